@@ -1,0 +1,18 @@
+"""fenwicks: CIFAR-10 to 94 % in minutes, in Keras; every trick a block you can lift out.
+
+Read the package in the order of the data's walk: ``data`` -> ``augment`` -> ``layers``, ``models``
+-> ``losses`` -> ``optimizers`` -> ``schedules`` -> ``training`` -> ``evaluate`` -> ``report``.
+"""
+
+import os
+
+# TensorFlow's CPU device returns every large activation to the operating system and asks for it
+# again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
+# allocator keeps them. TensorFlow reads this once, when it first touches the device.
+os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
+
+from fenwicks import augment, data, layers, losses, models, optimizers, schedules  # noqa: E402
+
+__version__ = '0.1.0'
+
+__all__ = ['augment', 'data', 'layers', 'losses', 'models', 'optimizers', 'schedules']

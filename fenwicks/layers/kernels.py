@@ -1,0 +1,114 @@
+"""What TensorFlow's CPU kernels do slowly, done with the ones it has fast.
+
+Profiled on two x86 cores with a ResNet-9 at batch 512 in float32 (`examples/benchmarks`):
+
+* the gradient of a 3x3 convolution with respect to its *input* ran at 15 to 80 % of the speed of
+  the forward convolution, though it is one: of the output's gradient, with the kernel turned by
+  180 degrees and its channels swapped;
+* the gradient of 2x2 max pooling took six times as long as comparing each pixel with its maximum.
+
+The functions take and return ``(batch, height, width, channels)`` tensors, any float dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+
+
+@functools.cache
+def on_cpu() -> bool:
+    """Whether Keras runs on TensorFlow with no accelerator, where these kernels pay."""
+    import keras
+
+    if keras.backend.backend() != 'tensorflow':
+        return False
+    import tensorflow as tf
+
+    return {device.device_type for device in tf.config.list_physical_devices()} <= {'CPU', 'XLA_CPU'}
+
+
+def conv2d(images, kernel):
+    """Convolution with stride 1, ``same`` padding and an odd kernel.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        kernel: `(size, size, channels, filters)` with an odd `size`.
+
+    Returns:
+        `(batch, height, width, filters)`.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def convolve(images, kernel):
+        def gradient(upstream):
+            turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+            to_images = tf.nn.conv2d(upstream, turned, strides=1, padding='SAME')
+            to_kernel = tf.raw_ops.Conv2DBackpropFilter(
+                input=images,
+                filter_sizes=kernel.shape,
+                out_backprop=upstream,
+                strides=[1, 1, 1, 1],
+                padding='SAME',
+            )
+            return to_images, to_kernel
+
+        return tf.nn.conv2d(images, kernel, strides=1, padding='SAME'), gradient
+
+    # A custom gradient takes tensors: it may not reach for variables.
+    return convolve(images, tf.convert_to_tensor(kernel))
+
+
+def max_pool_2x2(images):
+    """Largest of each 2x2 window, without overlap; height and width must be even.
+
+    Where several pixels of a window share the maximum, each receives the whole gradient (the
+    stock kernel gives it to the first). After a ReLU such ties are zeros, which pass none on.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, height / 2, width / 2, channels)`.
+    """
+    import tensorflow as tf
+
+    height, width, channels = images.shape[1:]
+
+    @tf.custom_gradient
+    def pool(images):
+        largest = tf.nn.max_pool2d(images, 2, 2, 'VALID')
+
+        def gradient(upstream):
+            # (batch * height / 2, row in window, width / 2, column in window, channels)
+            windows = tf.reshape(images, (-1, 2, width // 2, 2, channels))
+            per_window = (-1, 1, width // 2, 1, channels)
+            is_largest = tf.equal(windows, tf.reshape(largest, per_window))
+            spread = tf.where(is_largest, tf.reshape(upstream, per_window), 0)
+            return tf.reshape(spread, (-1, height, width, channels))
+
+        return largest, gradient
+
+    return pool(images)
+
+
+def batch_norm(images, scale, offset, epsilon):
+    """Batch normalization with the batch's own statistics, fused into one kernel a direction.
+
+    Args:
+        images: `(batch, height, width, channels)`.
+        scale: float32 `(channels,)`.
+        offset: float32 `(channels,)`.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalised images, and the float32 mean and biased variance of each channel.
+    """
+    import tensorflow as tf
+
+    normalised, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=images, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon
+    )
+    # The kernel reports the unbiased variance (n - 1); Keras averages the biased one (n).
+    count = tf.cast(tf.size(images) // images.shape[-1], variance.dtype)
+    return normalised, mean, variance * ((count - 1) / count)
