@@ -1,0 +1,25 @@
+"""Augmentations of image batches: pure transforms with per-image parameters, `random_*` that draw.
+
+One set serves `tf.data` maps (under any Keras backend), compiled epoch loops in TensorFlow and
+JAX, and plain NumPy. All take float batches (batch, height, width, channels), keep their dtype,
+and work in the framework of the arrays they get: TensorFlow if any is TensorFlow's, else JAX if
+any is JAX's, else NumPy. Randomness is stateless: a seed is two integers, and the same seed gives
+the same draw (within one framework; each has its own generator).
+"""
+
+from fenwicks.augment.draws import compose, fold, random_crop, random_cutout, random_flip
+from fenwicks.augment.transforms import crop, cutout, denormalize, flip, normalize, pad_reflect
+
+__all__ = [
+    'compose',
+    'crop',
+    'cutout',
+    'denormalize',
+    'flip',
+    'fold',
+    'normalize',
+    'pad_reflect',
+    'random_crop',
+    'random_cutout',
+    'random_flip',
+]

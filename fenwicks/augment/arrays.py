@@ -1,0 +1,76 @@
+"""What the transforms share: the framework an array belongs to, and the checks of arguments."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+
+def namespace(*arrays):
+    """`tensorflow`, `jax.numpy` or `numpy`; imports nothing, as a tensor's framework is there."""
+    tf, jax = sys.modules.get('tensorflow'), sys.modules.get('jax')
+    if tf is not None and any(tf.is_tensor(array) for array in arrays):
+        return tf
+    if jax is not None and any(isinstance(array, jax.Array) for array in arrays):
+        return jax.numpy
+    return np
+
+
+def cast(xp, array, dtype):
+    return xp.cast(array, dtype) if xp.__name__ == 'tensorflow' else xp.asarray(array, dtype)
+
+
+def dtype_name(array) -> str:
+    return getattr(array.dtype, 'name', str(array.dtype))
+
+
+def check_rank(images):
+    if namespace(images) is np and not isinstance(images, np.ndarray):
+        raise ValueError(
+            f'`images` must be a TensorFlow, JAX or NumPy array. Received: {type(images).__name__}'
+        )
+    rank = images.shape.rank if hasattr(images.shape, 'rank') else len(images.shape)
+    if rank != 4:
+        raise ValueError(
+            '`images` must have the shape (batch, height, width, channels). '
+            f'Received: images.shape={images.shape}'
+        )
+
+
+def check_floats(images) -> tuple[int, int]:
+    """Height and width of a float batch."""
+    check_rank(images)
+    if 'float' not in dtype_name(images):
+        raise ValueError(
+            '`images` must be floats: `normalize` integers first. '
+            f'Received: images.dtype={dtype_name(images)}'
+        )
+    height, width = images.shape[1], images.shape[2]
+    if height is None or width is None:
+        raise ValueError(
+            '`images` must have a height and width known when traced. '
+            f'Received: images.shape={images.shape}'
+        )
+    return height, width
+
+
+def check_range(name: str, value: int, low: int, high: int, meaning: str):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f'`{name}` must be an integer. Received: {name}={value!r}')
+    if not low <= value <= high:
+        raise ValueError(
+            f'`{name}` must be in [{low}, {high}], {high} being {meaning}. Received: {name}={value}'
+        )
+
+
+def per_image(xp, name: str, values, images, kind: str = 'int'):
+    """`values` as a vector (batch,), integers as int32."""
+    values = xp.convert_to_tensor(values) if xp.__name__ == 'tensorflow' else xp.asarray(values)
+    sizes = {size for size in (*values.shape, images.shape[0]) if size is not None}
+    if len(values.shape) != 1 or len(sizes) > 1 or kind not in dtype_name(values):
+        raise ValueError(
+            f'`{name}` must hold one {kind} per image, shape ({images.shape[0]},). '
+            f'Received: {name}.shape={tuple(values.shape)}, {name}.dtype={dtype_name(values)}'
+        )
+    return values if kind == 'bool' else cast(xp, values, 'int32')
