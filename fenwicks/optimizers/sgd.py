@@ -1,0 +1,233 @@
+"""Stochastic gradient descent with PyTorch/TF1 semantics."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from fenwicks.optimizers.groups import ParameterGroup, group_factors
+
+
+def sgd_update(
+    weight, gradient, velocity, learning_rate, *, momentum=0.0, nesterov=False, weight_decay=0.0
+):
+    """One step of SGD on one tensor; pure: nothing is changed in place.
+
+    ```
+    d = gradient + weight_decay * weight
+    v = momentum * velocity + d
+    weight = weight - learning_rate * (d + momentum * v if nesterov else v)
+    ```
+
+    Args:
+        weight: float tensor of any shape.
+        gradient: tensor of the same shape and dtype.
+        velocity: tensor of the same shape and dtype, zeros before the first step. Not used (and may
+            be None) when `momentum` is 0.
+        learning_rate: float or scalar tensor of the same dtype.
+        momentum: Python float, the fraction of the velocity kept.
+        nesterov: Python bool.
+        weight_decay: Python float, coupled: it joins the gradient, hence the velocity.
+
+    Returns:
+        `(weight, velocity)` after the step.
+
+    Example:
+
+    >>> sgd_update(1.0, 0.5, 2.0, 0.1, momentum=0.5)
+    (0.85, 1.5)
+    """
+    # Options are Python values, so a compiled step holds only the operations it needs.
+    if weight_decay:
+        gradient = gradient + weight_decay * weight
+    if not momentum:
+        return weight - learning_rate * gradient, velocity
+    velocity = momentum * velocity + gradient
+    step = gradient + momentum * velocity if nesterov else velocity
+    return weight - learning_rate * step, velocity
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class SGD(keras.optimizers.Optimizer):
+    """SGD as in PyTorch and TensorFlow 1: rate outside the velocity, weight decay coupled.
+
+    ```
+    d = gradient + weight_decay * w
+    v = momentum * v + d
+    w = w - learning_rate * (d + momentum * v if nesterov else v)
+    ```
+
+    `keras.optimizers.SGD` differs in two ways, so that settings published for PyTorch or TF1 do
+    not carry over to it: it stores `learning_rate * gradient` in the velocity, so that a change of
+    rate takes effect only as the velocity forgets; and it applies weight decay directly to the
+    weights, past the velocity, which is about `1 / (1 - momentum)` times weaker. With a constant
+    rate and no decay the two agree.
+
+    Args:
+        learning_rate: float >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or a
+            function without arguments that returns the rate.
+        momentum: float in [0, 1), the fraction of the velocity kept at each step.
+        nesterov: bool, look ahead along the velocity. Needs `momentum` above 0.
+        weight_decay: float >= 0, for a loss that is averaged over the batch.
+        groups: sequence of `ParameterGroup`s, factors on the rate and decay of chosen variables.
+        clipnorm: float, clips each variable's gradient to this norm (before weight decay).
+        clipvalue: float, clips each element of the gradients.
+        global_clipnorm: float, clips the norm of all gradients together.
+        name: string, the optimizer's name.
+
+    Raises:
+        ValueError: if an argument is out of its range; or, when the optimizer is built, if two
+            groups match one variable or a group matches none.
+
+    Example:
+
+    >>> import keras
+    >>> from fenwicks.schedules import OneCycle
+    >>> optimizer = SGD(
+    ...     OneCycle(peak=0.4, total_steps=2328, warmup_steps=485),
+    ...     momentum=0.9,
+    ...     nesterov=True,
+    ...     weight_decay=0.000125,
+    ...     groups=[ParameterGroup('bias', learning_rate=64.0, weight_decay=1 / 64)],
+    ... )
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    >>> model.compile(optimizer=optimizer, loss='mse')
+
+    Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum
+    in deep learning", 2013 (Nesterov); the form is that of `torch.optim.SGD`.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        momentum=0.0,
+        nesterov=False,
+        weight_decay=0.0,
+        groups=(),
+        clipnorm=None,
+        clipvalue=None,
+        global_clipnorm=None,
+        name=None,
+    ):
+        if isinstance(learning_rate, (int, float)):
+            learning_rate = float(learning_rate)
+            if not 0 <= learning_rate < math.inf:
+                raise ValueError(
+                    '`learning_rate` must be a finite number >= 0. '
+                    f'Received: learning_rate={learning_rate}'
+                )
+        elif not callable(learning_rate):
+            raise ValueError(
+                '`learning_rate` must be a number, a LearningRateSchedule or a function. '
+                f'Received: learning_rate={learning_rate!r}'
+            )
+        if not 0 <= momentum < 1:
+            raise ValueError(f'`momentum` must be in [0, 1). Received: momentum={momentum}')
+        if nesterov and not momentum:
+            raise ValueError(
+                '`nesterov` needs a momentum above 0. '
+                f'Received: nesterov={nesterov}, momentum={momentum}'
+            )
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(
+                '`weight_decay` must be a finite number >= 0. '
+                f'Received: weight_decay={weight_decay}'
+            )
+        groups = tuple(groups)
+        for group in groups:
+            if not isinstance(group, ParameterGroup):
+                raise ValueError(f'`groups` must hold ParameterGroups. Received: {group!r}')
+        super().__init__(
+            learning_rate=learning_rate,
+            clipnorm=clipnorm,
+            clipvalue=clipvalue,
+            global_clipnorm=global_clipnorm,
+            name=name,
+        )
+        self.momentum = float(momentum)
+        self.nesterov = bool(nesterov)
+        # Kept from the base class's constructor on purpose: see _apply_weight_decay.
+        self.weight_decay = float(weight_decay)
+        self.groups = groups
+
+    def build(self, variables):
+        """Creates one velocity for each variable, and settles which group it belongs to.
+
+        Args:
+            variables: list of the model's trainable variables.
+        """
+        if self.built:
+            return
+        # Before anything is created, so that an error leaves the optimizer unbuilt.
+        paths = [getattr(variable, 'path', variable.name) for variable in variables]
+        self._factors = group_factors(self.groups, paths)
+        super().build(variables)
+        self.velocities = (
+            self.add_optimizer_variables(variables, 'velocity') if self.momentum else []
+        )
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable and its velocity; Keras calls this for each variable in turn."""
+        index = self._get_variable_index(variable)
+        rate_factor, decay_factor = self._factors[index]
+        velocity = self.velocities[index] if self.momentum else None
+        learning_rate = ops.cast(learning_rate, variable.dtype)
+        new_weight, new_velocity = sgd_update(
+            ops.convert_to_tensor(variable),
+            ops.cast(gradient, variable.dtype),
+            None if velocity is None else ops.convert_to_tensor(velocity),
+            learning_rate if rate_factor == 1 else rate_factor * learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=decay_factor * self.weight_decay,
+        )
+        if velocity is not None:
+            self.assign(velocity, new_velocity)
+        self.assign(variable, new_weight)
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: the base class would decay the weights outside the velocity."""
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        """Not supported: the choice would be lost on saving. Use a `ParameterGroup`.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            'fenwicks.optimizers.SGD takes exemptions as `groups`, for instance '
+            "groups=[ParameterGroup('bias', weight_decay=0.0)]. "
+            f'Received: var_list={var_list}, var_names={var_names}'
+        )
+
+    def get_config(self):
+        """The constructor's arguments, as plain values.
+
+        Returns:
+            A dictionary that `from_config` accepts.
+        """
+        base = super().get_config()
+        kept = ('name', 'learning_rate', 'clipnorm', 'clipvalue', 'global_clipnorm')
+        return {
+            **{key: base[key] for key in kept},
+            'momentum': self.momentum,
+            'nesterov': self.nesterov,
+            'weight_decay': self.weight_decay,
+            'groups': [dict(vars(group)) for group in self.groups],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """An optimizer from the dictionary that `get_config` returned.
+
+        Args:
+            config: dictionary.
+            custom_objects: optional dictionary from names to classes, for a custom schedule.
+
+        Returns:
+            An unbuilt `SGD`.
+        """
+        groups = [ParameterGroup(**group) for group in config.get('groups', ())]
+        return super().from_config({**config, 'groups': groups}, custom_objects=custom_objects)
