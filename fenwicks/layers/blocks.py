@@ -1,0 +1,327 @@
+"""Convolution, normalization and activation, in the combinations that image networks repeat.
+
+What a network chooses once, every block takes under the same three names and hands down:
+`kernel_initializer`, `normalization` and `activation`. The last two may be *template* layers,
+which are copied, never used themselves: `normalization=BatchNormalization(momentum=0.6)` carries
+its own settings with it, so the blocks need no argument for them.
+"""
+
+from __future__ import annotations
+
+import keras
+
+from fenwicks.layers.composite import Chain, Residual
+from fenwicks.layers.initializers import init_pytorch
+from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
+
+# PyTorch's choices, for every block: ConvBN(64, **PYTORCH_PARAMS). Named, so that making the
+# template doesn't take a number from Keras's automatic names.
+PYTORCH_PARAMS = {
+    'kernel_initializer': init_pytorch,
+    'normalization': BatchNormalization(momentum=0.9, epsilon=1e-5, name='pytorch_batch_norm'),
+}
+
+
+class _Style:
+    """The three choices. A plain object, so that Keras does not take the templates for parts."""
+
+    def __init__(self, kernel_initializer, normalization, activation):
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.normalization = _template('normalization', normalization)
+        if isinstance(activation, dict) and 'config' in activation:
+            activation = keras.saving.deserialize_keras_object(activation)
+        if not isinstance(activation, keras.layers.Layer):
+            activation = keras.activations.get(activation)
+        self.activation = activation
+
+
+class Block(Chain):
+    """A chain that knows its style and makes its parts by it; base of the blocks."""
+
+    def __init__(self, kernel_initializer, normalization, activation, **kwargs):
+        super().__init__(**kwargs)
+        self._style = _Style(kernel_initializer, normalization, activation)
+
+    @property
+    def kernel_initializer(self):
+        return self._style.kernel_initializer
+
+    @property
+    def normalization(self):
+        return self._style.normalization
+
+    @property
+    def activation(self):
+        return self._style.activation
+
+    def _new_initializer(self):
+        # A Keras initializer returns the same numbers each time; a copy of an unseeded one doesn't.
+        initializer = self.kernel_initializer
+        return initializer.clone() if hasattr(initializer, 'clone') else initializer
+
+    def _new_normalization(self):
+        if self.normalization is None:
+            return BatchNormalization(name='norm', dtype=self.dtype_policy)
+        return _copy(self.normalization, 'norm', self.dtype_policy)
+
+    def _new_activation(self):
+        if isinstance(self.activation, keras.layers.Layer):
+            return _copy(self.activation, 'activation', self.dtype_policy)
+        return keras.layers.Activation(self.activation, name='activation', dtype=self.dtype_policy)
+
+    def _new_conv_bn(self, filters, name):
+        return ConvBN(
+            filters,
+            kernel_initializer=self.kernel_initializer,
+            normalization=self.normalization,
+            activation=self.activation,
+            name=name,
+            dtype=self.dtype_policy,
+        )
+
+    def get_config(self):
+        activation = self.activation
+        if isinstance(activation, keras.layers.Layer):
+            activation = keras.saving.serialize_keras_object(activation)
+        else:
+            activation = keras.activations.serialize(activation)
+        return {
+            **super().get_config(),
+            'kernel_initializer': keras.initializers.serialize(self.kernel_initializer),
+            'normalization': _serialize(self.normalization),
+            'activation': activation,
+        }
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class ConvBN(Block):
+    """Convolution without bias, batch normalization, activation.
+
+    ```
+    y = activation(normalization(conv(x)))
+    ```
+
+    Args:
+        filters: output channels, at least 1.
+        kernel_size: side of the square kernel in pixels, at least 1.
+        strides: step of the kernel in pixels, at least 1; the padding is `same`.
+        kernel_initializer: any Keras initializer. Each kernel gets a copy, so that an unseeded
+            one draws anew for each.
+        normalization: template of the normalization layer (its name and dtype don't matter);
+            None for `BatchNormalization(momentum=0.9, epsilon=1e-5)`.
+        activation: name or function of an activation, None for none, or a template layer.
+        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv`, `norm`
+            and `activation`.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+        training: whether the normalization uses the batch's statistics.
+
+    Returns:
+        `(batch, ceil(height / strides), ceil(width / strides), filters)`.
+
+    Raises:
+        ValueError: for sizes below 1, or a template that isn't a layer.
+
+    Example:
+
+    >>> from fenwicks.layers import ConvBN
+    >>> ConvBN(64).compute_output_shape((None, 32, 32, 3))
+    (None, 32, 32, 64)
+
+    Reference:
+        Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size=3,
+        strides=1,
+        kernel_initializer='glorot_uniform',
+        normalization=None,
+        activation='relu',
+        **kwargs,
+    ):
+        super().__init__(kernel_initializer, normalization, activation, **kwargs)
+        self.filters = at_least(1, 'filters', filters)
+        self.kernel_size = at_least(1, 'kernel_size', kernel_size)
+        self.strides = at_least(1, 'strides', strides)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self._append(
+            Conv2D(
+                filters,
+                kernel_size,
+                strides=strides,
+                padding='same',
+                use_bias=False,
+                kernel_initializer=self._new_initializer(),
+                name='conv',
+                dtype=self.dtype_policy,
+            )
+        )
+        self._append(self._new_normalization())
+        self._append(self._new_activation())
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            'filters': self.filters,
+            'kernel_size': self.kernel_size,
+            'strides': self.strides,
+        }
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class ConvBlk(Block):
+    """`convs` times `ConvBN` with 3x3 kernels, then pooling.
+
+    ```
+    y = pool(conv_bn_n(... conv_bn_1(x)))
+    ```
+
+    Args:
+        filters: output channels of each convolution, at least 1.
+        pool: template of the pooling layer; None for 2x2 maxima. `keras.layers.Identity()` keeps
+            the resolution.
+        convs: number of `ConvBN`, at least 1.
+        kernel_initializer: as in `ConvBN`.
+        normalization: as in `ConvBN`.
+        activation: as in `ConvBN`.
+        name: the layer's name; its parts are called `conv_bn_1`, ... and `pool`.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+        training: whether the normalizations use the batch's statistics.
+
+    Returns:
+        `(batch, height // 2, width // 2, filters)`, with the default pooling.
+
+    Raises:
+        ValueError: for numbers below 1, or a template that isn't a layer.
+
+    Example:
+
+    >>> from fenwicks.layers import ConvBlk
+    >>> ConvBlk(256).compute_output_shape((None, 16, 16, 128))
+    (None, 8, 8, 256)
+    """
+
+    def __init__(
+        self,
+        filters,
+        pool=None,
+        convs=1,
+        kernel_initializer='glorot_uniform',
+        normalization=None,
+        activation='relu',
+        **kwargs,
+    ):
+        super().__init__(kernel_initializer, normalization, activation, **kwargs)
+        self.filters = at_least(1, 'filters', filters)
+        self.convs = at_least(1, 'convs', convs)
+        pool = _template('pool', pool)
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        for i in range(convs):
+            self._append(self._new_conv_bn(filters, f'conv_bn_{i + 1}'))
+        if pool is None:
+            self.pool = MaxPooling2D(2, name='pool', dtype=self.dtype_policy)
+        else:
+            self.pool = _copy(pool, 'pool', self.dtype_policy)
+        self._append(self.pool)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            'filters': self.filters,
+            'pool': _serialize(self.pool),
+            'convs': self.convs,
+        }
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class ConvResBlk(ConvBlk):
+    """`ConvBlk`, then `res_convs` times `ConvBN` with a shortcut around them.
+
+    ```
+    h = pool(conv_bn_n(... conv_bn_1(x)))
+    y = h + conv_bn_m(... conv_bn_1(h))
+    ```
+
+    Args:
+        filters: output channels of each convolution, at least 1.
+        pool: as in `ConvBlk`.
+        convs: number of `ConvBN` before the pooling, at least 1.
+        res_convs: number of `ConvBN` within the shortcut, at least 1.
+        kernel_initializer: as in `ConvBN`.
+        normalization: as in `ConvBN`.
+        activation: as in `ConvBN`.
+        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv_bn_1`, ...,
+            `pool` and `residual`, whose parts are called `conv_bn_1`, ...
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+        training: whether the normalizations use the batch's statistics.
+
+    Returns:
+        `(batch, height // 2, width // 2, filters)`, with the default pooling.
+
+    Raises:
+        ValueError: for numbers below 1, or a template that isn't a layer.
+
+    Reference:
+        https://myrtle.ai/learn/how-to-train-your-resnet-4-architecture/
+    """
+
+    def __init__(
+        self,
+        filters,
+        pool=None,
+        convs=1,
+        res_convs=2,
+        kernel_initializer='glorot_uniform',
+        normalization=None,
+        activation='relu',
+        **kwargs,
+    ):
+        super().__init__(
+            filters, pool, convs, kernel_initializer, normalization, activation, **kwargs
+        )
+        self.res_convs = at_least(1, 'res_convs', res_convs)
+        residual = [self._new_conv_bn(filters, f'conv_bn_{i + 1}') for i in range(res_convs)]
+        self._append(Residual(residual, name='residual', dtype=self.dtype_policy))
+
+    def get_config(self):
+        return {**super().get_config(), 'res_convs': self.res_convs}
+
+
+def at_least(minimum, name, value):
+    """Checks an integer argument and returns it."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ValueError(
+            f'`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}'
+        )
+    return value
+
+
+def _template(name, layer):
+    """Checks an optional template layer, which may come from a config."""
+    if isinstance(layer, dict):
+        layer = keras.saving.deserialize_keras_object(layer)
+    if layer is not None and not isinstance(layer, keras.layers.Layer):
+        raise ValueError(f'`{name}` must be a Keras layer or None. Received: {name}={layer!r}')
+    return layer
+
+
+def _copy(template, name, dtype):
+    """A new layer like `template`, under its own name and dtype policy."""
+    return type(template).from_config({**template.get_config(), 'name': name, 'dtype': dtype})
+
+
+def _serialize(layer):
+    """A template's config, without the shape it may have been built for."""
+    if layer is None:
+        return None
+    config = keras.saving.serialize_keras_object(layer)
+    config.pop('build_config', None)
+    return config

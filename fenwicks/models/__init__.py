@@ -1,0 +1,5 @@
+"""Networks: functional Keras models made of `fenwicks.layers`."""
+
+from fenwicks.models.resnet9 import check_model, resnet9
+
+__all__ = ['check_model', 'resnet9']
