@@ -1,0 +1,186 @@
+"""Trains an image classifier on CIFAR-10, fast.
+
+    python examples/cifar10.py                     # the recipe `fenwicks24`, 24 epochs
+    python examples/cifar10.py --epochs=6          # its schedule in a quarter of the time
+    python examples/cifar10.py --list_recipes
+
+What it takes and reaches, with the hardware and the number of runs, is in README.md ("Results");
+every line there comes from a run logged under examples/results/.
+"""
+
+from __future__ import annotations
+
+import time
+
+_STARTED = time.perf_counter()  # before the framework is imported: a user waits for that too
+
+import dataclasses  # noqa: E402
+import datetime  # noqa: E402
+import pathlib  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+
+import keras  # noqa: E402
+from absl import app, flags  # noqa: E402
+
+from fenwicks import assemble, data, files, precision, recipes, report, strategy  # noqa: E402
+from fenwicks.training import DivergedError  # noqa: E402
+
+# The sample has 1,500 images: with batches of 512 an epoch would be two steps.
+SAMPLE_BATCH_SIZE = 128
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.RECIPES)}.')
+flags.DEFINE_bool('list_recipes', False, 'Print the recipes and stop.')
+flags.DEFINE_string(
+    'dataset', 'auto', f'One of {", ".join(data.DATASETS)}; auto: cifar10, else the sample.'
+)
+flags.DEFINE_string('data_dir', None, 'Folder that holds the data set, in any published form.')
+flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
+flags.DEFINE_integer('epochs', None, "Passes over the training images; default: the recipe's.")
+flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
+flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
+flags.DEFINE_string('device', 'auto', f'One of {", ".join(strategy.DEVICES)}.')
+flags.DEFINE_bool('tpu', False, 'Short for --device=tpu.')
+flags.DEFINE_integer('seed', 0, 'Of initial weights, shuffle and augmentation.')
+flags.DEFINE_integer('runs', 1, 'Train this many times, with seeds seed, seed + 1, ...')
+flags.DEFINE_string('out', None, 'Folder for the results; default: a new one below out/.')
+flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out.')
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'there are no arguments besides flags. Received: {argv[1]}')
+    if FLAGS.list_recipes:
+        for recipe in recipes.RECIPES.values():
+            print(recipe)
+        return
+    try:
+        train_all()
+    except (ValueError, OSError, DivergedError) as error:
+        sys.exit(f'cifar10.py: {" ".join(str(error).split())}')
+
+
+def train_all():
+    """Checks the flags, finds device and data, and trains `--runs` times."""
+    recipe = recipes.get(FLAGS.recipe)
+    if FLAGS.epochs is not None:
+        recipe = recipe.with_epochs(FLAGS.epochs)
+    if FLAGS.batch_size is not None:
+        recipe = recipe.with_batch_size(FLAGS.batch_size)
+    if FLAGS.runs < 1:
+        raise ValueError(f'`runs` must be positive. Received: runs={FLAGS.runs}')
+    if FLAGS.resume and FLAGS.out is None:
+        raise ValueError('`resume` needs the folder of the interrupted training: pass --out=...')
+    device = strategy.select_device('tpu' if FLAGS.tpu else FLAGS.device)
+    chosen_precision = precision.set_precision(FLAGS.precision, device)
+
+    out = pathlib.Path(FLAGS.out or f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.name}')
+    files.check_writable(out)
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    if FLAGS.limit is not None:
+        dataset = dataset.limit(FLAGS.limit)
+    if dataset.name == 'digits' and FLAGS.batch_size is None:
+        recipe = recipe.with_batch_size(SAMPLE_BATCH_SIZE)
+    say(
+        f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
+        f'and {len(dataset.test_images)} test images, {recipe.epochs} epochs of batch '
+        f'{recipe.batch_size}, {device}, {chosen_precision}'
+    )
+
+    results = []
+    for run in range(FLAGS.runs):
+        folder = out if FLAGS.runs == 1 else out / str(run)
+        results.append(
+            train(recipe, dataset, device, chosen_precision, FLAGS.seed + run, folder)
+        )
+    accuracies = [100 * result['test_accuracy'] for result in results]
+    spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
+    say(
+        f'test accuracy {statistics.mean(accuracies):.2f} %{spread} over {len(accuracies)} '
+        f'run{"s" if len(accuracies) > 1 else ""} on {dataset.name}; results in {out}'
+    )
+
+
+def train(recipe, dataset, device, chosen_precision, seed, folder):
+    """One training; returns what it writes to `folder`/result.json."""
+    result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
+    if FLAGS.resume and result_path.exists():
+        say(f'{folder} holds a finished run')
+        return report.read_json(result_path)
+    if not FLAGS.resume and (result_path.exists() or checkpoint.exists()):
+        raise ValueError(
+            f'`out` must not hold a run already: pass --resume to go on with it, or another '
+            f'folder. Received: out={folder}'
+        )
+    files.check_writable(folder)
+
+    began = time.perf_counter()
+    trainer = assemble.assemble(recipe, dataset, precision=chosen_precision, seed=seed)
+    build_seconds = time.perf_counter() - began
+    settings = {
+        'recipe': dataclasses.asdict(recipe),
+        'dataset': dataset.name,
+        'train_images': len(dataset.train_images),
+        'precision': chosen_precision,
+    }
+    try:
+        history = trainer.fit(
+            dataset.train_images,
+            dataset.train_labels,
+            recipe.epochs,
+            checkpoint=checkpoint,
+            resume=FLAGS.resume,
+            fingerprint=report.as_json(settings),
+        )
+    except KeyboardInterrupt:
+        raise InterruptedError(f'interrupted: the same flags with --resume --out={out} go on') from None
+
+    say('evaluating on the test images')
+    began = time.perf_counter()
+    score = trainer.evaluate(dataset.test_images, dataset.test_labels)
+    eval_seconds = time.perf_counter() - began
+
+    model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
+    with files.written_whole(folder / 'model.keras') as part:
+        model.save(part)
+    result = {
+        'recipe': recipe.name,
+        'dataset': dataset.name,
+        'backend': keras.backend.backend(),
+        'device': device,
+        'hardware': report.hardware(device),
+        'precision': chosen_precision,
+        'seed': seed,
+        'epochs': recipe.epochs,
+        'batch_size': recipe.batch_size,
+        'train_images': len(dataset.train_images),
+        'test_images': len(dataset.test_images),
+        'test_accuracy': score.accuracy,
+        'test_accuracy_plain': score.accuracy,
+        'test_loss': score.loss,
+        'train_seconds': trainer.train_seconds,
+        'compile_seconds': trainer.compile_seconds,
+        'preprocess_seconds': build_seconds + trainer.preprocess_seconds,
+        'eval_seconds': eval_seconds,
+        'first_step_seconds': trainer.first_step_at - _STARTED if trainer.first_step_at else None,
+        'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
+        'peak_memory_mb': report.peak_memory_mb(),
+        'versions': report.versions(),
+        'history': history,
+    }
+    report.write_json(result_path, result)
+    checkpoint.unlink(missing_ok=True)
+    say(
+        f'seed {seed}: test accuracy {100 * score.accuracy:.2f} %, test loss {score.loss:.4f}, '
+        f'{trainer.train_seconds:.1f} s of training'
+    )
+    return result
+
+
+def say(text):
+    print(text, flush=True)
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,53 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """A temporary path beside `path` that takes its name when the block ends without an error.
+
+    A kill, a full disk or an exception leaves at `path` what was there before. The temporary
+    name keeps the extension, since some writers go by it.
+
+    Args:
+        path: where the file is to appear.
+
+    Example:
+
+    ```python
+    with written_whole('result.json') as part:
+        part.write_text(text)
+    ```
+    """
+    path = pathlib.Path(path)
+    part = path.with_name(f'.{path.stem}.part{path.suffix}')
+    try:
+        yield part
+        with open(part, 'rb') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_writable(folder):
+    """Makes `folder` and sees that files can be written there, before hours are spent.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / '.probe'
+        probe.write_text('can this be written?')
+        probe.unlink()
+    except OSError as error:
+        raise OSError(
+            f'`out` must be a folder that can be written to. Received: {folder} ({error.strerror})'
+        ) from error

@@ -1,0 +1,70 @@
+"""The precision of a training: which Keras dtype policy serves the device at hand."""
+
+from __future__ import annotations
+
+import pathlib
+
+import keras
+
+_POLICIES = {
+    'float32': 'float32',
+    'bfloat16': 'mixed_bfloat16',
+    'float16': 'mixed_float16',
+}
+
+PRECISIONS = ('auto', *_POLICIES)
+
+
+def set_precision(precision='auto', device='cpu') -> str:
+    """Sets Keras's global dtype policy: variables in float32, arithmetic in `precision`.
+
+    Args:
+        precision: `'float32'`, `'bfloat16'`, `'float16'` (gradients are then computed from a
+            scaled loss, by wrapping the optimizer in `keras.optimizers.LossScaleOptimizer`), or
+            `'auto'`: the fastest that the device has units for.
+        device: `'cpu'`, `'gpu'` or `'tpu'`.
+
+    Returns:
+        The precision chosen: `'float32'`, `'bfloat16'` or `'float16'`.
+
+    Raises:
+        ValueError: `precision` is none of `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f'`precision` must be one of {", ".join(PRECISIONS)}. Received: precision={precision}'
+        )
+    if precision == 'auto':
+        precision = _fastest(device)
+    keras.config.set_dtype_policy(_POLICIES[precision])
+    return precision
+
+
+def _fastest(device):
+    if device == 'tpu':
+        return 'bfloat16'
+    if device == 'gpu':
+        return 'bfloat16' if _gpu_has_bfloat16() else 'float16'
+    return 'bfloat16' if cpu_has_bfloat16() else 'float32'
+
+
+def cpu_has_bfloat16(cpuinfo='/proc/cpuinfo') -> bool:
+    """Whether the processor multiplies in bfloat16; elsewhere it would be emulated, slowly."""
+    path = pathlib.Path(cpuinfo)
+    if not path.exists():  # not Linux: float32 is right on every machine
+        return False
+    flags = set()
+    for line in path.read_text().splitlines():
+        if line.startswith(('flags', 'Features')):
+            flags.update(line.split(':', 1)[1].split())
+    return bool(flags & {'avx512_bf16', 'amx_bf16', 'bf16'})
+
+
+def _gpu_has_bfloat16():
+    if keras.backend.backend() == 'tensorflow':
+        import tensorflow as tf
+
+        gpu = tf.config.list_physical_devices('GPU')[0]
+        capability = tf.config.experimental.get_device_details(gpu).get('compute_capability')
+        return capability is not None and capability >= (8, 0)
+    return True

@@ -1,0 +1,81 @@
+"""Results: what a run reached and on what, as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import resource
+import sys
+
+from fenwicks.files import written_whole
+
+_PACKAGES = ('fenwicks', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
+
+
+def as_json(value):
+    """`value` as it would come back from a JSON file: tuples as lists, keys as strings."""
+    return json.loads(json.dumps(value))
+
+
+def write_json(path, value):
+    """Writes one JSON object with a line a key, whole or not at all."""
+    text = json.dumps(value, indent=1) + '\n'
+    with written_whole(path) as part:
+        part.write_text(text)
+
+
+def read_json(path):
+    return json.loads(pathlib.Path(path).read_text())
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that figures depend on, where installed."""
+    found = {'python': platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(device='cpu') -> str:
+    """The processor, or the accelerator, in words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return f'{_processor()}, {cores} cores' if device == 'cpu' else _accelerator(device)
+
+
+def peak_memory_mb() -> int:
+    """Largest resident memory of this process so far, in MB of 2**20 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == 'darwin' else 2**10))
+
+
+def _processor():
+    cpuinfo = pathlib.Path('/proc/cpuinfo')
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine()
+    lines = dict(
+        line.split(':', 1) for line in cpuinfo.read_text().splitlines() if line.count(':') == 1
+    )
+    fields = {key.strip(): value.strip() for key, value in lines.items()}
+    flags = fields.get('flags', '').split()
+    units = [flag for flag in ('amx_bf16', 'avx512_bf16', 'avx512f', 'avx2') if flag in flags]
+    return f'{fields.get("model name", platform.machine())} ({units[0] if units else "no AVX2"})'
+
+
+def _accelerator(device):
+    import keras
+
+    if keras.backend.backend() == 'jax':
+        import jax
+
+        return f'{len(jax.devices())} x {jax.devices()[0].device_kind}'
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices(device.upper())
+    details = tf.config.experimental.get_device_details(found[0]) if found else {}
+    return f'{len(found)} x {details.get("device_name", device.upper())}'

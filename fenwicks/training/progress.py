@@ -1,0 +1,48 @@
+"""The progress bar of a training."""
+
+from __future__ import annotations
+
+import sys
+
+import tqdm
+
+
+class Progress:
+    """One bar over all images of a training: rate, loss, accuracy, learning rate, time to go.
+
+    Args:
+        total_images: images of the whole training, all epochs together.
+        done_images: those that an earlier, interrupted part has trained on.
+        epochs: number of epochs.
+    """
+
+    def __init__(self, total_images, done_images, epochs):
+        self._epochs = epochs
+        self._bar = tqdm.tqdm(
+            total=total_images,
+            initial=done_images,
+            unit=' images',
+            file=sys.stderr,
+            dynamic_ncols=True,
+            disable=None,  # silent where standard error is not a terminal: logs get epoch lines
+        )
+
+    def advance(self, epoch, images, loss, accuracy, rate):
+        """Moves the bar by `images` and shows the running means of the epoch (from 0)."""
+        self._bar.set_description(f'epoch {epoch + 1}/{self._epochs}', refresh=False)
+        self._bar.set_postfix_str(
+            f'loss {loss:.3f}, accuracy {accuracy:.3f}, rate {rate:.4f}', refresh=False
+        )
+        self._bar.update(images)
+
+    def finish_epoch(self, record):
+        """Prints the line of an epoch that stays on the screen."""
+        self._bar.write(
+            f'epoch {record["epoch"]:3d}/{self._epochs}   loss {record["train_loss"]:.4f}   '
+            f'accuracy {record["train_accuracy"]:.4f}   rate {record["learning_rate"]:.4f}   '
+            f'{record["images_per_second"]:.0f} images/s   {record["seconds"]:.1f} s',
+            file=sys.stderr,
+        )
+
+    def close(self):
+        self._bar.close()

@@ -1,0 +1,242 @@
+"""The Trainer: trains a Keras model on images that fit the device's memory, at its full speed."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+
+import keras
+import numpy as np
+
+from fenwicks import data
+from fenwicks import evaluate as evaluation
+from fenwicks.losses import CrossEntropy
+from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training.progress import Progress
+
+
+class DivergedError(FloatingPointError):
+    """The training loss stopped being a finite number."""
+
+
+def _unchanged(images, seed):
+    return images
+
+
+def _to_unit_range(images):
+    return keras.ops.cast(images, 'float32') / 255.0
+
+
+class Trainer:
+    """Trains a Keras model with the data set, the shuffle and the augmentation on the device.
+
+    `fit()` of Keras copies each batch from the host. Here the steps run in one compiled loop:
+    a whole epoch a call on an accelerator, a few seconds a call on a CPU so that the progress bar
+    moves. All randomness is a function of seed, epoch and step, so an interrupted training that
+    goes on from its checkpoint ends with the same numbers as one that was never stopped.
+
+    Example:
+
+    ```python
+    trainer = fenwicks.training.Trainer(
+        model,
+        fenwicks.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        batch_size=512,
+        normalize=functools.partial(fenwicks.augment.normalize, mean=mean, std=std),
+        augment=fenwicks.augment.compose([fenwicks.augment.random_flip]),
+    )
+    history = trainer.fit(train_images, train_labels, epochs=10)
+    print(trainer.evaluate(test_images, test_labels).accuracy)
+    ```
+
+    Args:
+        model: a built Keras model from float images `(batch, height, width, channels)` to logits
+            `(batch, classes)`.
+        optimizer: a Keras optimizer; one of its own, not shared.
+        loss: a `keras.losses.Loss` on integer labels and logits.
+        batch_size: images in a step; the remainder of each epoch is dropped.
+        normalize: from a uint8 batch to the model's float input; by default division by 255.
+        augment: `augment(images, seed)` on normalised float batches, as `augment.compose` makes.
+        seed: of shuffle and augmentation.
+        seconds_per_call: how long the compiled loop runs between two reports. `None` is a whole
+            epoch on an accelerator and 5 s on a CPU.
+
+    Raises:
+        ValueError: an argument breaks its rule.
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        loss=None,
+        *,
+        batch_size,
+        normalize=_to_unit_range,
+        augment=_unchanged,
+        seed=0,
+        seconds_per_call=None,
+    ):
+        if not model.built:
+            raise ValueError('`model` must be built: give it an input shape or call it once')
+        if batch_size < 1:
+            raise ValueError(f'`batch_size` must be positive. Received: batch_size={batch_size}')
+        self.model, self.optimizer, self.seed = model, optimizer, seed
+        self.loss = CrossEntropy() if loss is None else loss
+        self.batch_size = batch_size
+        self.first_step_at = None
+        self.compile_seconds = 0.0
+        self.preprocess_seconds = 0.0
+        self.train_seconds = 0.0
+        self.history = []
+        optimizer.build(model.trainable_variables)
+        self._engine, on_cpu = _engine(
+            model, optimizer, self.loss, normalize, augment, batch_size, seed
+        )
+        self._seconds_per_call = seconds_per_call or (5.0 if on_cpu else math.inf)
+
+    def fit(self, images, labels, epochs, *, checkpoint=None, resume=False, fingerprint=None):
+        """Trains for `epochs` passes over the images.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            labels: integer `(count,)`.
+            epochs: number of passes, a positive integer.
+            checkpoint: path of a file that is rewritten after each epoch; `None` for none.
+            resume: whether to go on from `checkpoint` where that exists.
+            fingerprint: JSON-able description of the run; going on from a checkpoint with
+                another one is an error.
+
+        Returns:
+            A list with a dict an epoch: `epoch` (from 1), `train_loss`, `train_accuracy`,
+            `learning_rate` (after the epoch's last step), `seconds`, `images_per_second`.
+
+        Raises:
+            ValueError: an argument breaks its rule.
+            DivergedError: the loss became infinite or not a number.
+        """
+        if epochs < 1 or epochs != int(epochs):
+            raise ValueError(f'`epochs` must be a positive integer. Received: epochs={epochs}')
+        num_classes = self.model.output_shape[-1]
+        data.check_arrays(images, labels, num_classes)
+        if self.batch_size > len(images):
+            raise ValueError(
+                f'`batch_size` must be at most the {len(images)} training images. '
+                f'Received: batch_size={self.batch_size}'
+            )
+        if resume and checkpoint is not None and os.path.exists(checkpoint):
+            self._restore(checkpoint, fingerprint)
+
+        started = time.perf_counter()
+        self._engine.load(images, np.asarray(labels, np.int32))
+        loaded = time.perf_counter()
+        self.preprocess_seconds += loaded - started
+        self._engine.compile()
+        self.compile_seconds += time.perf_counter() - loaded
+
+        images_per_epoch = len(images) // self.batch_size * self.batch_size
+        done = len(self.history)
+        progress = Progress(images_per_epoch * epochs, images_per_epoch * done, epochs)
+        try:
+            for epoch in range(done, epochs):
+                self._train_epoch(epoch, images_per_epoch // self.batch_size, progress)
+                if checkpoint is not None:
+                    self._save(checkpoint, fingerprint)
+        finally:
+            progress.close()
+        return self.history
+
+    def predict(self, images, batch_size=500):
+        """Float32 logits `(count, classes)` of uint8 images, in order."""
+        return evaluation.predict_logits(self._engine.predict, images, batch_size)
+
+    def evaluate(self, images, labels, batch_size=500):
+        """Loss and accuracy over all images, exactly; see `fenwicks.evaluate.Metrics`."""
+        data.check_arrays(images, labels, self.model.output_shape[-1])
+        return evaluation.metrics(self.predict(images, batch_size), labels)
+
+    def _train_epoch(self, epoch, steps, progress):
+        loss_sum, correct, step, seconds = 0.0, 0, 0, 0.0
+        while step < steps:
+            # The first call takes one step, to learn how long a step is.
+            pace = seconds / step if step else self._pace()
+            ahead = max(1, int(min(self._seconds_per_call / pace, steps))) if pace else 1
+            if math.isinf(self._seconds_per_call):
+                ahead = steps
+            stop = min(step + ahead, steps)
+            started = time.perf_counter()
+            call_loss, call_correct, taken, last_loss = self._engine.run(epoch, step, stop)
+            seconds += time.perf_counter() - started
+            self.first_step_at = self.first_step_at or time.perf_counter()
+            step += taken
+            loss_sum, correct = loss_sum + call_loss, correct + call_correct
+            rate = self._learning_rate()
+            if not math.isfinite(last_loss):
+                raise DivergedError(
+                    f'the training loss must stay finite: lower the learning rate. Received: '
+                    f'{last_loss} at epoch {epoch + 1}, step {step}, learning rate {rate:.4g}'
+                )
+            seen = step * self.batch_size
+            progress.advance(epoch, taken * self.batch_size, loss_sum / step, correct / seen, rate)
+        self.train_seconds += seconds
+        self.history.append(
+            {
+                'epoch': epoch + 1,
+                'train_loss': loss_sum / steps,
+                'train_accuracy': correct / (steps * self.batch_size),
+                'learning_rate': rate,
+                'seconds': seconds,
+                'images_per_second': steps * self.batch_size / seconds,
+            }
+        )
+        progress.finish_epoch(self.history[-1])
+
+    def _pace(self):
+        """Seconds a step in the last epoch; 0 before the first."""
+        if not self.history:
+            return 0.0
+        return self.batch_size / self.history[-1]['images_per_second']
+
+    def _learning_rate(self):
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def _variables(self):
+        return self.model.variables + self.optimizer.variables
+
+    def _save(self, path, fingerprint):
+        state = {
+            'fingerprint': fingerprint,
+            'history': self.history,
+            'train_seconds': self.train_seconds,
+            'seed': self.seed,
+        }
+        checkpoints.save(path, self._variables(), state)
+
+    def _restore(self, path, fingerprint):
+        state, values = checkpoints.load(path)
+        if state['fingerprint'] != fingerprint or state['seed'] != self.seed:
+            raise ValueError(
+                f'`resume` must go on with the settings that the checkpoint was made with. '
+                f'Received: {path}, made with seed {state["seed"]}, {state["fingerprint"]}'
+            )
+        checkpoints.assign(self._variables(), values)
+        self.history = state['history']
+        self.train_seconds = state['train_seconds']
+
+
+def _engine(model, optimizer, loss, normalize, augment, batch_size, seed):
+    """The engine for Keras's backend, and whether it runs on a CPU."""
+    backend = keras.backend.backend()
+    if backend != 'tensorflow':
+        raise ValueError(
+            f'the Trainer must run on the tensorflow backend: set KERAS_BACKEND=tensorflow. '
+            f'Received: KERAS_BACKEND={backend}'
+        )
+    from fenwicks.layers.kernels import on_cpu
+    from fenwicks.training.tensorflow_engine import TensorFlowEngine
+
+    engine = TensorFlowEngine(
+        model, optimizer, loss, normalize, augment, batch_size, seed, jit_compile=not on_cpu()
+    )
+    return engine, on_cpu()
