@@ -8,7 +8,7 @@ import numpy as np
 
 
 def namespace(*arrays):
-    """`tensorflow`, `jax.numpy` or `numpy`; imports nothing, as a tensor's framework is there."""
+    """`tensorflow`, `jax.numpy` or `numpy`; imports nothing: who has a tensor has its framework."""
     tf, jax = sys.modules.get('tensorflow'), sys.modules.get('jax')
     if tf is not None and any(tf.is_tensor(array) for array in arrays):
         return tf
@@ -21,8 +21,9 @@ def cast(xp, array, dtype):
     return xp.cast(array, dtype) if xp.__name__ == 'tensorflow' else xp.asarray(array, dtype)
 
 
-def dtype_name(array) -> str:
-    return getattr(array.dtype, 'name', str(array.dtype))
+def dtype_name(value) -> str:
+    """`'float32'` and the like; the name of its type for what isn't an array."""
+    return getattr(getattr(value, 'dtype', None), 'name', type(value).__name__)
 
 
 def check_rank(images):
@@ -38,21 +39,21 @@ def check_rank(images):
         )
 
 
-def check_floats(images) -> tuple[int, int]:
-    """Height and width of a float batch."""
+def check_floats(images) -> tuple[int, int, int]:
+    """Height, width and channels of a float batch."""
     check_rank(images)
     if 'float' not in dtype_name(images):
         raise ValueError(
             '`images` must be floats: `normalize` integers first. '
             f'Received: images.dtype={dtype_name(images)}'
         )
-    height, width = images.shape[1], images.shape[2]
-    if height is None or width is None:
+    sizes = tuple(images.shape)[1:]
+    if None in sizes:
         raise ValueError(
-            '`images` must have a height and width known when traced. '
+            '`images` must have a height, width and channels known when traced. '
             f'Received: images.shape={images.shape}'
         )
-    return height, width
+    return sizes
 
 
 def check_range(name: str, value: int, low: int, high: int, meaning: str):

@@ -32,10 +32,10 @@ def random_crop(images, seed, padding: int = 4):
         >>> random_crop(np.ones((2, 8, 8, 3), 'float32'), seed=(0, 1), padding=2).shape
         (2, 8, 8, 3)
     """
-    height, width = check_floats(images)
+    height, width, _ = check_floats(images)
     padded = pad_reflect(images, padding)
-    top = _draw(images, fold(seed, 0), 2 * padding)
-    left = _draw(images, fold(seed, 1), 2 * padding)
+    top = _draw(images, seed, 0, 2 * padding)
+    left = _draw(images, seed, 1, 2 * padding)
     return crop(padded, top, left, height, width)
 
 
@@ -53,7 +53,7 @@ def random_flip(images, seed):
         ValueError: A shape or dtype doesn't fit.
     """
     check_floats(images)
-    return flip(images, _draw(images, seed, 1) == 1)
+    return flip(images, _draw(images, seed, 0, 1) == 1)
 
 
 def random_cutout(images, seed, size: int = 8):
@@ -80,10 +80,10 @@ def random_cutout(images, seed, size: int = 8):
         >>> int(random_cutout(np.ones((2, 8, 8, 1)), seed=(0, 1), size=4).sum())
         96
     """
-    height, width = check_floats(images)
+    height, width, _ = check_floats(images)
     check_range('size', size, 0, min(height, width), 'the image size')
-    top = _draw(images, fold(seed, 0), height - size)
-    left = _draw(images, fold(seed, 1), width - size)
+    top = _draw(images, seed, 0, height - size)
+    left = _draw(images, seed, 1, width - size)
     return cutout(images, top, left, size, size)
 
 
@@ -122,30 +122,40 @@ def compose(transforms: Sequence[Callable]) -> Callable:
 
 
 def fold(seed, n):
-    """Makes the `n`-th seed out of a seed; nested folds give independent streams.
+    """Makes the `n`-th seed out of a seed: a hash of all three numbers, folds of folds included.
 
     The result is the same in every framework, compiled or not.
 
     Args:
-        seed: Two integers, as an array or tensor (2,) or a tuple; may be traced.
+        seed: Two int32 numbers, as an array or tensor (2,) or a tuple; may be traced.
         n: An int32 number or scalar tensor; may be traced.
 
     Returns:
         An int32 array or tensor (2,).
 
     Raises:
-        ValueError: `seed` isn't two integers.
+        ValueError: `seed` isn't two integers, or `n` isn't one.
+
+    Example:
+        >>> fold((0, 1), 0)
+        array([...], dtype=int32)
     """
-    xp = namespace(n, *seed) if isinstance(seed, tuple | list) else namespace(n, seed)
-    words = _words(xp, seed)
-    salt = cast(xp, n, 'int32') + np.array([0x3C6EF372, 0x1715609D], 'int32')
+    pair = isinstance(seed, tuple | list)
+    if pair and len(seed) != 2:
+        raise ValueError(f'`seed` must be two integers. Received: {len(seed)} of them')
+    xp = namespace(n, *seed) if pair else namespace(n, seed)
+    words = [_int32(xp, 'seed', word) for word in (seed if pair else [seed])]
+    words = xp.stack(words) if pair else words[0]
+    if tuple(words.shape) != (2,):
+        raise ValueError(f'`seed` must be two integers. Received: seed.shape={words.shape}')
+    salt = _int32(xp, 'n', n) + np.array([0x3C6EF372, 0x1715609D], 'int32')
     return _mix(xp, words + _mix(xp, words[::-1] ^ _mix(xp, salt)))
 
 
-def _draw(images, seed, high: int):
-    """One integer per image, uniform over 0 ... `high`, both included."""
+def _draw(images, seed, n: int, high: int):
+    """The `n`-th draw: one integer per image, uniform over 0 ... `high`, both included."""
+    seed = fold(seed, n)
     xp = namespace(images, seed)
-    seed = _words(xp, seed)
     if xp is np:
         generator = np.random.Generator(np.random.Philox(key=seed.view('uint32').astype('uint64')))
         return generator.integers(0, high + 1, len(images), 'int32')
@@ -153,20 +163,20 @@ def _draw(images, seed, high: int):
         batch = xp.shape(images)[0] if images.shape[0] is None else images.shape[0]
         # A named algorithm draws the same on every device; the default follows the device.
         return xp.random.stateless_uniform(
-            [batch], seed, minval=0, maxval=high + 1, dtype='int32', alg='philox'
+            [batch], cast(xp, seed, 'int32'), 0, high + 1, dtype='int32', alg='philox'
         )
     random = sys.modules['jax'].random
-    key = random.wrap_key_data(seed.astype('uint32'), impl='threefry2x32')
+    key = random.wrap_key_data(xp.asarray(seed).astype('uint32'), impl='threefry2x32')
     return random.randint(key, images.shape[:1], 0, high + 1, 'int32')
 
 
-def _words(xp, seed):
-    """`seed` as an int32 vector of two."""
-    if isinstance(seed, tuple | list):
-        seed = xp.stack([cast(xp, word, 'int32') for word in seed])
-    if tuple(seed.shape) != (2,) or 'int' not in dtype_name(seed):
-        raise ValueError(f'`seed` must be two integers. Received: seed={seed!r}')
-    return cast(xp, seed, 'int32')
+def _int32(xp, name: str, value):
+    """`value` as int32; arrays of wider integers wrap around, Python's may not."""
+    if 'int' not in dtype_name(value):
+        raise ValueError(f'`{name}` must be of integers. Received: {name} of {dtype_name(value)}')
+    if isinstance(value, int) and not -(1 << 31) <= value < 1 << 31:
+        raise ValueError(f'`{name}` must fit in 32 bits, with sign. Received: {name}={value}')
+    return cast(xp, value, 'int32')
 
 
 def _mix(xp, x):
