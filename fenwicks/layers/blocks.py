@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import keras
 
-from fenwicks.layers.composite import Chain, Residual
+from fenwicks.layers.composite import Chain, Residual, serialize_unbuilt
 from fenwicks.layers.initializers import init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
 
@@ -82,13 +82,13 @@ class Block(Chain):
     def get_config(self):
         activation = self.activation
         if isinstance(activation, keras.layers.Layer):
-            activation = keras.saving.serialize_keras_object(activation)
+            activation = serialize_unbuilt(activation)
         else:
             activation = keras.activations.serialize(activation)
         return {
             **super().get_config(),
             'kernel_initializer': keras.initializers.serialize(self.kernel_initializer),
-            'normalization': _serialize(self.normalization),
+            'normalization': self.normalization and serialize_unbuilt(self.normalization),
             'activation': activation,
         }
 
@@ -188,7 +188,8 @@ class ConvBlk(Block):
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
-        name: the layer's name; its parts are called `conv_bn_1`, ... and `pool`.
+        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv_bn_1`, ...
+            and `pool`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
@@ -234,7 +235,7 @@ class ConvBlk(Block):
         return {
             **super().get_config(),
             'filters': self.filters,
-            'pool': _serialize(self.pool),
+            'pool': serialize_unbuilt(self.pool),
             'convs': self.convs,
         }
 
@@ -316,12 +317,3 @@ def _template(name, layer):
 def _copy(template, name, dtype):
     """A new layer like `template`, under its own name and dtype policy."""
     return type(template).from_config({**template.get_config(), 'name': name, 'dtype': dtype})
-
-
-def _serialize(layer):
-    """A template's config, without the shape it may have been built for."""
-    if layer is None:
-        return None
-    config = keras.saving.serialize_keras_object(layer)
-    config.pop('build_config', None)
-    return config

@@ -37,10 +37,11 @@ class Chain(keras.layers.Layer):
                 layer.build(input_shape)
             input_shape = layer.compute_output_shape(input_shape)
 
-    # `training` reaches the parts through Keras's call context.
     def call(self, inputs, training=None):
+        # Said explicitly: `stateless_call` comes here without a context to take it from. Keras
+        # accepts `training` for every layer and drops it where `call` has no such argument.
         for layer in self.layers:
-            inputs = layer(inputs)
+            inputs = layer(inputs, training=training)
         return inputs
 
     def compute_output_shape(self, input_shape):
@@ -98,7 +99,7 @@ class Sequential(Chain):
 
     def get_config(self):
         config = super().get_config()
-        config['layers'] = [keras.saving.serialize_keras_object(layer) for layer in self.layers]
+        config['layers'] = [serialize_unbuilt(layer) for layer in self.layers]
         return config
 
     @classmethod
@@ -143,7 +144,7 @@ class Residual(Sequential):
             )
 
     def call(self, inputs, training=None):
-        return inputs + super().call(inputs, training=training)
+        return ops.add(inputs, super().call(inputs, training=training))
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -184,7 +185,8 @@ class Parallel(Sequential):
         self.compute_output_shape(input_shape)  # raises if the branches do not fit together
 
     def call(self, inputs, training=None):
-        return ops.concatenate([layer(inputs) for layer in self.layers], axis=-1)
+        branches = [layer(inputs, training=training) for layer in self.layers]
+        return ops.concatenate(branches, axis=-1)
 
     def compute_output_shape(self, input_shape):
         shapes = [tuple(layer.compute_output_shape(input_shape)) for layer in self.layers]
@@ -201,6 +203,13 @@ class Parallel(Sequential):
         dtypes = [layer.compute_output_spec(inputs).dtype for layer in self.layers]
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=keras.backend.result_type(*dtypes))
+
+
+def serialize_unbuilt(layer):
+    """A layer's serialized form without the shape it was built for: whoever owns it builds it."""
+    config = keras.saving.serialize_keras_object(layer)
+    config.pop('build_config', None)
+    return config
 
 
 def _as_layers(layers):

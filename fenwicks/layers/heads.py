@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import keras
 from keras import ops
@@ -41,7 +42,7 @@ class Scaling(keras.layers.Layer):
 
     def __init__(self, weight, **kwargs):
         super().__init__(**kwargs)
-        if isinstance(weight, bool) or not math.isfinite(weight):
+        if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
             raise ValueError(f'`weight` must be a finite number. Received: weight={weight!r}')
         self.weight = weight
         self.built = True
@@ -213,7 +214,7 @@ class DenseBN(Block):
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.units = at_least(1, 'units', units)
-        if isinstance(drop_rate, bool) or not 0 <= drop_rate < 1:
+        if not isinstance(drop_rate, numbers.Real) or not 0 <= drop_rate < 1:
             raise ValueError(f'`drop_rate` must be in [0, 1). Received: drop_rate={drop_rate!r}')
         self.drop_rate = drop_rate
         self.bn_before_relu = bn_before_relu
