@@ -1,0 +1,16 @@
+"""Where examples come from: CIFAR-10 and CIFAR-100 (found, verified, downloaded), an embedded
+sample, and tf.data input functions."""
+
+from fenwicks.data.dataset import Dataset, check_arrays
+from fenwicks.data.pipeline import eval_dataset, mean_std, train_dataset
+from fenwicks.data.search import DATASETS, load
+
+__all__ = [
+    'DATASETS',
+    'Dataset',
+    'check_arrays',
+    'eval_dataset',
+    'load',
+    'mean_std',
+    'train_dataset',
+]

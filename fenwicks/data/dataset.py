@@ -1,0 +1,122 @@
+"""The arrays of a data set, and the checks they must pass."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+
+def check_arrays(images, labels, num_classes=None):
+    """Raises unless `images` and `labels` are a set of uint8 pictures with integer labels.
+
+    Args:
+        images: array, uint8 `(n, height, width, channels)`, n >= 1.
+        labels: array of integers `(n,)`, each in `[0, num_classes)`.
+        num_classes: number of classes; None skips the upper bound.
+
+    Raises:
+        ValueError: another shape or dtype, differing lengths, no images, a label out of range.
+
+    >>> check_arrays(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 3]), num_classes=3)
+    Traceback (most recent call last):
+    ValueError: `labels` must be in [0, 3). Received: labels from 0 to 3
+    """
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8:
+        raise ValueError(f'`images` must be uint8. Received: dtype={images.dtype}')
+    if images.ndim != 4:
+        raise ValueError(
+            '`images` must have the shape (n, height, width, channels). '
+            f'Received: shape={images.shape}'
+        )
+    if not images.size:
+        raise ValueError(f'`images` must not be empty. Received: shape={images.shape}')
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f'`labels` must be integers. Received: dtype={labels.dtype}')
+    if labels.ndim != 1:
+        raise ValueError(f'`labels` must have the shape (n,). Received: shape={labels.shape}')
+    if len(images) != len(labels):
+        raise ValueError(
+            '`images` and `labels` must have the same length. '
+            f'Received: {len(images)} images and {len(labels)} labels'
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        bound = 'inf' if num_classes is None else num_classes
+        raise ValueError(f'`labels` must be in [0, {bound}). Received: labels from {low} to {high}')
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """A training and a test set of labelled images, as NumPy arrays.
+
+    Args:
+        name: 'cifar10', 'cifar100' or 'digits'.
+        train_images: uint8 `(n, height, width, channels)`.
+        train_labels: int32 `(n,)`.
+        test_images: uint8 `(m, height, width, channels)`.
+        test_labels: int32 `(m,)`.
+        class_names: one name a class.
+        source: where it was read from, for people.
+
+    Raises:
+        ValueError: arrays that `check_arrays` refuses, or test images of another shape.
+    """
+
+    name: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    source: str
+
+    def __post_init__(self):
+        check_arrays(self.train_images, self.train_labels, self.num_classes)
+        check_arrays(self.test_images, self.test_labels, self.num_classes)
+        if self.test_images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f'`test_images` must have the shape (m, {", ".join(map(str, self.image_shape))}) '
+                f'of the training images. Received: shape={self.test_images.shape}'
+            )
+
+    def __repr__(self):
+        return (
+            f'Dataset({self.name!r}, train={len(self.train_images)}, '
+            f'test={len(self.test_images)}, image_shape={self.image_shape}, '
+            f'num_classes={self.num_classes}, source={self.source!r})'
+        )
+
+    @property
+    def num_classes(self):
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self):
+        """`(height, width, channels)` of one image."""
+        return tuple(self.train_images.shape[1:])
+
+    def limit(self, n):
+        """The same data set with the first `n` training images only; the test set stays whole.
+
+        Args:
+            n: number of training images, 1 to all of them; None keeps all.
+
+        Returns:
+            A Dataset.
+
+        Raises:
+            ValueError: n is out of range.
+        """
+        if n is None:
+            return self
+        if not 1 <= n <= len(self.train_images):
+            raise ValueError(
+                f'`limit` must be in [1, {len(self.train_images)}], '
+                f'the number of training images. Received: limit={n}'
+            )
+        return dataclasses.replace(
+            self, train_images=self.train_images[:n], train_labels=self.train_labels[:n]
+        )

@@ -1,0 +1,154 @@
+"""The tf.data input functions and the statistics."""
+
+import builtins
+
+import keras
+import numpy as np
+import pytest
+
+from fenwicks import data
+
+tf = pytest.importorskip('tensorflow')
+
+
+def numbered(n=10):
+    """n images whose pixels all are their number, which is their label too."""
+    labels = np.arange(n, dtype=np.int32)
+    return np.broadcast_to(labels[:, None, None, None], (n, 4, 4, 3)).astype(np.uint8), labels
+
+
+def epoch(dataset):
+    images, labels = zip(*((x.numpy(), y.numpy()) for x, y in dataset), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def test_training_epochs_are_shuffled_anew_and_reproducible():
+    images, labels = numbered()
+    dataset = data.train_dataset(images, labels, 5, seed=3)
+    assert len(dataset) == 2
+    (x, y), (_, second) = epoch(dataset), epoch(dataset)
+    np.testing.assert_array_equal(x[:, 0, 0, 0], y)  # images stay with their labels
+    assert x.dtype == np.float32
+    assert y.dtype == np.int32
+    assert sorted(y) == sorted(second) == list(range(10))
+    assert y.tolist() != list(range(10))
+    assert y.tolist() != second.tolist()
+    again = data.train_dataset(images, labels, 5, seed=3)
+    np.testing.assert_array_equal(epoch(again)[1], y)
+    np.testing.assert_array_equal(epoch(again)[1], second)
+    other = data.train_dataset(images, labels, 5, seed=4)
+    assert epoch(other)[1].tolist() != y.tolist()
+
+
+@pytest.mark.parametrize(('drop', 'sizes'), [(True, [4, 4]), (False, [4, 4, 2])])
+def test_remainder(drop, sizes):
+    dataset = data.train_dataset(*numbered(), 4, drop_remainder=drop)
+    assert len(dataset) == len(sizes)
+    assert [len(y) for _, y in dataset] == sizes
+    assert dataset.element_spec[0].shape.as_list() == [4 if drop else None, 4, 4, 3]
+
+
+def test_normalize_comes_before_augment_which_gets_new_seeds():
+    seen = []
+
+    def record(images, seed):
+        assert images.dtype == tf.float32
+        assert seed.dtype == tf.int32
+        assert seed.shape.as_list() == [2]
+        column = tf.fill(tf.shape(images), tf.cast(seed[0], tf.float32))
+        return tf.concat([images + 100, column], -1)
+
+    dataset = data.train_dataset(
+        *numbered(),
+        5,
+        augment=record,
+        normalize=lambda x: tf.cast(x, tf.float32) / 2,
+        seed=1,
+    )
+    for _ in range(2):
+        for images, labels in dataset:
+            np.testing.assert_allclose(images[:, 0, 0, 0], labels.numpy() / 2 + 100)
+            seen.append(float(images[0, 0, 0, 3]))
+    assert len(set(seen)) == 4
+    again = data.train_dataset(*numbered(), 5, augment=record, seed=1)
+    assert float(next(iter(again))[0][0, 0, 0, 3]) == seen[0]
+
+
+def test_evaluation_is_whole_and_in_order():
+    images, labels = numbered()
+    dataset = data.eval_dataset(images, labels, 4)
+    assert [len(y) for _, y in dataset] == [4, 4, 2]
+    x, y = epoch(dataset)
+    np.testing.assert_array_equal(y, labels)
+    np.testing.assert_array_equal(x, images.astype(np.float32))
+    assert x.dtype == np.float32
+    halved = data.eval_dataset(images, labels, 99, normalize=lambda x: x / 2)
+    np.testing.assert_allclose(epoch(halved)[0], images / 2)
+
+
+@pytest.mark.parametrize(
+    ('batch_size', 'message'),
+    [
+        (0, r'`batch_size` must be at least 1.*batch_size=0'),
+        (-1, r'`batch_size` must be at least 1'),
+        (2.0, r'`batch_size` must be an integer.*2.0'),
+        (True, r'`batch_size` must be an integer'),
+        (11, r'`batch_size` must be at most the 10 images.*batch_size=11'),
+    ],
+)
+def test_bad_batch_sizes(batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        data.train_dataset(*numbered(), batch_size)
+    if batch_size != 11:
+        with pytest.raises(ValueError, match=message):
+            data.eval_dataset(*numbered(), batch_size)
+
+
+@pytest.mark.parametrize('function', [data.train_dataset, data.eval_dataset])
+def test_bad_arrays(function):
+    images, labels = numbered()
+    with pytest.raises(ValueError, match='must be uint8'):
+        function(images / 255, labels, 5)
+    with pytest.raises(ValueError, match='same length'):
+        function(images, labels[:-1], 5)
+
+
+def test_without_tensorflow(monkeypatch):
+    real = builtins.__import__
+
+    def fake(name, *arguments, **options):
+        if name == 'tensorflow':
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, '__import__', fake)
+    for function in (data.train_dataset, data.eval_dataset):
+        with pytest.raises(ImportError, match=r'fenwicks\[cpu\]'):
+            function(*numbered(), 5)
+
+
+def test_stock_fit():
+    images, labels = numbered()
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile('sgd', loss, metrics=['accuracy'])
+    train = data.train_dataset(images, labels, 4, normalize=lambda x: tf.cast(x, tf.float32) / 9)
+    history = model.fit(train, epochs=2, verbose=0, shuffle=False)
+    assert len(history.history['loss']) == 2
+    assert np.isfinite(model.evaluate(data.eval_dataset(images, labels, 4), verbose=0)).all()
+
+
+def test_mean_std_matches_numpy():
+    images = np.random.default_rng(0).integers(0, 256, (1203, 5, 6, 3), np.uint8)
+    images[..., 1] = 255  # the largest sums there can be, and no spread
+    mean, std = data.mean_std(images)
+    assert mean.dtype == std.dtype == np.float64
+    np.testing.assert_allclose(mean, images.mean(axis=(0, 1, 2)), rtol=1e-12)
+    np.testing.assert_allclose(std, images.std(axis=(0, 1, 2)), rtol=1e-9, atol=1e-6)
+
+
+def test_mean_std_of_bad_images():
+    with pytest.raises(ValueError, match='must be uint8'):
+        data.mean_std(np.zeros((2, 4, 4, 3), np.float32))
+    with pytest.raises(ValueError, match='must not be empty'):
+        data.mean_std(np.zeros((0, 4, 4, 3), np.uint8))
