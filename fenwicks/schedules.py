@@ -72,9 +72,11 @@ class PiecewiseLinear(LearningRateSchedule):
         step = ops.cast(step, 'float32')
         value = ops.full_like(step, self.knots[0][1])
         for (step0, value0), (step1, value1) in pairwise(self.knots):
-            t = ops.clip((step - step0) / (step1 - step0), 0.0, 1.0)
-            # Weighting both ends, rather than adding slope * step, meets every knot exactly.
-            value = ops.where(t > 0, (1.0 - t) * value0 + t * value1, value)
+            # Each end's weight comes from the distance to the other, not from 1 - the other's
+            # weight: exact at the knots, and never a rounding error below zero at the end.
+            weight0 = ops.clip((step1 - step) / (step1 - step0), 0.0, 1.0)
+            weight1 = ops.clip((step - step0) / (step1 - step0), 0.0, 1.0)
+            value = ops.where(step > step0, weight0 * value0 + weight1 * value1, value)
         return value
 
     def get_config(self):
