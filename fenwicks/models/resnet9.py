@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 
@@ -63,8 +65,12 @@ def resnet9(
             '`input_shape` must be (height, width, channels) with sides of at least 8. '
             f'Received: input_shape={input_shape}'
         )
-    if len(widths) != 4:
-        raise ValueError(f'`widths` must hold four numbers. Received: widths={widths}')
+    if len(widths) != 4 or any(not isinstance(width, int) or width < 1 for width in widths):
+        raise ValueError(f'`widths` must be four integers of at least 1. Received: widths={widths}')
+    if not math.isfinite(logit_scale):
+        raise ValueError(
+            f'`logit_scale` must be a finite number. Received: logit_scale={logit_scale}'
+        )
     style = {
         'kernel_initializer': kernel_initializer,
         'normalization': normalization,

@@ -1,0 +1,185 @@
+"""Values, structure and bad input of the convolutional blocks."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from fenwicks.layers import (
+    PYTORCH_PARAMS,
+    BatchNormalization,
+    ConvBlk,
+    ConvBN,
+    ConvResBlk,
+    PyTorchUniform,
+    init_pytorch,
+)
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def ones_conv_bn(**kwargs):
+    """A 1x1 convolution that sums the channels."""
+    return ConvBN(1, kernel_size=1, kernel_initializer='ones', **kwargs)
+
+
+def test_conv_bn_by_hand():
+    # Two images of one pixel with two channels, whose sums are 1 and -3: mean -1, variance 4.
+    images = np.array([[[[2.0, -1.0]]], [[[-4.0, 1.0]]]], np.float32)
+    layer = ones_conv_bn(normalization=BatchNormalization(momentum=0.75, epsilon=5.0))
+    outputs = array(layer(images, training=True)).ravel()
+    np.testing.assert_allclose(outputs, [2 / 3, 0], rtol=1e-6)  # (1 + 1) / sqrt(4 + 5), ReLU
+    mean, variance = layer.layers[1].non_trainable_variables
+    np.testing.assert_allclose(array(mean), [-0.25], rtol=1e-6)  # 0.75 * 0 + 0.25 * -1
+    np.testing.assert_allclose(array(variance), [1.75], rtol=1e-6)  # 0.75 * 1 + 0.25 * 4
+    outputs = array(layer(images, training=False)).ravel()
+    np.testing.assert_allclose(outputs, [1.25 / np.sqrt(6.75), 0], rtol=1e-6)
+
+
+def test_same_padding_and_strides():
+    layer = ConvBN(1, strides=2, kernel_initializer='ones', activation=None)
+    outputs = array(layer(np.ones((1, 4, 4, 1), np.float32)))
+    # Padding goes to the right and below: the windows hold 9, 6, 6 and 4 ones.
+    np.testing.assert_allclose(outputs[0, :, :, 0] * np.sqrt(1 + 1e-5), [[9, 6], [6, 4]], rtol=1e-6)
+
+
+def test_conv_blk_takes_the_maximum_of_four():
+    images = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    layer = ConvBlk(1, kernel_initializer='zeros')
+    layer.build(images.shape)
+    kernel = np.zeros((3, 3, 1, 1), np.float32)
+    kernel[1, 1] = 1
+    layer.layers[0].layers[0].kernel.assign(kernel)
+    outputs = array(layer(images))[0, :, :, 0]
+    np.testing.assert_allclose(outputs * np.sqrt(1 + 1e-5), [[5, 7], [13, 15]], rtol=1e-6)
+
+
+def test_residual_adds_what_comes_after_the_pool():
+    images = np.random.default_rng(0).standard_normal((2, 4, 4, 3)).astype(np.float32)
+    layer = ConvResBlk(5, convs=2, res_convs=3)
+    outputs = array(layer(images))
+    blk = ConvBlk(5, convs=2)
+    blk.build(images.shape)
+    blk.set_weights(layer.get_weights()[: len(blk.weights)])
+    h = residual = blk(images)
+    for part in layer.layers[-1].layers:
+        residual = part(residual)
+    assert len(layer.layers[-1].layers) == 3
+    np.testing.assert_allclose(outputs, array(h) + array(residual), rtol=1e-5, atol=1e-6)
+
+
+def test_names_of_the_parts_reach_the_paths():
+    layer = ConvResBlk(2, res_convs=1, name='stage')
+    layer.build((None, 4, 4, 2))
+    assert [weight.path for weight in layer.trainable_weights] == [
+        'stage/conv_bn_1/conv/kernel',
+        'stage/conv_bn_1/norm/gamma',
+        'stage/conv_bn_1/norm/beta',
+        'stage/residual/conv_bn_1/conv/kernel',
+        'stage/residual/conv_bn_1/norm/gamma',
+        'stage/residual/conv_bn_1/norm/beta',
+    ]
+
+
+def test_style_reaches_every_part():
+    layer = ConvResBlk(
+        2,
+        kernel_initializer='zeros',
+        normalization=BatchNormalization(momentum=0.6, epsilon=1e-3, scale=False),
+        activation=keras.layers.LeakyReLU(negative_slope=0.1),
+        dtype='mixed_bfloat16',
+    )
+    units = [layer.layers[0], *layer.layers[-1].layers]
+    assert len(units) == 3
+    for unit in units:
+        conv, norm, activation = unit.layers
+        assert isinstance(conv.kernel_initializer, keras.initializers.Zeros)
+        assert (norm.momentum, norm.epsilon, norm.scale) == (0.6, 1e-3, False)
+        assert activation.negative_slope == 0.1
+        for part in (unit, conv, norm, activation):
+            assert part.dtype_policy.name == 'mixed_bfloat16'
+
+
+def test_templates_are_copied_and_not_parts():
+    norm = BatchNormalization(momentum=0.6)
+    activation = keras.layers.LeakyReLU()
+    pool = keras.layers.AveragePooling2D(2)
+    layer = ConvBlk(2, pool=pool, normalization=norm, activation=activation)
+    layer.build((None, 4, 4, 3))
+    assert not norm.built
+    inside = list(layer._flatten_layers())
+    assert not any(template in inside for template in (norm, activation, pool))
+    assert len(layer.weights) == 5
+
+
+def test_pytorch_params():
+    layer = ConvBN(4, **PYTORCH_PARAMS)
+    conv, norm, _ = layer.layers
+    assert isinstance(conv.kernel_initializer, PyTorchUniform)
+    assert (norm.momentum, norm.epsilon) == (0.9, 1e-5)
+
+
+@pytest.mark.parametrize('initializer', ['he_normal', init_pytorch, PyTorchUniform()])
+def test_kernels_of_one_shape_differ(initializer):
+    layer = ConvResBlk(4, kernel_initializer=initializer)
+    layer.build((None, 4, 4, 4))
+    kernels = [array(w) for w in layer.weights if w.path.endswith('kernel')]
+    assert len(kernels) == 3
+    assert not np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[1], kernels[2])
+
+
+def test_global_seed_fixes_the_kernels():
+    def kernel():
+        keras.utils.set_random_seed(3)
+        layer = ConvBN(4, **PYTORCH_PARAMS)
+        layer.build((None, 4, 4, 4))
+        return array(layer.weights[0])
+
+    np.testing.assert_array_equal(kernel(), kernel())
+
+
+BAD = {
+    'filters': [0, -1, 2.0, True, None],
+    'kernel_size': [0, '3'],
+    'strides': [0],
+    'normalization': ['batch', BatchNormalization],
+}
+
+
+@pytest.mark.parametrize(('name', 'value'), [(n, v) for n, vs in BAD.items() for v in vs])
+def test_bad_conv_bn(name, value):
+    with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}=') as error:
+        ConvBN(**{'filters': 4, name: value})
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('layer_class', 'arguments', 'name'),
+    [
+        (ConvBlk, {'filters': 0}, 'filters'),
+        (ConvBlk, {'filters': 4, 'convs': 0}, 'convs'),
+        (ConvBlk, {'filters': 4, 'pool': 2}, 'pool'),
+        (ConvResBlk, {'filters': 0}, 'filters'),
+        (ConvResBlk, {'filters': 4, 'res_convs': 0}, 'res_convs'),
+    ],
+)
+def test_bad_blocks(layer_class, arguments, name):
+    with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}=') as error:
+        layer_class(**arguments)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['activation', 'kernel_initializer'])
+def test_unknown_names(name):
+    with pytest.raises(ValueError, match=r'Could not interpret .*: no_such_thing'):
+        ConvBN(4, **{name: 'no_such_thing'})
+
+
+@pytest.mark.parametrize('layer_class', [ConvBN, ConvBlk, ConvResBlk])
+def test_inputs_of_the_wrong_rank(layer_class):
+    with pytest.raises(ValueError, match='expected ndim=4, found ndim=2') as error:
+        layer_class(4)(np.ones((2, 3), np.float32))
+    assert '\n' not in str(error.value)

@@ -1,0 +1,122 @@
+"""Composite layers and the initializer: values, nesting and bad input."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from fenwicks.layers import Parallel, PyTorchUniform, Residual, Scaling, Sequential, init_pytorch
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+INPUTS = np.float32([[1, 2]])
+
+
+def test_sequential_in_order():
+    layer = Sequential([Scaling(2)])
+    layer.add(keras.layers.Activation(ops.square))
+    np.testing.assert_array_equal(array(layer(INPUTS)), [[4, 16]])
+
+
+def test_empty_sequential_is_the_identity():
+    np.testing.assert_array_equal(array(Sequential()(INPUTS)), INPUTS)
+
+
+def test_parallel_concatenates():
+    layer = Parallel([Scaling(2), Scaling(-1)])
+    layer.add(Scaling(0))
+    np.testing.assert_array_equal(array(layer(INPUTS)), [[2, 4, -1, -2, 0, 0]])
+
+
+def test_parallel_promotes_mixed_dtypes():
+    layer = Parallel([Scaling(1, dtype='bfloat16'), Scaling(1, dtype='float32')])
+    assert layer(keras.Input((2,))).dtype == 'float32'
+    assert keras.backend.standardize_dtype(layer(INPUTS).dtype) == 'float32'
+
+
+def test_residual_adds():
+    np.testing.assert_array_equal(array(Residual([Scaling(3)])(INPUTS)), [[4, 8]])
+
+
+def test_nested_configs():
+    layer = Sequential([Parallel([Sequential([Scaling(2)]), Residual([Scaling(3)])]), Scaling(10)])
+    twin = Sequential.from_config(layer.get_config())
+    np.testing.assert_array_equal(array(twin(INPUTS)), [[20, 40, 40, 80]])
+
+
+@pytest.mark.parametrize('composite', [Sequential, Parallel, Residual])
+def test_training_reaches_the_parts(composite):
+    layer = composite([Sequential([keras.layers.Dropout(0.5, seed=0)])])
+    inputs = np.ones((1, 256), np.float32)
+    plain = array(layer(inputs))
+    assert len(np.unique(plain)) == 1
+    assert len(np.unique(array(layer(inputs, training=True)))) == 2
+    # As JAX's `stateless_call` does it: without a context.
+    assert len(np.unique(array(layer.call(ops.convert_to_tensor(inputs), training=True)))) == 2
+
+
+def test_frozen_composite_freezes_its_parts():
+    layer = Sequential([keras.layers.Dense(2)], trainable=False)
+    layer.build((None, 2))
+    assert layer.trainable_variables == []
+
+
+@pytest.mark.parametrize('composite', [Sequential, Parallel, Residual])
+@pytest.mark.parametrize('layers', [[3], Scaling(1), 'dense', [Scaling]])
+def test_bad_layers(composite, layers):
+    with pytest.raises(ValueError, match=r'^`layers?` must be .*Received: layers?=') as error:
+        composite(layers)
+    assert '\n' not in str(error.value)
+
+
+def test_add_after_the_first_call():
+    layer = Sequential([Scaling(2)])
+    layer(INPUTS)
+    with pytest.raises(ValueError, match=r"^`add` must come before .*Received: layer='late'$"):
+        layer.add(Scaling(1, name='late'))
+
+
+def test_parallel_without_branches():
+    with pytest.raises(ValueError, match=r'^`layers` of .* must hold a branch. .*layers=\[\]$'):
+        Parallel()(INPUTS)
+
+
+def test_branches_that_do_not_fit():
+    layer = Parallel([keras.layers.MaxPooling2D(2), Scaling(1)])
+    with pytest.raises(ValueError, match=r'^`layers` of .* must agree on all axes but the last'):
+        layer(np.ones((1, 4, 4, 1), np.float32))
+
+
+def test_residual_that_changes_the_shape():
+    with pytest.raises(ValueError, match=r'^`layers` of .* must keep the shape \(1, 2\)'):
+        Residual([keras.layers.Dense(3)])(INPUTS)
+
+
+@pytest.mark.parametrize(('shape', 'fan_in'), [((3, 3, 4, 500), 36), ((25, 1000), 25)])
+def test_pytorch_uniform(shape, fan_in):
+    kernel = array(PyTorchUniform(seed=0)(shape)) * np.sqrt(fan_in)
+    assert np.abs(kernel).max() <= 1 + 1e-6
+    assert np.abs(kernel).max() > 0.999
+    # Uniform on [-1, 1]: mean 0, variance 1/3, each within five standard errors.
+    assert abs(kernel.mean()) < 5 / np.sqrt(3 * kernel.size)
+    assert abs((kernel**2).mean() - 1 / 3) < 5 * np.sqrt(4 / 45 / kernel.size)
+
+
+def test_pytorch_uniform_against_torch():
+    torch = pytest.importorskip('torch')
+    torch.manual_seed(0)
+    ours = array(PyTorchUniform(seed=0)((3, 3, 16, 64)))
+    theirs = torch.nn.Conv2d(16, 64, 3).weight.detach().numpy()
+    quantiles = np.linspace(0, 1, 21)
+    np.testing.assert_allclose(
+        np.quantile(ours, quantiles), np.quantile(theirs, quantiles), atol=0.003
+    )
+
+
+def test_pytorch_uniform_config():
+    twin = PyTorchUniform.from_config(PyTorchUniform(seed=7).get_config())
+    np.testing.assert_array_equal(array(twin((4, 4))), array(PyTorchUniform(seed=7)((4, 4))))
+    assert isinstance(keras.initializers.get(init_pytorch), PyTorchUniform)
