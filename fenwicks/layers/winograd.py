@@ -19,11 +19,16 @@ Reference:
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
 TILE = 4  # pixels of output on a side
 WINDOW = 6  # pixels of input on a side: the tile and the kernel's reach around it
+
+# Windows are 2.25 times the size of their images; this bounds what they add to a step's memory.
+_PART_BYTES = 160e6
 
 _B = np.array(
     [
@@ -82,13 +87,16 @@ def convolve(images, kernel):
     Returns:
         float32 `(batch, height, width, filters)`.
     """
-    filters = kernel.shape[-1]
-    transformed = tf.matmul(_input_tiles(images), _kernel_points(kernel))  # (36, tiles, filters)
-    tiles = tf.matmul(_OUTPUT, tf.reshape(transformed, (WINDOW**2, -1)))
-    down, across = images.shape[1] // TILE, images.shape[2] // TILE
-    tiles = tf.reshape(tiles, (TILE, TILE, -1, down, across, filters))
-    tiles = tf.transpose(tiles, (2, 3, 0, 4, 1, 5))  # batch, down, row, across, column, filters
-    return tf.reshape(tiles, (-1, *images.shape[1:3], filters))
+    points = tf.reshape(kernel, (9, -1))
+    points = tf.reshape(tf.matmul(_KERNEL, points), (WINDOW**2, *kernel.shape[2:]))
+    parts = []
+    for part in _parts(images, kernel.shape):
+        # Each part waits for the one before, whose memory it uses again.
+        with tf.control_dependencies(parts[-1:]):
+            tiles = tf.matmul(_input_tiles(images[part]), points)  # (36, tiles, filters)
+            tiles = tf.matmul(_OUTPUT, tf.reshape(tiles, (WINDOW**2, -1)))
+            parts.append(_images(tiles, images.shape[1:3], kernel.shape[-1]))
+    return tf.concat(parts, axis=0)
 
 
 def kernel_gradient(images, upstream, kernel_shape):
@@ -102,20 +110,40 @@ def kernel_gradient(images, upstream, kernel_shape):
     Returns:
         float32 `(3, 3, channels, filters)`.
     """
-    filters = upstream.shape[-1]
+    parts = []
+    for part in _parts(images, kernel_shape):
+        with tf.control_dependencies(parts[-1:]):
+            tiles = tf.matmul(_OUTPUT, _tiles(upstream[part]), transpose_a=True)
+            tiles = tf.reshape(tiles, (WINDOW**2, -1, kernel_shape[-1]))
+            parts.append(tf.matmul(_input_tiles(images[part]), tiles, transpose_a=True))
+    points = tf.reshape(tf.add_n(parts), (WINDOW**2, -1))  # (36, channels * filters)
+    return tf.reshape(tf.matmul(_KERNEL, points, transpose_a=True), kernel_shape)
+
+
+def _parts(images, kernel_shape):
+    """Slices of the batch, so that the windows of one part keep to `_PART_BYTES`."""
+    batch, height, width, _ = images.shape
+    if batch is None:
+        return [slice(None)]
+    tiles = batch * (height // TILE) * (width // TILE)
+    count = math.ceil(4 * WINDOW**2 * tiles * max(kernel_shape[2:]) / _PART_BYTES)
+    size = math.ceil(batch / count)
+    return [slice(start, start + size) for start in range(0, batch, size)]
+
+
+def _images(tiles, sides, filters):
+    """Images from tiles `(16, batch * down * across * filters)`."""
+    down, across = sides[0] // TILE, sides[1] // TILE
+    tiles = tf.reshape(tiles, (TILE, TILE, -1, down, across, filters))
+    tiles = tf.transpose(tiles, (2, 3, 0, 4, 1, 5))  # batch, down, row, across, column, filters
+    return tf.reshape(tiles, (-1, *sides, filters))
+
+
+def _tiles(images):
+    """Tiles `(16, batch * down * across * filters)` from images: the inverse of `_images`."""
     down, across = images.shape[1] // TILE, images.shape[2] // TILE
-    tiles = tf.reshape(upstream, (-1, down, TILE, across, TILE, filters))
-    tiles = tf.reshape(tf.transpose(tiles, (2, 4, 0, 1, 3, 5)), (TILE**2, -1))
-    tiles = tf.reshape(tf.matmul(_OUTPUT, tiles, transpose_a=True), (WINDOW**2, -1, filters))
-    points = tf.matmul(_input_tiles(images), tiles, transpose_a=True)  # (36, channels, filters)
-    kernel = tf.matmul(_KERNEL, tf.reshape(points, (WINDOW**2, -1)), transpose_a=True)
-    return tf.reshape(kernel, kernel_shape)
-
-
-def _kernel_points(kernel):
-    """(36, channels, filters)"""
-    flat = tf.matmul(_KERNEL, tf.reshape(kernel, (9, -1)))
-    return tf.reshape(flat, (WINDOW**2, *kernel.shape[2:]))
+    tiles = tf.reshape(images, (-1, down, TILE, across, TILE, images.shape[3]))
+    return tf.reshape(tf.transpose(tiles, (2, 4, 0, 1, 3, 5)), (TILE**2, -1))
 
 
 def _input_tiles(images):
