@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from fenwicks import data
+from fenwicks import augment, data
 
 tf = pytest.importorskip('tensorflow')
 
@@ -152,3 +152,20 @@ def test_mean_std_of_bad_images():
         data.mean_std(np.zeros((2, 4, 4, 3), np.float32))
     with pytest.raises(ValueError, match='must not be empty'):
         data.mean_std(np.zeros((0, 4, 4, 3), np.uint8))
+
+
+def test_the_packages_own_augmentations():
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
+    dataset = data.train_dataset(
+        images,
+        np.arange(8),
+        8,
+        augment=augment.compose([augment.random_crop, augment.random_flip]),
+        normalize=lambda x: augment.normalize(x, *data.mean_std(images)),
+    )
+    (x, labels), *_ = dataset
+    assert x.shape == (8, 8, 8, 3)
+    mean, std = data.mean_std(images)
+    plain = (images[labels.numpy()] - mean) / std
+    assert not np.allclose(x, plain, atol=1e-3)
+    assert np.isin(np.round(x, 3), np.round(plain.astype(np.float32), 3)).mean() > 0.95
