@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
+import io
 import pathlib
 import re
 import tarfile
@@ -12,8 +13,9 @@ import zipfile
 import zlib
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-from fenwicks.data import png, tfrecord, unpickle
+from fenwicks.data import unpickle
 from fenwicks.data.cifar import check_content
 from fenwicks.data.download import md5_of
 
@@ -178,7 +180,16 @@ def _from_png(examples, where):
     """Arrays of a list of (PNG bytes, label)."""
     if not examples:
         raise ValueError(f'{where}: no images in it')
-    images = png.decode([raw for raw, _ in examples], where)
+    images = np.empty((len(examples), 32, 32, 3), np.uint8)
+    try:
+        for image, (raw, _) in zip(images, examples, strict=True):
+            # A view of the pixels is broadcast if they are fewer: the size is checked first.
+            picture = Image.open(io.BytesIO(raw), formats=['PNG'])
+            if (picture.size, picture.mode) != ((32, 32), 'RGB'):
+                raise ValueError(f'an image of size {picture.size}, mode {picture.mode}')
+            image[:] = picture
+    except (ValueError, OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ValueError(f'{where}: must hold 32x32 RGB images as PNG ({error})') from None
     return images, np.array([label for _, label in examples], np.int32)
 
 
@@ -187,10 +198,13 @@ def _shards(folder, spec, split):
     return sorted(path for name in names for path in folder.glob(name))
 
 
-def _records(path):
+def _records(path, tensorflow):
+    """The records of a file, as bytes."""
     if '.array_record-' not in path.name:
-        yield from tfrecord.read_records(path)
-        return
+        try:
+            return list(tensorflow.data.TFRecordDataset(str(path)).as_numpy_iterator())
+        except tensorflow.errors.DataLossError:
+            raise ValueError(f'{path}: the file is truncated or damaged') from None
     try:
         from array_record.python.array_record_module import ArrayRecordReader
     except ImportError:
@@ -198,25 +212,40 @@ def _records(path):
             f'{path}: ArrayRecord files need the package array_record (pip install array_record)'
         ) from None
     reader = ArrayRecordReader(str(path))
-    yield from reader.read_all()
+    records = reader.read_all()
     reader.close()
+    return records
+
+
+def _example(record, tensorflow, where):
+    """(PNG bytes, label) of one serialized tf.train.Example."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        features = tensorflow.train.Example.FromString(record).features.feature
+        return features['image'].bytes_list.value[0], features['label'].int64_list.value[0]
+    except (DecodeError, IndexError):
+        raise ValueError(f'{where}: an example without image and label') from None
 
 
 def _read_tfds(folder, spec):
+    try:
+        import tensorflow
+    except ImportError:
+        raise OSError(f"{folder}: TFDS's files need TensorFlow (the extra [cpu])") from None
     splits = {}
     for split in ('train', 'test'):
         shards = _shards(folder, spec, split)
         if not shards:
             raise _missing(folder / f'{spec.name}-{split}.tfrecord-00000-of-00001', spec)
-        examples = []
-        for path in shards:
-            for record in _records(path):
-                features = tfrecord.parse_example(record, path)
-                try:
-                    examples.append((features['image'][0], features['label'][0]))
-                except (KeyError, IndexError):
-                    raise ValueError(f'{path}: an example without image and label') from None
-        splits[split] = _from_png(examples, folder)
+        splits[split] = _from_png(
+            [
+                _example(record, tensorflow, path)
+                for path in shards
+                for record in _records(path, tensorflow)
+            ],
+            folder,
+        )
     return _checked(spec, splits, folder)
 
 

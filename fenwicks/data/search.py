@@ -16,7 +16,7 @@ DATASETS = ('auto', 'cifar10', 'cifar100', 'digits')
 _log = logging.getLogger('fenwicks')
 
 
-def load(dataset='auto', data_dir=None, download=True):
+def load(dataset='auto', data_dir=None, download=None):
     """Loads a data set as NumPy arrays, checked against published digests.
 
     CIFAR is looked for in `data_dir` alone where that is given; else in `$FENWICKS_DATA`,
@@ -35,7 +35,7 @@ def load(dataset='auto', data_dir=None, download=True):
         dataset: 'cifar10'; 'cifar100'; 'digits', the embedded sample; or 'auto': CIFAR-10 if it
             can be had, else the sample. The `name` of what comes back says which it is.
         data_dir: folder (or archive or .npz file) in which the data set must be; not for 'digits'.
-        download: whether it may be downloaded.
+        download: whether it may be downloaded; None for yes, unless `$FENWICKS_OFFLINE` is set.
 
     Returns:
         A Dataset: uint8 images `(n, 32, 32, 3)`, int32 labels `(n,)`.
@@ -57,6 +57,8 @@ def load(dataset='auto', data_dir=None, download=True):
     spec = cifar.SPECS['cifar10' if dataset == 'auto' else dataset]
     if data_dir is not None:
         return _from_folder(spec, pathlib.Path(data_dir).expanduser())
+    if download is None:
+        download = not os.environ.get('FENWICKS_OFFLINE')
     tried = []
     found = _search(spec, tried)
     if found is None and download:

@@ -121,15 +121,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _fused(self, inputs):
-        channels = (inputs.shape[-1],)
+        shape = (inputs.shape[-1],)
         inputs = keras.ops.cast(inputs, self.compute_dtype)
-        scale = self._in_float32(self.gamma) if self.scale else keras.ops.ones(channels, 'float32')
-        offset = self._in_float32(self.beta) if self.center else keras.ops.zeros(channels, 'float32')
+        scale = self.gamma.value if self.scale else keras.ops.ones(shape)
+        offset = self.beta.value if self.center else keras.ops.zeros(shape)
+        scale, offset = (keras.ops.convert_to_tensor(x, 'float32') for x in (scale, offset))
         outputs, mean, variance = kernels.batch_norm(inputs, scale, offset, self.epsilon)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
-
-    @staticmethod
-    def _in_float32(variable):
-        return keras.ops.convert_to_tensor(variable.value, 'float32')
