@@ -11,8 +11,32 @@ import os
 # allocator keeps them. TensorFlow reads this once, when it first touches the device.
 os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
 
-from fenwicks import augment, data, layers, losses, models, optimizers, schedules  # noqa: E402
+from fenwicks import (
+    augment,
+    data,
+    evaluate,
+    layers,
+    losses,
+    models,
+    optimizers,
+    precision,
+    schedules,
+    strategy,
+    training,
+)
 
 __version__ = '0.1.0'
 
-__all__ = ['augment', 'data', 'layers', 'losses', 'models', 'optimizers', 'schedules']
+__all__ = [
+    'augment',
+    'data',
+    'evaluate',
+    'layers',
+    'losses',
+    'models',
+    'optimizers',
+    'precision',
+    'schedules',
+    'strategy',
+    'training',
+]

@@ -536,7 +536,7 @@ def test_damage_in_the_named_folder_is_an_error(made, tmp_path, monkeypatch):
         data.load('auto', download=False)
 
 
-def test_auto_falls_back_and_says_so(made, caplog):
+def test_auto_falls_back_and_says_so(made, caplog, monkeypatch):
     assert data.load('auto', download=False).name == 'digits'
     monkeypatch.setenv('FENWICKS_OFFLINE', '1')
     assert data.load('auto').name == 'digits'

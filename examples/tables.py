@@ -1,0 +1,120 @@
+"""Writes README.md's tables from the logged runs under examples/results/.
+
+python examples/tables.py           # rewrite the tables
+python examples/tables.py --check   # fail if README.md says anything else than the runs
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import pathlib
+import re
+import statistics
+import sys
+
+from absl import app, flags
+
+from fenwicks import files
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool('check', False, 'Change nothing; fail where README.md differs.')
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / 'examples' / 'results'
+
+
+def read_lines(name):
+    """The objects of a JSON-lines file."""
+    return [json.loads(line) for line in (RESULTS / name).read_text().splitlines() if line]
+
+
+def markdown(header, rows):
+    """A Markdown table."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
+
+
+def runs_table():
+    """One row for each setting that was run, over its seeds."""
+
+    def setting(run):
+        keys = ('recipe', 'dataset', 'epochs', 'train_images', 'hardware', 'backend', 'precision')
+        return tuple(run[key] for key in keys)
+
+    rows = []
+    for key, group in itertools.groupby(sorted(read_lines('runs.jsonl'), key=setting), setting):
+        recipe, dataset, epochs, train_images, hardware, backend, precision = key
+        group = list(group)
+        # Seconds count where nothing else ran on the machine.
+        seconds = [run['train_seconds'] for run in group if not run.get('shared_machine')]
+        rows.append(
+            [
+                f'`{recipe}`',
+                f'{dataset}, {train_images:,} images',
+                epochs,
+                f'{hardware}, {backend}, {precision}',
+                len(group),
+                mean_and_error([100 * run['test_accuracy'] for run in group]),
+                f'{statistics.median(seconds):.0f}' if seconds else 'not timed alone',
+            ]
+        )
+    header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
+    return markdown(header, rows)
+
+
+def mean_and_error(values):
+    """Mean, with two standard errors where there are several values."""
+    mean = f'{statistics.mean(values):.2f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {2 * statistics.stdev(values) / math.sqrt(len(values)):.2f}'
+
+
+def throughput_table():
+    """One row for each logged comparison with PyTorch."""
+    rows = [
+        [
+            line['hardware'],
+            line['precision'],
+            line['batch_size'],
+            f'{line["fenwicks_images_per_second"]:.0f}',
+            f'{line["pytorch_images_per_second"]:.0f}',
+            f'{line["ratio"]:.2f}',
+            f'{line["fenwicks_peak_memory_mb"] / 1024:.1f}',
+            f'{line["pytorch_peak_memory_mb"] / 1024:.1f}',
+        ]
+        for line in read_lines('throughput.jsonl')
+    ]
+    header = ['hardware', 'precision', 'batch', 'fenwicks, images/s', 'PyTorch, images/s']
+    return markdown([*header, 'ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
+
+
+TABLES = {'runs': runs_table, 'throughput': throughput_table}
+
+
+def fill(text):
+    """`text` with each `<!-- table: NAME -->` block filled anew."""
+
+    def fill_one(match):
+        return f'<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end of table -->'
+
+    pattern = r'<!-- table: (\w+) -->\n.*?<!-- end of table -->'
+    return re.sub(pattern, fill_one, text, flags=re.DOTALL)
+
+
+def main(argv):
+    del argv
+    readme = ROOT / 'README.md'
+    text = readme.read_text()
+    filled = fill(text)
+    if FLAGS.check and filled != text:
+        sys.exit('README.md must hold the tables of the logged runs: run examples/tables.py')
+    if not FLAGS.check:
+        with files.written_whole(readme) as part:
+            part.write_text(filled)
+
+
+if __name__ == '__main__':
+    app.run(main)
