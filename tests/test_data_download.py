@@ -90,7 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for position in range(start, end, step):
             self.wfile.write(body[position : min(position + step, end)])
             if behaviour == 'slow':
-                time.sleep(0.1)
+                time.sleep(0.2)
 
 
 @pytest.fixture(name='server')
@@ -169,15 +169,15 @@ def test_a_stalled_transfer_goes_on_at_the_next_mirror(server, tmp_path):
     sources = [server.source('/stall', behaviour='stall'), server.source('/whole')]
     start = time.monotonic()
     assert fetch(sources, tmp_path, stall_timeout=0.3) == sources[1]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 15
     assert server.ranges == [('/stall', None), ('/whole', 'bytes=50000-')]
     assert (tmp_path / NAME).read_bytes() == BODY
 
 
 def test_a_slow_and_steady_download_is_not_killed(server, tmp_path):
     start = time.monotonic()
-    fetch([server.source(behaviour='slow')], tmp_path, connect_timeout=5.0, stall_timeout=0.5)
-    assert time.monotonic() - start > 0.5  # longer than the time-out, which is between bytes
+    fetch([server.source(behaviour='slow')], tmp_path, connect_timeout=5.0, stall_timeout=1.2)
+    assert time.monotonic() - start > 1.2  # longer than the time-out, which is between bytes
     assert len(server.ranges) == 1
 
 
@@ -263,7 +263,7 @@ def test_no_network_gives_up_at_once_and_names_every_mirror(server, tmp_path):
     start = time.monotonic()
     with pytest.raises(ConnectionError, match='no mirror could be used') as caught:
         fetch(sources, tmp_path, connect_timeout=0.5)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     for part_of_it in ('no-such-host.invalid', '127.0.0.1:1: ', 'HTTP 404', 'timed out'):
         assert part_of_it in str(caught.value)
     assert '\n' not in str(caught.value)
@@ -274,7 +274,7 @@ def test_a_silent_mirror_does_not_hold_up_the_others(server, tmp_path):
     sources = [server.source('/silent', behaviour='silent'), server.source('/good')]
     start = time.monotonic()
     assert fetch(sources, tmp_path, connect_timeout=30.0) == sources[1]
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 15
 
 
 def test_unwritable_folder(server, tmp_path):
