@@ -301,7 +301,7 @@ def test_full_disk(server, tmp_path):
 
 @pytest.fixture(name='cache')
 def _cache(monkeypatch, tmp_path):
-    for name in ('KERAS_HOME', 'TFDS_DATA_DIR'):
+    for name in ('KERAS_HOME', 'TFDS_DATA_DIR', 'FENWICKS_OFFLINE'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
     monkeypatch.setenv('FENWICKS_DATA', str(tmp_path / 'cache'))
