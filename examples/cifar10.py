@@ -10,9 +10,12 @@ every line there comes from a run logged under examples/results/.
 
 from __future__ import annotations
 
+import os
 import time
 
 _STARTED = time.perf_counter()  # before the framework is imported: a user waits for that too
+# TensorFlow's notes on its own start would drown an error of one line.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import dataclasses  # noqa: E402
 import datetime  # noqa: E402
@@ -50,7 +53,7 @@ flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out
 
 def main(argv):
     if len(argv) > 1:
-        raise app.UsageError(f'there are no arguments besides flags. Received: {argv[1]}')
+        fail(f'there are no arguments besides flags. Received: {argv[1]}')
     if FLAGS.list_recipes:
         for recipe in recipes.RECIPES.values():
             print(recipe)
@@ -58,7 +61,22 @@ def main(argv):
     try:
         train_all()
     except (ValueError, OSError, DivergedError) as error:
-        sys.exit(f'cifar10.py: {" ".join(str(error).split())}')
+        fail(error)
+    except KeyboardInterrupt:
+        fail('interrupted')
+
+
+def parse_flags(argv):
+    """The arguments that are no flags; a flag that breaks its rule ends the script."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        fail(error)
+
+
+def fail(error):
+    """Ends the script with one line on standard error."""
+    sys.exit(f'cifar10.py: {" ".join(str(error).split())}')
 
 
 def train_all():
@@ -72,28 +90,38 @@ def train_all():
         raise ValueError(f'`runs` must be positive. Received: runs={FLAGS.runs}')
     if FLAGS.resume and FLAGS.out is None:
         raise ValueError('`resume` needs the folder of the interrupted training: pass --out=...')
+    if FLAGS.tpu and FLAGS.device not in ('auto', 'tpu'):
+        raise ValueError(f'`tpu` must not contradict `device`. Received: device={FLAGS.device}')
+    out = pathlib.Path(FLAGS.out or f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.name}')
+    folders = [out] if FLAGS.runs == 1 else [out / str(run) for run in range(FLAGS.runs)]
+    for folder in folders:
+        check_unused(folder)
     device = strategy.select_device('tpu' if FLAGS.tpu else FLAGS.device)
     chosen_precision = precision.set_precision(FLAGS.precision, device)
-
-    out = pathlib.Path(FLAGS.out or f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.name}')
-    files.check_writable(out)
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     if FLAGS.limit is not None:
         dataset = dataset.limit(FLAGS.limit)
     if dataset.name == 'digits' and FLAGS.batch_size is None:
         recipe = recipe.with_batch_size(SAMPLE_BATCH_SIZE)
+    recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
+    # The last check, so that an error leaves no empty folder behind.
+    for folder in folders:
+        files.check_writable(folder)
     say(
         f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
         f'and {len(dataset.test_images)} test images, {recipe.epochs} epochs of batch '
         f'{recipe.batch_size}, {device}, {chosen_precision}'
     )
 
-    results = []
-    for run in range(FLAGS.runs):
-        folder = out if FLAGS.runs == 1 else out / str(run)
-        results.append(
+    try:
+        results = [
             train(recipe, dataset, device, chosen_precision, FLAGS.seed + run, folder)
-        )
+            for run, folder in enumerate(folders)
+        ]
+    except KeyboardInterrupt:
+        raise InterruptedError(
+            f'interrupted: the same flags with --resume --out={out} go on'
+        ) from None
     accuracies = [100 * result['test_accuracy'] for result in results]
     spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
     say(
@@ -102,18 +130,37 @@ def train_all():
     )
 
 
-def train(recipe, dataset, device, chosen_precision, seed, folder):
-    """One training; returns what it writes to `folder`/result.json."""
-    result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
-    if FLAGS.resume and result_path.exists():
-        say(f'{folder} holds a finished run')
-        return report.read_json(result_path)
-    if not FLAGS.resume and (result_path.exists() or checkpoint.exists()):
+def check_unused(folder):
+    """Raises if `folder` holds a run, unless it is to go on."""
+    used = any((folder / name).exists() for name in ('result.json', 'checkpoint.npz'))
+    if used and not FLAGS.resume:
         raise ValueError(
             f'`out` must not hold a run already: pass --resume to go on with it, or another '
             f'folder. Received: out={folder}'
         )
-    files.check_writable(folder)
+
+
+def train(recipe, dataset, device, chosen_precision, seed, folder):
+    """One training; returns what it writes to `folder`/result.json."""
+    result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
+    described = {
+        'recipe': recipe.name,
+        'dataset': dataset.name,
+        'precision': chosen_precision,
+        'seed': seed,
+        'epochs': recipe.epochs,
+        'batch_size': recipe.batch_size,
+        'train_images': len(dataset.train_images),
+    }
+    if result_path.exists():
+        finished = report.read_json(result_path)
+        if any(finished.get(key) != value for key, value in described.items()):
+            raise ValueError(
+                f'`resume` must come with the settings of the finished run in {folder}. '
+                f'Received: {described}'
+            )
+        say(f'{folder} holds a finished run')
+        return finished
 
     began = time.perf_counter()
     trainer = assemble.assemble(recipe, dataset, precision=chosen_precision, seed=seed)
@@ -124,37 +171,32 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         'train_images': len(dataset.train_images),
         'precision': chosen_precision,
     }
-    try:
-        history = trainer.fit(
-            dataset.train_images,
-            dataset.train_labels,
-            recipe.epochs,
-            checkpoint=checkpoint,
-            resume=FLAGS.resume,
-            fingerprint=report.as_json(settings),
-        )
-    except KeyboardInterrupt:
-        raise InterruptedError(f'interrupted: the same flags with --resume --out={out} go on') from None
+    history = trainer.fit(
+        dataset.train_images,
+        dataset.train_labels,
+        recipe.epochs,
+        checkpoint=checkpoint,
+        resume=FLAGS.resume,
+        fingerprint=settings,
+    )
 
     say('evaluating on the test images')
     began = time.perf_counter()
     score = trainer.evaluate(dataset.test_images, dataset.test_labels)
     eval_seconds = time.perf_counter() - began
 
+    first_step_seconds = None  # from the command on: of the first run, where it took any step
+    if seed == FLAGS.seed and trainer.first_step_at:
+        first_step_seconds = trainer.first_step_at - _STARTED
+
     model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
     with files.written_whole(folder / 'model.keras') as part:
         model.save(part)
     result = {
-        'recipe': recipe.name,
-        'dataset': dataset.name,
+        **described,
         'backend': keras.backend.backend(),
         'device': device,
         'hardware': report.hardware(device),
-        'precision': chosen_precision,
-        'seed': seed,
-        'epochs': recipe.epochs,
-        'batch_size': recipe.batch_size,
-        'train_images': len(dataset.train_images),
         'test_images': len(dataset.test_images),
         'test_accuracy': score.accuracy,
         'test_accuracy_plain': score.accuracy,
@@ -163,7 +205,7 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         'compile_seconds': trainer.compile_seconds,
         'preprocess_seconds': build_seconds + trainer.preprocess_seconds,
         'eval_seconds': eval_seconds,
-        'first_step_seconds': trainer.first_step_at - _STARTED if trainer.first_step_at else None,
+        'first_step_seconds': first_step_seconds,
         'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
         'peak_memory_mb': report.peak_memory_mb(),
         'versions': report.versions(),
@@ -183,4 +225,4 @@ def say(text):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

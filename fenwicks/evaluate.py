@@ -26,12 +26,21 @@ def predict_logits(predict, images, batch_size):
     Args:
         predict: from a uint8 batch `(batch_size, height, width, channels)` to its logits.
         images: uint8 `(count, height, width, channels)`.
-        batch_size: the one size of batch that `predict` sees; the last batch is filled up with
-            copies of its last image, so that a compiled program need not be compiled again.
+        batch_size: the one size of batch that `predict` sees (the count, if that is less); the
+            last batch is filled up with copies of its last image, so that a compiled program need
+            not be compiled again.
 
     Returns:
         float32 `(count, classes)`.
+
+    Raises:
+        ValueError: there is no image, or `batch_size` is not positive.
     """
+    if not len(images):
+        raise ValueError(f'`images` must not be empty. Received: shape={np.shape(images)}')
+    if batch_size < 1:
+        raise ValueError(f'`batch_size` must be positive. Received: batch_size={batch_size}')
+    batch_size = min(batch_size, len(images))
     logits = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]

@@ -17,6 +17,9 @@ def written_whole(path):
     Args:
         path: where the file is to appear.
 
+    Raises:
+        OSError: the file cannot be written, as on a full disk.
+
     Example:
 
     ```python
@@ -31,8 +34,17 @@ def written_whole(path):
         with open(part, 'rb') as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise OSError(
+            f'the disk must take the whole of {path}. '
+            f'Received: {error.strerror or _one_line(error)}'
+        ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _one_line(error):
+    return ' '.join(str(error).split())
 
 
 def check_writable(folder):
@@ -42,11 +54,13 @@ def check_writable(folder):
         OSError: they cannot.
     """
     folder = pathlib.Path(folder)
+    probe = folder / '.probe'
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / '.probe'
-        probe.write_text('can this be written?')
-        probe.unlink()
+        try:
+            probe.write_text('can this be written?')
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(
             f'`out` must be a folder that can be written to. Received: {folder} ({error.strerror})'

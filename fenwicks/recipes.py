@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +45,14 @@ class Recipe:
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe in another number of epochs, its schedule stretched to fit."""
-        if not epochs > 0:
-            raise ValueError(f'`epochs` must be positive. Received: epochs={epochs}')
+        _check_positive_integer('epochs', epochs)
         stretch = epochs / self.epochs
         knots = tuple((epoch * stretch, rate) for epoch, rate in self.knots)
         return dataclasses.replace(self, epochs=epochs, knots=knots)
 
     def with_batch_size(self, batch_size: int) -> Recipe:
         """The same recipe with another batch size, learning rates unchanged."""
-        if not batch_size > 0:
-            raise ValueError(f'`batch_size` must be positive. Received: batch_size={batch_size}')
+        _check_positive_integer('batch_size', batch_size)
         return dataclasses.replace(self, batch_size=batch_size)
 
     def steps_per_epoch(self, train_images: int) -> int:
@@ -106,3 +105,8 @@ def get(name: str) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f'`recipe` must be one of {", ".join(RECIPES)}. Received: recipe={name}')
     return RECIPES[name]
+
+
+def _check_positive_integer(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f'`{name}` must be a positive integer. Received: {name}={value!r}')

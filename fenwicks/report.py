@@ -15,11 +15,6 @@ from fenwicks.files import written_whole
 _PACKAGES = ('fenwicks', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
 
-def as_json(value):
-    """`value` as it would come back from a JSON file: tuples as lists, keys as strings."""
-    return json.loads(json.dumps(value))
-
-
 def write_json(path, value):
     """Writes one JSON object with a line a key, whole or not at all."""
     text = json.dumps(value, indent=1) + '\n'
@@ -62,9 +57,12 @@ def _processor():
         line.split(':', 1) for line in cpuinfo.read_text().splitlines() if line.count(':') == 1
     )
     fields = {key.strip(): value.strip() for key, value in lines.items()}
-    flags = fields.get('flags', '').split()
+    name = fields.get('model name', platform.machine())
+    if 'flags' not in fields:  # not an x86
+        return name
+    flags = fields['flags'].split()
     units = [flag for flag in ('amx_bf16', 'avx512_bf16', 'avx512f', 'avx2') if flag in flags]
-    return f'{fields.get("model name", platform.machine())} ({units[0] if units else "no AVX2"})'
+    return f'{name} ({units[0] if units else "no AVX2"})'
 
 
 def _accelerator(device):

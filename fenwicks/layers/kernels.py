@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
+
 
 @functools.cache
 def on_cpu() -> bool:
@@ -86,8 +88,7 @@ def _slide_kernel_gradient(images, upstream, kernel_shape):
 def max_pool_2x2(images):
     """Largest of each 2x2 window, without overlap; height and width must be even.
 
-    Where several pixels of a window share the maximum, each receives the whole gradient (the
-    stock kernel gives it to the first). After a ReLU such ties are zeros, which pass none on.
+    The gradient goes to the window's first maximum, in the order of reading.
 
     Args:
         images: `(batch, height, width, channels)`.
@@ -98,18 +99,23 @@ def max_pool_2x2(images):
     import tensorflow as tf
 
     height, width, channels = images.shape[1:]
+    # (batch * height / 2, row in window, width / 2, column in window, channels)
+    in_windows = (-1, 2, width // 2, 2, channels)
+    per_window = (-1, 1, width // 2, 1, channels)
 
     @tf.custom_gradient
     def pool(images):
         largest = tf.nn.max_pool2d(images, 2, 2, 'VALID')
-        # (batch * height / 2, row in window, width / 2, column in window, channels)
-        windows = tf.reshape(images, (-1, 2, width // 2, 2, channels))
-        per_window = (-1, 1, width // 2, 1, channels)
-        # Made here and not in the gradient, so that a byte an element is kept until then, not four.
-        is_largest = tf.equal(windows, tf.reshape(largest, per_window))
+        # Found here and not in the gradient, which then needs a byte a window, not the images.
+        found = tf.equal(tf.reshape(images, in_windows), tf.reshape(largest, per_window))
+        first = tf.where(found[:, 1, :, 0], np.uint8(2), np.uint8(3))
+        first = tf.where(found[:, 0, :, 1], np.uint8(1), first)
+        first = tf.where(found[:, 0, :, 0], np.uint8(0), first)
 
         def gradient(upstream):
-            spread = tf.where(is_largest, tf.reshape(upstream, per_window), 0)
+            position = np.arange(4, dtype=np.uint8).reshape(1, 2, 1, 2, 1)
+            is_first = tf.equal(tf.reshape(first, per_window), position)
+            spread = tf.where(is_first, tf.reshape(upstream, per_window), 0)
             return tf.reshape(spread, (-1, height, width, channels))
 
         return largest, gradient

@@ -49,9 +49,6 @@ class Conv2D(keras.layers.Conv2D):
 class MaxPooling2D(keras.layers.MaxPooling2D):
     """2-D max pooling, as `keras.layers.MaxPooling2D`, with a faster gradient on TensorFlow's CPU.
 
-    In the fast case (2x2 windows that tile the image) every pixel that shares its window's maximum
-    receives the gradient, not only the first.
-
     Args:
         As `keras.layers.MaxPooling2D`.
 

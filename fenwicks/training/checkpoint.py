@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 
 import numpy as np
 
@@ -12,9 +11,15 @@ from fenwicks.files import written_whole
 
 def save(path, variables, state: dict):
     """Writes the values of `variables` and the JSON-able `state` to `path`, whole or not at all."""
-    arrays = {f'variable_{i}': np.asarray(variable) for i, variable in enumerate(variables)}
+    arrays = {f'variable_{i}': _storable(variable) for i, variable in enumerate(variables)}
     with written_whole(path) as part, open(part, 'wb') as file:
         np.savez(file, state=np.array(json.dumps(state)), **arrays)
+
+
+def _storable(variable):
+    array = np.asarray(variable)
+    # NumPy's files don't know bfloat16; every bfloat16 is a float32.
+    return array.astype(np.float32) if array.dtype.name == 'bfloat16' else array
 
 
 def load(path) -> tuple[dict, list[np.ndarray]]:
@@ -24,12 +29,14 @@ def load(path) -> tuple[dict, list[np.ndarray]]:
         ValueError: the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            state = json.loads(str(file['state']))
-            return state, [file[f'variable_{i}'] for i in range(len(file.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        # Opened here, since NumPy leaves a damaged file open.
+        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
+            state = json.loads(str(arrays['state']))
+            return state, [arrays[f'variable_{i}'] for i in range(len(arrays.files) - 1)]
+    except Exception as error:  # a damaged archive raises nearly anything
         raise ValueError(
-            f'the checkpoint must be whole: delete it to start anew. Received: {path} ({error})'
+            f'the checkpoint must be whole: delete it to start anew. '
+            f'Received: {path} ({" ".join(str(error).split())})'
         ) from error
 
 

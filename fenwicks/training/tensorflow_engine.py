@@ -63,7 +63,7 @@ class TensorFlowEngine:
     def _run_steps(self, images, labels, epoch, start, stop):
         epoch_seed = augmentation.fold((self.seed, 0), epoch)
         # Sorting random numbers is a shuffle that every device compiles.
-        order = tf.argsort(tf.random.stateless_uniform(tf.shape(labels), epoch_seed))
+        order = tf.argsort(tf.random.stateless_uniform(tf.shape(labels), epoch_seed, alg='philox'))
 
         def goes_on(step, loss_sum, correct, last_loss):
             return (step < stop) & tf.math.is_finite(last_loss)
@@ -78,7 +78,7 @@ class TensorFlowEngine:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch([variable.value for variable in variables])
                 logits = self.model(inputs, training=True)
-                loss = self.loss(targets, logits) + sum(self.model.losses)
+                loss = self._total_loss(targets, logits)
                 scaled_loss = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled_loss, [variable.value for variable in variables])
             self.optimizer.apply(gradients, variables)
@@ -92,6 +92,13 @@ class TensorFlowEngine:
             goes_on, train_step, state, parallel_iterations=1
         )
         return loss_sum, correct, end - start, last_loss
+
+    def _total_loss(self, targets, logits):
+        loss = tf.cast(self.loss(targets, logits), tf.float32)
+        if loss.shape.rank != 0:
+            raise ValueError(f'`loss` must return a scalar. Received: shape={tuple(loss.shape)}')
+        # Those of regularizers; a layer's own may come in its compute precision.
+        return loss + sum(tf.cast(extra, tf.float32) for extra in self.model.losses)
 
     def _logits(self, images):
         return tf.cast(self.model(self.normalize(images), training=False), tf.float32)

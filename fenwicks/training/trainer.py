@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import numbers
 import os
 import time
 
@@ -52,13 +54,14 @@ class Trainer:
 
     Args:
         model: a built Keras model from float images `(batch, height, width, channels)` to logits
-            `(batch, classes)`.
-        optimizer: a Keras optimizer; one of its own, not shared.
-        loss: a `keras.losses.Loss` on integer labels and logits.
+            `(batch, classes)`. Its `losses` (those of regularizers) join the loss.
+        optimizer: a Keras optimizer; one of its own, not shared. A model in `mixed_float16` wants
+            a `keras.optimizers.LossScaleOptimizer`.
+        loss: a `keras.losses.Loss` on integer labels and logits; by default `CrossEntropy()`.
         batch_size: images in a step; the remainder of each epoch is dropped.
         normalize: from a uint8 batch to the model's float input; by default division by 255.
         augment: `augment(images, seed)` on normalised float batches, as `augment.compose` makes.
-        seed: of shuffle and augmentation.
+        seed: of shuffle and augmentation, in [0, 2**31).
         seconds_per_call: how long the compiled loop runs between two reports. `None` is a whole
             epoch on an accelerator and 5 s on a CPU.
 
@@ -80,11 +83,16 @@ class Trainer:
     ):
         if not model.built:
             raise ValueError('`model` must be built: give it an input shape or call it once')
-        if batch_size < 1:
-            raise ValueError(f'`batch_size` must be positive. Received: batch_size={batch_size}')
-        self.model, self.optimizer, self.seed = model, optimizer, seed
+        if not 0 <= seed < 2**31:
+            raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={seed}')
+        if seconds_per_call is not None and not seconds_per_call > 0:
+            raise ValueError(
+                '`seconds_per_call` must be positive. '
+                f'Received: seconds_per_call={seconds_per_call}'
+            )
+        self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
-        self.batch_size = batch_size
+        self.batch_size = _positive_integer('batch_size', batch_size)
         self.first_step_at = None
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
@@ -92,17 +100,19 @@ class Trainer:
         self.history = []
         optimizer.build(model.trainable_variables)
         self._engine, on_cpu = _engine(
-            model, optimizer, self.loss, normalize, augment, batch_size, seed
+            model, optimizer, self.loss, normalize, augment, self.batch_size, self.seed
         )
         self._seconds_per_call = seconds_per_call or (5.0 if on_cpu else math.inf)
 
     def fit(self, images, labels, epochs, *, checkpoint=None, resume=False, fingerprint=None):
-        """Trains for `epochs` passes over the images.
+        """Trains until `epochs` passes over the images have been made.
+
+        Epochs that this Trainer made before, or that came from the checkpoint, count.
 
         Args:
             images: uint8 `(count, height, width, channels)`.
             labels: integer `(count,)`.
-            epochs: number of passes, a positive integer.
+            epochs: number of passes in all, a positive integer.
             checkpoint: path of a file that is rewritten after each epoch; `None` for none.
             resume: whether to go on from `checkpoint` where that exists.
             fingerprint: JSON-able description of the run; going on from a checkpoint with
@@ -116,10 +126,9 @@ class Trainer:
             ValueError: an argument breaks its rule.
             DivergedError: the loss became infinite or not a number.
         """
-        if epochs < 1 or epochs != int(epochs):
-            raise ValueError(f'`epochs` must be a positive integer. Received: epochs={epochs}')
-        num_classes = self.model.output_shape[-1]
-        data.check_arrays(images, labels, num_classes)
+        epochs = _positive_integer('epochs', epochs)
+        fingerprint = json.loads(json.dumps(fingerprint))  # as it comes back from the file
+        self._check(images, labels)
         if self.batch_size > len(images):
             raise ValueError(
                 f'`batch_size` must be at most the {len(images)} training images. '
@@ -145,6 +154,8 @@ class Trainer:
                     self._save(checkpoint, fingerprint)
         finally:
             progress.close()
+        # An optimizer that averages the weights (Keras's `use_ema`) puts them in place now.
+        self.optimizer.finalize_variable_values(self.model.trainable_variables)
         return self.history
 
     def predict(self, images, batch_size=500):
@@ -153,8 +164,24 @@ class Trainer:
 
     def evaluate(self, images, labels, batch_size=500):
         """Loss and accuracy over all images, exactly; see `fenwicks.evaluate.Metrics`."""
-        data.check_arrays(images, labels, self.model.output_shape[-1])
+        self._check(images, labels)
         return evaluation.metrics(self.predict(images, batch_size), labels)
+
+    def _check(self, images, labels):
+        """Raises unless the model takes these images and knows every label."""
+        data.check_arrays(images, labels)
+        shape = np.shape(images)[1:]
+        # Models that are subclasses, not graphs of layers, don't say what they take.
+        takes = getattr(self.model, 'input_shape', (None, *shape))[1:]
+        if len(takes) != len(shape) or any(
+            side not in (None, given) for side, given in zip(takes, shape, strict=True)
+        ):
+            raise ValueError(
+                f'`images` must have the shape (count, {", ".join(map(str, takes))}) that the '
+                f'model takes. Received: shape={np.shape(images)}'
+            )
+        logits = self.model(keras.KerasTensor((1, *shape), 'float32'), training=False)
+        data.check_arrays(images, labels, logits.shape[-1])
 
     def _train_epoch(self, epoch, steps, progress):
         loss_sum, correct, step, seconds = 0.0, 0, 0, 0.0
@@ -225,18 +252,27 @@ class Trainer:
         self.train_seconds = state['train_seconds']
 
 
-def _engine(model, optimizer, loss, normalize, augment, batch_size, seed):
+def _positive_integer(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f'`{name}` must be a positive integer. Received: {name}={value!r}')
+    return int(value)
+
+
+def _engine(*arguments):
     """The engine for Keras's backend, and whether it runs on a CPU."""
     backend = keras.backend.backend()
-    if backend != 'tensorflow':
-        raise ValueError(
-            f'the Trainer must run on the tensorflow backend: set KERAS_BACKEND=tensorflow. '
-            f'Received: KERAS_BACKEND={backend}'
-        )
-    from fenwicks.layers.kernels import on_cpu
-    from fenwicks.training.tensorflow_engine import TensorFlowEngine
+    if backend == 'tensorflow':
+        from fenwicks.layers.kernels import on_cpu
+        from fenwicks.training.tensorflow_engine import TensorFlowEngine
 
-    engine = TensorFlowEngine(
-        model, optimizer, loss, normalize, augment, batch_size, seed, jit_compile=not on_cpu()
+        return TensorFlowEngine(*arguments, jit_compile=not on_cpu()), on_cpu()
+    if backend == 'jax':
+        import jax
+
+        from fenwicks.training.jax_engine import JaxEngine
+
+        return JaxEngine(*arguments), jax.default_backend() == 'cpu'
+    raise ValueError(
+        'the Trainer must run on the tensorflow or the jax backend: set KERAS_BACKEND to one of '
+        f'them. Received: KERAS_BACKEND={backend}'
     )
-    return engine, on_cpu()

@@ -1,0 +1,166 @@
+"""The CPU kernels against TensorFlow's own: the same values and gradients."""
+
+import keras
+import numpy as np
+import pytest
+
+if keras.backend.backend() != 'tensorflow':
+    pytest.skip("TensorFlow's kernels", allow_module_level=True)
+
+import tensorflow as tf
+
+from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D, kernels, winograd
+
+
+def normal(*shape, seed=0):
+    return tf.constant(np.random.default_rng(seed).standard_normal(shape, np.float32))
+
+
+def direct(images, kernel):
+    return tf.nn.conv2d(images, kernel, strides=1, padding='SAME')
+
+
+def gradients(function, upstream, *inputs):
+    """Output of a function, and its gradients given the output's."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        outputs = function(*inputs)
+    return outputs, *tape.gradient(outputs, inputs, output_gradients=upstream)
+
+
+def assert_close(found, expected, tolerance):
+    """Within `tolerance` of the size of what is expected."""
+    for one, other in zip(found, expected, strict=True):
+        scale = float(tf.math.reduce_std(tf.cast(other, tf.float32)))
+        np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * scale)
+
+
+@pytest.mark.parametrize('size', [1, 3, 5])
+def test_conv2d(size):
+    images, kernel = normal(2, 6, 7, 5), normal(size, size, 5, 4, seed=1)
+    upstream = normal(2, 6, 7, 4, seed=2)
+    found = gradients(kernels.conv2d, upstream, images, kernel)
+    assert_close(found, gradients(direct, upstream, images, kernel), 1e-5)
+
+
+@pytest.mark.parametrize('part_bytes', [160e6, 20e3])
+def test_winograd(monkeypatch, part_bytes):
+    """Whole, and with a batch that doesn't divide into the parts it is cut into."""
+    monkeypatch.setattr(winograd, '_PART_BYTES', part_bytes)
+    images, kernel = normal(5, 8, 12, 6), normal(3, 3, 6, 7, seed=1)
+    assert len(winograd._parts(images, kernel.shape)) == (1 if part_bytes > 1e6 else 2)
+    upstream = normal(5, 8, 12, 7, seed=2)
+    expected, _, expected_kernel = gradients(direct, upstream, images, kernel)
+    found = winograd.convolve(images, kernel)
+    found_kernel = winograd.kernel_gradient(images, upstream, kernel.shape)
+    assert_close([found, found_kernel], [expected, expected_kernel], 1e-4)
+
+
+def test_winograd_of_an_unknown_batch():
+    images, kernel = normal(3, 4, 8, 6), normal(3, 3, 6, 7, seed=1)
+    compiled = tf.function(
+        winograd.convolve,
+        input_signature=[tf.TensorSpec([None, 4, 8, 6]), tf.TensorSpec([3, 3, 6, 7])],
+    )
+    assert_close([compiled(images, kernel)], [direct(images, kernel)], 1e-4)
+
+
+def test_winograd_transforms_are_exact_on_integers():
+    """Each tile is right up to the border, where the padding is read."""
+    images = tf.reshape(tf.range(64, dtype=tf.float32), (1, 8, 8, 1))
+    for row in range(3):
+        for column in range(3):
+            kernel = np.zeros((3, 3, 1, 1), np.float32)
+            kernel[row, column] = 1
+            found = winograd.convolve(images, tf.constant(kernel))
+            np.testing.assert_allclose(found, direct(images, kernel), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('images', 'kernel', 'dtype', 'pays'),
+    [
+        ((2, 8, 8, 128), (3, 3, 128, 256), tf.float32, True),
+        ((2, 8, 8, 128), (3, 3, 128, 256), tf.bfloat16, False),
+        ((2, 8, 8, 64), (3, 3, 64, 256), tf.float32, False),
+        ((2, 8, 8, 128), (3, 3, 128, 64), tf.float32, False),
+        ((2, 6, 8, 128), (3, 3, 128, 128), tf.float32, False),
+        ((2, 8, 8, 128), (1, 1, 128, 128), tf.float32, False),
+    ],
+)
+def test_where_winograd_pays(images, kernel, dtype, pays):
+    assert winograd.pays(tf.zeros(images, dtype), tf.zeros(kernel, dtype)) is pays
+
+
+def test_conv2d_takes_the_winograd_way():
+    images, kernel = normal(2, 4, 4, 128), normal(3, 3, 128, 128, seed=1)
+    upstream = normal(2, 4, 4, 128, seed=2)
+    found = gradients(kernels.conv2d, upstream, images, kernel)
+    assert_close(found, gradients(direct, upstream, images, kernel), 1e-4)
+    # Rounding tells which way it went.
+    assert not np.array_equal(found[0], direct(images, kernel))
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_max_pool_sends_the_gradient_to_the_first_maximum(dtype):
+    """Of few distinct values, so that most windows hold their maximum more than once."""
+    values = np.random.default_rng(0).integers(0, 3, (4, 6, 10, 5))
+    images, upstream = tf.cast(values, dtype), tf.cast(normal(4, 3, 5, 5), dtype)
+    found = gradients(kernels.max_pool_2x2, upstream, images)
+    expected = gradients(lambda x: tf.nn.max_pool2d(x, 2, 2, 'VALID'), upstream, images)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
+def test_batch_norm(dtype):
+    images = tf.cast(2 * normal(4, 3, 5, 6) + 1, dtype)
+    scale, offset = normal(6, seed=1), normal(6, seed=2)
+    found, mean, variance = kernels.batch_norm(images, scale, offset, 1e-3)
+    exact = tf.cast(images, tf.float32)
+    exact_mean, exact_variance = tf.nn.moments(exact, (0, 1, 2))
+    expected = scale * (exact - exact_mean) / tf.sqrt(exact_variance + 1e-3) + offset
+    np.testing.assert_allclose(mean, exact_mean, atol=1e-5)
+    np.testing.assert_allclose(variance, exact_variance, rtol=1e-5)
+    tolerance = {'float32': 1e-5, 'bfloat16': 2e-2, 'float16': 2e-3}[dtype]
+    assert_close([tf.cast(found, tf.float32)], [expected], tolerance)
+
+
+@pytest.mark.parametrize(
+    ('ours', 'stock', 'shape'),
+    [
+        (Conv2D(4, 3, padding='same'), keras.layers.Conv2D(4, 3, padding='same'), (2, 6, 6, 5)),
+        (Conv2D(4, 3, strides=2), keras.layers.Conv2D(4, 3, strides=2), (2, 7, 7, 5)),
+        (Conv2D(4, 2, padding='same'), keras.layers.Conv2D(4, 2, padding='same'), (2, 6, 6, 5)),
+        (MaxPooling2D(2), keras.layers.MaxPooling2D(2), (2, 6, 6, 5)),
+        (MaxPooling2D(2), keras.layers.MaxPooling2D(2), (2, 7, 6, 5)),
+        (MaxPooling2D(3, strides=1), keras.layers.MaxPooling2D(3, strides=1), (2, 6, 6, 5)),
+        (
+            BatchNormalization(),
+            keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
+            (4, 6, 6, 5),
+        ),
+        (
+            BatchNormalization(scale=False, center=False, axis=1),
+            keras.layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, scale=False, center=False, axis=1
+            ),
+            (4, 6, 6, 5),
+        ),
+    ],
+    ids=lambda value: value.name if isinstance(value, keras.layers.Layer) else None,
+)
+def test_primitives_are_their_parents(ours, stock, shape):
+    """Values, gradients and, after a step of training, all weights."""
+    ours.build(shape)
+    stock.build(shape)
+    weights = [normal(*weight.shape, seed=7).numpy() ** 2 for weight in stock.get_weights()]
+    ours.set_weights(weights)
+    stock.set_weights(weights)
+    images = normal(*shape)
+    upstream = normal(*stock.compute_output_shape(shape), seed=3)
+    training = {'training': True} if isinstance(stock, keras.layers.BatchNormalization) else {}
+    found = gradients(lambda x: ours(x, **training), upstream, images)
+    expected = gradients(lambda x: stock(x, **training), upstream, images)
+    assert_close(found, expected, 1e-5)
+    for one, other in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,32 @@
+"""Runs the tests of everything that promises to work on JAX again, with Keras on JAX."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+FILES = (
+    'test_augment.py',
+    'test_layers_contract.py',
+    'test_losses.py',
+    'test_models.py',
+    'test_optimizers.py',
+    'test_schedules.py',
+    'test_trainer.py',
+)
+
+
+@pytest.mark.skipif(keras.backend.backend() != 'tensorflow', reason='these are the tests on JAX')
+@pytest.mark.skipif(importlib.util.find_spec('jax') is None, reason='JAX is not installed')
+def test_on_jax():
+    command = [sys.executable, '-m', 'pytest', '-x', *(str(TESTS / name) for name in FILES)]
+    environment = {**os.environ, 'KERAS_BACKEND': 'jax'}
+    run = subprocess.run(
+        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
