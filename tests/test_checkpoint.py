@@ -1,0 +1,142 @@
+"""Checkpoints: what is saved comes back bit for bit, or a line says why it can't."""
+
+import keras
+import numpy as np
+import pytest
+
+from fenwicks.training import checkpoint
+
+
+def variables():
+    rng = np.random.default_rng(0)
+    return [
+        keras.Variable(rng.standard_normal((3, 2)).astype(np.float32)),
+        keras.Variable(np.float32(1e-40)),  # not a normal number: it must not be flushed
+        keras.Variable(np.array([np.inf, -0.0, np.nan], np.float32)),
+        keras.Variable(2**31 - 1, dtype='int32'),
+        keras.Variable(np.array([3, 4], np.uint32), dtype='uint32'),
+    ]
+
+
+STATE = {'history': [{'epoch': 1, 'train_loss': 0.1 + 0.2}], 'fingerprint': None, 'name': 'naïve'}
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / 'checkpoint.npz'
+    originals = variables()
+    checkpoint.save(path, originals, STATE)
+    state, values = checkpoint.load(path)
+    assert state == STATE
+    twins = [keras.ops.zeros_like(variable) for variable in originals]
+    twins = [keras.Variable(twin, dtype=twin.dtype) for twin in twins]
+    checkpoint.assign(twins, values)
+    for original, twin in zip(originals, twins, strict=True):
+        assert twin.dtype == original.dtype
+        assert np.asarray(twin).tobytes() == np.asarray(original).tobytes()
+    assert [file.name for file in tmp_path.iterdir()] == ['checkpoint.npz']
+
+
+def test_bfloat16_comes_back(tmp_path):
+    original = keras.Variable(np.array([1.0, 3e38, 2.0**-130], np.float32), dtype='bfloat16')
+    checkpoint.save(tmp_path / 'c.npz', [original], {})
+    twin = keras.Variable(np.zeros(3), dtype='bfloat16')
+    checkpoint.assign([twin], checkpoint.load(tmp_path / 'c.npz')[1])
+    assert twin.dtype == 'bfloat16'
+    assert np.asarray(twin).tobytes() == np.asarray(original).tobytes()
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left on device'), KeyboardInterrupt()])
+def test_an_end_while_writing_leaves_the_former_checkpoint(tmp_path, monkeypatch, error):
+    path = tmp_path / 'checkpoint.npz'
+    checkpoint.save(path, variables(), STATE)
+    before = path.read_bytes()
+
+    def half(file, **arrays):
+        file.write(before[: len(before) // 2])
+        raise error
+
+    monkeypatch.setattr(np, 'savez', half)
+    with pytest.raises(type(error)):
+        checkpoint.save(path, variables(), {'history': []})
+    assert path.read_bytes() == before
+    assert checkpoint.load(path)[0] == STATE
+    assert [file.name for file in tmp_path.iterdir()] == ['checkpoint.npz']
+
+
+def refused(path):
+    """The message with which `path` is refused."""
+    with pytest.raises(ValueError) as raised:
+        checkpoint.load(path)
+    message = str(raised.value)
+    assert '\n' not in message
+    assert message.startswith('the checkpoint must be whole: delete it to start anew. Received: ')
+    assert str(path) in message
+    return message
+
+
+def test_no_truncation_passes(tmp_path):
+    path = tmp_path / 'c.npz'
+    checkpoint.save(path, variables()[:2], STATE)
+    whole = path.read_bytes()
+    for length in range(0, len(whole), 31):
+        path.write_bytes(whole[:length])
+        refused(path)
+
+
+def test_a_changed_byte_is_noticed_or_harmless(tmp_path):
+    path = tmp_path / 'c.npz'
+    checkpoint.save(path, variables()[:2], STATE)
+    _, expected = checkpoint.load(path)
+    whole = path.read_bytes()
+    noticed = 0
+    for place in range(0, len(whole), 17):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            state, values = checkpoint.load(path)
+        except ValueError:
+            refused(path)
+            noticed += 1
+        else:  # a date, an attribute of the archive: nothing that is read
+            assert state == STATE
+            if len(values) < len(expected):  # a shortened directory: `assign` refuses it
+                noticed += 1
+            for value, right in zip(values, expected, strict=False):
+                np.testing.assert_array_equal(value, right)
+    assert noticed > len(whole) / 17 / 2
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / 'c.npz'
+    for content in (b'', b'no archive', b'PK\x03\x04'):
+        path.write_bytes(content)
+        refused(path)
+    with open(path, 'wb') as file:  # an array, not an archive
+        np.save(file, np.zeros(3))
+    refused(path)
+    with open(path, 'wb') as file:  # an archive of something else
+        np.savez(file, weights=np.zeros(3))
+    refused(path)
+    with open(path, 'wb') as file:  # a pickle, which may run code
+        np.savez(file, state=np.array({'a': print}, dtype=object))
+    assert 'pickle' in refused(path)
+    refused(tmp_path)
+    refused(tmp_path / 'missing.npz')
+
+
+@pytest.mark.parametrize(
+    'values',
+    [
+        [np.zeros((3, 2))],
+        [np.zeros((3, 2)), np.zeros(2), np.zeros(1)],
+        [np.zeros((2, 3)), np.zeros(2)],
+        [np.zeros((3, 2)), np.zeros((2, 1))],
+    ],
+)
+def test_another_models_checkpoint_changes_nothing(values):
+    own = [keras.Variable(np.ones((3, 2))), keras.Variable(np.ones(2))]
+    with pytest.raises(ValueError, match=r'must fit the model and its optimizer: 2 variables'):
+        checkpoint.assign(own, values)
+    for variable in own:
+        np.testing.assert_array_equal(np.asarray(variable), 1)

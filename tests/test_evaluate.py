@@ -1,0 +1,86 @@
+"""Evaluation: exact over the whole set, whatever the size of a batch and of the logits."""
+
+import numpy as np
+import pytest
+
+from fenwicks import evaluate
+
+
+def test_equal_logits_cost_the_logarithm_of_the_classes():
+    score = evaluate.metrics(np.zeros((6, 4), np.float32), np.array([0, 1, 2, 3, 0, 0]))
+    assert score.loss == pytest.approx(np.log(4), abs=1e-15)
+    assert score.accuracy == 0.5  # of equal logits the first counts
+
+
+def test_two_logits_against_the_closed_form():
+    gaps = np.array([-3.0, -0.5, 0.25, 2.0])
+    logits = np.stack([np.zeros(4), gaps], axis=1).astype(np.float32)
+    score = evaluate.metrics(logits, np.array([1, 1, 1, 1]))
+    assert score.loss == pytest.approx(np.mean(np.log1p(np.exp(-gaps))), abs=1e-15)
+    assert score.accuracy == 0.5
+    flipped = evaluate.metrics(logits, [0, 0, 0, 0])
+    assert flipped.loss == pytest.approx(np.mean(np.log1p(np.exp(gaps))), abs=1e-15)
+
+
+def test_extreme_logits_stay_finite():
+    largest = np.finfo(np.float32).max
+    logits = np.array([[largest, -largest, 0], [-largest, -largest, -largest]], np.float32)
+    score = evaluate.metrics(logits, np.array([0, 2]))
+    assert score.loss == pytest.approx(np.log(3) / 2)
+    assert score.accuracy == 0.5
+    wrong = evaluate.metrics(logits[:1], np.array([1]))
+    assert wrong.loss == pytest.approx(2 * float(largest))
+    assert wrong.accuracy == 0.0
+
+
+def test_a_shift_of_the_logits_changes_nothing():
+    rng = np.random.default_rng(3)
+    logits, labels = rng.standard_normal((50, 10)), rng.integers(0, 10, 50)
+    shifted = evaluate.metrics(logits + rng.normal(0, 1000, (50, 1)), labels)
+    assert shifted.loss == pytest.approx(evaluate.metrics(logits, labels).loss, abs=1e-9)
+
+
+def test_metrics_are_plain_floats():
+    score = evaluate.metrics(np.zeros((2, 3), np.float16), np.array([0, 1]))
+    assert type(score.loss) is type(score.accuracy) is float
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 4, 7, 8, 12])
+def test_every_image_once_in_order_in_batches_of_one_size(count):
+    images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+    sizes = []
+
+    def predict(batch):
+        sizes.append(len(batch))
+        assert batch.dtype == np.uint8
+        pixel = batch.reshape(-1, 1).astype(np.float32)
+        return np.concatenate([pixel, -pixel], axis=1)
+
+    logits = evaluate.predict_logits(predict, images, batch_size=4)
+    np.testing.assert_array_equal(logits[:, 0], np.arange(count))
+    assert logits.shape == (count, 2)
+    assert sizes == [min(4, count)] * -(-count // 4)
+
+
+def test_the_size_of_a_batch_does_not_change_the_score():
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (23, 2, 2, 3), dtype=np.uint8)
+    labels = rng.integers(0, 5, 23)
+    kernel = rng.standard_normal((12, 5)) / 100
+
+    def predict(batch):
+        return batch.reshape(len(batch), -1) @ kernel
+
+    whole = evaluate.metrics(predict(images), labels)
+    for batch_size in (1, 5, 23, 500):
+        score = evaluate.evaluate(predict, images, labels, batch_size)
+        assert score.accuracy == whole.accuracy
+        assert score.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
+def test_bad_input():
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    with pytest.raises(ValueError, match='`batch_size` must be positive'):
+        evaluate.predict_logits(lambda batch: batch, images, 0)
+    with pytest.raises(ValueError, match='`images` must not be empty'):
+        evaluate.predict_logits(lambda batch: batch, images[:0], 2)

@@ -1,0 +1,124 @@
+"""Files: whole or not at all, whatever happens while they are written."""
+
+import contextlib
+import os
+import resource
+
+import pytest
+
+from fenwicks import files
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_when_the_block_ends(tmp_path):
+    path = tmp_path / 'model.tar.gz'
+    with files.written_whole(path) as part:
+        assert part.parent == tmp_path
+        assert part.suffix == '.gz'
+        part.write_text('new')
+        assert not path.exists()
+    assert path.read_text() == 'new'
+    assert names(tmp_path) == ['model.tar.gz']
+
+
+def test_a_former_file_is_replaced(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('old')
+    with files.written_whole(str(path)) as part:
+        part.write_text('new')
+        assert path.read_text() == 'old'
+    assert path.read_text() == 'new'
+
+
+@pytest.mark.parametrize('error', [RuntimeError('broken'), KeyboardInterrupt()])
+def test_an_error_leaves_the_former_file(tmp_path, error):
+    path = tmp_path / 'a.json'
+    path.write_text('old')
+
+    def write():
+        with files.written_whole(path) as part:
+            part.write_text('half of the n')
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert path.read_text() == 'old'
+    assert names(tmp_path) == ['a.json']
+
+
+def test_what_a_kill_left_behind_does_not_disturb(tmp_path):
+    path = tmp_path / 'a.json'
+    with files.written_whole(path) as part:
+        part.write_text('first')
+    part.write_text('half of a file that a kill cut o')
+    with files.written_whole(path) as part:
+        part.write_text('second')
+    assert path.read_text() == 'second'
+    assert names(tmp_path) == ['a.json']
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    with (
+        pytest.raises(OSError, match=r'the whole of .*a.json'),
+        files.written_whole(tmp_path / 'a.json'),
+    ):
+        pass
+    assert names(tmp_path) == []
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Writing past `size` bytes fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_leaves_the_former_file_and_says_so_in_a_line(tmp_path):
+    path = tmp_path / 'a.json'
+    path.write_text('old')
+    with (
+        pytest.raises(OSError, match=r'the disk must take the whole of .*a.json') as raised,
+        largest_file(1000),
+        files.written_whole(path) as part,
+    ):
+        part.write_bytes(bytes(5000))
+    assert str(raised.value).endswith('Received: File too large')
+    assert path.read_text() == 'old'
+    assert names(tmp_path) == ['a.json']
+
+
+def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
+    folder = tmp_path / 'a' / 'b'
+    files.check_writable(folder)
+    files.check_writable(str(folder))
+    assert names(folder) == []
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / 'file').write_text('kept')
+    for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        with pytest.raises(OSError, match='`out` must be a folder that can be') as raised:
+            files.check_writable(folder)
+        assert str(folder) in str(raised.value)
+        assert '\n' not in str(raised.value)
+    assert (tmp_path / 'file').read_text() == 'kept'
+
+
+def test_a_disk_without_room(tmp_path):
+    with largest_file(3), pytest.raises(OSError, match=r'`out` must be .*\(File too large\)$'):
+        files.check_writable(tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_a_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match=r'`out` must be .*Permission denied'):
+        files.check_writable(tmp_path)
