@@ -1,0 +1,47 @@
+"""Trains a narrow network for some steps, each on all images, and prints what came of it as JSON.
+
+`test_engines.py` runs it on each backend. With every image in every batch the order in which the
+engines shuffle them doesn't matter, and without augmentation their generators don't either.
+"""
+
+import functools
+import json
+
+import keras
+import numpy as np
+
+from fenwicks import augment, losses, models, optimizers, schedules, training
+
+STEPS = 5
+
+
+def train():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (32, 16, 16, 3), np.uint8)
+    labels = random.integers(0, 10, 32, np.int32)
+    model = models.resnet9(input_shape=(16, 16, 3), widths=(4, 8, 8, 16))
+    for weight in model.trainable_variables:
+        fresh = random.standard_normal(weight.shape, np.float32)
+        weight.assign(fresh / np.sqrt(np.prod(weight.shape[:-1])) if fresh.ndim > 1 else 1 + fresh)
+    trainer = training.Trainer(
+        model,
+        optimizers.SGD(
+            schedules.OneCycle(0.05, STEPS, 1), momentum=0.9, nesterov=True, weight_decay=0.01
+        ),
+        losses.CrossEntropy(label_smoothing=0.1),
+        batch_size=32,
+        normalize=functools.partial(augment.normalize, mean=(127.5,) * 3, std=(64.0,) * 3),
+    )
+    history = trainer.fit(images, labels, STEPS)
+    return {
+        'backend': keras.backend.backend(),
+        'losses': [epoch['train_loss'] for epoch in history],
+        'rates': [epoch['learning_rate'] for epoch in history],
+        'accuracies': [epoch['train_accuracy'] for epoch in history],
+        'logits': trainer.predict(images, batch_size=20).tolist(),
+        'weights': [np.asarray(keras.ops.convert_to_numpy(v)).tolist() for v in model.variables],
+    }
+
+
+if __name__ == '__main__':
+    print(json.dumps(train()))
