@@ -65,6 +65,10 @@ def _gpu_has_bfloat16():
         import tensorflow as tf
 
         gpu = tf.config.list_physical_devices('GPU')[0]
-        capability = tf.config.experimental.get_device_details(gpu).get('compute_capability')
-        return capability is not None and capability >= (8, 0)
-    return True
+        major, _ = tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0))
+        return major >= 8
+    if keras.backend.backend() == 'jax':
+        import jax
+
+        return int(jax.devices('gpu')[0].compute_capability.split('.')[0]) >= 8
+    return False

@@ -55,3 +55,7 @@ def _hide_accelerators():
 
         for kind in ('GPU', 'TPU'):
             tf.config.set_visible_devices([], kind)
+    elif keras.backend.backend() == 'jax':
+        import jax
+
+        jax.config.update('jax_default_device', jax.devices('cpu')[0])

@@ -27,6 +27,7 @@ class JaxEngine:
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.normalize, self.augment = normalize, augment
         self.batch_size, self.seed = batch_size, seed
+        self.device = jnp.zeros(()).device.platform  # where new arrays go: 'cpu', 'gpu' or 'tpu'
         self._run = functools.partial(jax.jit, donate_argnums=0)(self._run_steps)
         self._predict = jax.jit(self._logits)
 

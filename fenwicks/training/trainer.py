@@ -267,11 +267,10 @@ def _engine(*arguments):
 
         return TensorFlowEngine(*arguments, jit_compile=not on_cpu()), on_cpu()
     if backend == 'jax':
-        import jax
-
         from fenwicks.training.jax_engine import JaxEngine
 
-        return JaxEngine(*arguments), jax.default_backend() == 'cpu'
+        engine = JaxEngine(*arguments)
+        return engine, engine.device == 'cpu'
     raise ValueError(
         'the Trainer must run on the tensorflow or the jax backend: set KERAS_BACKEND to one of '
         f'them. Received: KERAS_BACKEND={backend}'
