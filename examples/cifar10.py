@@ -88,6 +88,8 @@ def train_all():
         recipe = recipe.with_batch_size(FLAGS.batch_size)
     if FLAGS.runs < 1:
         raise ValueError(f'`runs` must be positive. Received: runs={FLAGS.runs}')
+    if FLAGS.seed < 0 or FLAGS.seed + FLAGS.runs > 2**31:
+        raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={FLAGS.seed}')
     if FLAGS.resume and FLAGS.out is None:
         raise ValueError('`resume` needs the folder of the interrupted training: pass --out=...')
     if FLAGS.tpu and FLAGS.device not in ('auto', 'tpu'):

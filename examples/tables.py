@@ -91,7 +91,24 @@ def throughput_table():
     return markdown([*header, 'ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
 
 
-TABLES = {'runs': runs_table, 'throughput': throughput_table}
+def startup_table():
+    """One row for each logged look at what surrounds the training."""
+    rows = [
+        [
+            line['hardware'],
+            line['precision'],
+            line['batch_size'],
+            f'{line["first_step_seconds"]:.1f}',
+            f'{line["eval_seconds"]:.1f}',
+            f'{line["peak_memory_mb"] / 1024:.1f}',
+        ]
+        for line in read_lines('startup.jsonl')
+    ]
+    header = ['hardware', 'precision', 'batch', 'command to first step, s']
+    return markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
+
+
+TABLES = {'runs': runs_table, 'throughput': throughput_table, 'startup': startup_table}
 
 
 def fill(text):

@@ -191,7 +191,7 @@ def gradients(layer, inputs, loss_fn=None):
         weights = np.random.default_rng(3).standard_normal(shape).astype(np.float32)
 
         def loss_fn(outputs):
-            return ops.sum(outputs * weights)
+            return ops.sum(ops.multiply(outputs, weights))
 
     backend = keras.backend.backend()
     if backend == 'tensorflow':
@@ -217,7 +217,9 @@ def gradients(layer, inputs, loss_fn=None):
             variable.assign(value)
     else:
         layer.zero_grad()
-        loss_fn(layer(inputs, training=True)).backward()
+        loss = loss_fn(layer(inputs, training=True))
+        if layer.trainable_variables:
+            loss.backward()
         grads = [v.value.grad for v in layer.trainable_variables]
     return [_numpy(grad) for grad in grads]
 

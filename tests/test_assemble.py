@@ -1,0 +1,139 @@
+"""From a recipe to a trainer: every setting arrives where it belongs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from fenwicks import assemble, augment, data, losses, precision, recipes
+from fenwicks.data import Dataset
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+RECIPE = dataclasses.replace(
+    recipes.FENWICKS24,
+    widths=(2, 4, 4, 8),
+    batch_size=8,
+    cutout=4,
+    crop_padding=2,
+    label_smoothing=0.1,
+    momentum=0.8,
+    weight_decay=0.003,
+    logit_scale=0.25,
+)
+
+
+def toy(count=20, classes=3, size=8):
+    rng = np.random.default_rng(0)
+
+    def images(count):
+        return rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+    labels = np.arange(count, dtype=np.int32) % classes
+    names = tuple(f'class {i}' for i in range(classes))
+    return Dataset('toy', images(count), labels, images(10), labels[:10], names, 'made')
+
+
+def test_every_setting_arrives():
+    dataset = toy()
+    trainer = assemble.assemble(RECIPE, dataset, seed=5)
+    assert trainer.model.input_shape == (None, 8, 8, 3)
+    assert trainer.model.output_shape == (None, 3)
+    kernels = [v for v in trainer.model.trainable_variables if len(v.shape) == 4]
+    assert [kernel.shape[-1] for kernel in kernels] == [2, 4, 4, 4, 4, 8, 8, 8]
+    optimizer = trainer.optimizer
+    assert (optimizer.momentum, optimizer.nesterov, optimizer.weight_decay) == (0.8, True, 0.003)
+    assert isinstance(trainer.loss, losses.CrossEntropy)
+    assert trainer.loss.label_smoothing == 0.1
+    assert (trainer.batch_size, trainer.seed) == (8, 5)
+    # Two steps an epoch: the peak after 5 epochs, zero after 24.
+    rates = []
+    for step in (0, 5, 10, 29, 48):
+        optimizer.iterations.assign(step)
+        rates.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+    assert rates == pytest.approx([0.0, 0.2, 0.4, 0.2, 0.0])
+
+
+def test_the_logit_scale_arrives():
+    logits = []
+    for scale in (0.25, 0.5):
+        recipe = dataclasses.replace(RECIPE, logit_scale=scale)
+        trainer = assemble.assemble(recipe, toy())
+        logits.append(trainer.predict(toy().test_images))
+    np.testing.assert_allclose(2 * logits[0], logits[1], rtol=1e-5)
+
+
+def test_normalisation_is_by_the_training_set():
+    dataset = toy()
+    trainer = assemble.assemble(RECIPE, dataset)
+    mean, std = data.mean_std(dataset.train_images)
+    inputs = augment.normalize(dataset.test_images, mean, std)
+    logits = keras.ops.convert_to_numpy(trainer.model(inputs, training=False))
+    np.testing.assert_allclose(trainer.predict(dataset.test_images), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_decides_the_weights():
+    one, same, other = (assemble.assemble(RECIPE, toy(), seed=seed).model for seed in (1, 1, 2))
+    for a, b, c in zip(one.weights, same.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+        if a.path.endswith('kernel'):
+            assert not np.array_equal(np.asarray(a), np.asarray(c))
+
+
+def test_the_augmentations_in_their_order():
+    images = np.random.default_rng(1).standard_normal((6, 8, 8, 3), np.float32)
+    seed = (3, 4)
+    crop, flip, cut = assemble.augmentations(RECIPE)
+    np.testing.assert_array_equal(crop(images, seed), augment.random_crop(images, seed, padding=2))
+    np.testing.assert_array_equal(flip(images, seed), augment.random_flip(images, seed))
+    np.testing.assert_array_equal(cut(images, seed), augment.random_cutout(images, seed, size=4))
+
+
+@pytest.mark.parametrize('field', ['crop_padding', 'flip', 'cutout'])
+def test_an_augmentation_can_be_left_out(field):
+    without = dataclasses.replace(RECIPE, **{field: 0})
+    assert len(assemble.augmentations(without)) == 2
+    bare = dataclasses.replace(RECIPE, crop_padding=0, flip=False, cutout=0)
+    assert assemble.augmentations(bare) == []
+
+
+@pytest.mark.parametrize('chosen', ['float32', 'bfloat16', 'float16'])
+def test_each_precision_trains_a_step(chosen):
+    precision.set_precision(chosen)
+    dataset = toy()
+    trainer = assemble.assemble(RECIPE, dataset, precision=chosen)
+    scaled = isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (chosen == 'float16')
+    history = trainer.fit(dataset.train_images, dataset.train_labels, 1)
+    assert np.isfinite(history[0]['train_loss'])
+    assert history[0]['learning_rate'] == pytest.approx(0.4 * 2 / 10)
+    assert all(v.dtype == 'float32' for v in trainer.model.trainable_variables)
+
+
+def test_a_batch_larger_than_the_data():
+    with pytest.raises(ValueError, match='at most the 7 training images'):
+        assemble.assemble(RECIPE, toy(7))
+
+
+def test_images_too_small_for_the_network():
+    with pytest.raises(ValueError, match='sides of at least 8'):
+        assemble.assemble(dataclasses.replace(RECIPE, cutout=0), toy(size=4))
+
+
+def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
+    dataset = toy()
+    trainer = assemble.assemble(RECIPE, dataset)
+    trainer.fit(dataset.train_images, dataset.train_labels, 1)
+    raw = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
+    raw.save(tmp_path / 'model.keras')
+    loaded = keras.saving.load_model(tmp_path / 'model.keras')
+    assert loaded.input_shape == (None, 8, 8, 3)
+    expected = trainer.predict(dataset.test_images)
+    for model in (raw, loaded):
+        logits = model.predict(dataset.test_images, verbose=0)
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    score = trainer.evaluate(dataset.test_images, dataset.test_labels)
+    loss, accuracy = loaded.evaluate(dataset.test_images, dataset.test_labels, verbose=0)
+    assert accuracy == pytest.approx(score.accuracy, abs=1e-7)
+    assert loss == pytest.approx(score.loss, rel=1e-4)  # the plain one, without smoothing

@@ -1,0 +1,366 @@
+"""The script: what it writes, how it goes on after an end, and what it says to bad input."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from fenwicks import data, files, recipes
+from fenwicks.training import checkpoint as checkpoints
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / 'examples' / 'cifar10.py'
+SMALL = ('--dataset=digits', '--limit=96', '--batch_size=32', '--precision=float32', '--device=cpu')
+WIDTHS = (2, 4, 4, 8)
+FIELDS = [
+    'recipe',
+    'dataset',
+    'backend',
+    'device',
+    'precision',
+    'seed',
+    'epochs',
+    'train_images',
+    'test_accuracy',
+    'test_accuracy_plain',
+    'test_loss',
+    'train_seconds',
+    'compile_seconds',
+    'preprocess_seconds',
+    'eval_seconds',
+    'images_per_second',
+    'peak_memory_mb',
+    'versions',
+    'history',
+]
+
+
+@pytest.fixture(scope='module')
+def script():
+    spec = importlib.util.spec_from_file_location('cifar10', SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """The recipe with a network that trains in a second."""
+    recipe = dataclasses.replace(recipes.FENWICKS24, widths=WIDTHS)
+    monkeypatch.setitem(recipes.RECIPES, 'fenwicks24', recipe)
+    return recipe
+
+
+def call(script, *arguments):
+    """The script's work in this process, flags and all."""
+    with flagsaver.flagsaver():
+        script.main(script.parse_flags(['cifar10.py', *map(str, arguments)]))
+
+
+def refused(script, *arguments):
+    """The one line with which the script refuses its arguments."""
+    with pytest.raises(SystemExit) as raised:
+        call(script, *arguments)
+    line = raised.value.code  # a string: printed on standard error, exit status 1
+    assert line.startswith('cifar10.py: ')
+    assert '\n' not in line
+    return line.removeprefix('cifar10.py: ')
+
+
+def command(*arguments, code=None):
+    start = [sys.executable, str(SCRIPT)] if code is None else [sys.executable, '-c', code]
+    return subprocess.Popen(
+        [*start, *map(str, arguments)],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read(folder):
+    return json.loads((folder / 'result.json').read_text())
+
+
+def numbers(result):
+    """What two runs of the same settings share: everything but the times and the memory."""
+    machine = 'seconds', 'images_per_second', 'peak_memory_mb'
+    if isinstance(result, list):
+        return [numbers(item) for item in result]
+    return {
+        key: numbers(value) if key == 'history' else value
+        for key, value in result.items()
+        if not key.endswith(machine)
+    }
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_command_writes_a_result_and_a_model_that_plain_keras_evaluates(tmp_path):
+    """The one run of the whole network."""
+    out = tmp_path / 'out'
+    flags = ('--dataset=digits', '--limit=128', '--batch_size=64', '--epochs=1', '--seed=3')
+    process = command(*flags, f'--out={out}')
+    stdout, stderr = process.communicate(timeout=600)
+    assert process.returncode == 0, stderr
+    assert names(out) == ['model.keras', 'result.json']
+    result = read(out)
+    assert set(FIELDS) <= set(result)
+    assert result['recipe'] == 'fenwicks24'
+    assert result['dataset'] == 'digits'
+    assert result['backend'] == keras.backend.backend()
+    assert result['device'] in ('cpu', 'gpu', 'tpu')
+    assert result['precision'] in ('float32', 'bfloat16', 'float16')
+    assert (result['seed'], result['epochs'], result['train_images']) == (3, 1, 128)
+    assert 0 <= result['test_accuracy_plain'] <= result['test_accuracy'] <= 1
+    assert np.isfinite(result['test_loss'])
+    for key in FIELDS:
+        if key.endswith('seconds') or key == 'images_per_second':
+            assert result[key] > 0
+    assert 100 < result['peak_memory_mb'] < 20_000
+    assert result['versions']['keras'] == keras.__version__
+    assert len(result['history']) == 1
+    assert result['history'][0]['images_per_second'] == result['images_per_second']
+    # What it says: the sample at the start, the accuracy at the end, the epoch on the other stream.
+    assert 'on digits (embedded sample' in stdout.splitlines()[0]
+    assert f'test accuracy {100 * result["test_accuracy"]:.2f} %' in stdout.splitlines()[-1]
+    assert [line.split()[:2] for line in stderr.splitlines()] == [['epoch', '1/1']]
+
+    model = keras.saving.load_model(out / 'model.keras')
+    digits = data.load('digits')
+    loss, accuracy = model.evaluate(digits.test_images, digits.test_labels, verbose=0)
+    assert accuracy == pytest.approx(result['test_accuracy_plain'], abs=1e-6)
+    assert loss == pytest.approx(result['test_loss'], rel=0.02)
+
+
+def test_runs_get_folders_and_seeds_of_their_own(script, narrow, tmp_path, capsys):
+    out = tmp_path / 'out'
+    flags = (*SMALL, '--epochs=1', '--seed=4', f'--out={out}')
+    call(script, *flags, '--runs=2')
+    assert names(out) == ['0', '1']
+    results = [read(out / run) for run in '01']
+    assert [result['seed'] for result in results] == [4, 5]
+    assert results[0]['test_loss'] != results[1]['test_loss']
+    mean = 50 * sum(result['test_accuracy'] for result in results)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(f'test accuracy {mean:.2f} % (s.d. ')
+    assert 'over 2 runs on digits' in last
+
+    # A folder that holds a run is neither overwritten nor taken for another run's.
+    before = (out / '1' / 'result.json').read_bytes()
+    assert refused(script, *flags, '--runs=2').startswith('`out` must not hold a run already')
+    assert refused(script, *flags[:-1], f'--out={out / "1"}').endswith(f'Received: out={out / "1"}')
+    other = refused(script, *flags, '--runs=2', '--seed=5', '--resume')
+    assert other.startswith(f'`resume` must come with the settings of the finished run in {out}/0')
+    call(script, *flags, '--runs=2', '--resume')
+    assert 'holds a finished run' in capsys.readouterr().out
+    assert (out / '1' / 'result.json').read_bytes() == before
+
+
+# A narrow network, and a pause after the checkpoint of epoch N in which the parent can act.
+DRIVER = """
+import dataclasses, importlib.util, sys, time
+from absl import app
+from fenwicks import recipes
+from fenwicks.training import checkpoint
+
+script, pause, *flags = sys.argv[1:]
+recipes.RECIPES['fenwicks24'] = dataclasses.replace(recipes.FENWICKS24, widths=%r)
+save = checkpoint.save
+
+def save_and_pause(path, variables, state):
+    save(path, variables, state)
+    if len(state['history']) == int(pause):
+        path.with_name('paused').touch()
+        time.sleep(600)
+
+checkpoint.save = save_and_pause
+spec = importlib.util.spec_from_file_location('cifar10', script)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+app.run(module.main, [script, *flags], flags_parser=module.parse_flags)
+"""
+
+
+def ended_in_epoch(number, sign, out, *flags):
+    """Starts the script, sends it a signal once `number` - 1 epochs are saved; what it printed."""
+    process = command(SCRIPT, number - 1, *flags, f'--out={out}', code=DRIVER % (WIDTHS,))
+    paused = out / 'paused'
+    deadline = time.monotonic() + 300
+    while not paused.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(sign)
+    _, stderr = process.communicate(timeout=300)
+    assert paused.exists(), stderr
+    paused.unlink()
+    return process.returncode, stderr
+
+
+def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script, narrow, tmp_path):
+    flags = (*SMALL, '--epochs=3')
+    whole, out = tmp_path / 'whole', tmp_path / 'cut'
+    call(script, *flags, f'--out={whole}')
+
+    status, stderr = ended_in_epoch(2, signal.SIGINT, out, *flags)
+    assert status == 1
+    assert 'Traceback' not in stderr
+    last = stderr.splitlines()[-1]
+    assert last == f'cifar10.py: interrupted: the same flags with --resume --out={out} go on'
+    assert names(out) == ['checkpoint.npz']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, 'save', None)  # nothing may be trained
+        assert refused(script, *flags, f'--out={out}').startswith('`out` must not hold a run')
+        line = refused(script, *flags, f'--out={out}', '--resume', '--seed=1')
+        assert line.startswith('`resume` must go on with the settings')
+        line = refused(script, *SMALL, '--epochs=4', f'--out={out}', '--resume')
+        assert line.startswith('`resume` must go on with the settings')
+
+    status, stderr = ended_in_epoch(3, signal.SIGKILL, out, *flags, '--resume')
+    assert status == -signal.SIGKILL
+    assert names(out) == ['checkpoint.npz']
+    assert len(checkpoints.load(out / 'checkpoint.npz')[0]['history']) == 2
+
+    call(script, *flags, f'--out={out}', '--resume')
+    assert names(out) == names(whole) == ['model.keras', 'result.json']
+    assert numbers(read(out)) == numbers(read(whole))
+    assert len(read(out)['history']) == 3
+    weights = [keras.saving.load_model(f / 'model.keras').get_weights() for f in (out, whole)]
+    for mine, theirs in zip(*weights, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'line'),
+    [
+        (['--recipe=fast'], '`recipe` must be one of fenwicks24. Received: recipe=fast'),
+        (['--dataset=mnist'], '`dataset` must be one of auto, '),
+        (['--device=cuda'], '`device` must be one of auto, cpu, gpu, tpu. Received: device=cuda'),
+        (['--precision=half'], '`precision` must be one of auto, float32, '),
+        (['--epochs=0'], '`epochs` must be a positive integer. Received: epochs=0'),
+        (['--epochs=-2'], '`epochs` must be a positive integer. Received: epochs=-2'),
+        (['--epochs=2.5'], "flag --epochs=2.5: invalid literal for int() with base 10: '2.5'"),
+        (['--epochs='], 'flag --epochs=: '),
+        (['--batch_size=0'], '`batch_size` must be a positive integer. Received: batch_size=0'),
+        (['--limit=10', '--batch_size=11'], '`batch_size` must be at most the 10 training images'),
+        (['--limit=100'], '`batch_size` must be at most the 100 training images'),
+        (['--limit=0'], '`limit` must be in [1, 1501]'),
+        (['--limit=2000'], '`limit` must be in [1, 1501]'),
+        (['--runs=0'], '`runs` must be positive. Received: runs=0'),
+        (['--seed=-1'], '`seed` must be in [0, 2**31). Received: seed=-1'),
+        (['--seed=2147483647', '--runs=2'], '`seed` must be in [0, 2**31)'),
+        (['--device=cpu', '--tpu'], '`tpu` must not contradict `device`. Received: device=cpu'),
+        (['--dataset=cifar10', '--data_dir=nowhere'], '`data_dir` must be an existing'),
+        (['--epoch=3'], "Unknown command line flag 'epoch'"),
+        (['3'], 'there are no arguments besides flags. Received: 3'),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_no_file(script, tmp_path, monkeypatch, flags, line):
+    monkeypatch.chdir(tmp_path)
+    for out in ([], ['--out=results']):
+        assert refused(script, '--dataset=digits', *flags, *out).startswith(line)
+        assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize('flags', [['--tpu'], ['--device=tpu'], ['--device=gpu']])
+def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
+    from fenwicks import strategy
+
+    monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu'})
+    monkeypatch.chdir(tmp_path)
+    kind = 'gpu' if flags == ['--device=gpu'] else 'tpu'
+    line = refused(script, '--dataset=digits', *flags)
+    assert line.startswith('`device` must be one that the ')
+    assert f"pip install 'fenwicks[{kind}]'" in line
+    assert line.endswith(f'Received: device={kind}')
+    assert names(tmp_path) == []
+
+
+def test_resume_needs_a_folder(script):
+    assert refused(script, '--resume').startswith('`resume` needs the folder')
+
+
+def test_a_file_in_the_way_of_out(script, tmp_path):
+    (tmp_path / 'file').write_text('kept')
+    for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
+        line = refused(script, *SMALL, f'--out={out}')
+        assert line.startswith(f'`out` must be a folder that can be written to. Received: {out}')
+    assert (tmp_path / 'file').read_text() == 'kept'
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Writing past `size` bytes fails as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_fills_up_while_training(script, narrow, tmp_path, capfd):
+    out = tmp_path / 'out'
+    with largest_file(4000):
+        line = refused(script, *SMALL, '--epochs=2', f'--out={out}')
+    whole = out / 'checkpoint.npz'
+    assert line == f'the disk must take the whole of {whole}. Received: File too large'
+    assert names(out) == []
+
+
+def test_a_disk_without_room_for_the_model(tmp_path):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1000)])
+    path = tmp_path / 'model.keras'
+
+    def save():
+        with files.written_whole(path) as part:
+            model.save(part)
+
+    with largest_file(4000), pytest.raises(OSError, match='the disk must take the whole') as raised:
+        save()
+    assert '\n' not in str(raised.value)
+    assert names(tmp_path) == []
+
+
+def test_a_training_that_diverges(script, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(recipes.FENWICKS24, widths=WIDTHS, knots=((0, 1e30), (24, 1e30)))
+    monkeypatch.setitem(recipes.RECIPES, 'fenwicks24', recipe)
+    line = refused(script, *SMALL, '--epochs=2', f'--out={tmp_path / "out"}')
+    assert line.startswith('the training loss must stay finite: lower the learning rate. Received:')
+    assert 'at epoch 1, step 2, learning rate 1e+30' in line
+    assert names(tmp_path / 'out') == []
+
+
+def test_the_list_of_recipes(script, capsys):
+    call(script, '--list_recipes')
+    assert "Recipe(name='fenwicks24'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('flag', 'line'),
+    [
+        ('--nonsense', "cifar10.py: Unknown command line flag 'nonsense'"),
+        ('--epochs=0', 'cifar10.py: `epochs` must be a positive integer. Received: epochs=0'),
+    ],
+)
+def test_the_command_prints_an_error_of_one_line(flag, line):
+    process = command(flag)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert stdout == ''
+    assert stderr == f'{line}\n'
