@@ -149,7 +149,9 @@ def fold(seed, n):
     if tuple(words.shape) != (2,):
         raise ValueError(f'`seed` must be two integers. Received: seed.shape={words.shape}')
     salt = _int32(xp, 'n', n) + np.array([0x3C6EF372, 0x1715609D], 'int32')
-    return _mix(xp, words + _mix(xp, words[::-1] ^ _mix(xp, salt)))
+    # Not `words[::-1]`: TensorFlow's graph optimizer stumbles over the slice, aloud.
+    swapped = xp.stack([words[1], words[0]])
+    return _mix(xp, words + _mix(xp, swapped ^ _mix(xp, salt)))
 
 
 def _draw(images, seed, n: int, high: int):

@@ -54,7 +54,7 @@ def conv2d(images, kernel):
     @tf.custom_gradient
     def convolve(images, kernel):
         def gradient(upstream):
-            turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
+            turned = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
             to_images = forward(upstream, turned)
             # One after the other: side by side they would need the memory of both at once.
             with tf.control_dependencies([to_images]):
