@@ -40,17 +40,20 @@ class JaxEngine:
         """Traces and compiles the training program, without taking a step."""
         self.run(epoch=0, start=0, stop=0)
 
-    def run(self, epoch: int, start: int, stop: int):
+    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0):
         """Trains from step `start` to before step `stop` of `epoch`.
 
         Returns:
-            Sum of the losses over the steps taken, number of correct predictions, steps taken,
-            and the last loss. A loss that is not finite ends the call after its step.
+            `loss_sum` plus the losses of the steps taken (added up in one order, however the
+            epoch is cut into calls), number of correct predictions, steps taken, and the last
+            loss. A loss that is not finite ends the call after its step.
         """
         variables = self._variables()
         state = tuple([variable.value for variable in part] for part in variables)
         counters = (jnp.int32(number) for number in (epoch, start, stop))
-        state, totals = self._run(state, self._images, self._labels, *counters)
+        state, totals = self._run(
+            state, self._images, self._labels, *counters, jnp.float32(loss_sum)
+        )
         for part, values in zip(variables, state, strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
@@ -66,7 +69,7 @@ class JaxEngine:
         model = self.model
         return model.trainable_variables, model.non_trainable_variables, self.optimizer.variables
 
-    def _run_steps(self, state, images, labels, epoch, start, stop):
+    def _run_steps(self, state, images, labels, epoch, start, stop, loss_sum):
         epoch_seed = augmentation.fold((self.seed, 0), epoch)
         key = jax.random.wrap_key_data(epoch_seed.astype('uint32'), impl='threefry2x32')
         order = jnp.argsort(jax.random.uniform(key, labels.shape))
@@ -90,8 +93,7 @@ class JaxEngine:
             correct += jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
             return (trainable, fixed, slots), step + 1, loss_sum + loss, correct, loss
 
-        zero = jnp.float32(0)
-        carry = (state, start, zero, jnp.int32(0), zero)
+        carry = (state, start, loss_sum, jnp.int32(0), jnp.float32(0))
         state, end, loss_sum, correct, last_loss = lax.while_loop(goes_on, train_step, carry)
         return state, (loss_sum, correct, end - start, last_loss)
 

@@ -40,12 +40,13 @@ class TensorFlowEngine:
         """Traces and compiles the training program, without taking a step."""
         self.run(epoch=0, start=0, stop=0)
 
-    def run(self, epoch: int, start: int, stop: int):
+    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0):
         """Trains from step `start` to before step `stop` of `epoch`.
 
         Returns:
-            Sum of the losses over the steps taken, number of correct predictions, steps taken,
-            and the last loss. A loss that is not finite ends the call after its step.
+            `loss_sum` plus the losses of the steps taken (added up in one order, however the
+            epoch is cut into calls), number of correct predictions, steps taken, and the last
+            loss. A loss that is not finite ends the call after its step.
         """
         totals = self._run(
             self._images,
@@ -53,6 +54,7 @@ class TensorFlowEngine:
             tf.constant(epoch, tf.int32),
             tf.constant(start, tf.int32),
             tf.constant(stop, tf.int32),
+            tf.constant(loss_sum, tf.float32),
         )
         return tuple(total.numpy().item() for total in totals)
 
@@ -60,17 +62,21 @@ class TensorFlowEngine:
         """Logits of a uint8 batch as a NumPy array."""
         return self._predict(tf.convert_to_tensor(images)).numpy()
 
-    def _run_steps(self, images, labels, epoch, start, stop):
+    def _run_steps(self, images, labels, epoch, start, stop, loss_sum):
         epoch_seed = augmentation.fold((self.seed, 0), epoch)
-        # Sorting random numbers is a shuffle that every device compiles.
-        order = tf.argsort(tf.random.stateless_uniform(tf.shape(labels), epoch_seed, alg='philox'))
+        # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
+        # other floats of the same bits than the plain kernel.
+        numbers = tf.random.stateless_uniform(
+            tf.shape(labels), epoch_seed, None, None, dtype=tf.int32, alg='philox'
+        )
+        order = tf.argsort(numbers)
 
         def goes_on(step, loss_sum, correct, last_loss):
             return (step < stop) & tf.math.is_finite(last_loss)
 
         def train_step(step, loss_sum, correct, last_loss):
-            batch = order[step * self.batch_size : (step + 1) * self.batch_size]
-            batch.set_shape([self.batch_size])
+            # Not order[a:b]: XLA wants a slice's size to be a constant.
+            batch = tf.slice(order, [step * self.batch_size], [self.batch_size])
             targets = tf.gather(labels, batch)
             inputs = self.normalize(tf.gather(images, batch))
             inputs = self.augment(inputs, augmentation.fold(epoch_seed, step))
@@ -86,8 +92,7 @@ class TensorFlowEngine:
             correct += tf.math.count_nonzero(hits, dtype=tf.int32)
             return step + 1, loss_sum + loss, correct, loss
 
-        zero = tf.zeros([], tf.float32)
-        state = (start, zero, tf.zeros([], tf.int32), zero)
+        state = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
         end, loss_sum, correct, last_loss = tf.while_loop(
             goes_on, train_step, state, parallel_iterations=1
         )

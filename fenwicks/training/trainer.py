@@ -152,6 +152,7 @@ class Trainer:
                 self._train_epoch(epoch, images_per_epoch // self.batch_size, progress)
                 if checkpoint is not None:
                     self._save(checkpoint, fingerprint)
+                progress.finish_epoch(self.history[-1])  # an epoch on the screen is a saved one
         finally:
             progress.close()
         # An optimizer that averages the weights (Keras's `use_ema`) puts them in place now.
@@ -193,11 +194,10 @@ class Trainer:
                 ahead = steps
             stop = min(step + ahead, steps)
             started = time.perf_counter()
-            call_loss, call_correct, taken, last_loss = self._engine.run(epoch, step, stop)
+            loss_sum, hits, taken, last_loss = self._engine.run(epoch, step, stop, loss_sum)
             seconds += time.perf_counter() - started
             self.first_step_at = self.first_step_at or time.perf_counter()
-            step += taken
-            loss_sum, correct = loss_sum + call_loss, correct + call_correct
+            step, correct = step + taken, correct + hits
             rate = self._learning_rate()
             if not math.isfinite(last_loss):
                 raise DivergedError(
@@ -217,7 +217,6 @@ class Trainer:
                 'images_per_second': steps * self.batch_size / seconds,
             }
         )
-        progress.finish_epoch(self.history[-1])
 
     def _pace(self):
         """Seconds a step in the last epoch; 0 before the first."""
@@ -242,14 +241,28 @@ class Trainer:
 
     def _restore(self, path, fingerprint):
         state, values = checkpoints.load(path)
-        if state['fingerprint'] != fingerprint or state['seed'] != self.seed:
+        made = _flat({'seed': state['seed'], 'settings': state['fingerprint']})
+        now = _flat({'seed': self.seed, 'settings': fingerprint})
+        if made != now:
+            keys = [key for key in {**made, **now} if made.get(key) != now.get(key)]
+            differences = ', '.join(
+                f'{key}={now.get(key)} instead of {made.get(key)}' for key in keys
+            )
             raise ValueError(
-                f'`resume` must go on with the settings that the checkpoint was made with. '
-                f'Received: {path}, made with seed {state["seed"]}, {state["fingerprint"]}'
+                f'`resume` must go on with the settings of the checkpoint {path}. '
+                f'Received: {differences}'
             )
         checkpoints.assign(self._variables(), values)
         self.history = state['history']
         self.train_seconds = state['train_seconds']
+
+
+def _flat(settings):
+    """A nested dict as one dict, by its innermost keys."""
+    flat = {}
+    for key, value in settings.items():
+        flat.update(_flat(value) if isinstance(value, dict) else {key: value})
+    return flat
 
 
 def _positive_integer(name, value):
