@@ -84,5 +84,7 @@ def with_normalization(model, mean, std):
         mean=[float(m) for m in mean], variance=variance, dtype='float32'
     )
     raw = keras.Model(images, model(normalize(images)), name=model.name)
-    raw.compile(loss=losses.CrossEntropy(), metrics=['sparse_categorical_accuracy'])
+    # The optimizer is only there for Keras's sake: one without slots, which it would save unbuilt
+    # and miss on loading.
+    raw.compile('sgd', losses.CrossEntropy(), metrics=['sparse_categorical_accuracy'])
     return raw
