@@ -29,9 +29,6 @@ from absl import app, flags  # noqa: E402
 from fenwicks import assemble, data, files, precision, recipes, report, strategy  # noqa: E402
 from fenwicks.training import DivergedError  # noqa: E402
 
-# The sample has 1,500 images: with batches of 512 an epoch would be two steps.
-SAMPLE_BATCH_SIZE = 128
-
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.RECIPES)}.')
 flags.DEFINE_bool('list_recipes', False, 'Print the recipes and stop.')
@@ -96,6 +93,10 @@ def train_all():
         raise ValueError(f'`tpu` must not contradict `device`. Received: device={FLAGS.device}')
     out = pathlib.Path(FLAGS.out or f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.name}')
     folders = [out] if FLAGS.runs == 1 else [out / str(run) for run in range(FLAGS.runs)]
+    if FLAGS.resume and not out.is_dir():
+        raise ValueError(
+            f'`resume` needs the folder of the interrupted training. Received: out={out}'
+        )
     for folder in folders:
         check_unused(folder)
     device = strategy.select_device('tpu' if FLAGS.tpu else FLAGS.device)
@@ -104,7 +105,7 @@ def train_all():
     if FLAGS.limit is not None:
         dataset = dataset.limit(FLAGS.limit)
     if dataset.name == 'digits' and FLAGS.batch_size is None:
-        recipe = recipe.with_batch_size(SAMPLE_BATCH_SIZE)
+        recipe = recipe.for_small_data()
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
     # The last check, so that an error leaves no empty folder behind.
     for folder in folders:

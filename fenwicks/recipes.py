@@ -9,6 +9,8 @@ import dataclasses
 import math
 import numbers
 
+SMALL_BATCH = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -54,6 +56,15 @@ class Recipe:
         """The same recipe with another batch size, learning rates unchanged."""
         _check_positive_integer('batch_size', batch_size)
         return dataclasses.replace(self, batch_size=batch_size)
+
+    def for_small_data(self) -> Recipe:
+        """The same recipe for a thousand images or so: small batches, at rates in proportion.
+
+        With its own batch size an epoch would be two or three steps.
+        """
+        share = SMALL_BATCH / self.batch_size
+        knots = tuple((epoch, rate * share) for epoch, rate in self.knots)
+        return dataclasses.replace(self, batch_size=SMALL_BATCH, knots=knots)
 
     def steps_per_epoch(self, train_images: int) -> int:
         """Whole batches in a pass over `train_images` images."""

@@ -34,8 +34,8 @@ def select_device(device='auto') -> str:
 
 
 _ADVICE = {
-    'tpu': "On a TPU machine: pip install 'fenwicks[tpu]'.",
-    'gpu': "On an NVIDIA GPU with CUDA 12: pip install 'fenwicks[gpu]' in a fresh environment.",
+    'tpu': "On a TPU machine: pip install 'jax[tpu]' and set KERAS_BACKEND=jax.",
+    'gpu': "With an NVIDIA GPU: pip install 'tensorflow[and-cuda]' in a fresh environment.",
 }
 
 

@@ -32,7 +32,7 @@ def toy(count=20, classes=3, size=8):
 
     labels = np.arange(count, dtype=np.int32) % classes
     names = tuple(f'class {i}' for i in range(classes))
-    return Dataset('toy', images(count), labels, images(10), labels[:10], names, 'made')
+    return Dataset('toy', images(count), labels, images(5), labels[:5], names, 'made')
 
 
 def test_every_setting_arrives():

@@ -140,7 +140,7 @@ def test_the_command_writes_a_result_and_a_model_that_plain_keras_evaluates(tmp_
     # What it says: the sample at the start, the accuracy at the end, the epoch on the other stream.
     assert 'on digits (embedded sample' in stdout.splitlines()[0]
     assert f'test accuracy {100 * result["test_accuracy"]:.2f} %' in stdout.splitlines()[-1]
-    assert [line.split()[:2] for line in stderr.splitlines()] == [['epoch', '1/1']]
+    assert [line.split()[:2] for line in stderr.splitlines()] == [['epoch', '1/1']], stderr
 
     model = keras.saving.load_model(out / 'model.keras')
     digits = data.load('digits')
@@ -258,7 +258,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
         (['--epochs='], 'flag --epochs=: '),
         (['--batch_size=0'], '`batch_size` must be a positive integer. Received: batch_size=0'),
         (['--limit=10', '--batch_size=11'], '`batch_size` must be at most the 10 training images'),
-        (['--limit=100'], '`batch_size` must be at most the 100 training images'),
+        (['--limit=20'], '`batch_size` must be at most the 20 training images'),
         (['--limit=0'], '`limit` must be in [1, 1501]'),
         (['--limit=2000'], '`limit` must be in [1, 1501]'),
         (['--runs=0'], '`runs` must be positive. Received: runs=0'),
@@ -286,13 +286,18 @@ def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
     kind = 'gpu' if flags == ['--device=gpu'] else 'tpu'
     line = refused(script, '--dataset=digits', *flags)
     assert line.startswith('`device` must be one that the ')
-    assert f"pip install 'fenwicks[{kind}]'" in line
+    package = {'gpu': 'tensorflow[and-cuda]', 'tpu': 'jax[tpu]'}[kind]
+    assert f"pip install '{package}'" in line
     assert line.endswith(f'Received: device={kind}')
     assert names(tmp_path) == []
 
 
 def test_resume_needs_a_folder(script):
     assert refused(script, '--resume').startswith('`resume` needs the folder')
+    missing = refused(script, '--resume', '--out=/nowhere/at/all')
+    assert missing.startswith(
+        '`resume` needs the folder of the interrupted training. Received: out='
+    )
 
 
 def test_a_file_in_the_way_of_out(script, tmp_path):

@@ -97,3 +97,11 @@ def test_no_framework_is_imported():
     )
     output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert output.stdout.strip() == '[]', output.stderr
+
+
+def test_small_data_keeps_the_rate_per_image():
+    """A summed gradient of an eighth of the images, at an eighth of the rate."""
+    small = recipes.FENWICKS24.for_small_data()
+    assert small.batch_size == 64
+    assert small.knots == ((0, 0.0), (5, 0.4 * 64 / 512), (24, 0.0))
+    assert small.epochs == 24

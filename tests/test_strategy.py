@@ -27,7 +27,8 @@ def test_a_missing_device_says_what_to_install(monkeypatch, device):
     message = str(raised.value)
     assert '\n' not in message
     assert f'that the {keras.backend.backend()} backend finds: cpu.' in message
-    assert f"pip install 'fenwicks[{device}]'" in message
+    package = {'gpu': 'tensorflow[and-cuda]', 'tpu': 'jax[tpu]'}[device]
+    assert f"pip install '{package}'" in message
     assert message.endswith(f'Received: device={device}')
 
 

@@ -7,6 +7,7 @@ of model and optimizer passed through a `lax.while_loop` and its memory used aga
 from __future__ import annotations
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +100,7 @@ class JaxEngine:
 
     def _scaled_loss(self, trainable, fixed, slots, inputs, targets):
         logits, fixed, extras = self.model.stateless_call(
-            trainable, fixed, inputs, training=True, return_losses=True
+            trainable, fixed, inputs, **self._mode(training=True), return_losses=True
         )
         loss = self.loss(targets, logits).astype('float32')
         if loss.ndim:
@@ -112,6 +113,11 @@ class JaxEngine:
 
     def _logits(self, trainable, fixed, images):
         logits, _ = self.model.stateless_call(
-            trainable, fixed, self.normalize(images), training=False
+            trainable, fixed, self.normalize(images), **self._mode(training=False)
         )
         return logits.astype('float32')
+
+    def _mode(self, training):
+        # Unlike a plain call, a stateless one hands it on to models that don't ask for it.
+        asks = 'training' in inspect.signature(self.model.call).parameters
+        return {'training': training} if asks else {}

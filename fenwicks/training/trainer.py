@@ -257,11 +257,13 @@ class Trainer:
         self.train_seconds = state['train_seconds']
 
 
-def _flat(settings):
-    """A nested dict as one dict, by its innermost keys."""
+def _flat(settings, path=''):
+    """A nested dict as one dict, by dotted paths: innermost keys alone would hide one another."""
+    if not isinstance(settings, dict):
+        return {path: settings}
     flat = {}
     for key, value in settings.items():
-        flat.update(_flat(value) if isinstance(value, dict) else {key: value})
+        flat.update(_flat(value, f'{path}.{key}' if path else key))
     return flat
 
 
