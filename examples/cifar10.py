@@ -24,7 +24,7 @@ import statistics  # noqa: E402
 import sys  # noqa: E402
 
 import keras  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import app, flags, logging  # noqa: E402
 
 from fenwicks import assemble, data, files, precision, recipes, report, strategy  # noqa: E402
 from fenwicks.training import DivergedError  # noqa: E402
@@ -49,6 +49,7 @@ flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out
 
 
 def main(argv):
+    logging.set_verbosity(logging.WARNING)  # no notes of the framework's on its own start
     if len(argv) > 1:
         fail(f'there are no arguments besides flags. Received: {argv[1]}')
     if FLAGS.list_recipes:
