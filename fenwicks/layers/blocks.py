@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import keras
 
+from fenwicks.checks import positive_integer
 from fenwicks.layers.composite import Chain, Residual, serialize_unbuilt
 from fenwicks.layers.initializers import init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
@@ -157,15 +158,15 @@ class ConvBN(Block):
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
-        self.filters = at_least(1, 'filters', filters)
-        self.kernel_size = at_least(1, 'kernel_size', kernel_size)
-        self.strides = at_least(1, 'strides', strides)
+        self.filters = positive_integer('filters', filters)
+        self.kernel_size = positive_integer('kernel_size', kernel_size)
+        self.strides = positive_integer('strides', strides)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self._append(
             Conv2D(
-                filters,
-                kernel_size,
-                strides=strides,
+                self.filters,
+                self.kernel_size,
+                strides=self.strides,
                 padding='same',
                 use_bias=False,
                 kernel_initializer=self._new_initializer(),
@@ -232,8 +233,8 @@ class ConvBlk(Block):
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
-        self.filters = at_least(1, 'filters', filters)
-        self.convs = at_least(1, 'convs', convs)
+        self.filters = positive_integer('filters', filters)
+        self.convs = positive_integer('convs', convs)
         pool = _template('pool', pool)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         if pool is None:
@@ -245,9 +246,9 @@ class ConvBlk(Block):
         pool_first = isinstance(self.pool, keras.layers.MaxPooling2D) and (
             self.activation in _NON_DECREASING
         )
-        for i in range(convs):
-            activated = i < convs - 1 or not pool_first
-            self._append(self._new_conv_bn(filters, f'conv_bn_{i + 1}', activated=activated))
+        for i in range(self.convs):
+            activated = i < self.convs - 1 or not pool_first
+            self._append(self._new_conv_bn(self.filters, f'conv_bn_{i + 1}', activated=activated))
         self._append(self.pool)
         if pool_first:
             self._append(self._new_activation())
@@ -309,21 +310,14 @@ class ConvResBlk(ConvBlk):
         super().__init__(
             filters, pool, convs, kernel_initializer, normalization, activation, **kwargs
         )
-        self.res_convs = at_least(1, 'res_convs', res_convs)
-        residual = [self._new_conv_bn(filters, f'conv_bn_{i + 1}') for i in range(res_convs)]
+        self.res_convs = positive_integer('res_convs', res_convs)
+        residual = [
+            self._new_conv_bn(self.filters, f'conv_bn_{i + 1}') for i in range(self.res_convs)
+        ]
         self._append(Residual(residual, name='residual', dtype=self.dtype_policy))
 
     def get_config(self):
         return {**super().get_config(), 'res_convs': self.res_convs}
-
-
-def at_least(minimum, name, value):
-    """Checks an integer argument and returns it."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ValueError(
-            f'`{name}` must be an integer of at least {minimum}. Received: {name}={value!r}'
-        )
-    return value
 
 
 def _template(name, layer):

@@ -8,7 +8,8 @@ import numbers
 import keras
 from keras import ops
 
-from fenwicks.layers.blocks import Block, at_least
+from fenwicks.checks import positive_integer
+from fenwicks.layers.blocks import Block
 from fenwicks.layers.composite import Chain
 
 
@@ -101,13 +102,13 @@ class Classifier(Chain):
         **kwargs,
     ):
         super().__init__(dtype=dtype, **kwargs)
-        self.num_classes = at_least(1, 'num_classes', num_classes)
+        self.num_classes = positive_integer('num_classes', num_classes)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.weight = weight
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
             keras.layers.Dense(
-                num_classes,
+                self.num_classes,
                 use_bias=False,
                 kernel_initializer=self.kernel_initializer,
                 name='dense',
@@ -213,7 +214,7 @@ class DenseBN(Block):
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
-        self.units = at_least(1, 'units', units)
+        self.units = positive_integer('units', units)
         if not isinstance(drop_rate, numbers.Real) or not 0 <= drop_rate < 1:
             raise ValueError(f'`drop_rate` must be in [0, 1). Received: drop_rate={drop_rate!r}')
         self.drop_rate = drop_rate
@@ -221,7 +222,7 @@ class DenseBN(Block):
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
             keras.layers.Dense(
-                units,
+                self.units,
                 use_bias=False,
                 kernel_initializer=self._new_initializer(),
                 name='dense',
@@ -283,7 +284,7 @@ class FastAiHead(Block):
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
-        self.num_classes = at_least(1, 'num_classes', num_classes)
+        self.num_classes = positive_integer('num_classes', num_classes)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         policy = self.dtype_policy
         self._append(GlobalPools2D(name='pools', dtype=policy))
@@ -302,7 +303,9 @@ class FastAiHead(Block):
             )
         )
         self._append(
-            Classifier(num_classes, kernel_initializer=self._new_initializer(), name='classifier')
+            Classifier(
+                self.num_classes, kernel_initializer=self._new_initializer(), name='classifier'
+            )
         )
 
     def get_config(self):
