@@ -1,12 +1,16 @@
 """Blocks of layers, heads and initializers, each a Keras layer that works in any Keras model."""
 
+from fenwicks.layers.activations import CELU, GELU
 from fenwicks.layers.blocks import PYTORCH_PARAMS, ConvBlk, ConvBN, ConvResBlk
 from fenwicks.layers.composite import Parallel, Residual, Sequential
+from fenwicks.layers.ghost import GhostBatchNormalization
 from fenwicks.layers.heads import Classifier, DenseBN, FastAiHead, GlobalPools2D, Scaling
 from fenwicks.layers.initializers import PyTorchUniform, init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
 
 __all__ = [
+    'CELU',
+    'GELU',
     'PYTORCH_PARAMS',
     'BatchNormalization',
     'Classifier',
@@ -16,6 +20,7 @@ __all__ = [
     'ConvResBlk',
     'DenseBN',
     'FastAiHead',
+    'GhostBatchNormalization',
     'GlobalPools2D',
     'MaxPooling2D',
     'Parallel',

@@ -15,6 +15,7 @@ The functions take and return ``(batch, height, width, channels)`` tensors, any 
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -143,3 +144,61 @@ def batch_norm(images, scale, offset, epsilon):
     # The kernel reports the unbiased variance (n - 1); Keras averages the biased one (n).
     count = tf.cast(tf.size(images) // images.shape[-1], variance.dtype)
     return normalised, mean, variance * ((count - 1) / count)
+
+
+def ghost_batch_norm(images, scale, offset, ghost_batch_size, epsilon):
+    """`batch_norm` of each group of consecutive images.
+
+    Args:
+        images: `(batch, height, width, channels)`, the batch known.
+        scale: float32 `(channels,)`.
+        offset: float32 `(channels,)`.
+        ghost_batch_size: images in a group; it divides the batch.
+        epsilon: added to the variance.
+
+    Returns:
+        The normalized images, and the float32 means and biased variances `(groups, channels)`.
+    """
+    import tensorflow as tf
+
+    groups = tf.split(images, images.shape[0] // ghost_batch_size)
+    normalised, means, variances = zip(
+        *(batch_norm(group, scale, offset, epsilon) for group in groups), strict=True
+    )
+    return tf.concat(normalised, 0), tf.stack(means), tf.stack(variances)
+
+
+def celu(inputs, alpha):
+    """``max(0, x) + min(0, alpha * (exp(x / alpha) - 1))``; its gradient needs the outputs only."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def activate(inputs):
+        # One of the two summands is zero.
+        outputs = tf.nn.relu(inputs) + alpha * tf.math.expm1(tf.minimum(inputs, 0) / alpha)
+
+        def gradient(upstream):
+            # exp(x / alpha) below zero, 1 above.
+            return upstream * (1 + tf.minimum(outputs, 0) / alpha)
+
+        return outputs, gradient
+
+    return activate(inputs)
+
+
+def gelu(inputs):
+    """``x * (1 + erf(x / sqrt(2))) / 2``; its gradient needs the inputs only."""
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def activate(inputs):
+        def phi(inputs):
+            return 0.5 * (1 + tf.math.erf(inputs * math.sqrt(0.5)))
+
+        def gradient(upstream):
+            density = tf.exp(-0.5 * inputs * inputs) / math.sqrt(2 * math.pi)
+            return upstream * (phi(inputs) + inputs * density)
+
+        return inputs * phi(inputs), gradient
+
+    return activate(inputs)

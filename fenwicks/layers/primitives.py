@@ -118,12 +118,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _fused(self, inputs):
-        shape = (inputs.shape[-1],)
         inputs = keras.ops.cast(inputs, self.compute_dtype)
-        scale = self.gamma.value if self.scale else keras.ops.ones(shape)
-        offset = self.beta.value if self.center else keras.ops.zeros(shape)
-        scale, offset = (keras.ops.convert_to_tensor(x, 'float32') for x in (scale, offset))
-        outputs, mean, variance = kernels.batch_norm(inputs, scale, offset, self.epsilon)
+        outputs, mean, variance = kernels.batch_norm(inputs, *self._affine(inputs), self.epsilon)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
+
+    def _affine(self, inputs):
+        """Scale and offset in float32, 1 and 0 where there is none."""
+        shape = (inputs.shape[-1],)
+        scale = self.gamma.value if self.scale else keras.ops.ones(shape)
+        offset = self.beta.value if self.center else keras.ops.zeros(shape)
+        return tuple(keras.ops.convert_to_tensor(x, 'float32') for x in (scale, offset))
