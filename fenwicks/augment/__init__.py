@@ -7,14 +7,18 @@ any is JAX's, else NumPy. Randomness is stateless: a seed is two integers, and t
 the same draw (within one framework; each has its own generator).
 """
 
-from fenwicks.augment.draws import compose, fold, random_crop, random_cutout, random_flip
+from fenwicks.augment.compose import compose, facts_of, with_facts
+from fenwicks.augment.draws import alternating_flip, random_crop, random_cutout, random_flip
+from fenwicks.augment.seeds import fold
 from fenwicks.augment.transforms import crop, cutout, denormalize, flip, normalize, pad_reflect
 
 __all__ = [
+    'alternating_flip',
     'compose',
     'crop',
     'cutout',
     'denormalize',
+    'facts_of',
     'flip',
     'fold',
     'normalize',
@@ -22,4 +26,5 @@ __all__ = [
     'random_crop',
     'random_cutout',
     'random_flip',
+    'with_facts',
 ]

@@ -1,0 +1,86 @@
+"""Chains of transforms, and which of a training's facts each of them asks for."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from fenwicks.augment.seeds import fold
+
+FACTS = ('epoch', 'indices', 'run_seed')
+
+
+def compose(transforms: Sequence[Callable]) -> Callable:
+    """Chains random transforms into one, each drawing from a seed of its own.
+
+        augment(images, seed) = f_1(f_0(images, fold(seed, 0)), fold(seed, 1))    # of two
+
+    A transform that has parameters named `epoch` (the epoch's number), `indices` (the images'
+    numbers in the data set) or `run_seed` (two integers, the same throughout a training) gets
+    those as well. The chain then has all three, which the `Trainer` sees and hands over.
+
+    Args:
+        transforms: Callables `f(images, seed) -> images`, applied in this order; bind their
+            settings with `functools.partial(random_crop, padding=4)`.
+
+    Returns:
+        A callable `augment(images, seed) -> images`, or
+        `augment(images, seed, epoch, indices, run_seed) -> images`.
+
+    Raises:
+        ValueError: One of `transforms` isn't callable.
+
+    Example:
+        >>> import numpy as np
+        >>> from functools import partial
+        >>> from fenwicks.augment import random_crop, random_flip
+        >>> augment = compose([partial(random_crop, padding=2), random_flip])
+        >>> augment(np.ones((2, 8, 8, 3), 'float32'), seed=(0, 1)).shape
+        (2, 8, 8, 3)
+    """
+    transforms = tuple(transforms)
+    for transform in transforms:
+        if not callable(transform):
+            raise ValueError(f'`transforms` must be callables. Received: {transform!r}')
+    informed = [with_facts(transform) for transform in transforms]
+
+    def augment_with_facts(images, seed, epoch, indices, run_seed):
+        for n, transform in enumerate(informed):
+            images = transform(images, fold(seed, n), epoch, indices, run_seed)
+        return images
+
+    def augment(images, seed):
+        return augment_with_facts(images, seed, None, None, None)
+
+    return augment_with_facts if any(map(facts_of, transforms)) else augment
+
+
+def facts_of(transform: Callable) -> tuple[str, ...]:
+    """Which of `epoch`, `indices` and `run_seed` a transform has as parameters.
+
+    Example:
+        >>> from fenwicks.augment import alternating_flip, random_flip
+        >>> facts_of(random_flip)
+        ()
+        >>> facts_of(alternating_flip)
+        ('epoch', 'indices', 'run_seed')
+    """
+    try:
+        parameters = inspect.signature(transform).parameters
+    except (TypeError, ValueError):  # of some callables written in C nothing is known
+        return ()
+    return tuple(fact for fact in FACTS if fact in parameters)
+
+
+def with_facts(transform: Callable) -> Callable:
+    """`transform` as a callable `(images, seed, epoch, indices, run_seed)`, whatever it asks for.
+
+    What it asks for is looked up here, once, not on each call.
+    """
+    asked = facts_of(transform)
+
+    def informed(images, seed, epoch, indices, run_seed):
+        facts = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
+        return transform(images, seed, **{fact: facts[fact] for fact in asked})
+
+    return informed
