@@ -30,8 +30,11 @@ from fenwicks import assemble, data, files, precision, recipes, report, strategy
 from fenwicks.training import DivergedError  # noqa: E402
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.RECIPES)}.')
-flags.DEFINE_bool('list_recipes', False, 'Print the recipes and stop.')
+flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
+flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.')
+flags.DEFINE_list('without', [], 'Tricks to take from the recipe, by commas.')
+flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+flags.DEFINE_bool('list_recipes', False, 'Print the recipes and the tricks, and stop.')
 flags.DEFINE_string(
     'dataset', 'auto', f'One of {", ".join(data.DATASETS)}; auto: cifar10, else the sample.'
 )
@@ -53,8 +56,7 @@ def main(argv):
     if len(argv) > 1:
         fail(f'there are no arguments besides flags. Received: {argv[1]}')
     if FLAGS.list_recipes:
-        for recipe in recipes.RECIPES.values():
-            print(recipe)
+        print(recipes.listing())
         return
     try:
         train_all()
@@ -79,7 +81,9 @@ def fail(error):
 
 def train_all():
     """Checks the flags, finds device and data, and trains `--runs` times."""
-    recipe = recipes.get(FLAGS.recipe)
+    recipe = recipes.get(FLAGS.recipe, FLAGS['with'].value, FLAGS.without)
+    if FLAGS.width is not None:
+        recipe = recipe.with_width(FLAGS.width)
     if FLAGS.epochs is not None:
         recipe = recipe.with_epochs(FLAGS.epochs)
     if FLAGS.batch_size is not None:
@@ -149,6 +153,7 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
     result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
     described = {
         'recipe': recipe.name,
+        'widths': list(recipe.widths),
         'dataset': dataset.name,
         'precision': chosen_precision,
         'seed': seed,

@@ -7,8 +7,6 @@ python examples/tables.py --check   # fail if README.md says anything else than 
 from __future__ import annotations
 
 import itertools
-import json
-import math
 import pathlib
 import re
 import statistics
@@ -16,7 +14,8 @@ import sys
 
 from absl import app, flags
 
-from fenwicks import files
+from fenwicks import files, report
+from fenwicks.recipes import ablation
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool('check', False, 'Change nothing; fail where README.md differs.')
@@ -26,14 +25,8 @@ RESULTS = ROOT / 'examples' / 'results'
 
 
 def read_lines(name):
-    """The objects of a JSON-lines file."""
-    return [json.loads(line) for line in (RESULTS / name).read_text().splitlines() if line]
-
-
-def markdown(header, rows):
-    """A Markdown table."""
-    lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
+    """The runs of a log."""
+    return report.read_lines(RESULTS / name)
 
 
 def runs_table():
@@ -56,20 +49,12 @@ def runs_table():
                 epochs,
                 f'{hardware}, {backend}, {precision}',
                 len(group),
-                mean_and_error([100 * run['test_accuracy'] for run in group]),
+                report.mean_and_error([100 * run['test_accuracy'] for run in group]),
                 f'{statistics.median(seconds):.0f}' if seconds else 'not timed alone',
             ]
         )
     header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
-    return markdown(header, rows)
-
-
-def mean_and_error(values):
-    """Mean, with two standard errors where there are several values."""
-    mean = f'{statistics.mean(values):.2f}'
-    if len(values) == 1:
-        return mean
-    return f'{mean} ± {2 * statistics.stdev(values) / math.sqrt(len(values)):.2f}'
+    return report.markdown(header, rows)
 
 
 def throughput_table():
@@ -88,7 +73,7 @@ def throughput_table():
         for line in read_lines('throughput.jsonl')
     ]
     header = ['hardware', 'precision', 'batch', 'fenwicks, images/s', 'PyTorch, images/s']
-    return markdown([*header, 'ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
+    return report.markdown([*header, 'ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
 
 
 def startup_table():
@@ -105,10 +90,21 @@ def startup_table():
         for line in read_lines('startup.jsonl')
     ]
     header = ['hardware', 'precision', 'batch', 'command to first step, s']
-    return markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
+    return report.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
 
 
-TABLES = {'runs': runs_table, 'throughput': throughput_table, 'startup': startup_table}
+def tricks_table():
+    """One row for each trick, with what it was measured to be worth."""
+    runs = read_lines('ablation.jsonl')
+    return report.tricks_table(ablation.summarize(ablation.grid(), runs))
+
+
+TABLES = {
+    'runs': runs_table,
+    'tricks': tricks_table,
+    'throughput': throughput_table,
+    'startup': startup_table,
+}
 
 
 def fill(text):

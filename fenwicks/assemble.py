@@ -6,9 +6,12 @@ import functools
 
 import keras
 
-from fenwicks import augment, data, losses, models, optimizers, schedules
+from fenwicks import augment, data, evaluate, layers, losses, models, optimizers, schedules
 from fenwicks.recipes import Recipe
 from fenwicks.training import Trainer
+
+# What the whitening filters are computed from; they hardly change with more.
+WHITENING_IMAGES = 10_000
 
 
 def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed=0) -> Trainer:
@@ -17,7 +20,7 @@ def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed
     Args:
         recipe: the settings.
         dataset: gives the image shape, the number of classes, the statistics for normalising and
-            the number of steps in an epoch.
+            whitening, and the number of steps in an epoch.
         precision: as `fenwicks.precision.set_precision` returned it.
         seed: of the initial weights, the shuffle and the augmentation.
 
@@ -31,41 +34,136 @@ def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed
     keras.utils.set_random_seed(seed)
 
     mean, std = data.mean_std(dataset.train_images)
-    model = models.resnet9(
-        input_shape=dataset.image_shape,
-        num_classes=dataset.num_classes,
-        widths=recipe.widths,
-        logit_scale=recipe.logit_scale,
-    )
-    optimizer = optimizers.SGD(
-        schedules.PiecewiseLinear(recipe.step_knots(steps_per_epoch)),
-        momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )
+    normalize = functools.partial(augment.normalize, mean=mean, std=std)
+    model = network(recipe, dataset.image_shape, dataset.num_classes)
+    if recipe.whitening:
+        images = normalize(dataset.train_images[:WHITENING_IMAGES])
+        model.get_layer('whitening').adapt(images)
+    rule = optimizer(recipe, steps_per_epoch)
     if precision == 'float16':
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        rule = keras.optimizers.LossScaleOptimizer(rule)
     return Trainer(
         model,
-        optimizer,
+        rule,
         losses.CrossEntropy(label_smoothing=recipe.label_smoothing),
         batch_size=recipe.batch_size,
-        normalize=functools.partial(augment.normalize, mean=mean, std=std),
+        normalize=normalize,
         augment=augment.compose(augmentations(recipe)),
+        averaging=averaging(recipe, steps_per_epoch),
         seed=seed,
     )
 
 
 def augmentations(recipe: Recipe) -> list:
     """The recipe's random transforms, in the order in which they are applied."""
+    group = {'group_size': recipe.augmentation_group}
     transforms = []
     if recipe.crop_padding:
-        transforms.append(functools.partial(augment.random_crop, padding=recipe.crop_padding))
-    if recipe.flip:
-        transforms.append(augment.random_flip)
+        transforms.append(
+            functools.partial(augment.random_crop, padding=recipe.crop_padding, **group)
+        )
+    if recipe.flip == 'random':
+        transforms.append(functools.partial(augment.random_flip, **group))
+    if recipe.flip == 'alternating':
+        transforms.append(augment.alternating_flip)
     if recipe.cutout:
-        transforms.append(functools.partial(augment.random_cutout, size=recipe.cutout))
+        transforms.append(functools.partial(augment.random_cutout, size=recipe.cutout, **group))
     return transforms
+
+
+def network(recipe: Recipe, image_shape, num_classes) -> keras.Model:
+    """The recipe's network, its whitening not yet adapted to any images."""
+    settings = {
+        'input_shape': image_shape,
+        'num_classes': num_classes,
+        'widths': recipe.widths,
+        'logit_scale': recipe.logit_scale,
+        'normalization': normalization(recipe),
+        'activation': activation(recipe),
+    }
+    if recipe.network == 'speednet':
+        return models.speednet(**settings)
+    return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
+
+
+def normalization(recipe: Recipe) -> keras.layers.Layer:
+    """The template of the network's batch norms."""
+    settings = {
+        'momentum': recipe.norm_momentum,
+        'epsilon': recipe.norm_epsilon,
+        'scale': recipe.train_scales,
+        'name': 'norm',
+    }
+    if recipe.ghost_batch_size:
+        return layers.GhostBatchNormalization(recipe.ghost_batch_size, **settings)
+    return layers.BatchNormalization(**settings)
+
+
+def activation(recipe: Recipe):
+    """The template of the network's activations, or the name of Keras's."""
+    if recipe.activation == 'celu':
+        return layers.CELU(recipe.celu_alpha, name='activation')
+    if recipe.activation == 'gelu':
+        return layers.GELU(name='activation')
+    return recipe.activation
+
+
+def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """SGD, or Muon for the convolution kernels and SGD for the rest."""
+    knots = recipe.schedule_knots(steps_per_epoch)
+
+    def schedule(peak):
+        return schedules.PiecewiseLinear([(step, share * peak) for step, share in knots])
+
+    rate = recipe.peak_learning_rate
+    groups = []
+    if recipe.bias_rate != 1:
+        # Batch norm's offsets are the only biases that learn throughout.
+        groups.append(optimizers.ParameterGroup(r'.*/beta', recipe.bias_rate, 1 / recipe.bias_rate))
+    if recipe.head_rate != 1:
+        groups.append(
+            optimizers.ParameterGroup(
+                r'.*classifier/kernel', recipe.head_rate, 1 / recipe.head_rate
+            )
+        )
+    if recipe.whitening_bias_epochs:
+        last = max(1, recipe.whitening_bias_epochs * steps_per_epoch)
+        groups.append(
+            optimizers.ParameterGroup(
+                r'.*whitening/bias', schedule=schedules.PiecewiseLinear([(0, rate), (last, 0.0)])
+            )
+        )
+    sgd = optimizers.SGD(
+        schedule(rate),
+        momentum=recipe.momentum,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+        groups=groups,
+    )
+    if not recipe.muon_learning_rate:
+        return sgd
+    return optimizers.Muon(
+        schedule(recipe.muon_learning_rate),
+        momentum=recipe.muon_momentum,
+        normalize_weights=True,
+        others=sgd,
+        others_match=(r'.*classifier/kernel',),
+    )
+
+
+def averaging(recipe: Recipe, steps_per_epoch: int):
+    """The rule by which the weights are averaged, or None."""
+    if recipe.averaging == 'ema':
+        return optimizers.EMA(recipe.averaging_decay, recipe.averaging_every)
+    if recipe.averaging == 'lookahead':
+        strength = optimizers.lookahead_strength(recipe, recipe.epochs * steps_per_epoch)
+        return optimizers.Lookahead(strength, recipe.averaging_every)
+    return None
+
+
+def views(recipe: Recipe) -> evaluate.TTA:
+    """The views of each test image over which the recipe averages."""
+    return evaluate.TTAS[recipe.tta]
 
 
 def with_normalization(model, mean, std):

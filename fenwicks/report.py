@@ -1,16 +1,20 @@
-"""Results: what a run reached and on what, as JSON."""
+"""Results: what a run reached and on what, as JSON; tables and pictures of many runs."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
-import resource
+import statistics
 import sys
+from collections.abc import Sequence
 
 from fenwicks.files import written_whole
+from fenwicks.recipes.ablation import Row
+from fenwicks.recipes.tricks import TRICKS
 
 _PACKAGES = ('fenwicks', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
@@ -24,6 +28,124 @@ def write_json(path, value):
 
 def read_json(path):
     return json.loads(pathlib.Path(path).read_text())
+
+
+def read_lines(path) -> list:
+    """The values of a JSON-lines file.
+
+    Raises:
+        ValueError: a line is no JSON.
+    """
+    values = []
+    for number, line in enumerate(pathlib.Path(path).read_text().splitlines(), start=1):
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'`log` must hold a JSON value a line. Received: {path}, line {number}: {error}'
+            ) from None
+    return values
+
+
+def append_line(path, value):
+    """Adds one value to a JSON-lines file, in a single write."""
+    with open(path, 'a') as file:
+        file.write(json.dumps(value) + '\n')
+
+
+def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:
+    """A Markdown table."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """The mean, with two standard errors where there are several values.
+
+    >>> mean_and_error([94.0, 94.2])
+    '94.10 ± 0.20'
+    """
+    mean = f'{statistics.mean(values):.2f}'
+    if len(values) == 1:
+        return mean
+    return f'{mean} ± {2 * statistics.stdev(values) / math.sqrt(len(values)):.2f}'
+
+
+def difference(row: Row) -> str:
+    """A row's difference and its error; in parentheses where it can't be told from none."""
+    text = f'{row.difference:+.2f} ± {row.error:.2f}'
+    return text if row.resolved else f'({text})'
+
+
+def ablation_table(rows: Sequence[Row]) -> str:
+    """The rows of an ablation as a Markdown table."""
+    cells = []
+    for row in rows:
+        arm, known = row.arm, math.isfinite(row.error)
+        sign = f'{arm.preset} + ' if arm.added else f'{arm.preset} without '
+        cells.append(
+            [
+                f'{sign}{arm.trick}' if arm.trick else f'**{arm.preset}**',
+                f'{row.n}' + (f' ({row.diverged} diverged)' if row.diverged else ''),
+                f'{row.mean:.2f}' + ('' if arm.trick or not known else f' ± {row.error:.2f}'),
+                difference(row) if arm.trick else '',
+                f'{row.seconds:.0f}',
+            ]
+        )
+    header = ['trick', 'n', 'test accuracy, %', 'difference, points', 'training, s']
+    return markdown(header, cells)
+
+
+def tricks_table(rows: Sequence[Row]) -> str:
+    """Every trick: what it does, where it is, what was published, what was measured here."""
+    found = {(row.arm.trick, bool(row.arm.added)): row for row in rows if row.arm.trick}
+
+    def measured(name, added):
+        row = found.get((name, added))
+        return f'{difference(row)}, n={row.n}' if row else 'not measured'
+
+    cells = [
+        [
+            f'`{name}`',
+            trick.summary,
+            f'`{trick.symbol}`',
+            trick.published or 'part of a record, not apart',
+            measured(name, True),
+            measured(name, False),
+        ]
+        for name, trick in TRICKS.items()
+    ]
+    header = ['trick', 'what it does', 'in `fenwicks`', 'published', 'added', 'taken away']
+    return markdown(header, cells)
+
+
+def plot_ablation(rows: Sequence[Row], path):
+    """Draws the differences of an ablation with their errors, one trick a line.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('a plot needs Matplotlib: pip install matplotlib') from None
+    rows = [row for row in rows if row.arm.trick]
+    figure = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.errorbar(
+            row.difference,
+            -place,
+            xerr=row.error if math.isfinite(row.error) else None,
+            fmt='o' if row.resolved else 'x',
+            color='tab:green' if row.arm.added else 'tab:red',
+        )
+    axes.set_yticks([-place for place in range(len(rows))])
+    axes.set_yticklabels([row.arm.recipe for row in rows])
+    axes.axvline(0, color='gray', linewidth=0.8)
+    axes.set_xlabel('difference in test accuracy, points, with two standard errors')
+    with written_whole(path) as part:
+        figure.savefig(part, format=pathlib.Path(path).suffix[1:] or 'png')
 
 
 def versions() -> dict[str, str]:
@@ -45,6 +167,8 @@ def hardware(device='cpu') -> str:
 
 def peak_memory_mb() -> int:
     """Largest resident memory of this process so far, in MB of 2**20 bytes."""
+    import resource  # not on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == 'darwin' else 2**10))
 

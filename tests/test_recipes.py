@@ -1,59 +1,206 @@
-"""Recipes: the published settings, budgets that stretch the schedule, and no framework."""
+"""Recipes: the published settings, tricks as patches, budgets, and no framework."""
 
 import dataclasses
 import itertools
-import pathlib
 import subprocess
 import sys
 
 import pytest
 
 from fenwicks import recipes
-from fenwicks.recipes import FENWICKS24
+from fenwicks.recipes import FENWICKS24, PAGE, PRESETS, TRICKS
+
+FIELDS = {field.name for field in dataclasses.fields(recipes.Recipe)}
 
 
 def test_fenwicks24_holds_the_published_settings():
-    assert dataclasses.asdict(FENWICKS24) == {
-        'name': 'fenwicks24',
-        'crop_padding': 4,
-        'flip': True,
-        'cutout': 8,
-        'widths': (64, 128, 256, 512),
-        'logit_scale': 0.125,
-        'label_smoothing': 0.0,
-        'momentum': 0.9,
-        'weight_decay': 0.000125,
-        'batch_size': 512,
-        'epochs': 24,
-        'knots': ((0, 0.0), (5, 0.4), (24, 0.0)),
-    }
+    recipe = recipes.get('fenwicks24')
+    assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (4, 'random', 8)
+    assert (recipe.widths, recipe.logit_scale) == ((64, 128, 256, 512), 0.125)
+    assert (recipe.momentum, recipe.weight_decay, recipe.label_smoothing) == (0.9, 0.000125, 0)
+    assert (recipe.batch_size, recipe.epochs, recipe.peak_learning_rate) == (512, 24, 0.4)
     # 97 steps an epoch, 2,328 in all: the log of the original run.
-    assert FENWICKS24.steps_per_epoch(50_000) == 97
-    assert FENWICKS24.step_knots(97) == [(0, 0.0), (485, 0.4), (2328, 0.0)]
+    assert recipe.steps_per_epoch(50_000) == 97
+    assert recipe.schedule_knots(97) == [(0, 0.0), (485, 1.0), (2328, 0.0)]
 
 
-def test_every_recipe_can_be_got_by_its_name_and_ends_with_its_schedule():
-    for name, recipe in recipes.RECIPES.items():
-        assert recipes.get(name) is recipe
+def test_page10_holds_the_settings_of_the_last_row():
+    recipe = recipes.get('page10')
+    assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (4, 'random', 0)
+    assert (recipe.whitening, recipe.pool_first, recipe.ghost_batch_size) == (3, True, 32)
+    assert (recipe.activation, recipe.celu_alpha, recipe.logit_scale) == ('celu', 0.3, 1 / 16)
+    assert (recipe.train_scales, recipe.bias_rate, recipe.label_smoothing) == (False, 64.0, 0.2)
+    assert (recipe.averaging, recipe.averaging_decay, recipe.averaging_every) == ('ema', 0.99, 5)
+    assert (recipe.weight_decay, recipe.peak_learning_rate, recipe.tta) == (5e-4, 1.0, 'flip')
+    assert recipe.schedule_knots(97) == [(0, 0.0), (194, 1.0), (776, 0.1), (970, 0.1)]
+    # At most 200 random choices of each augmentation in an epoch.
+    assert 97 * recipe.batch_size / recipe.augmentation_group <= 200
+
+
+def test_page80_holds_the_published_schedule():
+    knots = recipes.get('page80').schedule_knots(100)
+    assert knots == [(0, 0.0), (1600, 1.0), (7800, 0.1), (8000, 0.1)]
+
+
+def test_speed94_holds_the_record_settings():
+    recipe = recipes.get('speed94')
+    assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (2, 'alternating', 0)
+    assert (recipe.batch_size, recipe.epochs, recipe.widths) == (2000, 8, (64, 256, 256))
+    assert recipe.schedule_knots(25) == [(0, 1.0), (200, 0.0)]
+    assert (recipe.muon_learning_rate, recipe.muon_momentum, recipe.momentum) == (0.24, 0.6, 0.85)
+    # The record adds up the losses of 2,000 images, where the mean is taken here.
+    assert recipe.peak_learning_rate / 2000 == pytest.approx(0.053)
+    assert recipe.peak_learning_rate * recipe.head_rate / 2000 == pytest.approx(0.67)
+    assert recipe.peak_learning_rate * recipe.weight_decay == pytest.approx(2e-6 * 2000)
+    assert (recipe.label_smoothing, recipe.tta) == (0.2, 'flip_translate')
+
+
+def test_speed94_sgd_in_the_units_of_its_publication():
+    """Rate and decay per 1024 examples, decoupled, at momentum 0.85."""
+    recipe = recipes.get('speed94_sgd')
+    kilostep = 1024 * (1 + 1 / (1 - 0.85))
+    assert recipe.peak_learning_rate / 1024 == pytest.approx(11.5 / kilostep, rel=1e-3)
+    shrinkage = recipe.peak_learning_rate * recipe.weight_decay
+    assert shrinkage == pytest.approx(0.0153 * 1024 / kilostep, rel=1e-3)
+    knots = recipe.schedule_knots(48)
+    assert knots == [(0, 0.2), (110, 1.0), (480, 0.07)]
+
+
+def test_every_preset_can_be_got_by_its_name():
+    for name in PRESETS:
+        recipe = recipes.get(name)
         assert recipe.name == name
-        assert recipe.knots[-1][0] == recipe.epochs
+        assert recipe.schedule_knots(100)[-1][0] == 100 * recipe.epochs
         with pytest.raises(dataclasses.FrozenInstanceError):
             recipe.epochs = 1
 
 
+def test_each_row_of_the_page_presets_adds_one_trick():
+    rows = [preset for name, preset in PRESETS.items() if name.startswith('page')][:-2]
+    for before, after in itertools.pairwise(rows):
+        assert after.tricks[:-1] == before.tricks
+    assert PRESETS['page10'].tricks == rows[-1].tricks
+
+
+@pytest.mark.parametrize('name', TRICKS)
+def test_a_trick_sets_fields_of_a_recipe_to_new_values_and_no_budget(name):
+    patch = TRICKS[name].patch
+    assert patch
+    assert set(patch) <= FIELDS - set(recipes.BUDGET)
+    assert any(getattr(PAGE, field) != value for field, value in patch.items())
+    assert TRICKS[name].summary
+    assert TRICKS[name].symbol
+
+
+@pytest.mark.parametrize('name', [name for name, preset in PRESETS.items() if preset.tricks])
+def test_the_tricks_of_a_preset_touch_different_fields_in_any_order(name):
+    preset = PRESETS[name]
+    touched = [field for trick in preset.tricks for field in TRICKS[trick].patch]
+    assert len(touched) == len(set(touched))
+    base = dataclasses.replace(preset.base, **preset.budget)
+    assert recipes.patched(base, preset.tricks[::-1], name) == recipes.get(name)
+
+
+def test_every_symbol_of_a_trick_exists():
+    import fenwicks
+
+    for trick in TRICKS.values():
+        found = fenwicks
+        for part in trick.symbol.split('(')[0].split('.'):
+            found = getattr(found, part)
+
+
+def test_with_and_without():
+    page24, page10 = recipes.get('page24'), recipes.get('page10')
+    more = recipes.get('page24', added=['label_smoothing', 'celu'])
+    assert more == dataclasses.replace(
+        page24, name='page24+label_smoothing+celu', label_smoothing=0.2, activation='celu'
+    )
+    fewer = recipes.get('page10', removed=['frozen_scales'])
+    assert fewer == dataclasses.replace(
+        page10,
+        name='page10-frozen_scales',
+        train_scales=True,
+        celu_alpha=0.075,
+        logit_scale=0.125,
+        bias_rate=1.0,
+    )
+    swapped = recipes.get('page10', added=['six_view_tta'], removed=['flip_tta'])
+    assert swapped.tta == 'flip_translate'
+    assert swapped.name == 'page10-flip_tta+six_view_tta'
+
+
+@pytest.mark.parametrize(
+    ('added', 'removed', 'message'),
+    [
+        (['magic'], [], f"a trick must be one of {', '.join(TRICKS)}. Received: 'magic'"),
+        ([], ['magic'], f"a trick must be one of {', '.join(TRICKS)}. Received: 'magic'"),
+        (['celu'], [], '`with` must name tricks that page10 lacks. Received: celu'),
+        (
+            ['six_view_tta'],
+            [],
+            "tricks must touch different settings. Received: 'flip_tta' and 'six_view_tta', "
+            'which both set `tta`',
+        ),
+        (
+            [],
+            ['alternating_flip'],
+            f'`without` must name tricks of page10 ({", ".join(PRESETS["page10"].tricks)}). '
+            'Received: alternating_flip',
+        ),
+        (
+            [],
+            ['celu', 'celu'],
+            f'`without` must name tricks of page10 ({", ".join(PRESETS["page10"].tricks)}). '
+            'Received: celu',
+        ),
+    ],
+)
+def test_tricks_that_do_not_fit(added, removed, message):
+    with pytest.raises(ValueError) as raised:
+        recipes.get('page10', added, removed)
+    assert str(raised.value) == message
+
+
+def test_a_trick_that_does_nothing():
+    smoothed = dataclasses.replace(PAGE, label_smoothing=0.2)
+    with pytest.raises(ValueError) as raised:
+        recipes.patched(smoothed, ['label_smoothing'], 'twice')
+    assert str(raised.value) == (
+        "the trick 'label_smoothing' must change something. Received: a recipe whose "
+        'label_smoothing has that value already'
+    )
+
+
 def test_unknown_recipe():
-    message = '`recipe` must be one of fenwicks24. Received: recipe=fast'
+    message = f'`recipe` must be one of {", ".join(PRESETS)}. Received: recipe=fast'
     with pytest.raises(ValueError) as raised:
         recipes.get('fast')
     assert str(raised.value) == message
 
 
+def test_a_setting_that_is_no_choice():
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(PAGE, activation='step')
+    assert str(raised.value) == (
+        '`activation` of a recipe must be one of relu, celu, gelu, silu. '
+        "Received: activation='step'"
+    )
+
+
+def test_the_listing_names_every_recipe_and_trick():
+    words = recipes.listing().split()
+    assert set(PRESETS) | set(TRICKS) <= set(words)
+    assert 'whitening=3' in words
+
+
 def test_the_schedule_stretches_with_the_epochs():
-    short = FENWICKS24.with_epochs(6)
-    assert short.knots == ((0, 0.0), (1.25, 0.4), (6, 0.0))
-    assert short == dataclasses.replace(FENWICKS24, epochs=6, knots=short.knots)
-    assert short.with_epochs(24) == FENWICKS24
-    assert FENWICKS24.knots[1] == (5, 0.4)
+    page10 = recipes.get('page10')
+    short = page10.with_epochs(5)
+    assert short == dataclasses.replace(page10, epochs=5, warmup_epochs=1, plateau_epochs=1)
+    assert short.schedule_knots(100) == [(0, 0.0), (100, 1.0), (400, 0.1), (500, 0.1)]
+    assert short.with_epochs(10) == page10
+    assert recipes.get('speed94').with_epochs(16).whitening_bias_epochs == 6
 
 
 def test_the_batch_size_changes_nothing_else():
@@ -61,14 +208,27 @@ def test_the_batch_size_changes_nothing_else():
     assert small == dataclasses.replace(FENWICKS24, batch_size=128)
 
 
+def test_the_width_scales_every_stage():
+    assert FENWICKS24.with_width(0.25).widths == (16, 32, 64, 128)
+    assert FENWICKS24.with_width(0.001).widths == (1, 1, 1, 1)
+    for width in (0, -1, float('nan'), float('inf')):
+        with pytest.raises(ValueError) as raised:
+            FENWICKS24.with_width(width)
+        message = f'`width` must be a positive factor. Received: width={width}'
+        assert str(raised.value) == message
+
+
 @pytest.mark.parametrize(('epochs', 'steps'), [(1, 1), (1, 2), (1, 3), (2, 1), (3, 2), (100, 97)])
-def test_step_knots_rise_strictly_however_short_the_run(epochs, steps):
-    knots = FENWICKS24.with_epochs(epochs).step_knots(steps)
+@pytest.mark.parametrize('name', PRESETS)
+def test_knots_rise_strictly_however_short_the_run(name, epochs, steps):
+    knots = recipes.get(name).with_epochs(epochs).schedule_knots(steps)
     places = [step for step, _ in knots]
     assert places[0] == 0
     assert all(before < after for before, after in itertools.pairwise(places))
-    assert [rate for _, rate in knots] == [0.0, 0.4, 0.0]
-    if epochs * steps >= 2:
+    assert [share for _, share in knots] == [
+        share for _, share in recipes.get(name).schedule_knots(1000)
+    ]
+    if epochs * steps > 10:
         assert places[-1] == epochs * steps
 
 
@@ -88,11 +248,13 @@ def test_a_batch_must_not_exceed_the_data():
 
 
 def test_no_framework_is_imported():
-    """The file alone, since the package's own __init__ imports Keras."""
-    file = pathlib.Path(recipes.__file__)
+    """The package of recipes alone, since fenwicks's own __init__ imports Keras."""
     code = (
-        'import runpy, sys\n'
-        f'runpy.run_path({str(file)!r})\n'
+        'import sys, types\n'
+        'fenwicks = types.ModuleType("fenwicks")\n'
+        f'fenwicks.__path__ = [{str(pytest.importorskip("fenwicks").__path__[0])!r}]\n'
+        'sys.modules["fenwicks"] = fenwicks\n'
+        'import fenwicks.recipes\n'
         'print(sorted({"keras", "tensorflow", "jax", "torch", "numpy"} & set(sys.modules)))'
     )
     output = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
@@ -101,7 +263,7 @@ def test_no_framework_is_imported():
 
 def test_small_data_keeps_the_rate_per_image():
     """A summed gradient of an eighth of the images, at an eighth of the rate."""
-    small = recipes.FENWICKS24.for_small_data()
-    assert small.batch_size == 64
-    assert small.knots == ((0, 0.0), (5, 0.4 * 64 / 512), (24, 0.0))
-    assert small.epochs == 24
+    small = FENWICKS24.for_small_data()
+    assert small == dataclasses.replace(
+        FENWICKS24, batch_size=64, peak_learning_rate=0.4 * 64 / 512
+    )

@@ -1,0 +1,195 @@
+"""The recipes by name: a base, the tricks on it, and a budget of epochs, peak rate and cutout."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from fenwicks.recipes.recipe import Recipe
+from fenwicks.recipes.tricks import TRICKS, find, patched
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """How a named recipe is put together.
+
+    Attributes:
+        base: the recipe without tricks.
+        tricks: names of the tricks on it.
+        budget: fields of `Recipe` that say how long and how hard to train; no trick sets them.
+        source: where it was published, with its result there.
+    """
+
+    base: Recipe
+    tricks: tuple[str, ...] = ()
+    budget: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    source: str = ''
+
+
+BUDGET = ('epochs', 'warmup_epochs', 'peak_learning_rate', 'cutout')
+
+# David Page's ResNet-9 at the end of his fourth post.
+PAGE = Recipe(
+    name='page24',
+    batch_size=512,
+    epochs=24,
+    warmup_epochs=5,
+    peak_learning_rate=0.4,
+    weight_decay=5e-4,
+    widths=(64, 128, 256, 512),
+)
+
+# The second tutorial of the original Fenwicks, which took over another weight decay.
+FENWICKS24 = dataclasses.replace(PAGE, name='fenwicks24', weight_decay=0.000125)
+
+# The small network of the speed records, without the tricks that other networks can take as well.
+_SPEEDNET = Recipe(
+    name='speed94',
+    batch_size=2000,
+    epochs=8,
+    warmup_epochs=0,
+    peak_learning_rate=0.053 * 2000,
+    weight_decay=2e-6 / 0.053,
+    widths=(64, 256, 256),
+    crop_padding=2,
+    cutout=0,
+    network='speednet',
+    whitening=2,
+    whitening_bias_epochs=3,
+    pool_first=True,
+    activation='gelu',
+    train_scales=False,
+    norm_momentum=0.6,
+    norm_epsilon=1e-12,
+    logit_scale=1 / 256,
+    momentum=0.85,
+    head_rate=0.67 / 0.053,
+    muon_learning_rate=0.24,
+)
+
+# The record before Muon. Published with 9.9 epochs.
+_SPEEDNET_SGD = dataclasses.replace(
+    _SPEEDNET,
+    name='speed94_sgd',
+    batch_size=1024,
+    epochs=10,
+    warmup_epochs=2.3,
+    peak_learning_rate=1.5,
+    weight_decay=0.00133,
+    bias_rate=64.0,
+    head_rate=1.0,
+    muon_learning_rate=0.0,
+    start_share=0.2,
+    plateau_share=0.07,
+    logit_scale=1 / 9,
+)
+
+_SPEED_TRICKS = ('label_smoothing', 'alternating_flip', 'six_view_tta')
+
+# The rows of Page's eighth post, in its order: each adds one trick and trains shorter.
+_ROWS = (
+    ('page24_groups', 'group_augmentation', {}, '94.1 % in 70 s on a V100'),
+    ('page25', 'pool_first', {'epochs': 25}, '94.1 % in 64 s'),
+    ('page23', 'label_smoothing', {'epochs': 23}, '94.1 % in 59 s'),
+    ('page20', 'celu', {'epochs': 20}, '94.1 % in 52 s'),
+    ('page18', 'ghost_batch_norm', {'epochs': 18, 'peak_learning_rate': 0.6}, '94.1 % in 46 s'),
+    ('page17', 'frozen_scales', {'epochs': 17, 'peak_learning_rate': 0.6}, '94.1 % in 43 s'),
+    (
+        'page14',
+        'whitening',
+        {'epochs': 14, 'peak_learning_rate': 1.0, 'cutout': 5},
+        '94.1 % in 36 s',
+    ),
+    ('page13', 'ema', {'epochs': 13, 'peak_learning_rate': 1.0, 'cutout': 5}, '94.1 % in 33.5 s'),
+    ('page13_tta', 'flip_tta', {'epochs': 13, 'peak_learning_rate': 1.0, 'cutout': 5}, '94.6 %'),
+)
+PAGE_TRICKS = tuple(trick for _, trick, _, _ in _ROWS)
+
+
+def _page_presets():
+    presets = {'page24': Preset(PAGE, source='94.1 % in 75 s on a V100')}
+    for row, (name, _, budget, source) in enumerate(_ROWS, start=1):
+        if budget:
+            budget = {**budget, 'warmup_epochs': budget['epochs'] / 5}
+        presets[name] = Preset(PAGE, PAGE_TRICKS[:row], budget, source)
+    short = {'epochs': 10, 'warmup_epochs': 2, 'peak_learning_rate': 1.0, 'cutout': 0}
+    long = {'epochs': 80, 'warmup_epochs': 16, 'peak_learning_rate': 0.4, 'cutout': 12}
+    presets['page10'] = Preset(PAGE, PAGE_TRICKS, short, '94.1 % in 26 s on a V100')
+    presets['page80'] = Preset(PAGE, PAGE_TRICKS, long, '96.1 % in about 3 minutes on a V100')
+    return presets
+
+
+PRESETS = {
+    'fenwicks24': Preset(FENWICKS24, source='94.24 % in 2 minutes on a TPU v2-8'),
+    **_page_presets(),
+    'speed94': Preset(_SPEEDNET, _SPEED_TRICKS, source='94.01 % in 2.6 s on an A100'),
+    'speed94_sgd': Preset(
+        _SPEEDNET_SGD, (*_SPEED_TRICKS, 'lookahead'), source='94.01 % in 3.8 s on an A100'
+    ),
+}
+
+
+def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Recipe:
+    """The recipe called `name`, with some tricks more and some fewer.
+
+    Args:
+        name: a key of `PRESETS`.
+        added: names of tricks that it doesn't have.
+        removed: names of tricks that it has.
+
+    Returns:
+        A recipe, called `page10-whitening` or `page24+celu` where it differs from the preset.
+
+    Raises:
+        ValueError: an unknown name; a trick that is added twice or removed without being there;
+            two tricks that touch one field.
+
+    Example:
+
+    >>> from fenwicks import recipes
+    >>> recipes.get('page10', removed=['whitening']).name
+    'page10-whitening'
+    """
+    if name not in PRESETS:
+        raise ValueError(f'`recipe` must be one of {", ".join(PRESETS)}. Received: recipe={name}')
+    preset = PRESETS[name]
+    for trick in added:
+        find(trick)
+        if trick in preset.tricks or added.count(trick) > 1:
+            raise ValueError(f'`with` must name tricks that {name} lacks. Received: {trick}')
+    for trick in removed:
+        find(trick)
+        if trick not in preset.tricks or removed.count(trick) > 1:
+            raise ValueError(
+                f'`without` must name tricks of {name} ({", ".join(preset.tricks) or "none"}). '
+                f'Received: {trick}'
+            )
+    tricks = [trick for trick in preset.tricks if trick not in removed] + list(added)
+    full_name = name + ''.join(f'-{trick}' for trick in removed)
+    full_name += ''.join(f'+{trick}' for trick in added)
+    base = dataclasses.replace(preset.base, **preset.budget)
+    return patched(base, tricks, full_name)
+
+
+def listing() -> str:
+    """All recipes and tricks as text, with what tells them apart."""
+    lines = ['recipe         epochs  batch  peak   cutout  published']
+    for name, preset in PRESETS.items():
+        recipe = get(name)
+        lines.append(
+            f'{name:14} {recipe.epochs:6} {recipe.batch_size:6}  {recipe.peak_learning_rate:<6.4g} '
+            f'{recipe.cutout:5}  {preset.source}'
+        )
+    lines += ['', 'tricks of each recipe:']
+    previous = ()
+    for name, preset in PRESETS.items():
+        tricks, before = preset.tricks, previous
+        if before and tricks[: len(before)] == before:
+            tricks = ('...', *tricks[len(before) :])
+        lines.append(f'{name:14} {", ".join(tricks) or "none"}')
+        previous = preset.tricks
+    lines += ['', 'trick (--with, --without)']
+    for name, trick in TRICKS.items():
+        settings = ', '.join(f'{field}={value}' for field, value in trick.patch.items())
+        lines.append(f'{name:19} {trick.summary}: {settings}')
+    return '\n'.join(lines)

@@ -1,0 +1,107 @@
+"""The ablation: the grid, what its runs say, and how it is printed and drawn."""
+
+import math
+
+import pytest
+
+from fenwicks import recipes, report
+from fenwicks.recipes import ablation
+from fenwicks.recipes.ablation import Arm
+
+
+def run(recipe, accuracy, seconds=10.0):
+    return {'recipe': recipe, 'test_accuracy': accuracy, 'train_seconds': seconds}
+
+
+ARMS = [Arm('page24'), Arm('page24', added='celu'), Arm('page24', added='whitening')]
+RUNS = [
+    *(run('page24', accuracy) for accuracy in (0.60, 0.61, 0.62)),
+    *(run('page24+celu', accuracy) for accuracy in (0.70, 0.71, 0.72)),
+    *(run('page24+whitening', accuracy, 20.0) for accuracy in (0.61, 0.62)),
+]
+
+
+def test_the_grid_adds_and_takes_every_trick():
+    arms = ablation.grid()
+    tricks = recipes.PRESETS['page10'].tricks
+    assert len(arms) == 2 + 2 * len(tricks)
+    assert [arm.added for arm in arms if arm.added] == list(tricks)
+    assert [arm.removed for arm in arms if arm.removed] == list(tricks)
+    for arm in arms:
+        recipe = recipes.get(
+            arm.preset, [arm.added] * bool(arm.added), [arm.removed] * bool(arm.removed)
+        )
+        assert recipe.name == arm.recipe
+
+
+def test_a_grid_without_tricks():
+    with pytest.raises(ValueError) as raised:
+        ablation.grid('page10', 'page24')
+    assert str(raised.value) == (
+        '`full` must be a recipe with more tricks than page10. Received: full=page24'
+    )
+
+
+def test_means_differences_and_errors():
+    plain, celu, whitening = ablation.summarize(ARMS, RUNS)
+    # Variances 1, 1 and 0.5 with 2, 2 and 1 degrees of freedom.
+    deviation = math.sqrt((2 * 1 + 2 * 1 + 1 * 0.5) / 5)
+    assert (plain.n, celu.n, whitening.n) == (3, 3, 2)
+    assert plain.mean == pytest.approx(61)
+    assert (plain.difference, plain.resolved) == (0, False)
+    assert plain.error == pytest.approx(2 * deviation / math.sqrt(3))
+    assert celu.difference == pytest.approx(10)
+    assert celu.error == pytest.approx(2 * deviation * math.sqrt(1 / 3 + 1 / 3))
+    assert celu.resolved
+    assert whitening.difference == pytest.approx(0.5)
+    assert whitening.error == pytest.approx(2 * deviation * math.sqrt(1 / 2 + 1 / 3))
+    assert not whitening.resolved
+    assert whitening.seconds == 20
+
+
+def test_one_run_of_each_resolves_nothing():
+    rows = ablation.summarize(ARMS[:2], [RUNS[0], RUNS[3]])
+    assert [row.error for row in rows] == [math.inf, math.inf]
+    assert not any(row.resolved for row in rows)
+
+
+def test_arms_without_runs_are_left_out_and_diverged_ones_counted():
+    runs = [*RUNS[:6], {'recipe': 'page24+celu', 'test_accuracy': None}]
+    rows = ablation.summarize(ARMS, runs)
+    assert [(row.arm.trick, row.n, row.diverged) for row in rows] == [('', 3, 0), ('celu', 3, 1)]
+
+
+def test_the_table_marks_what_is_not_resolved():
+    lines = report.ablation_table(ablation.summarize(ARMS, RUNS)).splitlines()
+    assert lines[2].startswith('| **page24** | 3 | 61.00 ± 1.10 |')
+    assert lines[3] == '| page24 + celu | 3 | 71.00 | +10.00 ± 1.55 | 10 |'
+    assert lines[4] == '| page24 + whitening | 2 | 61.50 | (+0.50 ± 1.73) | 20 |'
+
+
+def test_the_table_of_tricks_says_what_was_not_measured():
+    table = report.tricks_table(ablation.summarize(ARMS, RUNS))
+    lines = {line.split('`')[1]: line for line in table.splitlines()[2:]}
+    assert set(lines) == set(recipes.TRICKS)
+    assert lines['celu'].endswith('| +10.00 ± 1.55, n=3 | not measured |')
+    assert 'layers.CELU' in lines['celu']
+    assert lines['lookahead'].endswith('| not measured | not measured |')
+
+
+def test_the_plot(tmp_path):
+    pytest.importorskip('matplotlib')
+    path = tmp_path / 'ablation.svg'
+    report.plot_ablation(ablation.summarize(ARMS, RUNS), path)
+    text = path.read_text()
+    assert text.lstrip().startswith('<?xml')
+    assert text.count('errorbar') or text.count('LineCollection') == 2
+
+
+def test_lines_come_back_and_a_broken_one_is_named(tmp_path):
+    log = tmp_path / 'log.jsonl'
+    for value in ({'a': 1}, {'b': 2.5}):
+        report.append_line(log, value)
+    assert report.read_lines(log) == [{'a': 1}, {'b': 2.5}]
+    with log.open('a') as file:
+        file.write('{"c": ')
+    with pytest.raises(ValueError, match=r'^`log` must hold a JSON value a line\. .*line 3'):
+        report.read_lines(log)
