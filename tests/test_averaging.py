@@ -1,0 +1,331 @@
+"""Averaging rules against closed forms; the callback against a training written out by hand."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from fenwicks.optimizers import (
+    EMA,
+    SGD,
+    Lookahead,
+    WeightAveraging,
+    averaged_variables,
+    initial_averages,
+)
+from fenwicks.schedules import PowerRise
+
+BACKEND = keras.backend.backend()
+RULES = [EMA(0.9, every=2), Lookahead(0.6, every=2), Lookahead(PowerRise(0.8, 12, 3), every=4)]
+
+
+def tensors(*values, dtype='float32'):
+    return [ops.convert_to_tensor(np.asarray(value, dtype='float32'), dtype) for value in values]
+
+
+def numpy_of(values):
+    return [np.array(ops.convert_to_numpy(ops.cast(value, 'float32'))) for value in values]
+
+
+def assert_same(found, expected, **tolerance):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, **{'rtol': 1e-5, 'atol': 1e-6, **tolerance})
+
+
+def test_ema_of_a_line():
+    # The average of values n = 1, 2, ..., N from a0 = 0 with ratio r:
+    # a_N = sum of (1 - r) * r**(N - n) * n = N - r * (1 - r**N) / (1 - r).
+    rule, averages = EMA(0.8, every=3), tensors([0.0])
+    for n in range(1, 21):
+        averages, values = rule.update(averages, tensors([float(n)]), 3 * n - 1)
+        assert numpy_of(values)[0] == n
+    r = 0.8**3
+    assert_same(numpy_of(averages), [[20 - r * (1 - r**20) / (1 - r)]])
+
+
+def test_lookahead_with_a_constant_pull():
+    # Between updates the value moves by +1: a <- a + (1 - s), hence (1 - s) * n after n of them.
+    rule, averages, values = Lookahead(0.75, every=5), tensors([0.0]), tensors([0.0])
+    for n in range(1, 9):
+        averages, values = rule.update(averages, [values[0] + 1.0], 5 * n - 1)
+        assert_same(numpy_of(averages), [[0.25 * n]])
+        assert_same(numpy_of(values), numpy_of(averages), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('step', [4, 9, 99])
+def test_strength_is_that_of_the_steps_made(step):
+    total = 100
+    rule = Lookahead(PowerRise(0.95**5, total, power=3), every=5)
+    s = 0.95**5 * ((step + 1) / total) ** 3
+    # The step as a host's number and as a tensor of a compiled loop.
+    for each in (step, ops.convert_to_tensor(np.int32(step))):
+        averages, values = rule.update(tensors([1.0]), tensors([3.0]), each)
+        assert_same(numpy_of(averages + values), [[s + (1 - s) * 3.0]] * 2)
+
+
+@pytest.mark.parametrize('rule', RULES)
+def test_values_at_their_average_stay_exactly(rule):
+    values = tensors(np.random.default_rng(0).standard_normal(1000))
+    averages = initial_averages(values)
+    for step in range(rule.every - 1, 60, rule.every):
+        averages, values_after = rule.update(averages, values, step)
+        assert_same(numpy_of(averages + values_after), numpy_of(values * 2), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('rule', [EMA(0.999, every=1), Lookahead(0.999, every=1)])
+def test_averages_of_bfloat16_values_accumulate_in_float32(rule):
+    # bfloat16 has 8 bits: 1 + 0.001 * (2 - 1) would stay 1 for ever.
+    averages = initial_averages(tensors([1.0], dtype='bfloat16'))
+    assert keras.backend.standardize_dtype(averages[0].dtype) == 'float32'
+    for step in range(50):
+        averages, values = rule.update(averages, tensors([2.0], dtype='bfloat16'), step)
+    assert keras.backend.standardize_dtype(values[0].dtype) == 'bfloat16'
+    assert_same(numpy_of(averages), [[2.0 - 0.999**50]])
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+@pytest.mark.parametrize('rule', RULES)
+def test_inside_a_compiled_loop(rule):
+    steps = 12
+
+    def train(compare, loop):
+        def body(step, average, value):
+            value = value * 0.9 + ops.cast(step, 'float32')
+
+            def update():
+                (new_average,), (new_value,) = rule.update([average], [value], step)
+                return new_average, new_value
+
+            average, value = compare((step + 1) % rule.every == 0, update, lambda: (average, value))
+            return step + 1, average, value
+
+        return loop(body)
+
+    start = np.float32([1.0, -2.0])
+    if BACKEND == 'tensorflow':
+        import tensorflow as tf
+
+        def loop(body):
+            state = (tf.constant(0), tf.constant(start), tf.constant(start))
+            return tf.while_loop(lambda step, *_: step < steps, body, state)
+
+        compiled = [tf.function(lambda: train(tf.cond, loop), jit_compile=xla)
+                    for xla in (False, True)]  # fmt: skip
+    else:
+        import jax
+
+        def loop(body):
+            state = (0, ops.convert_to_tensor(start), ops.convert_to_tensor(start))
+            return jax.lax.while_loop(
+                lambda carry: carry[0] < steps, lambda carry: body(*carry), state
+            )
+
+        compiled = [jax.jit(lambda: train(jax.lax.cond, loop))]
+
+    average, value = start.astype('float64'), start.astype('float64')
+    for step in range(steps):
+        value = 0.9 * value + step
+        if (step + 1) % rule.every == 0:
+            average, value = by_hand(rule, average, value, step)
+    for run in compiled:
+        assert_same(numpy_of(run()[1:]), [average, value])
+
+
+def by_hand(rule, average, value, step):
+    """One update in float64 NumPy."""
+    if isinstance(rule, EMA):
+        keep = rule.decay**rule.every
+        return keep * average + (1 - keep) * value, value
+    keep = rule.strength
+    if callable(keep):
+        keep = 0.8 * min((step + 1) / 12, 1) ** 3
+    average = keep * average + (1 - keep) * value
+    return average, average
+
+
+@pytest.mark.parametrize(
+    ('make', 'name'),
+    [
+        (lambda: EMA(decay=1.0), 'decay'),
+        (lambda: EMA(decay=-0.1), 'decay'),
+        (lambda: EMA(decay=float('nan')), 'decay'),
+        (lambda: EMA(every=0), 'every'),
+        (lambda: EMA(every=2.5), 'every'),
+        (lambda: Lookahead(1.0), 'strength'),
+        (lambda: Lookahead(-0.5), 'strength'),
+        (lambda: Lookahead('strong'), 'strength'),
+        (lambda: Lookahead(None), 'strength'),
+        (lambda: Lookahead(0.5, every=-1), 'every'),
+        (lambda: WeightAveraging('ema'), 'rule'),
+    ],
+)
+def test_bad_arguments(make, name):
+    with pytest.raises(ValueError, match=rf'^`{name}` must be .*Received: {name}=') as error:
+        make()
+    assert '\n' not in str(error.value)
+
+
+def new_model(steps_per_execution=1):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(5),
+            keras.layers.BatchNormalization(momentum=0.5),
+            keras.layers.Dropout(0.1),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.compile(
+        optimizer=SGD(0.1, momentum=0.9),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        steps_per_execution=steps_per_execution,
+    )
+    return model
+
+
+def points():
+    rng = np.random.default_rng(5)
+    return rng.standard_normal((40, 4)).astype('float32'), np.arange(40) % 2
+
+
+def fit(model, *callbacks, epochs=3, **options):
+    x, y = points()
+    return model.fit(
+        x, y, 8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks), **options
+    )
+
+
+def reference(rule, epochs=3):
+    """Averages and training weights after every epoch, from a training step by step."""
+    model, (x, y) = new_model(), points()
+    model.build()
+    variables = averaged_variables(model)
+    averages = [value.astype('float64') for value in numpy_of(variables)]
+    history = []
+    for step in range(5 * epochs):
+        rows = slice(step % 5 * 8, step % 5 * 8 + 8)
+        model.train_on_batch(x[rows], y[rows])
+        if (step + 1) % rule.every == 0:
+            pairs = [by_hand(rule, a, v, step)
+                     for a, v in zip(averages, numpy_of(variables), strict=True)]  # fmt: skip
+            averages = [average for average, _ in pairs]
+            for variable, (_, value) in zip(variables, pairs, strict=True):
+                variable.assign(value.astype('float32'))
+        if step % 5 == 4:
+            history.append(([a.copy() for a in averages], numpy_of(variables)))
+    return history
+
+
+class Witness(keras.callbacks.Callback):
+    """Notes the weights that evaluation sees, and those after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.tested, self.trained = [], []
+
+    def on_test_batch_end(self, batch, logs=None):
+        if hasattr(self.model, 'jax_state_sync'):
+            self.model.jax_state_sync()
+        self.tested.append(numpy_of(averaged_variables(self.model)))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.trained.append(numpy_of(averaged_variables(self.model)))
+
+
+def test_which_variables_are_averaged():
+    names = [variable.name for variable in averaged_variables(new_model())]
+    statistics = ['moving_mean', 'moving_variance']
+    assert names == ['kernel', 'bias', 'gamma', 'beta', *statistics, 'kernel', 'bias']
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+@pytest.mark.parametrize('rule', RULES)
+def test_callback_equals_a_training_by_hand(rule):
+    expected = reference(rule)
+    model, averaging, witness = new_model(), WeightAveraging(rule), Witness()
+    x, y = points()
+    fit(model, averaging, witness, validation_data=(x, y), validation_batch_size=40)
+    assert len(witness.tested) == len(witness.trained) == len(expected) == 3
+    for tested, trained, (averages, values) in zip(
+        witness.tested, witness.trained, expected, strict=True
+    ):
+        assert_same(tested, averages, rtol=1e-4, atol=1e-5)
+        assert_same(trained, values, rtol=1e-4, atol=1e-5)
+    averages, values = expected[-1]
+    # Statistics of batch norm among them, and far from one another: the test can fail.
+    assert max(np.abs(a - v).max() for a, v in zip(averages, values, strict=True)) > 0.01
+    variables = averaged_variables(model)
+    assert_same(numpy_of(variables), averages, rtol=1e-4, atol=1e-5)
+    averaging.restore()
+    assert_same(numpy_of(variables), values, rtol=1e-4, atol=1e-5)
+    averaging.restore()
+    assert_same(numpy_of(variables), values, rtol=1e-4, atol=1e-5)
+    averaging.use_averages()
+    averaging.use_averages()
+    assert_same(numpy_of(variables), averages, rtol=1e-4, atol=1e-5)
+    averaging.restore()
+    assert_same(numpy_of(variables), values, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_after_fit_sees_what_is_in_place():
+    model, averaging = new_model(), WeightAveraging(EMA(0.9, every=2))
+    fit(model, averaging)
+    x, y = points()
+    averaged = model.evaluate(x, y, verbose=0)
+    assert model.evaluate(x, y, verbose=0, callbacks=[averaging]) == averaged
+    averaging.restore()
+    raw = model.evaluate(x, y, verbose=0)
+    assert abs(raw - averaged) > 1e-4
+    assert model.evaluate(x, y, verbose=0, callbacks=[averaging]) == averaged
+    assert model.evaluate(x, y, verbose=0) == raw
+
+
+@pytest.mark.parametrize('swap_at_end', [True, False])
+def test_a_second_fit_goes_on(swap_at_end):
+    rule = Lookahead(PowerRise(0.8, 12, 3), every=3)
+    whole = new_model()
+    fit(whole, WeightAveraging(rule, swap_at_end), epochs=2)
+    halves, averaging = new_model(), WeightAveraging(rule, swap_at_end)
+    fit(halves, averaging, epochs=1)
+    assert averaging.step == 5
+    fit(halves, averaging, epochs=1)
+    assert averaging.step == 10
+    assert_same(halves.get_weights(), whole.get_weights())
+
+
+def test_without_a_swap_the_training_weights_stay():
+    plain = new_model()
+    fit(plain)
+    averaged = new_model()
+    fit(averaged, WeightAveraging(EMA(0.9, every=2), swap_at_end=False))
+    assert_same(averaged.get_weights(), plain.get_weights())
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_steps_per_execution():
+    expected, together = new_model(), new_model(steps_per_execution=5)
+    fit(expected, WeightAveraging(EMA(0.9, every=5)))
+    fit(together, WeightAveraging(EMA(0.9, every=5)))
+    assert_same(together.get_weights(), expected.get_weights())
+    with pytest.raises(ValueError, match=r'`every` .*every=3, steps_per_execution=5$'):
+        fit(together, WeightAveraging(EMA(0.9, every=3)))
+
+
+def test_misuse_of_the_callback():
+    averaging = WeightAveraging(EMA())
+    with pytest.raises(ValueError, match='averages come with `fit`'):
+        averaging.use_averages()
+    fit(new_model(), averaging)
+    with pytest.raises(ValueError, match='must stay with its model'):
+        fit(new_model(), averaging)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_mixed_precision():
+    keras.config.set_dtype_policy('mixed_bfloat16')
+    model, averaging = new_model(), WeightAveraging(EMA(0.9, every=2))
+    fit(model, averaging)
+    assert {v.dtype for v in averaged_variables(model)} == {'float32'}
+    assert all(np.isfinite(value).all() for value in model.get_weights())
