@@ -15,5 +15,5 @@ def test_positive_integers_come_back_plain(value):
 
 @pytest.mark.parametrize('value', [0, -1, 2.0, np.float32(2), True, None, '3', [3]])
 def test_anything_else(value):
-    with pytest.raises(ValueError, match='^`epochs` must be a positive integer'):
+    with pytest.raises(ValueError, match=r'^`epochs` must be a positive integer'):
         positive_integer('epochs', value)

@@ -42,6 +42,10 @@ CASES = {
     'ConvBN-templates': (_conv_bn_with_templates, IMAGE),
     'ConvBlk': (lambda: layers.ConvBlk(4, convs=2), IMAGE),
     'ConvBlk-pool': (lambda: layers.ConvBlk(4, pool=keras.layers.AveragePooling2D(2)), IMAGE),
+    'ConvBlk-pool-first': (
+        lambda: layers.ConvBlk(4, convs=2, activation=layers.CELU(0.3), pool_first=True),
+        IMAGE,
+    ),
     'ConvResBlk': (lambda: layers.ConvResBlk(4, res_convs=1, activation='gelu'), IMAGE),
     'DenseBN': (lambda: layers.DenseBN(4, drop_rate=0.2), FEATURES),
     'DenseBN-after': (lambda: layers.DenseBN(4, bn_before_relu=False), FEATURES),
@@ -51,6 +55,11 @@ CASES = {
     'Scaling': (lambda: layers.Scaling(0.125), IMAGE),
     'Classifier': (lambda: layers.Classifier(4, weight=0.125), FEATURES),
     'GlobalPools2D': (layers.GlobalPools2D, IMAGE),
+    'PatchWhitening': (lambda: layers.PatchWhitening(3), IMAGE),
+    'PatchWhitening-bias': (
+        lambda: layers.PatchWhitening(2, 5e-4, 'valid', negatives=True, use_bias=True),
+        IMAGE,
+    ),
     'FastAiHead': (lambda: layers.FastAiHead(4), IMAGE),
     'Sequential': (_sequential, IMAGE),
     'Residual': (_residual, IMAGE),

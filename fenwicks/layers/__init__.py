@@ -5,8 +5,9 @@ from fenwicks.layers.blocks import PYTORCH_PARAMS, ConvBlk, ConvBN, ConvResBlk
 from fenwicks.layers.composite import Parallel, Residual, Sequential
 from fenwicks.layers.ghost import GhostBatchNormalization
 from fenwicks.layers.heads import Classifier, DenseBN, FastAiHead, GlobalPools2D, Scaling
-from fenwicks.layers.initializers import PyTorchUniform, init_pytorch
+from fenwicks.layers.initializers import PartialIdentity, PyTorchUniform, init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
+from fenwicks.layers.whitening import PatchWhitening, whitening_filters
 
 __all__ = [
     'CELU',
@@ -24,9 +25,12 @@ __all__ = [
     'GlobalPools2D',
     'MaxPooling2D',
     'Parallel',
+    'PartialIdentity',
+    'PatchWhitening',
     'PyTorchUniform',
     'Residual',
     'Scaling',
     'Sequential',
     'init_pytorch',
+    'whitening_filters',
 ]

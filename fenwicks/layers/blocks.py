@@ -23,6 +23,7 @@ PYTORCH_PARAMS = {
 }
 
 
+# A maximum is as well taken before these; other activations say so by `non_decreasing = True`.
 _NON_DECREASING = (
     keras.activations.relu,
     keras.activations.relu6,
@@ -79,16 +80,15 @@ class Block(Chain):
         return _copy(self.normalization, 'norm', self.dtype_policy)
 
     def _new_activation(self):
-        if isinstance(self.activation, keras.layers.Layer):
-            return _copy(self.activation, 'activation', self.dtype_policy)
-        return keras.layers.Activation(self.activation, name='activation', dtype=self.dtype_policy)
+        return new_activation(self.activation, 'activation', self.dtype_policy)
 
-    def _new_conv_bn(self, filters, name, *, activated=True):
+    def _new_conv_bn(self, filters, name, *, activated=True, pool=None):
         return ConvBN(
             filters,
             kernel_initializer=self.kernel_initializer,
             normalization=self.normalization,
             activation=self.activation if activated else None,
+            pool=pool,
             name=name,
             dtype=self.dtype_policy,
         )
@@ -109,10 +109,10 @@ class Block(Chain):
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class ConvBN(Block):
-    """Convolution without bias, batch normalization, activation.
+    """Convolution without bias, pooling if there is any, batch normalization, activation.
 
     ```
-    y = activation(normalization(conv(x)))
+    y = activation(normalization(pool(conv(x))))
     ```
 
     Args:
@@ -124,15 +124,16 @@ class ConvBN(Block):
         normalization: template of the normalization layer (its name and dtype don't matter);
             None for `BatchNormalization(momentum=0.9, epsilon=1e-5)`.
         activation: name or function of an activation, None for none, or a template layer.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv`, `norm`
-            and `activation`.
+        pool: template of a pooling layer, None for none.
+        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv`, `pool`,
+            `norm` and `activation`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
         training: whether the normalization uses the batch's statistics.
 
     Returns:
-        `(batch, ceil(height / strides), ceil(width / strides), filters)`.
+        `(batch, ceil(height / strides), ceil(width / strides), filters)`, before any pooling.
 
     Raises:
         ValueError: for sizes below 1, or a template that isn't a layer.
@@ -155,6 +156,7 @@ class ConvBN(Block):
         kernel_initializer='glorot_uniform',
         normalization=None,
         activation='relu',
+        pool=None,
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
@@ -174,6 +176,10 @@ class ConvBN(Block):
                 dtype=self.dtype_policy,
             )
         )
+        pool = _template('pool', pool)
+        self.pool = pool and _copy(pool, 'pool', self.dtype_policy)
+        if self.pool is not None:
+            self._append(self.pool)
         self._append(self._new_normalization())
         self._append(self._new_activation())
 
@@ -183,6 +189,7 @@ class ConvBN(Block):
             'filters': self.filters,
             'kernel_size': self.kernel_size,
             'strides': self.strides,
+            'pool': self.pool and serialize_unbuilt(self.pool),
         }
 
 
@@ -191,8 +198,12 @@ class ConvBlk(Block):
     """`convs` times `ConvBN` with 3x3 kernels, then pooling.
 
     ```
-    y = pool(conv_bn_n(... conv_bn_1(x)))
+    y = pool(activation(normalization(conv(... conv_bn_1(x)))))
+    y = activation(normalization(pool(conv(... conv_bn_1(x)))))     # pool_first
     ```
+
+    With `pool_first` there is a quarter as much to normalise and to activate; the network is
+    another one, though as good.
 
     Args:
         filters: output channels of each convolution, at least 1.
@@ -202,8 +213,9 @@ class ConvBlk(Block):
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
+        pool_first: whether the pooling comes right behind the last convolution.
         **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv_bn_1`, ...
-            and `pool`.
+            and `pool`, which with `pool_first` is a part of the last `conv_bn`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
@@ -220,6 +232,9 @@ class ConvBlk(Block):
     >>> from fenwicks.layers import ConvBlk
     >>> ConvBlk(256).compute_output_shape((None, 16, 16, 128))
     (None, 8, 8, 256)
+
+    Reference:
+        https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/ for `pool_first`.
     """
 
     def __init__(
@@ -230,27 +245,38 @@ class ConvBlk(Block):
         kernel_initializer='glorot_uniform',
         normalization=None,
         activation='relu',
+        pool_first=False,
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
         self.convs = positive_integer('convs', convs)
-        pool = _template('pool', pool)
+        self.pool_first = pool_first
         self.input_spec = keras.layers.InputSpec(ndim=4)
-        if pool is None:
-            self.pool = MaxPooling2D(2, name='pool', dtype=self.dtype_policy)
-        else:
-            self.pool = _copy(pool, 'pool', self.dtype_policy)
+        pool = _template('pool', pool) or MaxPooling2D(2, name='pool')
         # The largest of activated values is the activated largest value: activating a quarter of
         # them, after the pooling, saves time and the memory of the other three quarters.
-        pool_first = isinstance(self.pool, keras.layers.MaxPooling2D) and (
-            self.activation in _NON_DECREASING
+        activate_last = (
+            not pool_first
+            and isinstance(pool, keras.layers.MaxPooling2D)
+            and _is_non_decreasing(self.activation)
         )
         for i in range(self.convs):
-            activated = i < self.convs - 1 or not pool_first
-            self._append(self._new_conv_bn(self.filters, f'conv_bn_{i + 1}', activated=activated))
-        self._append(self.pool)
+            is_last = i == self.convs - 1
+            self._append(
+                self._new_conv_bn(
+                    self.filters,
+                    f'conv_bn_{i + 1}',
+                    activated=not (is_last and activate_last),
+                    pool=pool if is_last and pool_first else None,
+                )
+            )
         if pool_first:
+            self.pool = self.layers[-1].pool
+        else:
+            self.pool = _copy(pool, 'pool', self.dtype_policy)
+            self._append(self.pool)
+        if activate_last:
             self._append(self._new_activation())
 
     def get_config(self):
@@ -259,6 +285,7 @@ class ConvBlk(Block):
             'filters': self.filters,
             'pool': serialize_unbuilt(self.pool),
             'convs': self.convs,
+            'pool_first': self.pool_first,
         }
 
 
@@ -267,7 +294,7 @@ class ConvResBlk(ConvBlk):
     """`ConvBlk`, then `res_convs` times `ConvBN` with a shortcut around them.
 
     ```
-    h = pool(conv_bn_n(... conv_bn_1(x)))
+    h = conv_blk(x)
     y = h + conv_bn_m(... conv_bn_1(h))
     ```
 
@@ -279,6 +306,7 @@ class ConvResBlk(ConvBlk):
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
+        pool_first: as in `ConvBlk`.
         **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv_bn_1`, ...,
             `pool` and `residual`, whose parts are called `conv_bn_1`, ...
 
@@ -305,10 +333,18 @@ class ConvResBlk(ConvBlk):
         kernel_initializer='glorot_uniform',
         normalization=None,
         activation='relu',
+        pool_first=False,
         **kwargs,
     ):
         super().__init__(
-            filters, pool, convs, kernel_initializer, normalization, activation, **kwargs
+            filters,
+            pool,
+            convs,
+            kernel_initializer,
+            normalization,
+            activation,
+            pool_first,
+            **kwargs,
         )
         self.res_convs = positive_integer('res_convs', res_convs)
         residual = [
@@ -318,6 +354,17 @@ class ConvResBlk(ConvBlk):
 
     def get_config(self):
         return {**super().get_config(), 'res_convs': self.res_convs}
+
+
+def new_activation(activation, name, dtype):
+    """A layer for an activation function, or a copy of a template layer."""
+    if isinstance(activation, keras.layers.Layer):
+        return _copy(activation, name, dtype)
+    return keras.layers.Activation(activation, name=name, dtype=dtype)
+
+
+def _is_non_decreasing(activation):
+    return activation in _NON_DECREASING or bool(getattr(activation, 'non_decreasing', False))
 
 
 def _template(name, layer):

@@ -1,8 +1,10 @@
-"""How PyTorch starts its convolutions and dense layers, as a Keras initializer."""
+"""How kernels start: as PyTorch starts them, or by handing the first channels through."""
 
 from __future__ import annotations
 
 import keras
+import numpy as np
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -45,3 +47,54 @@ class PyTorchUniform(keras.initializers.VarianceScaling):
 
 # The class itself: Keras makes a new instance, and so a new draw, wherever it is given.
 init_pytorch = PyTorchUniform
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class PartialIdentity(keras.initializers.Initializer):
+    """Lets the first filters hand their input channel through; the rest as another initializer.
+
+    ```
+    kernel = rest(shape)
+    kernel[..., i] = 0;  kernel[center, center, i, i] = 1        # for i < min(inputs, filters)
+    ```
+
+    A deep stack of such convolutions starts near a much shallower one, which trains faster. It is
+    `torch.nn.init.dirac_` on the first filters, as many as there are input channels.
+
+    Args:
+        rest: the initializer of the other filters; None for `PyTorchUniform()`.
+
+    Raises:
+        ValueError: when called for a shape with less than two axes.
+
+    Example:
+
+    >>> from fenwicks.layers import PartialIdentity
+    >>> kernel = PartialIdentity()((3, 3, 4, 8))
+    >>> kernel[1, 1, :, :4]  # doctest: +SKIP
+    array([[1., 0., 0., 0.],
+           [0., 1., 0., 0.],
+           [0., 0., 1., 0.],
+           [0., 0., 0., 1.]], dtype=float32)
+
+    Reference:
+        Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498
+    """
+
+    def __init__(self, rest=None):
+        self.rest = PyTorchUniform() if rest is None else keras.initializers.get(rest)
+
+    def __call__(self, shape, dtype=None):
+        if len(shape) < 2:
+            raise ValueError(
+                f'`shape` must be (..., input channels, filters). Received: shape={tuple(shape)}'
+            )
+        kernel = self.rest(shape, dtype=dtype)
+        count = min(shape[-2:])
+        identity = np.zeros((*shape[:-1], count), np.float32)
+        center = tuple(side // 2 for side in shape[:-2])
+        identity[(*center, range(count), range(count))] = 1
+        return ops.concatenate([ops.cast(identity, kernel.dtype), kernel[..., count:]], axis=-1)
+
+    def get_config(self):
+        return {'rest': keras.initializers.serialize(self.rest)}

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import keras
 import numpy as np
 
-from fenwicks.layers import Classifier, ConvBlk, ConvBN, ConvResBlk, init_pytorch
+from fenwicks.layers import (
+    Classifier,
+    ConvBlk,
+    ConvBN,
+    ConvResBlk,
+    PatchWhitening,
+    init_pytorch,
+)
 
 
 def resnet9(
@@ -18,6 +26,8 @@ def resnet9(
     kernel_initializer=init_pytorch,
     normalization=None,
     activation='relu',
+    whitening=0,
+    pool_first=False,
     name='resnet9',
 ):
     """ResNet-9, eight 3x3 convolutions and a dense layer.
@@ -31,7 +41,9 @@ def resnet9(
     ```
 
     It has 6,573,120 trainable parameters at the default sizes. PyTorch's initialization, as in
-    the network's first implementation.
+    the network's first implementation. With whitening, call
+    `model.get_layer('whitening').adapt(images)` before training; the 3x3 convolution behind it
+    becomes a 1x1 convolution.
 
     Args:
         input_shape: `(height, width, channels)` of the images, the sides at least 8 pixels.
@@ -41,6 +53,9 @@ def resnet9(
         kernel_initializer: as in `fenwicks.layers.ConvBN`.
         normalization: as in `fenwicks.layers.ConvBN`.
         activation: as in `fenwicks.layers.ConvBN`.
+        whitening: side in pixels of the patches that a first layer `whitening` whitens, see
+            `fenwicks.layers.PatchWhitening`; 0 for no such layer.
+        pool_first: as in `fenwicks.layers.ConvBlk`.
         name: the model's name.
 
     Returns:
@@ -58,7 +73,8 @@ def resnet9(
     (None, 10)
 
     Reference:
-        https://myrtle.ai/learn/how-to-train-your-resnet-4-architecture/
+        https://myrtle.ai/learn/how-to-train-your-resnet-4-architecture/ and, for the last two
+        options, https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
     """
     if len(input_shape) != 3 or any(side is not None and side < 8 for side in input_shape[:2]):
         raise ValueError(
@@ -71,13 +87,22 @@ def resnet9(
         raise ValueError(
             f'`logit_scale` must be a finite number. Received: logit_scale={logit_scale}'
         )
+    if isinstance(whitening, bool) or not isinstance(whitening, numbers.Integral) or whitening < 0:
+        raise ValueError(
+            '`whitening` must be the side of a patch in pixels, or 0 for none. '
+            f'Received: whitening={whitening!r}'
+        )
     style = {
         'kernel_initializer': kernel_initializer,
         'normalization': normalization,
         'activation': activation,
     }
     images = keras.Input(input_shape, name='images')
-    h = ConvBN(widths[0], **style, name='prep')(images)
+    h = images
+    if whitening:
+        h = PatchWhitening(whitening, name='whitening')(h)
+    h = ConvBN(widths[0], kernel_size=1 if whitening else 3, **style, name='prep')(h)
+    style['pool_first'] = pool_first
     h = ConvResBlk(widths[1], **style, name='stage_1')(h)
     h = ConvBlk(widths[2], **style, name='stage_2')(h)
     h = ConvResBlk(widths[3], **style, name='stage_3')(h)

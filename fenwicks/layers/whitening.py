@@ -1,0 +1,230 @@
+"""A fixed first convolution that takes the correlations out of small patches of the images."""
+
+from __future__ import annotations
+
+import math
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from fenwicks.checks import positive_integer
+
+# Images whose patches are in memory at a time: 100 MB for 3x3 patches of 32x32x3, as float64.
+_IMAGES_AT_A_TIME = 512
+
+
+def whitening_filters(images, kernel_size=3, epsilon=1e-2):
+    """Filters that turn the patches of `images` into uncorrelated numbers of like size.
+
+    ```
+    second_moment = mean over all patches of outer(patch, patch)
+    filter_i = eigenvector_i / sqrt(eigenvalue_i + epsilon)
+    ```
+
+    Of what they return for the patches of the same images, the i-th has a mean square of
+    `eigenvalue_i / (eigenvalue_i + epsilon)`, and the mean of each product of two is 0. The means
+    are not subtracted: those of normalised images are near 0.
+
+    Args:
+        images: NumPy floats `(images, height, width, channels)`, normalised.
+        kernel_size: side of a patch in pixels, at least 1 and at most the images' sides.
+        epsilon: added to the eigenvalues, above 0: directions that hardly occur would be blown up.
+
+    Returns:
+        float32 `(kernel_size, kernel_size, channels, kernel_size * kernel_size * channels)`, the
+        filter of the largest eigenvalue first. Of the two signs an eigenvector may have, the one
+        that makes its first large number positive.
+
+    Raises:
+        ValueError: if an argument breaks the rules above, or a number in `images` isn't finite.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from fenwicks.layers import whitening_filters
+    >>> images = np.random.default_rng(0).standard_normal((10, 8, 8, 3))
+    >>> whitening_filters(images, kernel_size=2).shape
+    (2, 2, 3, 12)
+
+    Reference:
+        https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
+    """
+    size = positive_integer('kernel_size', kernel_size)
+    epsilon = _positive('epsilon', epsilon)
+    images = np.asarray(images)
+    _check_images(images, size)
+    eigenvalues, eigenvectors = np.linalg.eigh(_second_moment(images, size))  # ascending
+    eigenvalues, eigenvectors = eigenvalues[::-1], eigenvectors[:, ::-1]
+    # The first of at least half the largest: rounding can't swap two of the same size.
+    magnitude = np.abs(eigenvectors)
+    first = np.argmax(magnitude >= 0.5 * magnitude.max(axis=0), axis=0)
+    signs = np.sign(eigenvectors[first, np.arange(len(first))])
+    filters = eigenvectors * signs / np.sqrt(np.maximum(eigenvalues, 0) + epsilon)
+    return filters.reshape(size, size, images.shape[-1], -1).astype(np.float32)
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class PatchWhitening(keras.layers.Layer):
+    """Fixed convolution with the whitening filters of the training images, for a first layer.
+
+    ```
+    y = conv(x, kernel) + bias        # kernel: whitening_filters(images), not trained
+    ```
+
+    `adapt` computes the filters; they are saved with the model, which loads without the images.
+    Before that the layer returns the patches as they are, one number a filter.
+
+    Args:
+        kernel_size: side of a patch in pixels, at least 1.
+        epsilon: added to the eigenvalues, above 0.
+        padding: `same` (zeros at the border) or `valid`.
+        negatives: whether the negated filters follow the filters, for an activation that cuts off
+            negative values right behind.
+        use_bias: whether a trained bias is added, which starts at 0 and is called `bias`.
+        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, height, width, filters)`, the sides `kernel_size - 1` shorter with `valid`. There
+        are `kernel_size * kernel_size * channels` filters, twice as many with `negatives`.
+
+    Raises:
+        ValueError: if an argument breaks the rules above.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from fenwicks.layers import PatchWhitening
+    >>> whitening = PatchWhitening(3)
+    >>> whitening.adapt(np.random.default_rng(0).standard_normal((10, 32, 32, 3)))
+    >>> whitening.compute_output_shape((None, 32, 32, 3))
+    (None, 32, 32, 27)
+
+    Reference:
+        https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
+    """
+
+    def __init__(
+        self,
+        kernel_size=3,
+        epsilon=1e-2,
+        padding='same',
+        negatives=False,
+        use_bias=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.kernel_size = positive_integer('kernel_size', kernel_size)
+        self.epsilon = _positive('epsilon', epsilon)
+        if padding not in ('same', 'valid'):
+            raise ValueError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}")
+        self.padding = padding
+        self.negatives = negatives
+        self.use_bias = use_bias
+        self.bias = None
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
+        filters = self._filters(channels)
+        self.kernel = self.add_weight(
+            name='kernel',
+            shape=(self.kernel_size, self.kernel_size, channels, filters),
+            initializer=_pick_pixels,
+            trainable=False,
+        )
+        if self.use_bias:
+            self.bias = self.add_weight(name='bias', shape=(filters,), initializer='zeros')
+
+    def adapt(self, images):
+        """Sets the filters to those of `images`, see `whitening_filters`.
+
+        Args:
+            images: NumPy floats `(images, height, width, channels)`, normalised as the inputs will
+                be. Some thousands do.
+
+        Raises:
+            ValueError: as `whitening_filters`, or if the layer was built for other channels.
+        """
+        filters = whitening_filters(images, self.kernel_size, self.epsilon)
+        channels = filters.shape[2]
+        if not self.built:
+            self.build((None, None, None, channels))
+        if self.kernel.shape[2] != channels:
+            raise ValueError(
+                f'`images` must have the {self.kernel.shape[2]} channels of the inputs. '
+                f'Received: images of {channels}'
+            )
+        self.kernel.assign(np.concatenate([filters, -filters], -1) if self.negatives else filters)
+
+    def call(self, inputs):
+        outputs = ops.conv(inputs, self.kernel, padding=self.padding, data_format='channels_last')
+        return outputs if self.bias is None else ops.add(outputs, self.bias)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sides, channels = input_shape
+        if self.padding == 'valid':
+            sides = [side and side - self.kernel_size + 1 for side in sides]
+        return (batch, *sides, self._filters(channels))
+
+    def _filters(self, channels):
+        return self.kernel_size**2 * channels * (2 if self.negatives else 1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            'kernel_size': self.kernel_size,
+            'epsilon': self.epsilon,
+            'padding': self.padding,
+            'negatives': self.negatives,
+            'use_bias': self.use_bias,
+        }
+
+
+def _pick_pixels(shape, dtype):
+    """Filters that return one number of the patch each, the second half of them negated."""
+    numbers_in_patch = math.prod(shape[:3])
+    pick = np.eye(numbers_in_patch)
+    if shape[3] > numbers_in_patch:
+        pick = np.concatenate([pick, -pick], axis=-1)
+    return ops.convert_to_tensor(pick.reshape(shape), dtype)
+
+
+def _second_moment(images, size):
+    """Mean outer product of the patches, each flattened as (row, column, channel), in float64."""
+    length = size * size * images.shape[-1]
+    total, count = np.zeros((length, length)), 0
+    for start in range(0, len(images), _IMAGES_AT_A_TIME):
+        part = images[start : start + _IMAGES_AT_A_TIME].astype(np.float64)
+        windows = np.lib.stride_tricks.sliding_window_view(part, (size, size), axis=(1, 2))
+        # (images, rows, columns, channels, row, column) -> (patches, row * column * channel)
+        patches = windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, length)
+        total += patches.T @ patches
+        count += len(patches)
+    return total / count
+
+
+def _check_images(images, size):
+    if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating) or not len(images):
+        raise ValueError(
+            '`images` must be normalised floats (images, height, width, channels). '
+            f'Received: {images.dtype} of shape {images.shape}'
+        )
+    if min(images.shape[1:3]) < size:
+        raise ValueError(
+            f'`kernel_size` must be at most the sides {images.shape[1:3]} of the images. '
+            f'Received: kernel_size={size}'
+        )
+    if not np.isfinite(images).all():
+        raise ValueError('`images` must be finite. Received: images with NaN or infinity')
+
+
+def _positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise ValueError(f'`{name}` must be a finite number above 0. Received: {name}={value!r}')
+    return float(value)
