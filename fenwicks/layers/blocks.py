@@ -1,19 +1,14 @@
-"""Convolution, normalization and activation, in the combinations that image networks repeat.
-
-What a network chooses once, every block takes under the same three names and hands down:
-`kernel_initializer`, `normalization` and `activation`. The last two may be *template* layers,
-which are copied, never used themselves: `normalization=BatchNormalization(momentum=0.6)` carries
-its own settings with it, so the blocks need no argument for them.
-"""
+"""Convolution, normalization and activation, in the combinations that image networks repeat."""
 
 from __future__ import annotations
 
 import keras
 
 from fenwicks.checks import positive_integer
-from fenwicks.layers.composite import Chain, Residual, serialize_unbuilt
+from fenwicks.layers.composite import Residual, serialize_unbuilt
 from fenwicks.layers.initializers import init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
+from fenwicks.layers.style import Block, check_template, copy_template, is_non_decreasing
 
 # PyTorch's choices, for every block: ConvBN(64, **PYTORCH_PARAMS). Named, so that making the
 # template doesn't take a number from Keras's automatic names.
@@ -21,90 +16,6 @@ PYTORCH_PARAMS = {
     'kernel_initializer': init_pytorch,
     'normalization': BatchNormalization(momentum=0.9, epsilon=1e-5, name='pytorch_batch_norm'),
 }
-
-
-# A maximum is as well taken before these; other activations say so by `non_decreasing = True`.
-_NON_DECREASING = (
-    keras.activations.relu,
-    keras.activations.relu6,
-    keras.activations.leaky_relu,
-    keras.activations.elu,
-    keras.activations.celu,
-    keras.activations.selu,
-    keras.activations.softplus,
-    keras.activations.sigmoid,
-    keras.activations.tanh,
-)
-
-
-class _Style:
-    """The three choices. A plain object, so that Keras does not take the templates for parts."""
-
-    def __init__(self, kernel_initializer, normalization, activation):
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.normalization = _template('normalization', normalization)
-        if isinstance(activation, dict) and 'config' in activation:
-            activation = keras.saving.deserialize_keras_object(activation)
-        if not isinstance(activation, keras.layers.Layer):
-            activation = keras.activations.get(activation)
-        self.activation = activation
-
-
-class Block(Chain):
-    """A chain that knows its style and makes its parts by it; base of the blocks."""
-
-    def __init__(self, kernel_initializer, normalization, activation, **kwargs):
-        super().__init__(**kwargs)
-        self._style = _Style(kernel_initializer, normalization, activation)
-
-    @property
-    def kernel_initializer(self):
-        return self._style.kernel_initializer
-
-    @property
-    def normalization(self):
-        return self._style.normalization
-
-    @property
-    def activation(self):
-        return self._style.activation
-
-    def _new_initializer(self):
-        # A Keras initializer returns the same numbers each time; a copy of an unseeded one doesn't.
-        initializer = self.kernel_initializer
-        return initializer.clone() if hasattr(initializer, 'clone') else initializer
-
-    def _new_normalization(self):
-        if self.normalization is None:
-            return BatchNormalization(name='norm', dtype=self.dtype_policy)
-        return _copy(self.normalization, 'norm', self.dtype_policy)
-
-    def _new_activation(self):
-        return new_activation(self.activation, 'activation', self.dtype_policy)
-
-    def _new_conv_bn(self, filters, name, *, activated=True, pool=None):
-        return ConvBN(
-            filters,
-            kernel_initializer=self.kernel_initializer,
-            normalization=self.normalization,
-            activation=self.activation if activated else None,
-            pool=pool,
-            name=name,
-            dtype=self.dtype_policy,
-        )
-
-    def get_config(self):
-        activation = self.activation
-        if isinstance(activation, keras.layers.Layer):
-            activation = serialize_unbuilt(activation)
-        else:
-            activation = keras.activations.serialize(activation)
-        return {
-            **super().get_config(),
-            'kernel_initializer': keras.initializers.serialize(self.kernel_initializer),
-            'normalization': self.normalization and serialize_unbuilt(self.normalization),
-            'activation': activation,
-        }
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -176,8 +87,8 @@ class ConvBN(Block):
                 dtype=self.dtype_policy,
             )
         )
-        pool = _template('pool', pool)
-        self.pool = pool and _copy(pool, 'pool', self.dtype_policy)
+        pool = check_template('pool', pool)
+        self.pool = pool and copy_template(pool, 'pool', self.dtype_policy)
         if self.pool is not None:
             self._append(self.pool)
         self._append(self._new_normalization())
@@ -253,13 +164,13 @@ class ConvBlk(Block):
         self.convs = positive_integer('convs', convs)
         self.pool_first = pool_first
         self.input_spec = keras.layers.InputSpec(ndim=4)
-        pool = _template('pool', pool) or MaxPooling2D(2, name='pool')
+        pool = check_template('pool', pool) or MaxPooling2D(2, name='pool')
         # The largest of activated values is the activated largest value: activating a quarter of
         # them, after the pooling, saves time and the memory of the other three quarters.
         activate_last = (
             not pool_first
             and isinstance(pool, keras.layers.MaxPooling2D)
-            and _is_non_decreasing(self.activation)
+            and is_non_decreasing(self.activation)
         )
         for i in range(self.convs):
             is_last = i == self.convs - 1
@@ -274,10 +185,21 @@ class ConvBlk(Block):
         if pool_first:
             self.pool = self.layers[-1].pool
         else:
-            self.pool = _copy(pool, 'pool', self.dtype_policy)
+            self.pool = copy_template(pool, 'pool', self.dtype_policy)
             self._append(self.pool)
         if activate_last:
             self._append(self._new_activation())
+
+    def _new_conv_bn(self, filters, name, *, activated=True, pool=None):
+        return ConvBN(
+            filters,
+            kernel_initializer=self.kernel_initializer,
+            normalization=self.normalization,
+            activation=self.activation if activated else None,
+            pool=pool,
+            name=name,
+            dtype=self.dtype_policy,
+        )
 
     def get_config(self):
         return {
@@ -354,28 +276,3 @@ class ConvResBlk(ConvBlk):
 
     def get_config(self):
         return {**super().get_config(), 'res_convs': self.res_convs}
-
-
-def new_activation(activation, name, dtype):
-    """A layer for an activation function, or a copy of a template layer."""
-    if isinstance(activation, keras.layers.Layer):
-        return _copy(activation, name, dtype)
-    return keras.layers.Activation(activation, name=name, dtype=dtype)
-
-
-def _is_non_decreasing(activation):
-    return activation in _NON_DECREASING or bool(getattr(activation, 'non_decreasing', False))
-
-
-def _template(name, layer):
-    """Checks an optional template layer, which may come from a config."""
-    if isinstance(layer, dict):
-        layer = keras.saving.deserialize_keras_object(layer)
-    if layer is not None and not isinstance(layer, keras.layers.Layer):
-        raise ValueError(f'`{name}` must be a Keras layer or None. Received: {name}={layer!r}')
-    return layer
-
-
-def _copy(template, name, dtype):
-    """A new layer like `template`, under its own name and dtype policy."""
-    return type(template).from_config({**template.get_config(), 'name': name, 'dtype': dtype})

@@ -9,8 +9,8 @@ import keras
 from keras import ops
 
 from fenwicks.checks import positive_integer
-from fenwicks.layers.blocks import Block
 from fenwicks.layers.composite import Chain
+from fenwicks.layers.style import Block
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')

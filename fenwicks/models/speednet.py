@@ -16,7 +16,7 @@ from fenwicks.layers import (
     PatchWhitening,
     Sequential,
 )
-from fenwicks.layers.blocks import new_activation
+from fenwicks.layers.style import new_activation
 
 # Templates, never used themselves. Named, so that they take no number from Keras's automatic names.
 _NORMALIZATION = BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False, name='norm')
