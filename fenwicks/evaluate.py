@@ -1,10 +1,16 @@
-"""Exact metrics over a whole set of images."""
+"""Exact metrics over a whole set of images, and test-time augmentation."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Callable
 
+import keras
 import numpy as np
+from keras import ops
+
+from fenwicks.checks import positive_integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,35 +26,151 @@ class Metrics:
     accuracy: float
 
 
+def unchanged(images):
+    """The images as they are."""
+    return images
+
+
+def mirror(images):
+    """Images `(batch, height, width, channels)` with left and right exchanged."""
+    return ops.flip(images, axis=2)
+
+
+def up_left(images):
+    """Images moved by one pixel up and left; rows and columns that come in are reflections."""
+    return _padded(images)[:, 2:, 2:]
+
+
+def down_right(images):
+    """Images moved by one pixel down and right; rows and columns that come in are reflections."""
+    return _padded(images)[:, :-2, :-2]
+
+
+def _padded(images):
+    return ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
+
+
+def _mirror_up_left(images):
+    return mirror(up_left(images))
+
+
+def _mirror_down_right(images):
+    return mirror(down_right(images))
+
+
+@dataclasses.dataclass(frozen=True)
+class TTA:
+    """Test-time augmentation: a model's logits for several views of an image, as one.
+
+    ```
+    logits = sum(weights[v] * model(transforms[v](images)) for v in range(len(transforms)))
+    ```
+
+    Args:
+        name: what it is called, in recipes and results.
+        transforms: functions from a batch of normalised images
+            `(batch, height, width, channels)` to one of the same shape, in `keras.ops`; the first
+            is `unchanged`, so that the plain logits are among those of the views.
+        weights: a share for each view, adding up to 1.
+
+    Raises:
+        ValueError: the first transform isn't `unchanged`, or the weights don't fit.
+
+    Example:
+
+    >>> FLIP.combine([np.array([[2.0, 4.0]]), np.array([[0.0, 6.0]])])
+    array([[1., 5.]])
+    """
+
+    name: str
+    transforms: tuple[Callable, ...]
+    weights: tuple[float, ...]
+
+    def __post_init__(self):
+        if not self.transforms or self.transforms[0] is not unchanged:
+            raise ValueError(
+                '`transforms` must begin with `unchanged`. '
+                f'Received: transforms={self.transforms!r}'
+            )
+        if len(self.weights) != len(self.transforms) or not math.isclose(sum(self.weights), 1):
+            raise ValueError(
+                f'`weights` must be one for each of the {len(self.transforms)} transforms and add '
+                f'up to 1. Received: weights={self.weights}'
+            )
+
+    def combine(self, view_logits):
+        """The logits `(count, classes)` of all views: `view_logits` is `(views, count, classes)`.
+
+        Raises:
+            ValueError: there are more or fewer views than weights.
+        """
+        views = zip(self.weights, view_logits, strict=True)
+        return sum(weight * logits for weight, logits in views)
+
+
+NONE = TTA('none', (unchanged,), (1.0,))
+FLIP = TTA('flip', (unchanged, mirror), (0.5, 0.5))
+# Half of it the image and its mirror image, the other half two translations and theirs.
+FLIP_TRANSLATE = TTA(
+    'flip_translate',
+    (unchanged, mirror, up_left, _mirror_up_left, down_right, _mirror_down_right),
+    (0.25, 0.25, 0.125, 0.125, 0.125, 0.125),
+)
+TTAS = {tta.name: tta for tta in (NONE, FLIP, FLIP_TRANSLATE)}
+
+
+def tta_model(model, tta: TTA):
+    """A model that applies test-time augmentation, for stock Keras to evaluate or save.
+
+    Args:
+        model: from images `(batch, height, width, channels)`, normalised or to be normalised by
+            its own layers, to logits `(batch, classes)`; it must know its input shape.
+        tta: `FLIP`, `FLIP_TRANSLATE` or another.
+
+    Returns:
+        A `keras.Model` with the same inputs, whose outputs are the combined float32 logits.
+
+    Example:
+
+    ```python
+    better = fenwicks.evaluate.tta_model(model, fenwicks.evaluate.FLIP)
+    better.compile(loss=model.loss, metrics=['accuracy'])
+    better.evaluate(test_images, test_labels)
+    ```
+    """
+    images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name='images')
+    views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
+    return keras.Model(images, tta.combine(views), name=f'{model.name}_{tta.name}')
+
+
 def predict_logits(predict, images, batch_size):
     """Logits of all images, in order, the last partial batch included.
 
     Args:
-        predict: from a uint8 batch `(batch_size, height, width, channels)` to its logits.
+        predict: from a uint8 batch `(batch_size, height, width, channels)` to its logits, or to
+            those of several views of it, `(views, batch_size, classes)`.
         images: uint8 `(count, height, width, channels)`.
         batch_size: the one size of batch that `predict` sees (the count, if that is less); the
             last batch is filled up with copies of its last image, so that a compiled program need
             not be compiled again.
 
     Returns:
-        float32 `(count, classes)`.
+        An array `(count, classes)`, or `(views, count, classes)`.
 
     Raises:
-        ValueError: there is no image, or `batch_size` is not positive.
+        ValueError: there is no image, or `batch_size` is no positive integer.
     """
     if not len(images):
         raise ValueError(f'`images` must not be empty. Received: shape={np.shape(images)}')
-    if batch_size < 1:
-        raise ValueError(f'`batch_size` must be positive. Received: batch_size={batch_size}')
-    batch_size = min(batch_size, len(images))
+    batch_size = min(positive_integer('batch_size', batch_size), len(images))
     logits = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         filling = batch_size - len(batch)
         if filling:
             batch = np.concatenate([batch, np.repeat(batch[-1:], filling, axis=0)])
-        logits.append(predict(batch)[: batch_size - filling])
-    return np.concatenate(logits)
+        logits.append(predict(batch)[..., : batch_size - filling, :])
+    return np.concatenate(logits, axis=-2)
 
 
 def metrics(logits, labels) -> Metrics:

@@ -80,7 +80,7 @@ def test_the_size_of_a_batch_does_not_change_the_score():
 
 def test_bad_input():
     images = np.zeros((3, 2, 2, 1), np.uint8)
-    with pytest.raises(ValueError, match='`batch_size` must be positive'):
+    with pytest.raises(ValueError, match='`batch_size` must be a positive integer'):
         evaluate.predict_logits(lambda batch: batch, images, 0)
     with pytest.raises(ValueError, match='`images` must not be empty'):
         evaluate.predict_logits(lambda batch: batch, images[:0], 2)

@@ -234,7 +234,7 @@ def test_a_call_takes_about_the_seconds_it_is_given():
     def run(epoch, start, stop, loss_sum):
         calls.append((start, stop))
         clock[0] += 0.3 * (stop - start)
-        return 0.0, 0, stop - start, 0.0
+        return 0.0, 0, stop - start, 0.0, True
 
     clock = [0.0]
     trainer._engine.run = run
@@ -262,7 +262,7 @@ def test_nan_stops_and_says_where(tmp_path):
 
     trainer = make(dense_model(), augment=spoil)
     images, labels = toy()
-    with pytest.raises(DivergedError, match=r'Received: nan at epoch 2, step 3, learning rate'):
+    with pytest.raises(DivergedError, match=r'Received: loss nan at epoch 2, step 3, learning rate'):
         trainer.fit(images, labels, 3, checkpoint=tmp_path / 'c.npz')
     assert int(trainer.optimizer.iterations) == 8  # no step is taken after it
     assert len(trainer.history) == 1

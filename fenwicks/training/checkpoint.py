@@ -55,3 +55,33 @@ def assign(variables, values):
         )
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def check_settings(path, made: dict, now: dict):
+    """Raises unless a training goes on with the settings with which it began.
+
+    Args:
+        path: of the checkpoint, for the message.
+        made, now: nested dicts of JSON-able settings.
+
+    Raises:
+        ValueError: they differ; it says where.
+    """
+    made, now = _flat(made), _flat(now)
+    if made != now:
+        keys = [key for key in {**made, **now} if made.get(key) != now.get(key)]
+        differences = ', '.join(f'{key}={now.get(key)} instead of {made.get(key)}' for key in keys)
+        raise ValueError(
+            f'`resume` must go on with the settings of the checkpoint {path}. '
+            f'Received: {differences}'
+        )
+
+
+def _flat(settings, path=''):
+    """A nested dict as one dict, by dotted paths: innermost keys alone would hide one another."""
+    if not isinstance(settings, dict):
+        return {path: settings}
+    flat = {}
+    for key, value in settings.items():
+        flat.update(_flat(value, f'{path}.{key}' if path else key))
+    return flat

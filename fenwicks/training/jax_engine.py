@@ -6,97 +6,161 @@ of model and optimizer passed through a `lax.while_loop` and its memory used aga
 
 from __future__ import annotations
 
-import functools
 import inspect
+import math
 
 import jax
 import jax.numpy as jnp
 import keras
+import numpy as np
 from jax import lax
 
 from fenwicks import augment as augmentation
+from fenwicks.training.engine import Engine
 
 
-class JaxEngine:
-    """Runs steps of training and inference batches for the `Trainer`.
+class JaxEngine(Engine):
+    """The `Engine` on JAX.
 
     Args:
-        model, optimizer, loss, normalize, augment, batch_size, seed: as the `Trainer` has them.
+        *arguments: as of `Engine`.
     """
 
-    def __init__(self, model, optimizer, loss, normalize, augment, batch_size, seed):
-        self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.normalize, self.augment = normalize, augment
-        self.batch_size, self.seed = batch_size, seed
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         self.device = jnp.zeros(()).device.platform  # where new arrays go: 'cpu', 'gpu' or 'tpu'
-        self._run = functools.partial(jax.jit, donate_argnums=0)(self._run_steps)
+        self._average = _unchanged if self.averages.rule is None else self._update_averages
+        # XLA's loops on a CPU miss its fast convolutions: one step there takes as long as twenty
+        # outside of a loop.
+        self._run = self._single_steps if self.device == 'cpu' else self._whole_loop
         self._predict = jax.jit(self._logits)
+        self._shuffle = jax.jit(self._order)
+        self._all_finite = jax.jit(_all_finite)
+        self._compiled = self._compiled_for = None
 
     def load(self, images, labels):
-        """Places the training data on the device."""
         self._images = jnp.asarray(images)
         self._labels = jnp.asarray(labels)
+        self._epoch = self._epoch_order = None
 
     def compile(self):
-        """Traces and compiles the training program, without taking a step."""
-        self.run(epoch=0, start=0, stop=0)
+        count, *image_shape = self._images.shape
+        function, arguments = self.program(count, image_shape)
+        if self.device == 'cpu':
+            function, arguments = self._step_program(arguments)
+        if arguments != self._compiled_for:
+            self._compiled = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
+            self._compiled_for = arguments
 
-    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0):
-        """Trains from step `start` to before step `stop` of `epoch`.
+    def program(self, count, image_shape):
+        """The program that trains, for compiling it ahead of time, on whatever device.
+
+        Args:
+            count: number of training images.
+            image_shape: `(height, width, channels)` of each.
 
         Returns:
-            `loss_sum` plus the losses of the steps taken (added up in one order, however the
-            epoch is cut into calls), number of correct predictions, steps taken, and the last
-            loss. A loss that is not finite ends the call after its step.
+            A pure function and the tuple of its abstract arguments (`jax.ShapeDtypeStruct`): the
+            state, whose memory is to be donated (`donate_argnums=0`), the images, the labels, and
+            the epoch, the first step, the step to stop before, and the sum of losses so far. It
+            returns the new state and what `run` returns.
         """
+        state = tuple(
+            [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in part]
+            for part in self._variables()
+        )
+        integer = jax.ShapeDtypeStruct((), 'int32')
+        images = jax.ShapeDtypeStruct((count, *image_shape), 'uint8')
+        labels = jax.ShapeDtypeStruct((count,), 'int32')
+        number = jax.ShapeDtypeStruct((), 'float32')
+        return self._run_steps, (state, images, labels, integer, integer, integer, number)
+
+    def run(self, epoch, start, stop, loss_sum=0.0):
+        if self._compiled is None:
+            self.compile()
         variables = self._variables()
         state = tuple([variable.value for variable in part] for part in variables)
-        counters = (jnp.int32(number) for number in (epoch, start, stop))
-        state, totals = self._run(
-            state, self._images, self._labels, *counters, jnp.float32(loss_sum)
-        )
+        state, totals = self._run(state, epoch, start, stop, loss_sum)
         for part, values in zip(variables, state, strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
         return tuple(total.item() for total in totals)
 
-    def predict(self, images):
-        """Logits of a uint8 batch as a NumPy array."""
-        trainable, fixed, _ = self._variables()
+    def predict(self, images, views):
+        trainable, fixed, _, _ = self._variables()
         values = [[variable.value for variable in part] for part in (trainable, fixed)]
-        return keras.ops.convert_to_numpy(self._predict(*values, jnp.asarray(images)))
+        images = self.normalize(jnp.asarray(images))
+        logits = [self._predict(*values, view(images)) for view in views]
+        return np.stack([np.asarray(view) for view in logits])
 
     def _variables(self):
+        """The parts of the state: trainable and other variables of the model, slots, averages."""
         model = self.model
-        return model.trainable_variables, model.non_trainable_variables, self.optimizer.variables
+        return (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            self.optimizer.variables,
+            self.averages.variables,
+        )
+
+    def _whole_loop(self, state, epoch, start, stop, loss_sum):
+        counters = (jnp.int32(number) for number in (epoch, start, stop))
+        return self._compiled(state, self._images, self._labels, *counters, jnp.float32(loss_sum))
+
+    def _single_steps(self, state, epoch, start, stop, loss_sum):
+        """What `_run_steps` does, with its loop in Python."""
+        if epoch != self._epoch:
+            self._epoch, self._epoch_order = epoch, self._shuffle(self._labels, jnp.int32(epoch))
+        carry = _first_carry(state, jnp.int32(start), jnp.float32(loss_sum))
+        for _ in range(start, stop):
+            carry = self._compiled(
+                carry, self._images, self._labels, self._epoch_order, jnp.int32(epoch)
+            )
+            if not math.isfinite(carry[-1].item()):
+                break
+        state, end, loss_sum, correct, last_loss = carry
+        return state, (loss_sum, correct, end - start, last_loss, self._all_finite(state[0]))
+
+    def _step_program(self, arguments):
+        """The program of one step and its arguments, from those of `_run_steps`."""
+        state, images, labels, epoch, start, _, loss_sum = arguments
+        carry = jax.eval_shape(_first_carry, state, start, loss_sum)
+        order = jax.eval_shape(self._order, labels, epoch)
+        return self._train_step, (carry, images, labels, order, epoch)
 
     def _run_steps(self, state, images, labels, epoch, start, stop, loss_sum):
-        epoch_seed = augmentation.fold((self.seed, 0), epoch)
-        key = jax.random.wrap_key_data(epoch_seed.astype('uint32'), impl='threefry2x32')
-        order = jnp.argsort(jax.random.uniform(key, labels.shape))
+        order = self._order(labels, epoch)
 
         def goes_on(carry):
             _, step, _, _, last_loss = carry
             return (step < stop) & jnp.isfinite(last_loss)
 
         def train_step(carry):
-            (trainable, fixed, slots), step, loss_sum, correct, _ = carry
-            batch = lax.dynamic_slice_in_dim(order, step * self.batch_size, self.batch_size)
-            targets = labels[batch]
-            inputs = self.augment(
-                self.normalize(images[batch]), augmentation.fold(epoch_seed, step)
-            )
-            differentiate = jax.value_and_grad(self._scaled_loss, has_aux=True)
-            (_, (loss, logits, fixed)), gradients = differentiate(
-                trainable, fixed, slots, inputs, targets
-            )
-            trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
-            correct += jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
-            return (trainable, fixed, slots), step + 1, loss_sum + loss, correct, loss
+            return self._train_step(carry, images, labels, order, epoch)
 
-        carry = (state, start, loss_sum, jnp.int32(0), jnp.float32(0))
+        carry = _first_carry(state, start, loss_sum)
         state, end, loss_sum, correct, last_loss = lax.while_loop(goes_on, train_step, carry)
-        return state, (loss_sum, correct, end - start, last_loss)
+        return state, (loss_sum, correct, end - start, last_loss, _all_finite(state[0]))
+
+    def _order(self, labels, epoch):
+        key = jax.random.wrap_key_data(self.epoch_seed(epoch).astype('uint32'), impl='threefry2x32')
+        return jnp.argsort(jax.random.uniform(key, labels.shape))
+
+    def _train_step(self, carry, images, labels, order, epoch):
+        (trainable, fixed, slots, averages), step, loss_sum, correct, _ = carry
+        batch = lax.dynamic_slice_in_dim(order, step * self.batch_size, self.batch_size)
+        targets = labels[batch]
+        step_seed = augmentation.fold(self.epoch_seed(epoch), step)
+        inputs = self.inputs(images[batch], batch, epoch, step_seed)
+        differentiate = jax.value_and_grad(self._scaled_loss, has_aux=True)
+        (_, (loss, logits, fixed)), gradients = differentiate(
+            trainable, fixed, slots, inputs, targets
+        )
+        trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
+        global_step = epoch * (len(labels) // self.batch_size) + step
+        state = self._average((trainable, fixed, slots, averages), global_step)
+        correct += jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
+        return state, step + 1, loss_sum + loss, correct, loss
 
     def _scaled_loss(self, trainable, fixed, slots, inputs, targets):
         logits, fixed, extras = self.model.stateless_call(
@@ -111,9 +175,32 @@ class JaxEngine:
             scaled_loss = self.optimizer.scale_loss(loss)
         return scaled_loss, (loss, logits, fixed)
 
+    def _update_averages(self, state, step):
+        """Follows the weights with their averages, after every `every`-th step of the training."""
+        trainable, fixed, slots, averages = state
+        rule = self.averages.rule
+        variables = self.model.trainable_variables + self.model.non_trainable_variables
+        place = {id(variable): n for n, variable in enumerate(variables)}
+        places = [place[id(source)] for source in self.averages.sources]
+        values = [*trainable, *fixed]
+
+        def update(averages, sources):
+            averages, changed = rule.update(averages, sources, step)
+            return averages, changed if rule.replaces_values else None
+
+        def keep(averages, sources):
+            return averages, sources if rule.replaces_values else None
+
+        sources = [values[n] for n in places]
+        averages, changed = lax.cond((step + 1) % rule.every == 0, update, keep, averages, sources)
+        for n, value in zip(places, changed or sources, strict=True):
+            values[n] = value
+        count = len(trainable)
+        return values[:count], values[count:], slots, averages
+
     def _logits(self, trainable, fixed, images):
         logits, _ = self.model.stateless_call(
-            trainable, fixed, self.normalize(images), **self._mode(training=False)
+            trainable, fixed, images, **self._mode(training=False)
         )
         return logits.astype('float32')
 
@@ -121,3 +208,15 @@ class JaxEngine:
         # Unlike a plain call, a stateless one hands it on to models that don't ask for it.
         asks = 'training' in inspect.signature(self.model.call).parameters
         return {'training': training} if asks else {}
+
+
+def _unchanged(state, step):
+    return state
+
+
+def _first_carry(state, start, loss_sum):
+    return state, start, loss_sum, jnp.int32(0), jnp.float32(0)
+
+
+def _all_finite(weights):
+    return jnp.stack([jnp.isfinite(weight).all() for weight in weights]).all()

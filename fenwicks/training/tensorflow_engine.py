@@ -1,53 +1,47 @@
 """The TensorFlow engine: the steps of an epoch as one compiled program.
 
 The training images lie on the device as uint8. Shuffling, augmentation, forward and backward
-pass, update and metrics all happen inside a `tf.while_loop`; the host is heard from once a call.
+pass, update, averages and metrics all happen inside a `tf.while_loop`; the host is heard from once
+a call.
 """
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
 import tensorflow as tf
 
 from fenwicks import augment as augmentation
+from fenwicks.training.engine import Engine
 
 
-class TensorFlowEngine:
-    """Runs steps of training and inference batches for the `Trainer`.
+class TensorFlowEngine(Engine):
+    """The `Engine` on TensorFlow.
 
     Args:
-        model, optimizer, loss, normalize, augment, batch_size, seed: as the `Trainer` has them.
+        *arguments: as of `Engine`.
         jit_compile: whether XLA compiles the program; on a CPU the plain graph is faster, since
             its convolutions are oneDNN's.
     """
 
-    def __init__(
-        self, model, optimizer, loss, normalize, augment, batch_size, seed, *, jit_compile
-    ):
-        self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.normalize, self.augment = normalize, augment
-        self.batch_size, self.seed = batch_size, seed
-        self._run = tf.function(self._run_steps, jit_compile=jit_compile, autograph=False)
-        self._predict = tf.function(
-            self._logits, jit_compile=jit_compile, autograph=False, reduce_retracing=True
-        )
+    def __init__(self, *arguments, jit_compile):
+        super().__init__(*arguments)
+        self._average = _nothing if self.averages.rule is None else self._update_averages
+        # TensorFlow counts tracings by a function's code, which all engines share, and warns of
+        # many; a partial has no code and is counted by itself.
+        function = functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
+        self._run = function(functools.partial(self._run_steps))
+        self._predict = function(functools.partial(self._logits), reduce_retracing=True)
 
     def load(self, images, labels):
-        """Places the training data on the device."""
         self._images = tf.convert_to_tensor(images)
         self._labels = tf.convert_to_tensor(labels)
 
     def compile(self):
-        """Traces and compiles the training program, without taking a step."""
         self.run(epoch=0, start=0, stop=0)
 
-    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0):
-        """Trains from step `start` to before step `stop` of `epoch`.
-
-        Returns:
-            `loss_sum` plus the losses of the steps taken (added up in one order, however the
-            epoch is cut into calls), number of correct predictions, steps taken, and the last
-            loss. A loss that is not finite ends the call after its step.
-        """
+    def run(self, epoch, start, stop, loss_sum=0.0):
         totals = self._run(
             self._images,
             self._labels,
@@ -58,18 +52,19 @@ class TensorFlowEngine:
         )
         return tuple(total.numpy().item() for total in totals)
 
-    def predict(self, images):
-        """Logits of a uint8 batch as a NumPy array."""
-        return self._predict(tf.convert_to_tensor(images)).numpy()
+    def predict(self, images, views):
+        images = self.normalize(tf.convert_to_tensor(images))
+        return np.stack([self._predict(view(images)).numpy() for view in views])
 
     def _run_steps(self, images, labels, epoch, start, stop, loss_sum):
-        epoch_seed = augmentation.fold((self.seed, 0), epoch)
+        epoch_seed = self.epoch_seed(epoch)
         # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
         # other floats of the same bits than the plain kernel.
         numbers = tf.random.stateless_uniform(
             tf.shape(labels), epoch_seed, None, None, dtype=tf.int32, alg='philox'
         )
         order = tf.argsort(numbers)
+        first_step = epoch * (labels.shape[0] // self.batch_size)
 
         def goes_on(step, loss_sum, correct, last_loss):
             return (step < stop) & tf.math.is_finite(last_loss)
@@ -78,16 +73,10 @@ class TensorFlowEngine:
             # Not order[a:b]: XLA wants a slice's size to be a constant.
             batch = tf.slice(order, [step * self.batch_size], [self.batch_size])
             targets = tf.gather(labels, batch)
-            inputs = self.normalize(tf.gather(images, batch))
-            inputs = self.augment(inputs, augmentation.fold(epoch_seed, step))
-            variables = self.model.trainable_variables
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch([variable.value for variable in variables])
-                logits = self.model(inputs, training=True)
-                loss = self._total_loss(targets, logits)
-                scaled_loss = self.optimizer.scale_loss(loss)
-            gradients = tape.gradient(scaled_loss, [variable.value for variable in variables])
-            self.optimizer.apply(gradients, variables)
+            step_seed = augmentation.fold(epoch_seed, step)
+            inputs = self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
+            loss, logits = self._update_weights(inputs, targets)
+            self._average(first_step + step)
             hits = tf.math.argmax(logits, -1, output_type=labels.dtype) == targets
             correct += tf.math.count_nonzero(hits, dtype=tf.int32)
             return step + 1, loss_sum + loss, correct, loss
@@ -96,7 +85,21 @@ class TensorFlowEngine:
         end, loss_sum, correct, last_loss = tf.while_loop(
             goes_on, train_step, state, parallel_iterations=1
         )
-        return loss_sum, correct, end - start, last_loss
+        weights = self.model.trainable_variables
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(w.value)) for w in weights])
+        return loss_sum, correct, end - start, last_loss, finite
+
+    def _update_weights(self, inputs, targets):
+        """Loss and logits of a batch, and a step down the loss's gradient."""
+        variables = self.model.trainable_variables
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch([variable.value for variable in variables])
+            logits = self.model(inputs, training=True)
+            loss = self._total_loss(targets, logits)
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled_loss, [variable.value for variable in variables])
+        self.optimizer.apply(gradients, variables)
+        return loss, logits
 
     def _total_loss(self, targets, logits):
         loss = tf.cast(self.loss(targets, logits), tf.float32)
@@ -105,5 +108,35 @@ class TensorFlowEngine:
         # Those of regularizers; a layer's own may come in its compute precision.
         return loss + sum(tf.cast(extra, tf.float32) for extra in self.model.losses)
 
+    def _update_averages(self, step):
+        """Follows the weights with their averages, after every `every`-th step of the training."""
+        rule, sources, variables = (
+            self.averages.rule,
+            self.averages.sources,
+            self.averages.variables,
+        )
+
+        def update():
+            averages, values = rule.update(
+                [tf.convert_to_tensor(variable.value) for variable in variables],
+                [tf.convert_to_tensor(source.value) for source in sources],
+                step,
+            )
+            _assign(variables, averages)
+            if rule.replaces_values:
+                _assign(sources, values)
+            return True
+
+        tf.cond((step + 1) % rule.every == 0, update, lambda: False)
+
     def _logits(self, images):
-        return tf.cast(self.model(self.normalize(images), training=False), tf.float32)
+        return tf.cast(self.model(images, training=False), tf.float32)
+
+
+def _nothing(step):
+    pass
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

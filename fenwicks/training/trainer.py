@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import numbers
 import os
 import time
 
@@ -13,13 +12,15 @@ import numpy as np
 
 from fenwicks import data
 from fenwicks import evaluate as evaluation
+from fenwicks.checks import positive_integer
 from fenwicks.losses import CrossEntropy
 from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training.averages import Averages
 from fenwicks.training.progress import Progress
 
 
 class DivergedError(FloatingPointError):
-    """The training loss stopped being a finite number."""
+    """The training loss, or a weight, stopped being a finite number."""
 
 
 def _unchanged(images, seed):
@@ -61,6 +62,11 @@ class Trainer:
         batch_size: images in a step; the remainder of each epoch is dropped.
         normalize: from a uint8 batch to the model's float input; by default division by 255.
         augment: `augment(images, seed)` on normalised float batches, as `augment.compose` makes.
+            Where it has parameters `epoch` (from 0), `indices` (int32 `(batch,)`, the images'
+            numbers in the data set) or `run_seed` (two integers), it gets those too.
+        averaging: a rule for averaging weights and batch-norm statistics, such as
+            `optimizers.EMA(0.99, every=5)`; `None` for none. `predict` and `evaluate` then use
+            the averages; the model keeps the weights of its last step, see `averaged`.
         seed: of shuffle and augmentation, in [0, 2**31).
         seconds_per_call: how long the compiled loop runs between two reports. `None` is a whole
             epoch on an accelerator and 5 s on a CPU.
@@ -78,6 +84,7 @@ class Trainer:
         batch_size,
         normalize=_to_unit_range,
         augment=_unchanged,
+        averaging=None,
         seed=0,
         seconds_per_call=None,
     ):
@@ -92,22 +99,32 @@ class Trainer:
             )
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
-        self.batch_size = _positive_integer('batch_size', batch_size)
+        self.batch_size = positive_integer('batch_size', batch_size)
         self.first_step_at = None
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
         self.train_seconds = 0.0
         self.history = []
+        self._half_trained = False
         optimizer.build(model.trainable_variables)
+        self._averages = Averages(averaging, model)
         self._engine, on_cpu = _engine(
-            model, optimizer, self.loss, normalize, augment, self.batch_size, self.seed
+            model,
+            optimizer,
+            self.loss,
+            normalize,
+            augment,
+            self.batch_size,
+            self.seed,
+            self._averages,
         )
         self._seconds_per_call = seconds_per_call or (5.0 if on_cpu else math.inf)
 
     def fit(self, images, labels, epochs, *, checkpoint=None, resume=False, fingerprint=None):
         """Trains until `epochs` passes over the images have been made.
 
-        Epochs that this Trainer made before, or that came from the checkpoint, count.
+        Epochs that this Trainer made before, or that came from the checkpoint, count. After an
+        epoch that was cut short, by an interrupt or an error, only a checkpoint leads on.
 
         Args:
             images: uint8 `(count, height, width, channels)`.
@@ -124,10 +141,11 @@ class Trainer:
 
         Raises:
             ValueError: an argument breaks its rule.
-            DivergedError: the loss became infinite or not a number.
+            DivergedError: the loss or a weight became infinite or not a number.
         """
-        epochs = _positive_integer('epochs', epochs)
+        epochs = positive_integer('epochs', epochs)
         fingerprint = json.loads(json.dumps(fingerprint))  # as it comes back from the file
+        self._averages.check_apart()
         self._check(images, labels)
         if self.batch_size > len(images):
             raise ValueError(
@@ -136,6 +154,14 @@ class Trainer:
             )
         if resume and checkpoint is not None and os.path.exists(checkpoint):
             self._restore(checkpoint, fingerprint)
+        elif self._half_trained:
+            raise ValueError(
+                'the Trainer must go on from a whole epoch: make a new one, or pass the '
+                f'`checkpoint` and resume=True. Received: a half-trained epoch '
+                f'{len(self.history) + 1}'
+            )
+        elif not self.history:
+            self._averages.restart()  # from the weights as they are by now
 
         started = time.perf_counter()
         self._engine.load(images, np.asarray(labels, np.int32))
@@ -159,14 +185,42 @@ class Trainer:
         self.optimizer.finalize_variable_values(self.model.trainable_variables)
         return self.history
 
-    def predict(self, images, batch_size=500):
-        """Float32 logits `(count, classes)` of uint8 images, in order."""
-        return evaluation.predict_logits(self._engine.predict, images, batch_size)
+    def predict(self, images, batch_size=500, tta=evaluation.NONE):
+        """Float32 logits `(count, classes)` of uint8 images, in order.
 
-    def evaluate(self, images, labels, batch_size=500):
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            batch_size: images of one forward pass.
+            tta: test-time augmentation, an `evaluate.TTA`.
+        """
+        return tta.combine(self.predict_views(images, batch_size, tta))
+
+    def predict_views(self, images, batch_size=500, tta=evaluation.NONE):
+        """Float32 logits `(views, count, classes)` of the images as each view of `tta` has them.
+
+        The first are those of the images themselves; `tta.combine` makes one of all.
+        """
+        with self.averaged():
+            return evaluation.predict_logits(
+                lambda batch: self._engine.predict(batch, tta.transforms), images, batch_size
+            )
+
+    def evaluate(self, images, labels, batch_size=500, tta=evaluation.NONE):
         """Loss and accuracy over all images, exactly; see `fenwicks.evaluate.Metrics`."""
         self._check(images, labels)
-        return evaluation.metrics(self.predict(images, batch_size), labels)
+        return evaluation.metrics(self.predict(images, batch_size, tta), labels)
+
+    def averaged(self):
+        """A context in which the model has its averages for weights, for saving it.
+
+        ```python
+        with trainer.averaged():
+            trainer.model.save('model.keras')
+        ```
+
+        Afterwards it has its own weights again. Without `averaging` they are the same.
+        """
+        return self._averages.in_place()
 
     def _check(self, images, labels):
         """Raises unless the model takes these images and knows every label."""
@@ -186,26 +240,26 @@ class Trainer:
 
     def _train_epoch(self, epoch, steps, progress):
         loss_sum, correct, step, seconds = 0.0, 0, 0, 0.0
+        self._half_trained = True
         while step < steps:
-            # The first call takes one step, to learn how long a step is.
-            pace = seconds / step if step else self._pace()
-            ahead = max(1, int(min(self._seconds_per_call / pace, steps))) if pace else 1
-            if math.isinf(self._seconds_per_call):
-                ahead = steps
-            stop = min(step + ahead, steps)
+            ahead = self._steps_ahead(seconds / step if step else self._pace(), steps - step)
             started = time.perf_counter()
-            loss_sum, hits, taken, last_loss = self._engine.run(epoch, step, stop, loss_sum)
+            loss_sum, hits, taken, last_loss, weights_finite = self._engine.run(
+                epoch, step, step + ahead, loss_sum
+            )
             seconds += time.perf_counter() - started
             self.first_step_at = self.first_step_at or time.perf_counter()
             step, correct = step + taken, correct + hits
             rate = self._learning_rate()
-            if not math.isfinite(last_loss):
+            if not (math.isfinite(last_loss) and weights_finite):
+                what = 'weights' if math.isfinite(last_loss) else 'loss'
                 raise DivergedError(
-                    f'the training loss must stay finite: lower the learning rate. Received: '
-                    f'{last_loss} at epoch {epoch + 1}, step {step}, learning rate {rate:.4g}'
+                    f'the training {what} must stay finite: lower the learning rate. Received: '
+                    f'loss {last_loss} at epoch {epoch + 1}, step {step}, learning rate {rate:.4g}'
                 )
             seen = step * self.batch_size
             progress.advance(epoch, taken * self.batch_size, loss_sum / step, correct / seen, rate)
+        self._half_trained = False
         self.train_seconds += seconds
         self.history.append(
             {
@@ -218,6 +272,14 @@ class Trainer:
             }
         )
 
+    def _steps_ahead(self, pace, left):
+        """How many steps the next call takes, of those left in the epoch, at `pace` s a step."""
+        if math.isinf(self._seconds_per_call):
+            return left
+        if not pace:  # one step, to learn how long it is
+            return 1
+        return max(1, int(min(self._seconds_per_call / pace, left)))
+
     def _pace(self):
         """Seconds a step in the last epoch; 0 before the first."""
         if not self.history:
@@ -228,7 +290,7 @@ class Trainer:
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def _variables(self):
-        return self.model.variables + self.optimizer.variables
+        return self.model.variables + self.optimizer.variables + self._averages.variables
 
     def _save(self, path, fingerprint):
         state = {
@@ -241,36 +303,15 @@ class Trainer:
 
     def _restore(self, path, fingerprint):
         state, values = checkpoints.load(path)
-        made = _flat({'seed': state['seed'], 'settings': state['fingerprint']})
-        now = _flat({'seed': self.seed, 'settings': fingerprint})
-        if made != now:
-            keys = [key for key in {**made, **now} if made.get(key) != now.get(key)]
-            differences = ', '.join(
-                f'{key}={now.get(key)} instead of {made.get(key)}' for key in keys
-            )
-            raise ValueError(
-                f'`resume` must go on with the settings of the checkpoint {path}. '
-                f'Received: {differences}'
-            )
+        checkpoints.check_settings(
+            path,
+            made={'seed': state['seed'], 'settings': state['fingerprint']},
+            now={'seed': self.seed, 'settings': fingerprint},
+        )
         checkpoints.assign(self._variables(), values)
         self.history = state['history']
         self.train_seconds = state['train_seconds']
-
-
-def _flat(settings, path=''):
-    """A nested dict as one dict, by dotted paths: innermost keys alone would hide one another."""
-    if not isinstance(settings, dict):
-        return {path: settings}
-    flat = {}
-    for key, value in settings.items():
-        flat.update(_flat(value, f'{path}.{key}' if path else key))
-    return flat
-
-
-def _positive_integer(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f'`{name}` must be a positive integer. Received: {name}={value!r}')
-    return int(value)
+        self._half_trained = False
 
 
 def _engine(*arguments):

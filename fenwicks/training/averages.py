@@ -1,0 +1,65 @@
+"""The averages of a model's weights that a `Trainer` keeps."""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+
+from fenwicks.optimizers import averaging
+
+
+class Averages:
+    """Averages of a model's weights and batch-norm statistics, as variables.
+
+    Args:
+        rule: a rule of `fenwicks.optimizers.averaging`, or `None` for no averages: then there are
+            no variables, and nothing ever happens.
+        model: a built Keras model.
+    """
+
+    def __init__(self, rule, model):
+        if rule is not None and not (hasattr(rule, 'every') and hasattr(rule, 'update')):
+            raise ValueError(
+                f'`averaging` must be a rule such as optimizers.EMA. Received: averaging={rule!r}'
+            )
+        self.rule = rule
+        self.sources = [] if rule is None else averaging.averaged_variables(model)
+        self.variables = [
+            keras.Variable(value, dtype=value.dtype, trainable=False, name='average')
+            for value in averaging.initial_averages(self.sources)
+        ]
+        self._in_place = False
+
+    def restart(self):
+        """Sets the averages to copies of what is averaged."""
+        for average, value in zip(
+            self.variables, averaging.initial_averages(self.sources), strict=True
+        ):
+            average.assign(value)
+
+    def check_apart(self):
+        """Raises unless the model has its own weights."""
+        if self._in_place:
+            raise ValueError(
+                'the Trainer must have its own weights to train: leave `averaged()` first'
+            )
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """The model with the averages for its weights, which come back at the end."""
+        if self._in_place:  # a prediction within `averaged()`
+            yield
+            return
+        raw = averaging.initial_averages(self.sources)
+        self._in_place = True
+        try:
+            self._assign(average.value for average in self.variables)
+            yield
+        finally:
+            self._assign(raw)
+            self._in_place = False
+
+    def _assign(self, values):
+        for source, value in zip(self.sources, values, strict=True):
+            source.assign(keras.ops.cast(value, source.dtype))
