@@ -26,7 +26,7 @@ import sys  # noqa: E402
 import keras  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 
-from fenwicks import assemble, data, files, precision, recipes, report, strategy  # noqa: E402
+from fenwicks import assemble, data, evaluate, files, precision, recipes, report, strategy  # noqa: E402
 from fenwicks.training import DivergedError  # noqa: E402
 
 FLAGS = flags.FLAGS
@@ -191,7 +191,10 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
 
     say('evaluating on the test images')
     began = time.perf_counter()
-    score = trainer.evaluate(dataset.test_images, dataset.test_labels)
+    tta = assemble.views(recipe)
+    views = trainer.predict_views(dataset.test_images, tta=tta)
+    score = evaluate.metrics(tta.combine(views), dataset.test_labels)
+    plain = evaluate.metrics(views[0], dataset.test_labels)
     eval_seconds = time.perf_counter() - began
 
     first_step_seconds = None  # from the command on: of the first run, where it took any step
@@ -199,7 +202,7 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         first_step_seconds = trainer.first_step_at - _STARTED
 
     model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
-    with files.written_whole(folder / 'model.keras') as part:
+    with trainer.averaged(), files.written_whole(folder / 'model.keras') as part:
         model.save(part)
     result = {
         **described,
@@ -208,8 +211,10 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         'hardware': report.hardware(device),
         'test_images': len(dataset.test_images),
         'test_accuracy': score.accuracy,
-        'test_accuracy_plain': score.accuracy,
+        'test_accuracy_plain': plain.accuracy,
         'test_loss': score.loss,
+        'test_loss_plain': plain.loss,
+        'test_time_augmentation': tta.name,
         'train_seconds': trainer.train_seconds,
         'compile_seconds': trainer.compile_seconds,
         'preprocess_seconds': build_seconds + trainer.preprocess_seconds,

@@ -82,7 +82,9 @@ def network(recipe: Recipe, image_shape, num_classes) -> keras.Model:
         'activation': activation(recipe),
     }
     if recipe.network == 'speednet':
-        return models.speednet(**settings)
+        # Muon's classifier begins with unit deviation and is divided by its width instead.
+        head = None if recipe.muon_learning_rate else layers.init_pytorch
+        return models.speednet(**settings, head_initializer=head)
     return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
 
 
@@ -156,7 +158,11 @@ def averaging(recipe: Recipe, steps_per_epoch: int):
     if recipe.averaging == 'ema':
         return optimizers.EMA(recipe.averaging_decay, recipe.averaging_every)
     if recipe.averaging == 'lookahead':
-        strength = optimizers.lookahead_strength(recipe, recipe.epochs * steps_per_epoch)
+        strength = schedules.PowerRise(
+            recipe.averaging_decay**recipe.averaging_every,
+            total_steps=recipe.epochs * steps_per_epoch,
+            power=3,
+        )
         return optimizers.Lookahead(strength, recipe.averaging_every)
     return None
 

@@ -6,7 +6,17 @@ import keras
 import numpy as np
 import pytest
 
-from fenwicks import assemble, augment, data, losses, precision, recipes
+from fenwicks import (
+    assemble,
+    augment,
+    data,
+    evaluate,
+    layers,
+    losses,
+    optimizers,
+    precision,
+    recipes,
+)
 from fenwicks.data import Dataset
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -92,9 +102,9 @@ def test_the_augmentations_in_their_order():
 
 @pytest.mark.parametrize('field', ['crop_padding', 'flip', 'cutout'])
 def test_an_augmentation_can_be_left_out(field):
-    without = dataclasses.replace(RECIPE, **{field: 0})
+    without = dataclasses.replace(RECIPE, **{field: 'none' if field == 'flip' else 0})
     assert len(assemble.augmentations(without)) == 2
-    bare = dataclasses.replace(RECIPE, crop_padding=0, flip=False, cutout=0)
+    bare = dataclasses.replace(RECIPE, crop_padding=0, flip='none', cutout=0)
     assert assemble.augmentations(bare) == []
 
 
@@ -137,3 +147,74 @@ def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
     loss, accuracy = loaded.evaluate(dataset.test_images, dataset.test_labels, verbose=0)
     assert accuracy == pytest.approx(score.accuracy, abs=1e-7)
     assert loss == pytest.approx(score.loss, rel=1e-4)  # the plain one, without smoothing
+
+
+def small(name, **changes):
+    """A preset on a network and a batch that take a moment."""
+    recipe = recipes.get(name).with_width(1 / 32)
+    ghost_batch_size = 4 if recipe.ghost_batch_size else 0
+    return dataclasses.replace(
+        recipe, batch_size=8, cutout=0, ghost_batch_size=ghost_batch_size, **changes
+    )
+
+
+def test_every_trick_of_page10_arrives():
+    dataset = toy()
+    recipe = small('page10', augmentation_group=2)
+    trainer = assemble.assemble(recipe, dataset)
+    found = {type(layer).__name__: layer for layer in trainer.model._flatten_layers()}
+    assert found['PatchWhitening'].kernel_size == 3
+    ghost, celu = found['GhostBatchNormalization'], found['CELU']
+    assert (ghost.ghost_batch_size, ghost.scale, ghost.momentum) == (4, False, 0.9)
+    assert celu.alpha == 0.3
+    assert trainer.loss.label_smoothing == 0.2
+    (group,) = trainer.optimizer.groups
+    assert (group.learning_rate, group.weight_decay) == (64.0, 1 / 64)
+    assert trainer.model.get_layer('stage_2').pool_first
+    assert trainer.averaging == optimizers.EMA(0.99, 5)
+    assert assemble.views(recipe) is evaluate.FLIP
+    crop, _ = assemble.augmentations(recipe)
+    images = np.random.default_rng(1).standard_normal((4, 8, 8, 3), np.float32)
+    expected = augment.random_crop(images, (3, 4), padding=4, group_size=2)
+    np.testing.assert_array_equal(crop(images, (3, 4)), expected)
+
+
+def test_whitening_is_of_the_training_images():
+    dataset = toy()
+    trainer = assemble.assemble(small('page24', whitening=3), dataset)
+    mean, std = data.mean_std(dataset.train_images)
+    images = augment.normalize(dataset.train_images, mean, std)
+    (filters,) = trainer.model.get_layer('whitening').weights
+    expected = layers.whitening_filters(images, 3, 1e-2)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(filters), expected, atol=1e-4)
+
+
+def test_the_record_network_gets_its_rates():
+    """Muon for the convolutions; the whitening's bias stops learning after three epochs of 8."""
+    dataset = toy(size=12)
+    recipe = small('speed94')
+    trainer = assemble.assemble(recipe, dataset)
+    assert isinstance(trainer.optimizer, optimizers.Muon)
+    others = trainer.optimizer.others
+    assert (others.momentum, trainer.optimizer.momentum) == (0.85, 0.6)
+    trainer.fit(dataset.train_images, dataset.train_labels, 3)
+    bias = keras.ops.convert_to_numpy(trainer.model.get_layer('whitening').bias)
+    kernels = [v for v in trainer.model.trainable_variables if len(v.shape) == 4]
+    before = [keras.ops.convert_to_numpy(kernel) for kernel in kernels]
+    trainer.fit(dataset.train_images, dataset.train_labels, 4)
+    after = keras.ops.convert_to_numpy(trainer.model.get_layer('whitening').bias)
+    np.testing.assert_array_equal(bias, after)
+    assert np.abs(bias).max() > 0
+    for kernel, old in zip(kernels, before, strict=True):
+        assert not np.array_equal(keras.ops.convert_to_numpy(kernel), old)
+
+
+@pytest.mark.parametrize('name', recipes.PRESETS)
+def test_every_preset_trains_an_epoch(name):
+    dataset = toy(size=12)
+    recipe = small(name)
+    trainer = assemble.assemble(recipe, dataset)
+    history = trainer.fit(dataset.train_images, dataset.train_labels, 1)
+    assert np.isfinite(history[0]['train_loss'])
+    logits = trainer.predict(dataset.test_images, tta=assemble.views(recipe))
+    assert logits.shape == (5, 3)

@@ -188,6 +188,13 @@ def test_a_setting_that_is_no_choice():
     )
 
 
+def test_ghost_batches_divide_the_batch():
+    with pytest.raises(ValueError) as raised:
+        recipes.get('page10').with_batch_size(48)
+    message = '`ghost_batch_size` must divide the batch of 48. Received: ghost_batch_size=32'
+    assert str(raised.value) == message
+
+
 def test_the_listing_names_every_recipe_and_trick():
     words = recipes.listing().split()
     assert set(PRESETS) | set(TRICKS) <= set(words)

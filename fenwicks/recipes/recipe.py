@@ -52,7 +52,7 @@ class Recipe:
         train_scales: whether batch norm's scales are trained, or stay 1.
         norm_momentum: share of batch norm's running statistics kept at each step.
         norm_epsilon: added to the variance.
-        logit_scale: constant factor on the logits.
+        logit_scale: constant factor on the logits; `None` is one over the classifier's inputs.
 
         label_smoothing: share of the target spread evenly over the classes, in [0, 1).
 
@@ -96,7 +96,7 @@ class Recipe:
     train_scales: bool = True
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
-    logit_scale: float = 0.125
+    logit_scale: float | None = 0.125
 
     label_smoothing: float = 0.0
 
@@ -123,6 +123,11 @@ class Recipe:
                     f'`{field}` of a recipe must be one of {", ".join(choices)}. '
                     f'Received: {field}={getattr(self, field)!r}'
                 )
+        if self.ghost_batch_size and self.batch_size % self.ghost_batch_size:
+            raise ValueError(
+                f'`ghost_batch_size` must divide the batch of {self.batch_size}. '
+                f'Received: ghost_batch_size={self.ghost_batch_size}'
+            )
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe in another number of epochs, its schedules stretched to fit."""
