@@ -107,10 +107,10 @@ def train_grid(arms):
     log = pathlib.Path(FLAGS.log)
     done = report.read_lines(log) if log.exists() else []
     for run in done:
-        if any(run[key] != value for key, value in budget.items()):
+        if any(run.get(key) != value for key, value in budget.items()):
             raise ValueError(
                 f'`log` must hold runs of one budget only: pass another file. Received: {log}, '
-                f'which holds a run with { {key: run[key] for key in budget} }'
+                f'with a run of { {key: run.get(key) for key in budget} }'
             )
     finished = {(run['recipe'], run['epochs'], run['seed']) for run in done}
     for seed in range(FLAGS.runs):

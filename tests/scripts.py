@@ -1,0 +1,43 @@
+"""Runs the example scripts in the tests' own process."""
+
+import contextlib
+import importlib.util
+import pathlib
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@contextlib.contextmanager
+def loaded(path):
+    """The script as a module; the flags that it defines are gone afterwards, for other scripts."""
+    known = set(flags.FLAGS)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        for name in set(flags.FLAGS) - known:
+            delattr(flags.FLAGS, name)
+
+
+def call(script, *arguments):
+    """The script's work, flags and all."""
+    name = pathlib.Path(script.__file__).name
+    with flagsaver.flagsaver():
+        script.main(script.parse_flags([name, *map(str, arguments)]))
+
+
+def refused(script, *arguments):
+    """The one line with which the script refuses its arguments."""
+    with pytest.raises(SystemExit) as raised:
+        call(script, *arguments)
+    line = raised.value.code  # a string: printed on standard error, exit status 1
+    name = pathlib.Path(script.__file__).name
+    assert line.startswith(f'{name}: ')
+    assert '\n' not in line
+    return line.removeprefix(f'{name}: ')

@@ -1,0 +1,104 @@
+"""The ablation's script: every run is kept, and a second call goes on where the first stopped."""
+
+import json
+
+import pytest
+from scripts import ROOT, call, loaded, refused
+
+from fenwicks import report
+from fenwicks.training import DivergedError
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+SMALL = (
+    *('--dataset=digits', '--limit=64', '--width=0.03', '--epochs=1', '--precision=float32'),
+    *('--device=cpu', '--full=page25'),
+)
+ARMS = [
+    'page24',
+    'page24+group_augmentation',
+    'page24+pool_first',
+    'page25',
+    'page25-group_augmentation',
+    'page25-pool_first',
+]
+
+
+@pytest.fixture(scope='module')
+def script():
+    with loaded(ROOT / 'examples' / 'ablation.py') as module:
+        yield module
+
+
+def test_it_goes_on_where_it_stopped(script, tmp_path, capsys, monkeypatch):
+    log = tmp_path / 'log.jsonl'
+    train, calls = script.train, []
+
+    def interrupted_at_the_third(*arguments):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(arguments)
+        return train(*arguments)
+
+    monkeypatch.setattr(script, 'train', interrupted_at_the_third)
+    line = refused(script, f'--log={log}', '--runs=1', *SMALL)
+    assert line == 'interrupted: the same command goes on'
+    assert [run['recipe'] for run in report.read_lines(log)] == ARMS[:2]
+    first = log.read_text()
+
+    monkeypatch.setattr(script, 'train', train)
+    call(script, f'--log={log}', '--runs=1', *SMALL)
+    assert log.read_text().startswith(first)
+    runs = report.read_lines(log)
+    assert [run['recipe'] for run in runs] == ARMS
+    assert {run['seed'] for run in runs} == {0}
+    assert all(0 <= run['test_accuracy'] <= 1 and run['train_seconds'] > 0 for run in runs)
+    table = capsys.readouterr().out.splitlines()[-8:]
+    assert table[0] == '| trick | n | test accuracy, % | difference, points | training, s |'
+    assert table[2].startswith('| **page24** | 1 | ')
+
+    whole = log.read_text()
+    call(script, f'--log={log}', '--render', '--full=page25')
+    assert log.read_text() == whole
+    assert capsys.readouterr().out.splitlines() == table
+
+
+def test_a_run_that_diverges_is_a_result(script, tmp_path, monkeypatch):
+    def diverge(self, *arguments):
+        raise DivergedError('the training loss must stay finite')
+
+    monkeypatch.setattr('fenwicks.training.Trainer.fit', diverge)
+    log = tmp_path / 'log.jsonl'
+    call(script, f'--log={log}', '--runs=1', *SMALL)
+    assert [run['test_accuracy'] for run in report.read_lines(log)] == [None] * len(ARMS)
+
+
+def test_a_log_of_another_budget(script, tmp_path):
+    log = tmp_path / 'log.jsonl'
+    log.write_text(json.dumps({'recipe': 'page24', 'seed': 0, 'epochs': 1}) + '\n')
+    line = refused(script, f'--log={log}', '--runs=1', *SMALL)
+    assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
+
+
+@pytest.mark.parametrize(
+    ('flags', 'line'),
+    [
+        (['--runs=0'], '`runs` must be a positive integer. Received: runs=0'),
+        (['--full=fast'], '`recipe` must be one of fenwicks24, '),
+        (['--full=page24'], '`full` must be a recipe with more tricks than page24.'),
+        (['--epochs=0'], '`epochs` must be a positive integer. Received: epochs=0'),
+        (['--width=-1'], '`width` must be a positive factor. Received: width=-1.0'),
+        (['--limit=3'], '`batch_size` must be at most the 3 training images'),
+        (['--dataset=mnist'], '`dataset` must be one of auto, '),
+        (['7'], 'there are no arguments besides flags. Received: 7'),
+    ],
+)
+def test_bad_input_is_one_line(script, tmp_path, flags, line):
+    log = tmp_path / 'log.jsonl'
+    assert refused(script, f'--log={log}', *SMALL, *flags).startswith(line)
+    assert not log.exists()
+
+
+def test_a_log_that_is_not_there(script, tmp_path):
+    line = refused(script, f'--log={tmp_path / "none.jsonl"}', '--render')
+    assert 'No such file' in line
