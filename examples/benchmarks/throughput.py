@@ -13,15 +13,15 @@ JSON-lines file. Without PyTorch it measures fenwicks alone and says so.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
 import json
-import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
+import turns
 from absl import app, flags
 
 from fenwicks import report
@@ -112,67 +112,34 @@ def pytorch_side():
     return train
 
 
-def serve_side():
-    """Warms up, then trains for a turn at each line of standard input and prints its seconds."""
+def make_side():
+    """Warms up, and returns what the parent may ask for."""
     train = {'fenwicks': fenwicks_side, 'pytorch': pytorch_side}[FLAGS.side]()
     train(1)
-    print('ready', flush=True)
-    for line in sys.stdin:
-        if line.strip() == 'memory':
-            print(report.peak_memory_mb(), flush=True)
-            continue
+
+    def take_turn():
         started = time.perf_counter()
         train(FLAGS.steps)
-        print(time.perf_counter() - started, flush=True)
+        return time.perf_counter() - started
 
-
-class Side:
-    """A process that trains when it is told to."""
-
-    def __init__(self, name):
-        self.name, self.seconds = name, []
-        shared = ('precision', 'batch_size', 'steps')
-        arguments = [f'--{flag}={FLAGS[flag].value}' for flag in shared]
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, f'--side={name}', *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        if self._line() != 'ready':
-            raise RuntimeError(f'the {name} side did not start')
-
-    def _line(self):
-        return self.process.stdout.readline().strip()
-
-    def ask(self, question):
-        self.process.stdin.write(question + '\n')
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def take_turn(self):
-        self.seconds.append(self.ask('train'))
-
-    def images_per_second(self):
-        return FLAGS.steps * FLAGS.batch_size / statistics.median(self.seconds)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+    return {'take_turn': take_turn, 'memory': report.peak_memory_mb}
 
 
 def main(argv):
+    del argv
     if FLAGS.side:
-        serve_side()
+        turns.serve(make_side)
         return
-    sides = [Side('fenwicks')]
+    names = ['fenwicks']
     if importlib.util.find_spec('torch'):
-        sides.append(Side('pytorch'))
+        names.append('pytorch')
     else:
         print('PyTorch is not installed: no comparison', file=sys.stderr)
-    for _ in range(FLAGS.rounds):
-        for side in sides:
-            side.take_turn()
+    arguments = [f'--{flag}={FLAGS[flag].value}' for flag in ('precision', 'batch_size', 'steps')]
+    with contextlib.ExitStack() as stack:
+        sides = [stack.enter_context(turns.Side(name, __file__, arguments)) for name in names]
+        rounds = [[side.ask('take_turn') for side in sides] for _ in range(FLAGS.rounds)]
+        memory = [side.ask('memory') for side in sides]
     result = {
         'benchmark': 'throughput',
         'network': 'resnet9',
@@ -185,18 +152,16 @@ def main(argv):
         'timed': 'whole training steps; augmentation on the fenwicks side only',
         'versions': report.versions(),
     }
-    for side in sides:
-        result[f'{side.name}_images_per_second'] = round(side.images_per_second(), 2)
-        result[f'{side.name}_peak_memory_mb'] = side.ask('memory')
-        side.close()
-    if len(sides) == 2:
+    images = FLAGS.steps * FLAGS.batch_size
+    for name, seconds, peak in zip(names, zip(*rounds, strict=True), memory, strict=True):
+        result[f'{name}_images_per_second'] = round(images / statistics.median(seconds), 2)
+        result[f'{name}_peak_memory_mb'] = peak
+    if len(names) == 2:
         # Of each round's pair, so that the machine's drift cancels.
-        pairs = zip(sides[0].seconds, sides[1].seconds, strict=True)
-        result['ratio'] = round(statistics.median(torch / ours for ours, torch in pairs), 3)
+        result['ratio'] = round(statistics.median(torch / ours for ours, torch in rounds), 3)
     print(json.dumps(result, indent=1))
     if FLAGS.log:
-        with pathlib.Path(FLAGS.log).open('a') as file:
-            file.write(json.dumps(result) + '\n')
+        report.append_line(FLAGS.log, result)
 
 
 if __name__ == '__main__':

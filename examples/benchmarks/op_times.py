@@ -1,0 +1,300 @@
+"""Where a program's time goes, operation by operation, on TensorFlow's CPU device.
+
+TensorFlow's profiler notes when each operation ran on which thread. An operation keeps the name
+that it got when its graph was built, and the graph remembers the lines of Python that built it;
+so each operation has a layer, a source line and a direction (forward, or back through a gradient).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import glob
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+
+import keras
+import tensorflow as tf
+
+import fenwicks
+
+KINDS = (
+    'convolution, forward',
+    'convolution, input gradient',
+    'convolution, kernel gradient',
+    'batch norm, forward',
+    'batch norm, backward',
+    'activation, forward',
+    'activation, backward',
+    'pooling, forward',
+    'pooling, backward',
+    'head, forward',
+    'head, backward',
+    'loss',
+    'optimizer',
+    'averages of weights',
+    'augmentation',
+    'casts',
+    'other',
+)
+IDLE = 'no operation running'
+_PACKAGE = os.path.join(os.path.dirname(fenwicks.__file__), '')
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """One run of an operation: its name in the graph, its type, and seconds from some origin."""
+
+    name: str
+    type: str
+    start: float
+    end: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where an operation comes from.
+
+    Attributes:
+        kind: one of `KINDS`.
+        layer: path of the layer, '' outside of the model.
+        line: the last line of the package among those that built it, as `kernels.py:80`.
+    """
+
+    kind: str
+    layer: str
+    line: str
+
+
+def trace(work: Callable) -> list[Event]:
+    """Runs `work` under the profiler.
+
+    Raises:
+        RuntimeError: the profiler noted no operations.
+    """
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2, python_tracer_level=0)
+    with tempfile.TemporaryDirectory() as folder:
+        tf.profiler.experimental.start(folder, options)
+        try:
+            work()
+        finally:
+            tf.profiler.experimental.stop()
+        space = xplane_pb2.XSpace()
+        for path in glob.glob(f'{folder}/**/*.xplane.pb', recursive=True):
+            with open(path, 'rb') as file:
+                space.MergeFromString(file.read())
+    events = [event for plane in space.planes for event in _operations(plane)]
+    if not events:
+        raise RuntimeError('the profiler noted no operations')
+    return events
+
+
+def _operations(plane):
+    """Operations among a plane's events: those called NAME:TYPE."""
+    names = {key: value.name for key, value in plane.event_metadata.items()}
+    for line in plane.lines:
+        for event in line.events:
+            name, colon, kind = names[event.metadata_id].rpartition(':')
+            if not colon or not kind.isidentifier() or name.endswith(':'):
+                continue
+            start = line.timestamp_ns / 1e9 + event.offset_ps / 1e12
+            yield Event(name, kind, start, start + event.duration_ps / 1e12)
+
+
+def share_time(events: Iterable[Event]) -> collections.Counter:
+    """Seconds of each `(name, type)`; together with `IDLE` they add up to the time that passed.
+
+    Where several operations run at once, each gets an equal share of that time, so that nothing
+    is counted twice.
+
+    Example:
+
+    >>> share_time([Event('a', 'Mul', 0, 3), Event('b', 'Add', 2, 4), Event('a', 'Mul', 5, 6)])
+    Counter({('a', 'Mul'): 3.5, ('b', 'Add'): 1.5, 'no operation running': 1})
+    """
+    changes = []
+    for event in events:
+        if event.end > event.start:
+            changes += [(event.start, 1, event), (event.end, -1, event)]
+    changes.sort(key=lambda change: change[:2])
+    seconds, running, now = collections.Counter(), collections.Counter(), None
+    for time, change, event in changes:
+        passed = time - now if now is not None else 0
+        if passed and running:
+            count = running.total()
+            for key, times in running.items():
+                seconds[key] += passed * times / count
+        elif passed:
+            seconds[IDLE] += passed
+        running[event.name, event.type] += change
+        running += collections.Counter()  # drops those at 0
+        now = time
+    return seconds
+
+
+@contextlib.contextmanager
+def named_gradients():
+    """While it lasts, gradients written by hand are named after their layers, as others are."""
+    original = tf.custom_gradient
+
+    def custom_gradient(function):
+        @functools.wraps(function)
+        def scoped(*args, **kwargs):
+            outputs, gradient = function(*args, **kwargs)
+            scope = tf.get_current_name_scope()
+
+            @functools.wraps(gradient)
+            def named(*upstream, **kwargs):
+                with tf.name_scope(f'gradient_tape/{scope}/'):
+                    return gradient(*upstream, **kwargs)
+
+            return outputs, named
+
+        return original(scoped)
+
+    tf.custom_gradient = custom_gradient
+    try:
+        yield
+    finally:
+        tf.custom_gradient = original
+
+
+def note_scopes(model) -> dict[str, keras.layers.Layer]:
+    """A dict that fills with each layer's scope in the graph, as the graph is built."""
+    scopes = {}
+
+    def noting(layer):
+        call = layer.call
+
+        @functools.wraps(call)
+        def noted(*args, **kwargs):
+            scopes[tf.get_current_name_scope()] = layer
+            return call(*args, **kwargs)
+
+        layer.call = noted
+
+    for layer in model._flatten_layers(include_self=False):
+        noting(layer)
+    return scopes
+
+
+class Sources:
+    """Finds where the operations of a traced function come from.
+
+    Args:
+        graph: of the function; the bodies of its loops count as well.
+        scopes: of the layers, by `note_scopes`.
+    """
+
+    def __init__(self, graph, scopes):
+        self._frames, self._scopes = {}, {}
+        for operation in _all_operations(graph):
+            frames = [(frame.filename, frame.lineno, frame.name) for frame in operation.traceback]
+            self._frames[operation.name] = frames
+        for scope, layer in scopes.items():
+            self._scopes[scope] = (_kind_of_layer(layer), layer.path)
+        for name, frames in self._frames.items():
+            kind = _kind_of_place(frames)
+            scope = name.rpartition('/')[0]
+            if kind and scope.count('/') and not name.startswith('gradient_tape/'):
+                self._scopes.setdefault(scope, (kind, ''))
+
+    def find(self, name, type) -> Source:
+        """The source of the operation called `name`, as the profiler has it."""
+        # A loop's body is put in the place of the loop: while/body/_1/NAME.
+        name = _outside_of_loops(name)
+        frames = self._frames.get(name, ())
+        back = name.startswith('gradient_tape/')
+        kind, layer = self._innermost(name.removeprefix('gradient_tape/'))
+        place = _kind_of_place(frames)
+        if place and not layer:
+            kind = place
+        if type == 'Cast' and kind not in ('augmentation', 'loss', 'optimizer'):
+            kind = 'casts'
+        if kind == 'convolution':
+            kind += f', {_direction(type, frames) if back else "forward"}'
+        elif kind in ('batch norm', 'activation', 'pooling', 'head'):
+            kind += ', backward' if back else ', forward'
+        inside = [frame for frame in frames if frame[0].startswith(_PACKAGE)]
+        line = f'{os.path.basename(inside[-1][0])}:{inside[-1][1]}' if inside else ''
+        if back and line.startswith('tensorflow_engine'):
+            line = ''  # that of the whole backward pass says nothing
+        return Source(kind, layer, line)
+
+    def _innermost(self, name):
+        scope = name
+        while scope:
+            if scope in self._scopes:
+                return self._scopes[scope]
+            scope = scope.rpartition('/')[0]
+        return 'other', ''
+
+
+def _all_operations(graph):
+    for operation in graph.get_operations():
+        yield operation
+        for part in ('_body_graph', '_true_graph', '_false_graph'):
+            inner = getattr(operation, part, None)
+            if inner is not None:
+                yield from _all_operations(inner)
+
+
+def _outside_of_loops(name):
+    """`name` without the place of the loop or branch whose part it is."""
+    parts = name.split('/')
+    for i in range(len(parts) - 1, 1, -1):
+        if parts[i - 1] in ('body', 'cond', 'then', 'else') and parts[i].lstrip('_').isdigit():
+            return '/'.join(parts[i + 1 :])
+    return name
+
+
+def _kind_of_layer(layer):
+    name = type(layer).__name__
+    if isinstance(layer, keras.layers.Activation) or name in ('GELU', 'CELU', 'ReLU'):
+        return 'activation'
+    for word, kind in (
+        ('Norm', 'batch norm'),
+        ('Pool', 'pooling'),
+        ('Conv2D', 'convolution'),
+        ('PatchWhitening', 'convolution'),
+        ('Dense', 'head'),
+        ('Classifier', 'head'),
+        ('Scaling', 'head'),
+    ):
+        if word in name:
+            return kind
+    return 'other'
+
+
+def _kind_of_place(frames):
+    """What the files that built an operation say of it, where they say anything."""
+    files = [filename for filename, _, _ in frames]
+    for word, kind in (
+        (f'{_PACKAGE}augment{os.sep}', 'augmentation'),
+        (f'{_PACKAGE}losses.py', 'loss'),
+        (f'{os.sep}averaging.py', 'averages of weights'),
+        (f'{os.sep}optimizers{os.sep}', 'optimizer'),
+    ):
+        if any(word in filename for filename in files):
+            return kind
+    # The gather of a batch and what is done to it before the model.
+    if any(name == 'inputs' and filename.startswith(_PACKAGE) for filename, _, name in frames):
+        return 'augmentation'
+    return ''
+
+
+def _direction(type, frames):
+    """Which gradient of a convolution an operation belongs to."""
+    names = {name for filename, _, name in frames if filename.startswith(_PACKAGE)}
+    if (
+        'BackpropFilter' in type
+        or type == 'BiasAddGrad'
+        or any('kernel_gradient' in name for name in names)
+    ):
+        return 'kernel gradient'
+    return 'input gradient'

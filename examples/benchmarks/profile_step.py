@@ -1,0 +1,264 @@
+"""Where each millisecond of a training step goes, on a CPU.
+
+    python examples/benchmarks/profile_step.py --recipe=fenwicks24
+    python examples/benchmarks/profile_step.py --recipe=speed94 --precision=bfloat16 --steps=2
+
+Takes some steps of the recipe on random images with the Trainer's own compiled loop, once with the
+clock alone and once under TensorFlow's profiler. The table shares out the time that passed: where
+two operations ran at once, each has half of it. The speed of the arithmetic is that of the
+convolutions and dense layers counted as sliding windows, whatever way they were computed, over the
+seconds of a whole step; beside it stands what this machine reaches in one large matrix product.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import json
+import os
+import statistics
+import sys
+import time
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import keras
+import numpy as np
+from absl import app, flags
+
+from fenwicks import assemble, data, precision, recipes, report, strategy
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
+flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
+flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
+flags.DEFINE_integer('steps', 3, 'Steps to time, and as many to profile.')
+flags.DEFINE_integer('top', 25, 'How many operations to list.')
+flags.DEFINE_integer('peak_size', 4096, 'Rows of the matrix product that gives the peak speed.')
+flags.DEFINE_bool('json', False, 'Print one JSON object instead of the tables.')
+flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
+
+CLASSES = 10
+
+
+def main(argv):
+    try:
+        if len(argv) > 1:
+            raise ValueError(f'there are no arguments besides flags. Received: {argv[1]}')
+        for name in ('steps', 'top', 'peak_size'):
+            if FLAGS[name].value < 1:
+                raise ValueError(f'`{name}` must be positive. Received: {name}={FLAGS[name].value}')
+        if keras.backend.backend() != 'tensorflow':
+            raise ValueError(
+                'the profile must be taken on the tensorflow backend. '
+                f'Received: KERAS_BACKEND={keras.backend.backend()}'
+            )
+        result = profile()
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f'profile_step.py: {" ".join(str(error).split())}')
+    print(json.dumps(result, indent=1) if FLAGS.json else as_text(result))
+    if FLAGS.log:
+        report.append_line(FLAGS.log, result)
+
+
+def profile():
+    """Times and profiles the recipe that the flags name."""
+    import op_times
+
+    recipe = recipes.get(FLAGS.recipe)
+    if FLAGS.width is not None:
+        recipe = recipe.with_width(FLAGS.width)
+    if FLAGS.batch_size is not None:
+        recipe = recipe.with_batch_size(FLAGS.batch_size)
+    strategy.select_device('cpu')
+    chosen_precision = precision.set_precision(FLAGS.precision)
+
+    trainer = assemble.assemble(
+        recipe, random_dataset(recipe.batch_size), precision=chosen_precision
+    )
+    flops = count_flops(trainer.model)
+    engine = trainer._engine
+    scopes = op_times.note_scopes(trainer.model)
+    images = random_dataset(recipe.batch_size * FLAGS.steps)
+    engine.load(images.train_images, images.train_labels)
+    began = time.perf_counter()
+    with op_times.named_gradients():
+        engine.compile()
+    compile_seconds = time.perf_counter() - began
+    engine.run(0, 0, 1)  # kernels are prepared, memory is taken
+
+    step_seconds = []
+    for step in range(FLAGS.steps):
+        began = time.perf_counter()
+        engine.run(0, step, step + 1)
+        step_seconds.append(time.perf_counter() - began)
+    events = op_times.trace(lambda: engine.run(0, 0, FLAGS.steps))
+
+    seconds = op_times.share_time(events)
+    idle = seconds.pop(op_times.IDLE, 0.0)
+    traced = (sum(seconds.values()) + idle) / FLAGS.steps
+    find = op_times.Sources(traced_graph(engine), scopes).find
+    runs = collections.Counter((event.name, event.type) for event in events)
+    operations = [
+        Operation(
+            **dataclasses.asdict(find(*key)),
+            type=key[1],
+            milliseconds=1000 * spent / FLAGS.steps,
+            runs=runs[key] / FLAGS.steps,
+        )
+        for key, spent in seconds.most_common()
+    ]
+    kinds = collections.Counter(dict.fromkeys(op_times.KINDS, 0.0))
+    for operation in operations:
+        kinds[operation.kind] += operation.milliseconds
+    kinds[op_times.IDLE] = 1000 * idle / FLAGS.steps
+
+    best = statistics.median(step_seconds)
+    step_flops = recipe.batch_size * sum(flops.values())
+    peak = peak_flops(chosen_precision)
+    return {
+        'benchmark': 'profile_step',
+        'recipe': recipe.name,
+        'widths': list(recipe.widths),
+        'batch_size': recipe.batch_size,
+        'precision': chosen_precision,
+        'date': datetime.date.today().isoformat(),
+        'hardware': report.hardware(),
+        'steps': FLAGS.steps,
+        'step_seconds': best,
+        'traced_step_seconds': traced,
+        'images_per_second': recipe.batch_size / best,
+        'compile_seconds': compile_seconds,
+        'step_flops': step_flops,
+        'flops_per_image': flops,
+        'flops_per_second': step_flops / best,
+        'peak_flops_per_second': peak,
+        'efficiency': step_flops / best / peak,
+        'peak_memory_mb': report.peak_memory_mb(),
+        'milliseconds': {kind: round(spent, 3) for kind, spent in kinds.items()},
+        'operations': [
+            {**vars(operation), 'milliseconds': round(operation.milliseconds, 3)}
+            for operation in operations[: FLAGS.top]
+        ],
+        'versions': report.versions(),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """An operation of the step: what it is, where it comes from, and what it costs a step."""
+
+    type: str
+    kind: str
+    layer: str
+    line: str
+    milliseconds: float
+    runs: float
+
+
+def random_dataset(count):
+    """Images of CIFAR-10's shape."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
+    labels = random.integers(0, CLASSES, count, np.int32)
+    names = tuple(map(str, range(CLASSES)))
+    return data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
+
+
+def traced_graph(engine):
+    """The graph of the engine's training program."""
+    import tensorflow as tf
+
+    counters = [tf.constant(0, tf.int32)] * 3
+    arguments = (engine._images, engine._labels, *counters, tf.constant(0.0))
+    return engine._run.get_concrete_function(*arguments).graph
+
+
+def count_flops(model) -> dict[str, int]:
+    """Multiplications and additions that a step takes for each image, by what they are for.
+
+    Two for each multiply-add of a convolution, as a sliding window, or of a dense layer. The
+    gradient with respect to the input is only taken where something trainable comes before.
+    """
+    calls = []
+
+    def noting(layer):
+        call = layer.call
+
+        def noted(*args, **kwargs):
+            outputs = call(*args, **kwargs)
+            calls.append((layer, outputs.shape))
+            return outputs
+
+        layer.call = noted
+        return call
+
+    layers = list(model._flatten_layers(include_self=False))
+    counted = [layer for layer in layers if not list(layer._layers)]
+    originals = [noting(layer) for layer in counted]
+    try:
+        model(np.zeros((1, *model.input_shape[1:]), np.float32), training=False)
+    finally:
+        for layer, original in zip(counted, originals, strict=True):
+            layer.call = original
+    flops = {'forward': 0, 'input gradient': 0, 'kernel gradient': 0}
+    trains_before = False
+    for layer, shape in calls:
+        kernel = getattr(layer, 'kernel', None)
+        if kernel is not None:
+            # Each element of the output is a sum over all of the kernel's axes but the last.
+            products = 2 * int(np.prod(shape[1:])) * int(np.prod(kernel.shape[:-1]))
+            flops['forward'] += products
+            flops['input gradient'] += products * trains_before
+            flops['kernel gradient'] += products * bool(kernel.trainable)
+        trains_before = trains_before or bool(layer.trainable_variables)
+    return flops
+
+
+def peak_flops(chosen_precision, repeats=5) -> float:
+    """The most operations a second in a large matrix product, of several tries."""
+    import tensorflow as tf
+
+    size = FLAGS.peak_size
+    factors = tf.cast(tf.random.normal((2, size, size)), chosen_precision)
+    multiply = tf.function(lambda a, b: tf.matmul(a, b), autograph=False)
+    seconds = []
+    for _ in range(repeats + 1):  # the first one traces
+        began = time.perf_counter()
+        multiply(factors[0], factors[1])
+        seconds.append(time.perf_counter() - began)
+    return 2 * size**3 / min(seconds)
+
+
+def as_text(result):
+    """The result as aligned tables."""
+    total = 1000 * result['traced_step_seconds']
+    lines = [
+        f'{result["recipe"]} (widths {", ".join(map(str, result["widths"]))}), batch '
+        f'{result["batch_size"]}, {result["precision"]}, {result["hardware"]}',
+        f'{result["step_seconds"]:.3f} s a step (median of {result["steps"]}; under the profiler '
+        f'{result["traced_step_seconds"]:.3f} s), {result["images_per_second"]:.0f} images/s, '
+        f'{result["peak_memory_mb"] / 1024:.1f} GiB',
+        f'{result["step_flops"] / 1e9:.0f} GFLOP a step at '
+        f'{result["flops_per_second"] / 1e9:.0f} GFLOP/s: '
+        f'{result["efficiency"]:.2f} of the {result["peak_flops_per_second"] / 1e9:.0f} GFLOP/s of '
+        'a large matrix product',
+        '',
+        f'{"kind":30} {"ms/step":>10} {"share":>7}',
+    ]
+    for kind, spent in result['milliseconds'].items():
+        lines.append(f'{kind:30} {spent:10.1f} {spent / total:7.1%}')
+    lines.append(f'{"all":30} {total:10.1f} {1:7.1%}')
+    lines += ['', f'{"operation":28} {"ms/step":>9} {"runs":>5}  {"kind":28} line, layer']
+    for op in result['operations']:
+        lines.append(
+            f'{op["type"]:28} {op["milliseconds"]:9.1f} {op["runs"]:5.0f}  {op["kind"]:28} '
+            f'{op["line"]:20} {op["layer"]}'.rstrip()
+        )
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    app.run(main)
