@@ -1,0 +1,169 @@
+"""The record recipe in fenwicks and in plain PyTorch on the same machine, taking turns.
+
+    pip install torch==2.13.0     # the other side of the comparison; any recent version will do
+    python examples/benchmarks/time_to_94.py --precision=bfloat16 --runs=5
+    python examples/benchmarks/time_to_94.py --steps=2 --rounds=3     # projected, in minutes
+
+Whole trainings follow one another in processes of their own, each round in the other order, so
+that a machine that changes speed changes it for both. Seconds are those of the training steps,
+shuffle and augmentation included; compilation, preparation and evaluation are logged apart. With
+`--steps` nothing is trained to its end: both sides stay in memory, take so many steps in turn, at
+the start of the training and where the whitening layer's bias no longer learns, and the seconds of
+the whole training are projected from them. `--log` appends a JSON line for each training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.util
+import os
+import statistics
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import trainings
+import turns
+from absl import app, flags
+
+from fenwicks import recipes, report
+
+FLAGS = flags.FLAGS
+trainings.define_flags()
+flags.DEFINE_enum('recipe', 'speed94', trainings.PYTORCH_RECIPES, 'What both sides train.')
+flags.DEFINE_integer('runs', 1, 'Trainings of each side, with seeds seed, seed + 1, ...')
+flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
+flags.DEFINE_integer('steps', None, 'Take this many steps a turn and project the whole training.')
+flags.DEFINE_integer('rounds', 3, 'With --steps: how many turns each side takes.')
+flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
+flags.DEFINE_enum('side', None, trainings.SIDES, 'Internal: be one side of the comparison.')
+
+
+def main(argv):
+    try:
+        if len(argv) > 1:
+            raise ValueError(f'there are no arguments besides flags. Received: {argv[1]}')
+        for name in ('runs', 'steps', 'rounds'):
+            value = FLAGS[name].value
+            if value is not None and value < 1:
+                raise ValueError(f'`{name}` must be positive. Received: {name}={value}')
+        if not importlib.util.find_spec('torch'):
+            raise RuntimeError('the comparison needs PyTorch: pip install torch')
+        if FLAGS.side:
+            turns.serve(make_side)
+            return
+        compare(project() if FLAGS.steps else train())
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f'time_to_94.py: {" ".join(str(error).split())}')
+    except KeyboardInterrupt:
+        sys.exit('time_to_94.py: interrupted')
+
+
+def make_side():
+    """What the parent may ask a side for."""
+    recipe = trainings.find_recipe(FLAGS.recipe, FLAGS)
+    training = trainings.make(FLAGS.side, recipe, trainings.load_dataset(FLAGS), FLAGS, FLAGS.seed)
+    return {
+        'run': training.run,
+        'describe': training.describe,
+        'total_steps': training.total_steps,
+        'take_steps': training.take_steps,
+        'memory': training.memory,
+    }
+
+
+def side(name, seed):
+    arguments = [f'--recipe={FLAGS.recipe}', f'--seed={seed}', *trainings.given_flags(FLAGS)]
+    return turns.Side(name, __file__, arguments)
+
+
+def train():
+    """Trains both sides to the end, `--runs` times, and returns their results."""
+    results = []
+    session = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
+    for run in range(FLAGS.runs):
+        for name in trainings.SIDES[:: 1 if run % 2 == 0 else -1]:
+            with side(name, FLAGS.seed + run) as one:
+                result = one.ask('run')
+            results.append({'benchmark': 'time_to_94', 'side': name, 'session': session, **result})
+            print(trainings.say_run(result), flush=True)
+            log(results[-1])
+    return results
+
+
+def project():
+    """Takes some steps of each side in turn, and returns what the whole training would take."""
+    recipe = recipes.get(FLAGS.recipe)
+    session = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
+    epochs = FLAGS.epochs or recipe.epochs
+    # While the whitening layer's bias learns, PyTorch computes a gradient that it later doesn't.
+    early_epochs = min(recipe.whitening_bias_epochs, epochs)
+    parts = {0: early_epochs / epochs}
+    if early_epochs < epochs:
+        parts[early_epochs] = 1 - early_epochs / epochs
+    results = []
+    with contextlib.ExitStack() as stack:
+        sides = [stack.enter_context(side(name, FLAGS.seed)) for name in trainings.SIDES]
+        seconds = {one.name: dict.fromkeys(parts, 0.0) for one in sides}
+        for epoch in parts:
+            for one in sides:
+                one.ask('take_steps', epoch=epoch, count=1)  # to warm up
+            rounds = [
+                [one.ask('take_steps', epoch=epoch, count=FLAGS.steps) for one in sides]
+                for _ in range(FLAGS.rounds)
+            ]
+            for one, spent in zip(sides, zip(*rounds, strict=True), strict=True):
+                seconds[one.name][epoch] = statistics.median(spent) / FLAGS.steps
+        for one in sides:
+            total_steps = one.ask('total_steps')
+            step_seconds = [seconds[one.name][epoch] for epoch in parts]
+            mean = sum(share * s for share, s in zip(parts.values(), step_seconds, strict=True))
+            results.append(
+                {
+                    'benchmark': 'time_to_94',
+                    'side': one.name,
+                    'session': session,
+                    'projected': True,
+                    **one.ask('describe'),
+                    'steps': FLAGS.steps,
+                    'rounds': FLAGS.rounds,
+                    'step_seconds': step_seconds,
+                    'train_seconds': total_steps * mean,
+                    **one.ask('memory'),
+                }
+            )
+            log(results[-1])
+    return results
+
+
+def compare(results):
+    """Prints both sides, and their ratio."""
+    medians = {}
+    for name in trainings.SIDES:
+        own = [result for result in results if result['side'] == name]
+        medians[name] = statistics.median(result['train_seconds'] for result in own)
+        peak = max(result['peak_memory_mb'] for result in own) / 1024
+        text = f'{name:9} {medians[name]:8.1f} s of training'
+        if own[0].get('projected'):
+            steps = ', '.join(f'{s:.3f}' for s in own[0]['step_seconds'])
+            text += f', projected from steps of {steps} s'
+        else:
+            accuracies = [100 * result['test_accuracy'] for result in own]
+            text += f', {report.mean_and_error(accuracies)} % over {len(own)}'
+        print(f'{text}, {peak:.1f} GiB')
+    ratio = medians['fenwicks'] / medians['pytorch']
+    first = results[0]
+    print(
+        f'fenwicks takes {ratio:.2f} times as long as PyTorch: {first["recipe"]}, '
+        f'{first["precision"]}, {first["hardware"]}'
+    )
+
+
+def log(result):
+    if FLAGS.log:
+        report.append_line(FLAGS.log, result)
+
+
+if __name__ == '__main__':
+    app.run(main)

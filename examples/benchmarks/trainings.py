@@ -1,0 +1,320 @@
+"""One training in fenwicks or in plain PyTorch, behind one interface, for the scripts beside it.
+
+Framework and library are imported when a training is made, so that the side that isn't asked for
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+import time
+
+from absl import flags
+
+from fenwicks import data, evaluate, precision, recipes, report
+
+SIDES = ('fenwicks', 'pytorch')
+PYTORCH_RECIPES = ('speed94',)  # those that are written down in PyTorch as well
+DEVICES = ('auto', 'cpu', 'gpu')
+
+
+def define_flags():
+    """The flags that say what is trained on what, for every script."""
+    flags.DEFINE_enum('dataset', 'cifar10', data.DATASETS, 'What to train on.')
+    flags.DEFINE_string('data_dir', None, 'Folder that holds the data set.')
+    flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
+    flags.DEFINE_integer('test_limit', None, 'Evaluate on the first N test images only.')
+    flags.DEFINE_integer('epochs', None, "Passes over the data; default: the recipe's.")
+    flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
+    flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+    flags.DEFINE_enum('precision', 'auto', precision.PRECISIONS, 'Of both sides.')
+    flags.DEFINE_enum('device', 'auto', DEVICES, 'What to train on.')
+    flags.DEFINE_bool('compile', False, "Whether PyTorch's side uses torch.compile.")
+
+
+SHARED_FLAGS = (
+    'dataset',
+    'data_dir',
+    'limit',
+    'test_limit',
+    'epochs',
+    'batch_size',
+    'width',
+    'precision',
+    'device',
+    'compile',
+)
+
+
+def given_flags(values):
+    """The flags of `define_flags` that have a value, as arguments of a command."""
+    pairs = ((name, values[name].value) for name in SHARED_FLAGS)
+    return [f'--{name}={value}' for name, value in pairs if value is not None]
+
+
+def load_dataset(values):
+    """The data set that the flags name."""
+    dataset = data.load(values.dataset, values.data_dir).limit(values.limit)
+    if values.test_limit is not None:
+        if not 1 <= values.test_limit <= len(dataset.test_images):
+            raise ValueError(
+                f'`test_limit` must be in [1, {len(dataset.test_images)}]. '
+                f'Received: test_limit={values.test_limit}'
+            )
+        dataset = data.Dataset(
+            dataset.name,
+            dataset.train_images,
+            dataset.train_labels,
+            dataset.test_images[: values.test_limit],
+            dataset.test_labels[: values.test_limit],
+            dataset.class_names,
+            dataset.source,
+        )
+    return dataset
+
+
+def find_recipe(name, values):
+    """The recipe called `name` with the budget that the flags give it."""
+    recipe = recipes.get(name)
+    if values.width is not None:
+        recipe = recipe.with_width(values.width)
+    if values.epochs is not None:
+        recipe = recipe.with_epochs(values.epochs)
+    if values.batch_size is not None:
+        recipe = recipe.with_batch_size(values.batch_size)
+    return recipe
+
+
+def make(side, recipe, dataset, values, seed=0):
+    """The training of `side`, one of `SIDES`."""
+    return {'fenwicks': Fenwicks, 'pytorch': PyTorch}[side](recipe, dataset, values, seed)
+
+
+class Training:
+    """A training, to be run whole or a few steps at a time.
+
+    Args:
+        recipe: a `recipes.Recipe`.
+        dataset: a `data.Dataset`.
+        values: of the flags of `define_flags`.
+        seed: of weights, shuffle and augmentation.
+
+    Attributes:
+        device, precision: those chosen.
+        preprocess_seconds: what it took to get everything ready.
+    """
+
+    def __init__(self, recipe, dataset, values, seed):
+        began = time.perf_counter()
+        self.recipe, self.dataset, self.seed = recipe, dataset, seed
+        recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
+        self.device, self.precision = self._choose(values)
+        self._build(values)
+        self.preprocess_seconds = time.perf_counter() - began
+
+    def run(self) -> dict:
+        """Trains by the whole recipe, evaluates on the test images, and reports."""
+        times = self._train()
+        began = time.perf_counter()
+        logits, plain_logits = self._predict(self.dataset.test_images)
+        eval_seconds = time.perf_counter() - began
+        score, plain = (
+            evaluate.metrics(some, self.dataset.test_labels) for some in (logits, plain_logits)
+        )
+        trained_on = self.recipe.steps_per_epoch(len(self.dataset.train_images))
+        trained_on *= self.recipe.epochs * self.recipe.batch_size
+        return {
+            **self.describe(),
+            'test_images': len(self.dataset.test_images),
+            'test_accuracy': score.accuracy,
+            'test_accuracy_plain': plain.accuracy,
+            'test_loss': score.loss,
+            'preprocess_seconds': self.preprocess_seconds,
+            **times,
+            'eval_seconds': eval_seconds,
+            'images_per_second': trained_on / times['train_seconds'],
+            'peak_memory_mb': report.peak_memory_mb(),
+            'device_memory_mb': self._device_memory_mb(),
+        }
+
+    def describe(self) -> dict:
+        """What is trained on what, with what."""
+        return {
+            'recipe': self.recipe.name,
+            'widths': list(self.recipe.widths),
+            'dataset': self.dataset.name,
+            'train_images': len(self.dataset.train_images),
+            'batch_size': self.recipe.batch_size,
+            'epochs': self.recipe.epochs,
+            'seed': self.seed,
+            'precision': self.precision,
+            'backend': self._backend(),
+            'device': self.device,
+            'hardware': self._hardware(),
+            'date': datetime.date.today().isoformat(),
+            'versions': report.versions(),
+        }
+
+    def total_steps(self):
+        return self.recipe.epochs * self.recipe.steps_per_epoch(len(self.dataset.train_images))
+
+    def take_steps(self, epoch, count) -> float:
+        """Seconds of the first `count` steps of an epoch, counted from 0."""
+        raise NotImplementedError
+
+    def memory(self) -> dict:
+        return {
+            'peak_memory_mb': report.peak_memory_mb(),
+            'device_memory_mb': self._device_memory_mb(),
+        }
+
+
+class Fenwicks(Training):
+    """The training with this library, on whatever Keras's backend is."""
+
+    def _choose(self, values):
+        from fenwicks import strategy
+
+        device = strategy.select_device(values.device)
+        return device, precision.set_precision(values.precision, device)
+
+    def _build(self, values):
+        from fenwicks import assemble
+
+        self._views = assemble.views(self.recipe)
+        self._trainer = assemble.assemble(
+            self.recipe, self.dataset, precision=self.precision, seed=self.seed
+        )
+        self._loaded = False
+
+    def _train(self):
+        self._trainer.fit(self.dataset.train_images, self.dataset.train_labels, self.recipe.epochs)
+        return {
+            'train_seconds': self._trainer.train_seconds,
+            'compile_seconds': self._trainer.compile_seconds,
+        }
+
+    def _predict(self, images):
+        views = self._trainer.predict_views(images, tta=self._views)
+        return self._views.combine(views), views[0]
+
+    def take_steps(self, epoch, count):
+        engine = self._trainer._engine
+        if not self._loaded:
+            engine.load(self.dataset.train_images, self.dataset.train_labels)
+            engine.compile()
+            self._loaded = True
+        began = time.perf_counter()
+        engine.run(epoch, 0, count)
+        return time.perf_counter() - began
+
+    def _backend(self):
+        import keras
+
+        return keras.backend.backend()
+
+    def _hardware(self):
+        return report.hardware(self.device)
+
+    def _device_memory_mb(self):
+        if self._backend() != 'jax' or self.device == 'cpu':
+            return None
+        import jax
+
+        peak = (jax.devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
+        return None if peak is None else round(peak / 2**20)
+
+
+class PyTorch(Training):
+    """The same training in plain PyTorch."""
+
+    def _choose(self, values):
+        import torch
+
+        if self.recipe.name not in PYTORCH_RECIPES:
+            raise ValueError(
+                f'`recipe` must be one of {", ".join(PYTORCH_RECIPES)} for PyTorch. '
+                f'Received: recipe={self.recipe.name}'
+            )
+        has_gpu = torch.cuda.is_available()
+        device = values.device
+        if device == 'auto':
+            device = 'gpu' if has_gpu else 'cpu'
+        if device == 'gpu' and not has_gpu:
+            raise ValueError('`device` must be one that PyTorch finds: cpu. Received: device=gpu')
+        chosen = values.precision
+        if chosen == 'auto':
+            fast = device == 'gpu' or precision.cpu_has_bfloat16()
+            chosen = 'bfloat16' if fast else 'float32'
+        return device, chosen
+
+    def _build(self, values):
+        import pytorch_speed94
+        import pytorch_trainer
+
+        pytorch_trainer.use_all_threads()
+        settings = pytorch_speed94.Recipe(
+            batch_size=self.recipe.batch_size,
+            epochs=self.recipe.epochs,
+            widths=self.recipe.widths,
+        )
+        self._trainer = pytorch_trainer.Trainer(
+            self.dataset.train_images,
+            self.dataset.train_labels,
+            self.dataset.num_classes,
+            settings,
+            precision=self.precision,
+            device='cuda' if self.device == 'gpu' else 'cpu',
+            seed=self.seed,
+            compiled=values.compile,
+        )
+
+    def _train(self):
+        self._trainer.run()
+        return {
+            'train_seconds': self._trainer.train_seconds,
+            'compile_seconds': self._trainer.compile_seconds,
+        }
+
+    def _predict(self, images):
+        return self._trainer.predict(images), self._trainer.predict(images, tta=False)
+
+    def take_steps(self, epoch, count):
+        self._trainer.begin_epoch(epoch)
+        return self._trainer.run(self._trainer.step + count)
+
+    def _backend(self):
+        return 'pytorch, compiled' if self._trainer.compiled else 'pytorch'
+
+    def _hardware(self):
+        import torch
+
+        if self.device == 'cpu':
+            return report.hardware()
+        return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+
+    def _device_memory_mb(self):
+        import torch
+
+        if self.device == 'cpu':
+            return None
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+
+
+def say_run(result):
+    """One line about a run."""
+    return (
+        f'{result["recipe"]}, {result["backend"]}, seed {result["seed"]}: '
+        f'{100 * result["test_accuracy"]:.2f} % in {result["train_seconds"]:.1f} s of training'
+    )
+
+
+def summary(results):
+    """One line about the runs of one setting."""
+    accuracies = [100 * result['test_accuracy'] for result in results]
+    seconds = statistics.median(result['train_seconds'] for result in results)
+    return (
+        f'{results[0]["recipe"]}, {results[0]["backend"]}: {report.mean_and_error(accuracies)} % '
+        f'over {len(results)}, median {seconds:.1f} s of training'
+    )
