@@ -18,6 +18,9 @@ FILES = (
     'test_optimizers.py',
     'test_schedules.py',
     'test_trainer.py',
+    'test_trainer_averaging.py',
+    'test_trainer_checkpoints.py',
+    'test_trainer_models.py',
 )
 
 

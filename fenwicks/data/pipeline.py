@@ -6,6 +6,7 @@ import contextlib
 
 import numpy as np
 
+from fenwicks import augment as augmentation
 from fenwicks.data.dataset import check_arrays
 
 
@@ -49,7 +50,9 @@ def train_dataset(
         batch_size: images a batch, 1 to n.
         augment: callable `augment(images, seed)` on a float32 batch
             `(batch, height, width, channels)`, where `seed` is an int32 tensor `(2,)` that is
-            new for each batch; it returns a batch. It runs inside `tf.data.Dataset.map`.
+            new for each batch; it returns a batch. It runs inside `tf.data.Dataset.map`, where
+            the epoch isn't known: transforms that need it, as `alternating_flip` does, are for
+            the `Trainer`.
         normalize: callable from a uint8 batch to a float32 batch, before `augment`;
             by default a plain cast, which keeps 0 to 255.
         seed: integer.
@@ -59,7 +62,8 @@ def train_dataset(
         A `tf.data.Dataset` of `(images, labels)`, float32 and int32, one pass an epoch.
 
     Raises:
-        ValueError: arrays that `check_arrays` refuses, a batch size out of range.
+        ValueError: arrays that `check_arrays` refuses, a batch size out of range, an `augment`
+            that needs to know the epoch.
         ImportError: TensorFlow is not installed.
     """
     _check(images, labels, batch_size)
@@ -67,6 +71,12 @@ def train_dataset(
         raise ValueError(
             f'`batch_size` must be at most the {len(images)} images there are. '
             f'Received: batch_size={batch_size}'
+        )
+    facts = () if augment is None else augmentation.facts_of(augment)
+    if facts:
+        raise ValueError(
+            '`augment` must not ask for what only the Trainer knows. '
+            f'Received: an augmentation that asks for {", ".join(facts)}'
         )
     tf = _tensorflow()
     finish = _batch_function(tf, images, labels, normalize, augment)

@@ -1,0 +1,138 @@
+"""The Trainer's checkpoints: what goes on ends as if it had never stopped."""
+
+import numpy as np
+import pytest
+from training_toys import (
+    adam,
+    assert_same,
+    conv_model,
+    dense_model,
+    interrupted,
+    make,
+    toy,
+    values,
+    with_dropout,
+)
+
+from fenwicks import augment, optimizers
+from fenwicks.training import checkpoint as checkpoints
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+
+def conv():
+    return make(augment=augment.random_flip)
+
+
+def dropout():
+    return make(with_dropout(), adam(), augment=augment.random_flip)
+
+
+def ema():
+    flips = augment.compose([augment.alternating_flip, augment.random_crop])
+    return make(averaging=optimizers.EMA(0.8, every=3), augment=flips)
+
+
+def lookahead():
+    return make(averaging=optimizers.Lookahead(lambda step: step / 30, every=4))
+
+
+@pytest.mark.parametrize('trainer', [conv, dropout, ema, lookahead])
+@pytest.mark.parametrize('after', [0, 2])
+def test_resuming_ends_bit_for_bit_as_if_never_stopped(tmp_path, trainer, after):
+    path, fingerprint = tmp_path / 'c.npz', {'knots': ((0, 1), (2, 3))}
+    whole = trainer()
+    whole.fit(*toy(), 4)
+    first = trainer()
+    interrupted(first, path, 4, after, fingerprint=fingerprint)
+    assert path.exists() == (after > 0)
+    second = trainer()
+    history = second.fit(*toy(), 4, checkpoint=path, resume=True, fingerprint=fingerprint)
+    assert_same(whole, second)
+    np.testing.assert_array_equal(whole.predict(toy()[0]), second.predict(toy()[0]))
+    assert len(history) == 4
+    assert second.train_seconds == pytest.approx(sum(epoch['seconds'] for epoch in history))
+
+
+@pytest.mark.parametrize('trainer', [conv, ema])
+def test_a_half_trained_epoch_is_undone_by_the_checkpoint_or_refused(tmp_path, trainer):
+    path = tmp_path / 'c.npz'
+    whole = trainer()
+    whole.fit(*toy(), 3)
+    half = trainer()
+    interrupted(half, path, 3, after=1)
+    saved = path.read_bytes()
+    del half._engine.run
+    for options in ({}, {'checkpoint': path}, {'checkpoint': tmp_path / 'no.npz', 'resume': True}):
+        with pytest.raises(ValueError, match=r'from a whole epoch: .* a half-trained epoch 2$'):
+            half.fit(*toy(), 3, **options)
+    assert path.read_bytes() == saved
+    half.fit(*toy(), 3, checkpoint=path, resume=True)
+    assert_same(whole, half)
+    half.fit(*toy(), 4)
+    whole.fit(*toy(), 4)
+    assert_same(whole, half)
+
+
+def test_a_finished_training_trains_no_more(tmp_path):
+    path = tmp_path / 'c.npz'
+    first = make(dense_model())
+    first.fit(*toy(), 2, checkpoint=path)
+    second = make(dense_model())
+    second.fit(*toy(), 2, checkpoint=path, resume=True)
+    assert_same(first, second)
+    assert second.first_step_at is None
+    second.fit(*toy(), 3)  # and goes on where more is asked
+    first.fit(*toy(), 3)
+    assert_same(first, second)
+    assert len(second.history) == 3
+
+
+def test_without_resume_a_checkpoint_is_ignored_and_replaced(tmp_path):
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 2, checkpoint=path)
+    trainer = make(dense_model())
+    trainer.fit(*toy(), 1, checkpoint=path)
+    assert len(trainer.history) == 1
+    assert len(checkpoints.load(path)[0]['history']) == 1
+
+
+def test_resuming_with_other_settings(tmp_path):
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 1, checkpoint=path, fingerprint={'batch_size': 4})
+    for options, fingerprint, difference in [
+        ({}, {'batch_size': 8}, 'settings.batch_size=8 instead of 4$'),
+        ({}, None, 'settings.batch_size=None instead of 4'),
+        ({'seed': 8}, {'batch_size': 4}, 'seed=8 instead of 7$'),
+        ({'seed': 8}, {'batch_size': 4, 'seed': 7}, 'seed=8 instead of 7, settings.seed=7'),
+    ]:
+        trainer = make(dense_model(), **options)
+        before = values(trainer)
+        with pytest.raises(ValueError, match=f'settings of the checkpoint .* {difference}'):
+            trainer.fit(*toy(), 2, checkpoint=path, resume=True, fingerprint=fingerprint)
+        for old, new in zip(before, values(trainer), strict=True):
+            np.testing.assert_array_equal(old, new)
+        assert trainer.history == []
+
+
+def test_resuming_with_another_model(tmp_path):
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 1, checkpoint=path)
+    with pytest.raises(ValueError, match='must fit the model and its optimizer'):
+        make(conv_model()).fit(*toy(), 2, checkpoint=path, resume=True)
+
+
+def test_a_damaged_checkpoint_is_an_error_of_one_line(tmp_path):
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 1, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r'the checkpoint must be whole: .*c\.npz') as raised:
+        make(dense_model()).fit(*toy(), 2, checkpoint=path, resume=True)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_fingerprint_that_is_no_json_fails_before_any_step():
+    trainer = make(dense_model())
+    with pytest.raises(TypeError):
+        trainer.fit(*toy(), 1, fingerprint=np.float32(1))
+    assert trainer.first_step_at is None

@@ -1,0 +1,192 @@
+"""The Trainer with other precisions, optimizers and models."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from training_toys import (
+    BATCH,
+    STEPS,
+    adam,
+    assert_same,
+    dense_model,
+    make,
+    numbers,
+    order_of,
+    sgd,
+    toy,
+    values,
+)
+
+import fenwicks
+from fenwicks import augment, optimizers, schedules
+from fenwicks.training import Trainer
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+tensorflow_only = pytest.mark.backend('tensorflow')
+
+
+@pytest.mark.parametrize('policy', ['mixed_bfloat16', 'mixed_float16'])
+def test_mixed_precision_learns_and_resumes(tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    path = tmp_path / 'c.npz'
+
+    def trainer():
+        optimizer = sgd(0.05)
+        if policy == 'mixed_float16':
+            # Far too large at first, so that the scale falls; then it grows every third step.
+            optimizer = keras.optimizers.LossScaleOptimizer(
+                optimizer, initial_scale=2.0**30, dynamic_growth_steps=3
+            )
+        return make(optimizer=optimizer)
+
+    whole = trainer()
+    whole.fit(*toy(40), 12)
+    assert all(variable.dtype == 'float32' for variable in whole.model.trainable_variables)
+    assert whole.model.layers[0].compute_dtype == policy.removeprefix('mixed_')
+    assert whole.evaluate(*toy(40)).accuracy > 0.9
+    if policy == 'mixed_float16':
+        assert 0 < 12 * 10 - int(whole.optimizer.iterations) < 60  # steps skipped
+    make_half = trainer()
+    make_half.fit(*toy(40), 5, checkpoint=path)
+    second = trainer()
+    second.fit(*toy(40), 12, checkpoint=path, resume=True)
+    assert_same(whole, second)
+
+
+def test_a_users_own_model_with_keras_own_adam():
+    images, labels = toy(64)
+    model = keras.Sequential(
+        [
+            keras.layers.Conv2D(8, 3, activation='relu'),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.build((None, 8, 8, 3))
+    trainer = Trainer(model, keras.optimizers.Adam(0.01), batch_size=16)
+    history = trainer.fit(images, labels, epochs=8)
+    score = trainer.evaluate(*toy(100, seed=1))
+    assert history[-1]['train_loss'] < history[0]['train_loss'] / 4
+    assert score.accuracy > 0.95
+    assert score.loss < 0.3
+
+
+def test_adam_is_keras_own_fit():
+    """Without a shuffle that matters: one batch an epoch, so `fit` makes the same steps."""
+    images, labels = toy(16)
+    mine, theirs = dense_model(), dense_model()
+    theirs.set_weights(mine.get_weights())
+    Trainer(mine, keras.optimizers.Adam(0.01), batch_size=16).fit(images, labels, 5)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    theirs.compile(keras.optimizers.Adam(0.01), loss)
+    theirs.fit(images / np.float32(255), labels, batch_size=16, epochs=5, verbose=0)
+    for a, b in zip(mine.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_subclass_of_model():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(3)
+
+        def call(self, images):
+            return self.dense(self.flatten(images))
+
+    model = Net()
+    model(np.zeros((1, 8, 8, 3), np.float32))
+    trainer = make(model, adam())
+    trainer.fit(*toy(), 2)
+    assert 0 <= trainer.evaluate(*toy()).accuracy <= 1
+    with pytest.raises(ValueError, match=r'`labels` must be in \[0, 3\)'):
+        trainer.fit(toy()[0], toy()[1] + 1, 3)
+
+
+def test_an_averaging_optimizer_puts_its_averages_in_place():
+    plain, averaged = dense_model(), dense_model()
+    averaged.set_weights(plain.get_weights())
+    make(plain, keras.optimizers.SGD(0.1)).fit(*toy(), 2)
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    make(averaged, optimizer).fit(*toy(), 2)
+    averages = optimizer._model_variables_moving_average
+    weights = zip(averaged.get_weights(), averages, plain.get_weights(), strict=True)
+    for weight, average, raw in weights:
+        np.testing.assert_array_equal(weight, np.asarray(average))
+        assert not np.array_equal(weight, raw)
+
+
+@pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
+def test_regularizers_join_the_loss(policy):
+    keras.config.set_dtype_policy(policy)
+    images, labels = toy()
+    plain = dense_model(kernel_initializer='ones')
+    weighted = dense_model(
+        kernel_initializer='ones', kernel_regularizer=keras.regularizers.L2(0.01)
+    )
+    active = dense_model(
+        kernel_initializer='ones', activity_regularizer=keras.regularizers.L1(0.01)
+    )
+    losses = []
+    for model in (plain, weighted, active):
+        trainer = make(model, optimizers.SGD(0.0))
+        losses.append(trainer.fit(images, labels, 1)[0]['train_loss'])
+    assert losses[1] - losses[0] == pytest.approx(0.01 * 192 * 3, rel=1e-3)
+    batches = order_of(0)[: STEPS * BATCH]
+    outputs = images[batches].sum(axis=(1, 2, 3)) / 255 * 3
+    assert losses[2] - losses[0] == pytest.approx(0.01 * outputs.mean(), rel=0.02)
+    pulled = make(weighted, optimizers.SGD(0.1)).model
+    before = np.abs(pulled.get_weights()[0]).mean()
+    make(pulled, optimizers.SGD(1.0)).fit(images, labels, 3)
+    assert np.abs(pulled.get_weights()[0]).mean() < before
+
+
+@tensorflow_only
+def test_the_program_for_accelerators_makes_the_same_training(monkeypatch):
+    """XLA compiles the whole epoch, on this machine's CPU."""
+    from fenwicks.training import tensorflow_engine
+
+    images, labels = toy()
+    changes = [
+        functools.partial(augment.random_crop, padding=2),
+        augment.random_flip,
+        functools.partial(augment.random_cutout, size=2),
+    ]
+    plain = make(augment=augment.compose(changes))
+    engine = functools.partial(tensorflow_engine.TensorFlowEngine)
+
+    def compiled_engine(*args, jit_compile):
+        return engine(*args, jit_compile=True)
+
+    monkeypatch.setattr(tensorflow_engine, 'TensorFlowEngine', compiled_engine)
+    compiled = make(augment=augment.compose(changes))
+    for trainer in (plain, compiled):
+        trainer.fit(images, labels, 2)
+    assert numbers(plain.history)[0] == pytest.approx(numbers(compiled.history)[0], rel=1e-3)
+    for a, b in zip(values(plain), values(compiled), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    assert plain.evaluate(images, labels).loss == pytest.approx(
+        compiled.evaluate(images, labels).loss, rel=1e-3
+    )
+
+
+def test_it_learns_digits():
+    """Real images: 600 of the embedded sample, a narrow ResNet-9, a few seconds."""
+    digits = fenwicks.data.load('digits').limit(600)
+    mean, std = fenwicks.data.mean_std(digits.train_images)
+    shrink = keras.layers.AveragePooling2D(2)
+    images = keras.Input((32, 32, 3))
+    model = keras.Model(
+        images, fenwicks.models.resnet9((16, 16, 3), 10, widths=(8, 8, 16, 16))(shrink(images))
+    )
+    trainer = make(
+        model,
+        sgd(schedules.OneCycle(peak=0.4, total_steps=8 * 18, warmup_steps=30)),
+        batch_size=32,
+        normalize=functools.partial(augment.normalize, mean=mean, std=std),
+        augment=functools.partial(augment.random_crop, padding=2),
+    )
+    trainer.fit(digits.train_images, digits.train_labels, 8)
+    score = trainer.evaluate(digits.test_images, digits.test_labels)
+    assert score.accuracy > 0.85, score
