@@ -6,11 +6,15 @@ import pytest
 from keras import ops
 
 from fenwicks.layers import (
+    CELU,
+    GELU,
     PYTORCH_PARAMS,
     BatchNormalization,
     ConvBlk,
     ConvBN,
     ConvResBlk,
+    MaxPooling2D,
+    PartialIdentity,
     PyTorchUniform,
     init_pytorch,
 )
@@ -54,6 +58,69 @@ def test_conv_blk_takes_the_maximum_of_four():
     layer.layers[0].layers[0].kernel.assign(kernel)
     outputs = array(layer(images))[0, :, :, 0]
     np.testing.assert_allclose(outputs * np.sqrt(1 + 1e-5), [[5, 7], [13, 15]], rtol=1e-6)
+
+
+def test_pool_first_by_hand():
+    """The normalization sees the maxima 5, 7, 13 and 15 only: mean 10, variance 17."""
+    images = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    norm = BatchNormalization(momentum=0.75, epsilon=8.0)
+    layer = ConvBlk(1, kernel_initializer=PartialIdentity(), normalization=norm, pool_first=True)
+    outputs = array(layer(images, training=True))[0, :, :, 0]
+    np.testing.assert_allclose(outputs, [[0, 0], [0.6, 1]], rtol=1e-6)  # (13 - 10) / sqrt(17 + 8)
+    mean, variance = layer.non_trainable_variables
+    np.testing.assert_allclose(array(mean), [2.5], rtol=1e-6)
+    np.testing.assert_allclose(array(variance), [5], rtol=1e-6)  # 0.75 * 1 + 0.25 * 17
+
+
+@pytest.mark.parametrize('pool_first', [False, True])
+@pytest.mark.parametrize('activation', ['relu', 'gelu', CELU(0.3), GELU()])
+def test_order_of_the_parts(pool_first, activation):
+    """Against the parts in the order that the docstring states, which the negative scales tell."""
+    images = np.random.default_rng(0).standard_normal((2, 4, 4, 3)).astype(np.float32)
+    layer = ConvBlk(5, convs=2, activation=activation, pool_first=pool_first)
+    layer.build(images.shape)
+    rng = np.random.default_rng(1)
+    for weight in layer.weights:
+        values = 0.3 * rng.standard_normal(weight.shape)
+        weight.assign(np.abs(values) if weight.path.endswith('variance') else values)
+    first = ConvBN(5, activation=activation)
+    first.build(images.shape)
+    first.set_weights(layer.get_weights()[:5])
+    kernel, gamma, beta, mean, variance = layer.get_weights()[5:]
+    h = ops.conv(first(images), kernel, padding='same', data_format='channels_last')
+    h = array(h)
+    act = activation if callable(activation) else keras.activations.get(activation)
+    pool = keras.layers.MaxPooling2D(2)
+
+    def normalize(h):
+        return ops.convert_to_tensor((array(h) - mean) / np.sqrt(variance + 1e-5) * gamma + beta)
+
+    orders = {False: array(pool(act(normalize(h)))), True: array(act(normalize(pool(h))))}
+    np.testing.assert_allclose(array(layer(images)), orders[pool_first], rtol=1e-4, atol=1e-5)
+    assert np.abs(orders[False] - orders[True]).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ('activation', 'comes_last'),
+    [('relu', True), (CELU(0.3), True), ('gelu', False), (GELU(), False), (None, False)],
+)
+def test_non_decreasing_activations_come_after_the_pool(activation, comes_last):
+    """The same numbers from a quarter of the work, wherever the activation allows it."""
+    last = ConvBlk(2, activation=activation).layers[-1]
+    assert isinstance(last, MaxPooling2D) != comes_last
+    average = ConvBlk(2, activation=activation, pool=keras.layers.AveragePooling2D(2)).layers[-1]
+    assert isinstance(average, keras.layers.AveragePooling2D)
+
+
+def test_pool_first_pools_once_and_keeps_the_names():
+    layer = ConvResBlk(2, convs=2, res_convs=1, pool_first=True, name='stage')
+    layer.build((None, 4, 4, 2))
+    twin = ConvResBlk(2, convs=2, res_convs=1, name='stage')
+    twin.build((None, 4, 4, 2))
+    assert [w.path for w in layer.weights] == [w.path for w in twin.weights]
+    pools = [part for part in layer._flatten_layers() if isinstance(part, MaxPooling2D)]
+    assert pools == [layer.pool] == [layer.layers[1].pool]
+    assert layer.layers[0].pool is None
 
 
 def test_residual_adds_what_comes_after_the_pool():
@@ -146,6 +213,7 @@ BAD = {
     'kernel_size': [0, '3'],
     'strides': [0],
     'normalization': ['batch', BatchNormalization],
+    'pool': [2],
 }
 
 

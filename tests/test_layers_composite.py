@@ -1,11 +1,11 @@
-"""Composite layers and the initializer: values, nesting and bad input."""
+"""Composite layers: values, nesting and bad input."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from fenwicks.layers import Parallel, PyTorchUniform, Residual, Scaling, Sequential, init_pytorch
+from fenwicks.layers import Parallel, Residual, Scaling, Sequential
 
 
 def array(tensor):
@@ -93,30 +93,3 @@ def test_branches_that_do_not_fit():
 def test_residual_that_changes_the_shape():
     with pytest.raises(ValueError, match=r'^`layers` of .* must keep the shape \(1, 2\)'):
         Residual([keras.layers.Dense(3)])(INPUTS)
-
-
-@pytest.mark.parametrize(('shape', 'fan_in'), [((3, 3, 4, 500), 36), ((25, 1000), 25)])
-def test_pytorch_uniform(shape, fan_in):
-    kernel = array(PyTorchUniform(seed=0)(shape)) * np.sqrt(fan_in)
-    assert np.abs(kernel).max() <= 1 + 1e-6
-    assert np.abs(kernel).max() > 0.999
-    # Uniform on [-1, 1]: mean 0, variance 1/3, each within five standard errors.
-    assert abs(kernel.mean()) < 5 / np.sqrt(3 * kernel.size)
-    assert abs((kernel**2).mean() - 1 / 3) < 5 * np.sqrt(4 / 45 / kernel.size)
-
-
-def test_pytorch_uniform_against_torch():
-    torch = pytest.importorskip('torch')
-    torch.manual_seed(0)
-    ours = array(PyTorchUniform(seed=0)((3, 3, 16, 64)))
-    theirs = torch.nn.Conv2d(16, 64, 3).weight.detach().numpy()
-    quantiles = np.linspace(0, 1, 21)
-    np.testing.assert_allclose(
-        np.quantile(ours, quantiles), np.quantile(theirs, quantiles), atol=0.003
-    )
-
-
-def test_pytorch_uniform_config():
-    twin = PyTorchUniform.from_config(PyTorchUniform(seed=7).get_config())
-    np.testing.assert_array_equal(array(twin((4, 4))), array(PyTorchUniform(seed=7)((4, 4))))
-    assert isinstance(keras.initializers.get(init_pytorch), PyTorchUniform)

@@ -31,6 +31,7 @@ def _conv_bn_with_templates():
         kernel_initializer=layers.init_pytorch,
         normalization=layers.BatchNormalization(momentum=0.6, scale=False),
         activation=keras.layers.LeakyReLU(negative_slope=0.1),
+        pool=keras.layers.AveragePooling2D(2),
     )
 
 

@@ -1,0 +1,223 @@
+"""Patch whitening against the closed form, by hand, and through saving and loading."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from fenwicks.layers import PatchWhitening, whitening_filters
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+def smooth_images(count=70, sides=(7, 6), channels=3, seed=0):
+    """Random images whose neighbouring pixels and channels are alike; more than one part's."""
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal((count, sides[0] + 1, sides[1] + 1, channels))
+    images = images[:, 1:, 1:] + images[:, :-1, 1:] + 0.5 * images[:, 1:, :-1]
+    return (images + 0.7 * images[..., :1]).astype(np.float32)
+
+
+def patches_of(images, size):
+    """Patches one by one, each flattened as row, column, channel."""
+    _, height, width, _ = images.shape
+    return np.array(
+        [
+            image[top : top + size, left : left + size].ravel()
+            for image in images
+            for top in range(height - size + 1)
+            for left in range(width - size + 1)
+        ],
+        np.float64,
+    )
+
+
+@pytest.mark.parametrize(('size', 'epsilon'), [(3, 1e-2), (2, 5e-4), (1, 1.0)])
+def test_whitened_patches(size, epsilon):
+    """They are uncorrelated, with mean squares eigenvalue / (eigenvalue + epsilon)."""
+    images = smooth_images()
+    filters = whitening_filters(images, size, epsilon)
+    assert filters.shape == (size, size, 3, 3 * size**2)
+    assert filters.dtype == np.float32
+    patches = patches_of(images, size)
+    second_moment = patches.T @ patches / len(patches)
+    eigenvalues = np.linalg.eigvalsh(second_moment)[::-1]
+    whitened = patches @ filters.reshape(-1, 3 * size**2)
+    np.testing.assert_allclose(
+        whitened.T @ whitened / len(whitened),
+        np.diag(eigenvalues / (eigenvalues + epsilon)),
+        atol=1e-4,
+    )
+
+
+def test_tiny_epsilon_makes_the_identity():
+    patches = patches_of(smooth_images(), 2)
+    whitened = patches @ whitening_filters(smooth_images(), 2, 1e-12).reshape(12, 12)
+    np.testing.assert_allclose(whitened.T @ whitened / len(whitened), np.eye(12), atol=1e-4)
+
+
+def test_two_pixels_by_hand():
+    """Pixels (2, 1) and (1, 2): second moment ((2.5, 2), (2, 2.5)), eigenvalues 4.5 and 0.5."""
+    images = np.array([2.0, 1.0, 1.0, 2.0]).reshape(2, 1, 1, 2)
+    filters = whitening_filters(images, 1, epsilon=4.5).reshape(2, 2)
+    expected = np.transpose([[1 / 3, 1 / 3], [1 / np.sqrt(5), -1 / np.sqrt(5)]]) / np.sqrt(2)
+    np.testing.assert_allclose(filters, expected, rtol=1e-6)
+
+
+def test_one_patch_by_hand():
+    """A single patch (1, 2, 3, 4), whose square is 30, is its own first eigenvector."""
+    images = np.array([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 2, 1)
+    filters = whitening_filters(images, 2, epsilon=0.3)
+    expected = images[0, :, :, 0] / np.sqrt(30 * 30.3)
+    np.testing.assert_allclose(filters[:, :, 0, 0], expected, rtol=1e-6)
+    # What never occurs is scaled by epsilon alone.
+    lengths = np.linalg.norm(filters[..., 1:].reshape(4, 3), axis=0)
+    np.testing.assert_allclose(lengths, 1 / np.sqrt(0.3), rtol=1e-6)
+
+
+def test_signs_do_not_depend_on_the_images_sign():
+    images = smooth_images()
+    np.testing.assert_array_equal(whitening_filters(images, 2), whitening_filters(-images, 2))
+
+
+@pytest.mark.parametrize('negatives', [False, True])
+def test_layer_applies_the_filters(negatives):
+    images = smooth_images(count=5)
+    layer = PatchWhitening(2, epsilon=5e-4, padding='valid', negatives=negatives, use_bias=True)
+    layer.adapt(images)
+    bias = np.linspace(-1, 1, 24 if negatives else 12).astype(np.float32)
+    layer.bias.assign(bias)
+    filters = whitening_filters(images, 2, 5e-4).reshape(12, 12)
+    expected = (patches_of(images, 2) @ filters).reshape(5, 6, 5, 12)
+    if negatives:
+        expected = np.concatenate([expected, -expected], axis=-1)
+    np.testing.assert_allclose(array(layer(images)), expected + bias, rtol=1e-3, atol=1e-3)
+
+
+def test_same_padding_is_zeros():
+    images = smooth_images(count=2)
+    layer = PatchWhitening(3)
+    layer.adapt(images)
+    outputs = array(layer(images))
+    assert outputs.shape == (2, 7, 6, 27)
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    filters = whitening_filters(images).reshape(27, 27)
+    expected = (patches_of(padded, 3) @ filters).reshape(2, 7, 6, 27)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_patches_as_they_are_before_adapt():
+    images = smooth_images(count=2)
+    layer = PatchWhitening(2, padding='valid', negatives=True)
+    patches = patches_of(images, 2).reshape(2, 6, 5, 12)
+    expected = np.concatenate([patches, -patches], axis=-1)
+    np.testing.assert_allclose(array(layer(images)), expected, rtol=1e-6, atol=1e-6)
+
+
+def small_model(images):
+    inputs = keras.Input(images.shape[1:])
+    h = PatchWhitening(2, negatives=True, use_bias=True, name='whitening')(inputs)
+    h = keras.layers.Activation('relu')(h)
+    h = keras.layers.GlobalAveragePooling2D()(h)
+    return keras.Model(inputs, keras.layers.Dense(2)(h))
+
+
+def test_filters_are_saved_with_the_model(tmp_path):
+    images = smooth_images(count=8)
+    model = small_model(images)
+    model.get_layer('whitening').adapt(images)
+    model.save(tmp_path / 'model.keras')
+    twin = keras.saving.load_model(tmp_path / 'model.keras')
+    kernel = array(twin.get_layer('whitening').kernel)
+    filters = whitening_filters(images, 2)
+    np.testing.assert_array_equal(kernel, np.concatenate([filters, -filters], axis=-1))
+    np.testing.assert_array_equal(array(twin(images)), array(model(images)))
+
+
+def test_fit_trains_the_bias_only():
+    images = smooth_images(count=8)
+    model = small_model(images)
+    layer = model.get_layer('whitening')
+    layer.adapt(images)
+    kernel = array(layer.kernel).copy()
+    assert [v.path for v in layer.trainable_variables] == ['whitening/bias']
+    model.compile(keras.optimizers.SGD(0.1), 'mse')
+    model.fit(images, np.ones((8, 2)), batch_size=4, verbose=0)
+    np.testing.assert_array_equal(array(layer.kernel), kernel)
+    assert np.any(array(layer.bias))
+
+
+@pytest.mark.backend('tensorflow')
+def test_no_gradient_of_the_convolution_on_tensorflow():
+    import tensorflow as tf
+
+    model = small_model(smooth_images(count=2))
+
+    @tf.function
+    def gradients(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(images, training=True) ** 2)
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    graph = gradients.get_concrete_function(tf.zeros((2, 7, 6, 3))).graph
+    convolutions = [op.type for op in graph.get_operations() if 'Conv2D' in op.type]
+    assert convolutions == ['Conv2D']
+
+
+@pytest.mark.backend('jax')
+def test_no_gradient_of_the_convolution_on_jax():
+    import jax
+
+    model = small_model(smooth_images(count=2))
+    state = [v.value for v in model.non_trainable_variables]
+
+    def loss(trainable, images):
+        outputs, _ = model.stateless_call(trainable, state, images, training=True)
+        return (outputs**2).sum()
+
+    values = [v.value for v in model.trainable_variables]
+    program = str(jax.make_jaxpr(jax.grad(loss))(values, smooth_images(count=2)))
+    assert program.count('conv_general_dilated[') == 1
+
+
+BAD_IMAGES = {
+    'bytes': (np.zeros((2, 4, 4, 3), np.uint8), '`images` must be normalised floats'),
+    'one image': (np.zeros((4, 4, 3)), '`images` must be normalised floats'),
+    'no image': (np.zeros((0, 4, 4, 3)), '`images` must be normalised floats'),
+    'small': (np.zeros((2, 4, 2, 3)), '`kernel_size` must be at most the sides'),
+    'nan': (np.full((2, 4, 4, 3), np.nan), '`images` must be finite'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_IMAGES)
+def test_bad_images(case):
+    images, message = BAD_IMAGES[case]
+    with pytest.raises(ValueError, match=f'^{message}.* Received: ') as error:
+        PatchWhitening(3).adapt(images)
+    assert '\n' not in str(error.value)
+
+
+def test_other_channels():
+    layer = PatchWhitening(2)
+    layer.build((None, 8, 8, 1))
+    with pytest.raises(ValueError, match=r'^`images` must have the 1 channels .*: images of 3$'):
+        layer.adapt(smooth_images())
+
+
+BAD = {
+    'kernel_size': [0, 2.0, None],
+    'epsilon': [0, -1e-3, float('nan'), float('inf'), '1', None, True],
+    'padding': ['causal', 1],
+}
+
+
+@pytest.mark.parametrize(('name', 'value'), [(n, v) for n, vs in BAD.items() for v in vs])
+def test_bad_arguments(name, value):
+    with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}=') as error:
+        PatchWhitening(**{name: value})
+    assert '\n' not in str(error.value)
+    if name != 'padding':
+        with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}='):
+            whitening_filters(smooth_images(count=1), **{name: value})
