@@ -125,7 +125,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     if recipe.head_rate != 1:
         groups.append(
             optimizers.ParameterGroup(
-                r'.*classifier/kernel', recipe.head_rate, 1 / recipe.head_rate
+                r'.*classifier/.*kernel', recipe.head_rate, 1 / recipe.head_rate
             )
         )
     if recipe.whitening_bias_epochs:
@@ -149,7 +149,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         momentum=recipe.muon_momentum,
         normalize_weights=True,
         others=sgd,
-        others_match=(r'.*classifier/kernel',),
+        others_match=(r'.*classifier/.*kernel',),
     )
 
 
