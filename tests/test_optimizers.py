@@ -1,19 +1,17 @@
-"""SGD against hand-worked steps, NumPy and PyTorch; parameter groups; saving and loading."""
+"""SGD against hand-worked steps, NumPy and PyTorch; saving and loading."""
 
-import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
+from optimizer_run import COMPILED, assert_same, gradients, numpy_of, train, variables_of
 
 from fenwicks.losses import CrossEntropy
 from fenwicks.optimizers import SGD, ParameterGroup, sgd_update
 from fenwicks.schedules import OneCycle
 
-BACKEND = keras.backend.backend()
-COMPILED = {'tensorflow': [False, 'graph', 'xla'], 'jax': [False, 'xla']}.get(BACKEND, [False])
 STEPS = 60
 # Peaks high enough that the velocity matters, and both slopes are walked.
 RATES = OneCycle(peak=0.4, total_steps=STEPS, warmup_steps=15, final=0.02)
@@ -35,56 +33,8 @@ FACTORS = ((1.0, 1.0), (4.0, 0.25), (4.0, 0.25), (0.5, 0.0))
 
 def weights():
     """Four variables with Keras's usual names, the same at each call."""
-    rng = np.random.default_rng(1)
     shapes = {'conv/kernel': (3, 3), 'bn/beta': (3,), 'head/bias': (2,), 'head/kernel': (3, 2)}
-    variables = []
-    for path, shape in shapes.items():
-        scope, name = path.split('/')
-        with keras.name_scope(scope):
-            value = rng.standard_normal(shape).astype('float32')
-            variables.append(keras.Variable(value, name=name))
-    assert [variable.path for variable in variables] == list(shapes)
-    return variables
-
-
-def gradients(step, values):
-    """Noise plus a pull towards zero, so that an error in the weights feeds on itself."""
-    rng = np.random.default_rng(100 + step)
-    return [0.3 * v + rng.standard_normal(v.shape).astype('float32') for v in values]
-
-
-def numpy_of(tensors):
-    return [np.array(ops.convert_to_numpy(tensor)) for tensor in tensors]
-
-
-def train(optimizer, variables, steps=STEPS, compiled=False):
-    """Steps as a training loop would make them; returns the final weights."""
-    optimizer.build(variables)
-    apply = optimizer.apply
-    if compiled and BACKEND == 'tensorflow':
-        import tensorflow as tf
-
-        apply = tf.function(
-            lambda grads: optimizer.apply(grads, variables), jit_compile=compiled == 'xla'
-        )
-    elif compiled and BACKEND == 'jax':
-        import jax
-
-        stateless = jax.jit(optimizer.stateless_apply)
-
-        def apply(grads):
-            values, state = stateless(
-                [v.value for v in optimizer.variables], grads, [v.value for v in variables]
-            )
-            for variable, value in zip(
-                [*variables, *optimizer.variables], values + state, strict=True
-            ):
-                variable.assign(value)
-
-    for step in range(steps):
-        values = numpy_of(variables)
-        apply([ops.convert_to_tensor(g) for g in gradients(step, values)])
-    return numpy_of(variables)
+    return variables_of(shapes)
 
 
 def numpy_train(rates, momentum=0.0, nesterov=False, weight_decay=0.0, factors=None):
@@ -126,11 +76,6 @@ def torch_train(rates, factors=None, weight_decay=0.0, **options):
     return [p.detach().numpy() for p in parameters]
 
 
-def assert_same(found, expected, **tolerance):
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, **{'rtol': 1e-4, 'atol': 1e-5, **tolerance})
-
-
 def test_update_worked_by_hand():
     # d = 2 + 0.1 * 10 = 3; v = 0.5 * 4 + 3 = 5.
     options = {'momentum': 0.5, 'weight_decay': 0.1}
@@ -158,14 +103,14 @@ def test_two_steps_worked_by_hand():
 @pytest.mark.parametrize('compiled', COMPILED)
 @pytest.mark.parametrize('options', VARIANTS)
 def test_many_steps_equal_numpy(options, compiled):
-    found = train(SGD(RATES, **options), weights(), compiled=compiled)
+    found = train(SGD(RATES, **options), weights(), STEPS, compiled=compiled)
     assert_same(found, numpy_train(RATES, **options))
 
 
 @pytest.mark.parametrize('options', VARIANTS)
 def test_many_steps_equal_torch(options):
     expected = torch_train(RATES, **options)
-    assert_same(train(SGD(RATES, **options), weights()), expected)
+    assert_same(train(SGD(RATES, **options), weights(), STEPS), expected)
 
 
 @pytest.mark.parametrize('compiled', COMPILED)
@@ -173,7 +118,7 @@ def test_groups_equal_numpy(compiled):
     options = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 0.02}
     # The groups quadruple a rate, so a lower one keeps the steps stable.
     rates = OneCycle(0.1, STEPS, 15)
-    found = train(SGD(rates, groups=GROUPS, **options), weights(), compiled=compiled)
+    found = train(SGD(rates, groups=GROUPS, **options), weights(), STEPS, compiled=compiled)
     assert_same(found, numpy_train(rates, factors=FACTORS, **options))
 
 
@@ -181,7 +126,7 @@ def test_groups_equal_torch_parameter_groups():
     options = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 0.02}
     rates = OneCycle(0.1, STEPS, 15)
     expected = torch_train(rates, factors=FACTORS, **options)
-    assert_same(train(SGD(rates, groups=GROUPS, **options), weights()), expected)
+    assert_same(train(SGD(rates, groups=GROUPS, **options), weights(), STEPS), expected)
 
 
 def test_how_keras_sgd_differs_when_the_rate_changes():
@@ -214,9 +159,9 @@ def test_how_keras_sgd_differs_in_weight_decay():
 
 @pytest.mark.parametrize('nesterov', [False, True])
 def test_keras_sgd_agrees_at_a_constant_rate_without_decay(nesterov):
-    ours = train(SGD(0.1, momentum=0.9, nesterov=nesterov), weights())
+    ours = train(SGD(0.1, momentum=0.9, nesterov=nesterov), weights(), STEPS)
     keras_sgd = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=nesterov)
-    assert_same(ours, train(keras_sgd, weights()))
+    assert_same(ours, train(keras_sgd, weights(), STEPS))
 
 
 def test_a_rate_factor_of_zero_freezes():
@@ -239,88 +184,6 @@ def test_clips_before_decay():
     np.testing.assert_allclose(end(clipnorm=1.0), [8.4, -0.8], rtol=1e-5)
     np.testing.assert_allclose(end(global_clipnorm=1.0), [8.4, -0.8], rtol=1e-5)
     np.testing.assert_allclose(end(clipvalue=3.5), [6.0, -3.5], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ('group', 'path', 'matches'),
-    [
-        ('bias', 'dense/bias', True),
-        ('bias', 'bias', True),
-        ('bias', 'model/bn/beta', True),
-        ('bias', 'model/bn/gamma', False),
-        ('bias', 'bias/kernel', False),
-        ('bias', 'dense/debias', False),
-        ('scale', 'model/bn/gamma', True),
-        ('scale', 'model/bn/beta', False),
-        ('kernel', 'dense/kernel', True),
-        ('kernel', 'conv/depthwise_kernel', True),
-        ('kernel', 'kernel/bias', False),
-        (r'head/.*', 'head/kernel', True),
-        (r'head', 'head/kernel', False),
-        (r'.*/(beta|gamma)', 'bn/gamma', True),
-    ],
-)
-def test_which_variables_a_group_matches(group, path, matches):
-    assert ParameterGroup(group).matches(path) is matches
-
-
-def test_words_match_the_variables_of_keras_layers():
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 3)),
-            keras.layers.Conv2D(4, 3),
-            keras.layers.DepthwiseConv2D(3, use_bias=False),
-            keras.layers.BatchNormalization(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(2),
-        ]
-    )
-    names = {
-        word: [v.name for v in model.trainable_variables if ParameterGroup(word).matches(v.path)]
-        for word in ('bias', 'scale', 'kernel')
-    }
-    assert names['bias'] == ['bias', 'beta', 'bias']
-    assert names['scale'] == ['gamma']
-    assert len(names['kernel']) == 3
-    assert sum(map(len, names.values())) == len(model.trainable_variables)
-
-
-def test_overlapping_groups_name_the_variable_and_leave_the_optimizer_unbuilt():
-    optimizer = SGD(0.1, groups=[ParameterGroup('bias'), ParameterGroup('head/.*')])
-    rule = r"^`groups` must not overlap.* Received: variable 'head/bias' matches \['bias', 'head/"
-    with pytest.raises(ValueError, match=rule):
-        optimizer.build(weights())
-    assert not optimizer.built
-
-
-def test_a_group_that_matches_nothing():
-    optimizer = SGD(0.1, groups=[ParameterGroup('bias'), ParameterGroup('scale')])
-    with pytest.raises(ValueError, match=r"must match at least one .*Received: match='scale'"):
-        optimizer.build(weights())
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'name'),
-    [
-        (('',), 'match'),
-        ((3,), 'match'),
-        (('(',), 'match'),
-        (('bias', -1.0), 'learning_rate'),
-        (('bias', float('inf')), 'learning_rate'),
-        (('bias', '2'), 'learning_rate'),
-        (('bias', 1.0, -0.5), 'weight_decay'),
-        (('bias', 1.0, float('nan')), 'weight_decay'),
-    ],
-)
-def test_bad_group(arguments, name):
-    with pytest.raises(ValueError, match=rf'^`{name}` .*must be .*Received: {name}=') as error:
-        ParameterGroup(*arguments)
-    assert '\n' not in str(error.value)
-
-
-def test_groups_are_frozen():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        ParameterGroup('bias').learning_rate = 2.0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Optimizers with PyTorch/TF1 semantics, parameter groups, and averages of the weights."""
+"""SGD with PyTorch/TF1 semantics, Muon, parameter groups, and averages of the weights."""
 
 from fenwicks.optimizers.averaging import (
     EMA,
@@ -8,15 +8,20 @@ from fenwicks.optimizers.averaging import (
     initial_averages,
 )
 from fenwicks.optimizers.groups import ParameterGroup
+from fenwicks.optimizers.muon import Muon, muon_update
+from fenwicks.optimizers.newton_schulz import newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_update
 
 __all__ = [
     'EMA',
     'SGD',
     'Lookahead',
+    'Muon',
     'ParameterGroup',
     'WeightAveraging',
     'averaged_variables',
     'initial_averages',
+    'muon_update',
+    'newton_schulz',
     'sgd_update',
 ]

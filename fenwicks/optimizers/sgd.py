@@ -7,7 +7,7 @@ import math
 import keras
 from keras import ops
 
-from fenwicks.optimizers.groups import ParameterGroup, group_factors
+from fenwicks.optimizers.groups import ParameterGroup, group_of_each
 
 
 def sgd_update(
@@ -49,6 +49,34 @@ def sgd_update(
     return weight - learning_rate * step, velocity
 
 
+def check_settings(learning_rate, momentum, nesterov, weight_decay):
+    """The learning rate, a float where it is a number; or a ValueError."""
+    if isinstance(learning_rate, (int, float)):
+        learning_rate = float(learning_rate)
+        if not 0 <= learning_rate < math.inf:
+            raise ValueError(
+                '`learning_rate` must be a finite number >= 0. '
+                f'Received: learning_rate={learning_rate}'
+            )
+    elif not callable(learning_rate):
+        raise ValueError(
+            '`learning_rate` must be a number, a LearningRateSchedule or a function. '
+            f'Received: learning_rate={learning_rate!r}'
+        )
+    if not 0 <= momentum < 1:
+        raise ValueError(f'`momentum` must be in [0, 1). Received: momentum={momentum}')
+    if nesterov and not momentum:
+        raise ValueError(
+            '`nesterov` needs a momentum above 0. '
+            f'Received: nesterov={nesterov}, momentum={momentum}'
+        )
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(
+            f'`weight_decay` must be a finite number >= 0. Received: weight_decay={weight_decay}'
+        )
+    return learning_rate
+
+
 @keras.saving.register_keras_serializable(package='fenwicks')
 class SGD(keras.optimizers.Optimizer):
     """SGD as in PyTorch and TensorFlow 1: rate outside the velocity, weight decay coupled.
@@ -71,7 +99,7 @@ class SGD(keras.optimizers.Optimizer):
         momentum: float in [0, 1), the fraction of the velocity kept at each step.
         nesterov: bool, look ahead along the velocity. Needs `momentum` above 0.
         weight_decay: float >= 0, for a loss that is averaged over the batch.
-        groups: sequence of `ParameterGroup`s, factors on the rate and decay of chosen variables.
+        groups: sequence of `ParameterGroup`s: the rate and decay of chosen variables.
         clipnorm: float, clips each variable's gradient to this norm (before weight decay).
         clipvalue: float, clips each element of the gradients.
         global_clipnorm: float, clips the norm of all gradients together.
@@ -111,30 +139,7 @@ class SGD(keras.optimizers.Optimizer):
         global_clipnorm=None,
         name=None,
     ):
-        if isinstance(learning_rate, (int, float)):
-            learning_rate = float(learning_rate)
-            if not 0 <= learning_rate < math.inf:
-                raise ValueError(
-                    '`learning_rate` must be a finite number >= 0. '
-                    f'Received: learning_rate={learning_rate}'
-                )
-        elif not callable(learning_rate):
-            raise ValueError(
-                '`learning_rate` must be a number, a LearningRateSchedule or a function. '
-                f'Received: learning_rate={learning_rate!r}'
-            )
-        if not 0 <= momentum < 1:
-            raise ValueError(f'`momentum` must be in [0, 1). Received: momentum={momentum}')
-        if nesterov and not momentum:
-            raise ValueError(
-                '`nesterov` needs a momentum above 0. '
-                f'Received: nesterov={nesterov}, momentum={momentum}'
-            )
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(
-                '`weight_decay` must be a finite number >= 0. '
-                f'Received: weight_decay={weight_decay}'
-            )
+        learning_rate = check_settings(learning_rate, momentum, nesterov, weight_decay)
         groups = tuple(groups)
         for group in groups:
             if not isinstance(group, ParameterGroup):
@@ -162,7 +167,7 @@ class SGD(keras.optimizers.Optimizer):
             return
         # Before anything is created, so that an error leaves the optimizer unbuilt.
         paths = [getattr(variable, 'path', variable.name) for variable in variables]
-        self._factors = group_factors(self.groups, paths)
+        self._group_of_each = group_of_each(self.groups, paths)
         super().build(variables)
         self.velocities = (
             self.add_optimizer_variables(variables, 'velocity') if self.momentum else []
@@ -171,21 +176,40 @@ class SGD(keras.optimizers.Optimizer):
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
         index = self._get_variable_index(variable)
-        rate_factor, decay_factor = self._factors[index]
         velocity = self.velocities[index] if self.momentum else None
-        learning_rate = ops.cast(learning_rate, variable.dtype)
+        group = self._group_of_each[index]
+        self.update_in_group(gradient, variable, velocity, learning_rate, group, self._iterations)
+
+    def update_in_group(self, gradient, variable, velocity, learning_rate, group, step):
+        """Updates one variable and its velocity with this optimizer's settings.
+
+        Args:
+            gradient: tensor of the variable's shape.
+            variable: the variable; it is assigned to.
+            velocity: its velocity, assigned to; None without momentum.
+            learning_rate: the optimizer's rate at this step, before the group's say.
+            group: the variable's `ParameterGroup`.
+            step: number of updates made.
+        """
         new_weight, new_velocity = sgd_update(
             ops.convert_to_tensor(variable),
             ops.cast(gradient, variable.dtype),
             None if velocity is None else ops.convert_to_tensor(velocity),
-            learning_rate if rate_factor == 1 else rate_factor * learning_rate,
+            ops.cast(group.rate(learning_rate, step), variable.dtype),
             momentum=self.momentum,
             nesterov=self.nesterov,
-            weight_decay=decay_factor * self.weight_decay,
+            weight_decay=group.weight_decay * self.weight_decay,
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
         self.assign(variable, new_weight)
+
+    def rate_at(self, step):
+        """The learning rate after `step` updates: of the schedule, or the constant."""
+        rate = self._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate(step)
+        return self.learning_rate
 
     def _apply_weight_decay(self, variables):
         """Nothing: the base class would decay the weights outside the velocity."""
@@ -215,7 +239,7 @@ class SGD(keras.optimizers.Optimizer):
             'momentum': self.momentum,
             'nesterov': self.nesterov,
             'weight_decay': self.weight_decay,
-            'groups': [dict(vars(group)) for group in self.groups],
+            'groups': [group.get_config() for group in self.groups],
         }
 
     @classmethod
@@ -229,5 +253,7 @@ class SGD(keras.optimizers.Optimizer):
         Returns:
             An unbuilt `SGD`.
         """
-        groups = [ParameterGroup(**group) for group in config.get('groups', ())]
+        groups = [
+            ParameterGroup.from_config(group, custom_objects) for group in config.get('groups', ())
+        ]
         return super().from_config({**config, 'groups': groups}, custom_objects=custom_objects)

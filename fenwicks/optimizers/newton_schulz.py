@@ -1,0 +1,70 @@
+"""Newton-Schulz iteration: the nearest orthogonal matrix, roughly, by matrix products alone."""
+
+from __future__ import annotations
+
+from keras import backend, ops
+
+DTYPES = ('float32', 'bfloat16')
+
+
+def newton_schulz(
+    matrix, steps=3, coefficients=(3.4445, -4.7750, 2.0315), dtype='float32', epsilon=1e-7
+):
+    """Makes a matrix nearly orthogonal: the same singular vectors, singular values near 1.
+
+    ```
+    x = matrix / (norm(matrix) + epsilon)      # Frobenius; transposed if wide
+    steps times:  g = x' x;  x = x (a I + b g + c g g)
+    ```
+
+    A singular value s becomes s (a + b s**2 + c s**4), again and again: with the default
+    coefficients small ones grow 3.4 times a step and then stay roughly within [0.7, 1.2].
+
+    Args:
+        matrix: float tensor of shape (rows, columns).
+        steps: positive integer. Each takes products of matrices, and nothing else.
+        coefficients: `(a, b, c)`, Python floats.
+        dtype: `'float32'`, or `'bfloat16'` for devices that are faster in it.
+        epsilon: float > 0; a matrix of zeros stays one.
+
+    Returns:
+        A tensor of the matrix's shape and dtype.
+
+    Raises:
+        ValueError: if `dtype` is another.
+
+    Example:
+
+    >>> import numpy as np
+    >>> x = newton_schulz(ops.convert_to_tensor(np.float32([[3.0, 0.0], [0.0, -1.0]])), steps=5)
+    >>> bool(ops.all(ops.abs(ops.abs(ops.diagonal(x)) - 0.95) < 0.27))
+    True
+
+    Reference: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f'`dtype` must be one of {DTYPES}. Received: {dtype=}')
+    a, b, c = coefficients
+    rows, columns = matrix.shape
+    # The norm in float32: squares of many small numbers.
+    x = ops.cast(matrix, 'float32')
+    x = ops.cast(x / (ops.sqrt(ops.sum(ops.square(x))) + epsilon), dtype)
+    if rows < columns:
+        x = ops.transpose(x)
+    identity = a * ops.eye(min(rows, columns), dtype=dtype)
+    # Polynomials of g commute with it, so several steps can be taken on g alone, which is square
+    # and small, and x be multiplied once: half the work for a 3x3 convolution's kernel. Rounding
+    # errors in g grow about a**2 times a step, which float32 bears for three and bfloat16 for none.
+    together = 3 if dtype == 'float32' else 1
+    for first in range(0, steps, together):
+        g = ops.matmul(ops.transpose(x), x)
+        product = None
+        for step in range(first, min(first + together, steps)):
+            if step > first:
+                g = ops.matmul(ops.matmul(factor, g), factor)  # noqa: F821
+            factor = identity + b * g + c * ops.matmul(g, g)
+            product = factor if product is None else ops.matmul(product, factor)
+        x = ops.matmul(x, product)
+    if rows < columns:
+        x = ops.transpose(x)
+    return ops.cast(x, backend.standardize_dtype(matrix.dtype))

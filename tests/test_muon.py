@@ -1,0 +1,334 @@
+"""Muon against hand-worked steps, NumPy and PyTorch; which variable goes where; saving."""
+
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from optimizer_run import COMPILED, assert_same, gradients, numpy_of, train, variables_of
+
+from fenwicks.losses import CrossEntropy
+from fenwicks.optimizers import SGD, Muon, ParameterGroup, muon_update, newton_schulz
+from fenwicks.schedules import OneCycle, PiecewiseLinear
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 40
+RATES = OneCycle(peak=0.2, total_steps=STEPS, warmup_steps=10, final=0.02)
+OTHER_RATES = PiecewiseLinear([(0, 0.05), (STEPS, 0.0)])
+SHAPES = {
+    'conv/kernel': (3, 3, 2, 5),
+    'conv/bias': (5,),
+    'wide/kernel': (2, 1, 1, 7),
+    'dense/kernel': (6, 4),
+    'bn/beta': (5,),
+    'head/kernel': (4, 3),
+}
+VARIANTS = [
+    {'momentum': 0.0, 'nesterov': False},
+    {'nesterov': False},
+    {'momentum': 0.9, 'ns_steps': 5},
+    {'normalize_weights': True},
+    {'weight_decay': 0.1, 'ns_steps': 1},
+]
+
+
+def svd(matrix):
+    return np.linalg.svd(matrix.astype('float64'), full_matrices=False)
+
+
+def through_singular_values(matrix, steps=3):
+    """Newton-Schulz by its definition: the polynomial of each singular value, in float64."""
+    left, values, right = svd(matrix)
+    values = values / np.sqrt(np.sum(values**2))
+    a, b, c = COEFFICIENTS
+    for _ in range(steps):
+        values = a * values + b * values**3 + c * values**5
+    return (left * values) @ right
+
+
+def new_muon(**options):
+    others = SGD(
+        OTHER_RATES,
+        momentum=0.8,
+        nesterov=True,
+        weight_decay=0.01,
+        groups=[
+            ParameterGroup('head/kernel', learning_rate=2.0, weight_decay=0.5),
+            ParameterGroup('conv/bias', schedule=PiecewiseLinear([(0, 0.1), (9, 0.0)])),
+        ],
+    )
+    return Muon(RATES, others=others, others_match=['head/.*'], **options)
+
+
+def numpy_train(momentum=0.6, nesterov=True, ns_steps=3, normalize_weights=False, weight_decay=0.0):
+    """An independent Muon in float64, in the papers' layout: (outputs, inputs, height, width)."""
+    names = list(SHAPES)
+    weights = [w.astype('float64') for w in numpy_of(variables_of(SHAPES))]
+    buffers = [np.zeros_like(w) for w in weights]
+    for step in range(STEPS):
+        for i, g in enumerate(gradients(step, weights)):
+            if names[i] in ('conv/kernel', 'wide/kernel', 'dense/kernel'):
+                w, g = np.moveaxis(weights[i], -1, 0), np.moveaxis(g, -1, 0)
+                if w.ndim == 4:
+                    w, g = w.transpose(0, 3, 1, 2), g.transpose(0, 3, 1, 2)
+                buffers[i] = buffers[i].reshape(g.shape) * momentum + g
+                g = g + momentum * buffers[i] if nesterov else buffers[i]
+                if normalize_weights:
+                    w = w * (len(w) ** 0.5 / np.linalg.norm(w))
+                w = w * (1 - RATES(step) * weight_decay)
+                update = through_singular_values(g.reshape(len(g), -1), ns_steps)
+                w = w - RATES(step) * update.reshape(g.shape)
+                w = w.transpose(0, 2, 3, 1) if w.ndim == 4 else w
+                weights[i] = np.moveaxis(w, 0, -1)
+            else:
+                rate = {
+                    'head/kernel': 2.0 * OTHER_RATES(step),
+                    'conv/bias': 0.1 * max(0.0, 1 - step / 9),
+                }.get(names[i], OTHER_RATES(step))
+                decay = 0.005 if names[i] == 'head/kernel' else 0.01
+                g = g + decay * weights[i]
+                buffers[i] = 0.8 * buffers[i] + g
+                weights[i] = weights[i] - rate * (g + 0.8 * buffers[i])
+    return weights
+
+
+@pytest.mark.parametrize('steps', [1, 2, 3, 4, 7])
+@pytest.mark.parametrize('shape', [(6, 6), (20, 5), (5, 20), (1, 9), (9, 1), (1, 1)])
+def test_newton_schulz_is_a_polynomial_of_the_singular_values(shape, steps):
+    matrix = np.random.default_rng(steps).standard_normal(shape).astype('float32')
+    found = numpy_of([newton_schulz(ops.convert_to_tensor(matrix), steps)])
+    assert_same(found, [through_singular_values(matrix, steps)], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_newton_schulz_of_a_gradient_that_is_nearly_of_low_rank(dtype):
+    # Singular values from 1 down to 1e-6, as gradients have them.
+    rng = np.random.default_rng(0)
+    left, _, right = svd(rng.standard_normal((90, 40)))
+    matrix = ((left * np.logspace(0, -6, 40)) @ right).astype('float32')
+    found = numpy_of([newton_schulz(ops.convert_to_tensor(matrix), 3, dtype=dtype)])[0]
+    error = np.linalg.norm(found - through_singular_values(matrix), 2)
+    # PyTorch's bfloat16, in the plain order of the products, is off by 0.04; how it sums matters.
+    assert error < {'float32': 1e-4, 'bfloat16': 0.12}[dtype]
+    # Directions of some size, here those above 0.02, come out at one pace.
+    values = np.einsum('ri,rc,ic->i', left[:, :12], found, right[:12])
+    assert np.all((values > 0.5) & (values < 1.25))
+
+
+def test_newton_schulz_of_zeros_and_of_other_coefficients():
+    zeros = numpy_of([newton_schulz(ops.zeros((4, 3)))])[0]
+    assert np.array_equal(zeros, np.zeros((4, 3)))
+    # The classic cubic iteration converges to the orthogonal factor itself.
+    matrix = np.random.default_rng(0).standard_normal((4, 3)).astype('float32')
+    found = newton_schulz(ops.convert_to_tensor(matrix), 25, coefficients=(1.5, -0.5, 0.0))
+    left, _, right = svd(matrix)
+    assert_same(numpy_of([found]), [left @ right])
+
+
+def test_newton_schulz_keeps_the_dtype():
+    matrix = ops.cast(np.eye(3), 'bfloat16')
+    for inside in ('float32', 'bfloat16'):
+        assert keras.backend.standardize_dtype(newton_schulz(matrix, dtype=inside).dtype) == (
+            'bfloat16'
+        )
+    with pytest.raises(ValueError, match=r"^`dtype` must be one of .*Received: dtype='float16'"):
+        newton_schulz(matrix, dtype='float16')
+
+
+def test_update_worked_by_hand():
+    # A diagonal gradient (3, 4) has the norm 5; one step: s -> s * (1.5 - 0.5 * s**2) would be
+    # the cubic; here a = 3.4445 etc. on s = 0.6 and 0.8.
+    a, b, c = COEFFICIENTS
+    s = np.array([0.6, 0.8])
+    u = np.diag(a * s + b * s**3 + c * s**5)
+    weight, gradient = np.float32([[2.0, 1.0], [0.0, 2.0]]), np.float32([[3.0, 0.0], [0.0, 4.0]])
+    tensors = [ops.convert_to_tensor(x) for x in (weight, gradient, 0 * gradient)]
+    options = {'momentum': 0.5, 'ns_steps': 1}
+    after, velocity = muon_update(*tensors, 0.1, **options)
+    assert_same(numpy_of([after, velocity]), [weight - 0.1 * u, gradient])
+    # The norm of the weight is 3; it is brought to sqrt(2).
+    after, _ = muon_update(*tensors, 0.1, normalize_weights=True, **options)
+    assert_same(numpy_of([after]), [weight * 2**0.5 / 3 - 0.1 * u])
+    after, _ = muon_update(*tensors, 0.1, weight_decay=0.5, **options)
+    assert_same(numpy_of([after]), [weight * 0.95 - 0.1 * u])
+
+
+@pytest.mark.parametrize('compiled', COMPILED)
+@pytest.mark.parametrize('options', VARIANTS)
+def test_many_steps_equal_numpy(options, compiled):
+    found = train(new_muon(**options), variables_of(SHAPES), STEPS, compiled)
+    assert_same(found, numpy_train(**options), rtol=1e-3, atol=5e-4)
+
+
+def test_many_steps_equal_torch():
+    # The orthogonalisation in the record's form, on PyTorch's kernel layout.
+    torch = pytest.importorskip('torch')
+    a, b, c = COEFFICIENTS
+    kernels = {'conv/kernel': (3, 3, 2, 5), 'dense/kernel': (6, 4)}
+    weights = [torch.tensor(np.moveaxis(w, -1, 0)) for w in numpy_of(variables_of(kernels))]
+    buffers = [torch.zeros_like(w) for w in weights]
+    for step in range(STEPS):
+        values = [np.moveaxis(w.numpy(), 0, -1) for w in weights]
+        for w, buffer, g in zip(weights, buffers, gradients(step, values), strict=True):
+            g = torch.tensor(np.moveaxis(g, -1, 0))
+            buffer.mul_(0.6).add_(g)
+            g = g.add(buffer, alpha=0.6).flatten(1)
+            x = g / g.norm()
+            for _ in range(3):
+                gram = x @ x.T
+                x = a * x + (b * gram + c * gram @ gram) @ x
+            w.mul_(len(w) ** 0.5 / w.norm()).sub_(RATES(step) * x.view(w.shape))
+    found = train(Muon(RATES, normalize_weights=True), variables_of(kernels), STEPS)
+    assert_same(found, [np.moveaxis(w.numpy(), 0, -1) for w in weights], rtol=1e-3, atol=5e-4)
+
+
+@pytest.mark.parametrize('rate', [0.1, RATES], ids=['constant', 'schedule'])
+def test_without_others_the_rest_is_sgd_at_the_same_rate(rate):
+    shapes = {'bn/beta': (5,), 'head/kernel': (4, 3)}
+    muon = Muon(rate, momentum=0.7, weight_decay=0.1, others_match=['kernel'])
+    found = train(muon, variables_of(shapes), 10)
+    expected = train(SGD(rate, momentum=0.7, nesterov=True), variables_of(shapes), 10)
+    assert_same(found, expected, rtol=1e-6)
+
+
+def test_constant_rates_can_be_set_anew():
+    shapes = {'dense/kernel': (4, 3), 'dense/bias': (3,)}
+    variables = variables_of(shapes)
+    muon = Muon(0.1, others=SGD(0.2))
+    ends = [numpy_of(variables), train(muon, variables, 1)]
+    muon.learning_rate = 0.0
+    ends.append(train(muon, variables, 1))
+    muon.others.learning_rate = 0.0
+    ends.append(train(muon, variables, 1))
+    moved = [
+        [not np.array_equal(a, b) for a, b in zip(*pair, strict=True)]
+        for pair in itertools.pairwise(ends)
+    ]
+    assert moved == [[True, True], [False, True], [False, False]]
+
+
+def test_velocities_only_with_momentum():
+    for momentum, other, count in ((0.0, 0.0, 0), (0.6, 0.0, 3), (0.0, 0.9, 3), (0.6, 0.9, 6)):
+        muon = Muon(RATES, momentum=momentum, nesterov=False, others=SGD(RATES, momentum=other),
+                    others_match=['head/kernel'])  # fmt: skip
+        muon.build(variables_of(SHAPES))
+        assert len(muon.variables) == 1 + count
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        ({'learning_rate': -0.1}, 'learning_rate'),
+        ({'learning_rate': 'fast'}, 'learning_rate'),
+        ({'momentum': 1.0}, 'momentum'),
+        ({'momentum': 0.0}, 'nesterov'),
+        ({'ns_steps': 0}, 'ns_steps'),
+        ({'ns_dtype': 'float16'}, 'ns_dtype'),
+        ({'weight_decay': -0.1}, 'weight_decay'),
+        ({'weight_decay': 0.1, 'normalize_weights': True}, 'weight_decay'),
+        ({'others': keras.optimizers.SGD(0.1)}, 'others'),
+        ({'others': SGD(0.1, clipnorm=1.0)}, 'others'),
+        ({'others_match': 'head'}, 'others_match'),
+        ({'others_match': ['(']}, 'others_match'),
+        ({'others_match': [3]}, 'others_match'),
+    ],
+)
+def test_bad_arguments(arguments, name):
+    with pytest.raises(ValueError, match=f'^`{name}` .*Received: ') as error:
+        Muon(**{'learning_rate': 0.1, **arguments})
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('options', 'rule'),
+    [
+        ({'others_match': ['head']}, r"`others_match` must match .*Received: others_match='head'"),
+        # A kernel of Muon's is no business of the groups of SGD.
+        ({'others': SGD(0.1, groups=[ParameterGroup('conv/kernel')])}, '`groups` must match'),
+    ],
+)
+def test_patterns_that_match_nothing_leave_the_optimizer_unbuilt(options, rule):
+    optimizer = Muon(0.1, **options)
+    with pytest.raises(ValueError, match=rule):
+        optimizer.build(variables_of(SHAPES))
+    assert not optimizer.built
+
+
+def test_exclusions_by_method_are_refused():
+    with pytest.raises(NotImplementedError, match='others_match'):
+        Muon(0.1).exclude_from_weight_decay(var_names=['bias'])
+
+
+@pytest.mark.parametrize('others', [None, SGD(OTHER_RATES, momentum=0.8), SGD(0.1)])
+def test_config_round_trip(others):
+    optimizer = Muon(RATES, 0.7, False, 4, 'bfloat16', True, 0.0, others, ['head/.*'], name='m')
+    config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    again = keras.optimizers.deserialize(config)
+    assert type(again) is Muon
+    assert again.get_config() == optimizer.get_config()
+    assert (again.momentum, again.nesterov, again.ns_steps) == (0.7, False, 4)
+    assert (again.ns_dtype, again.normalize_weights, again.name) == ('bfloat16', True, 'm')
+    assert again.others_match == ('head/.*',)
+    assert (again.others is None) == (others is None)
+    assert Muon.from_config(Muon(0.1, weight_decay=0.2).get_config()).weight_decay == 0.2
+
+
+def classifier(optimizer):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            keras.layers.Conv2D(8, 3, use_bias=False),
+            keras.layers.BatchNormalization(scale=False),
+            keras.layers.Activation('relu'),
+            keras.layers.GlobalMaxPool2D(),
+            keras.layers.Dense(3, name='head'),
+        ]
+    )
+    model.compile(optimizer=optimizer, loss=CrossEntropy(0.1))
+    return model
+
+
+def fit(model, epochs):
+    rng = np.random.default_rng(2)
+    labels = np.arange(48) % 3
+    images = 0.3 * rng.standard_normal((48, 6, 6, 2)) + np.eye(6)[labels][:, :, None, None]
+    history = model.fit(
+        images.astype('float32'), labels, 16, epochs=epochs, shuffle=False, verbose=0
+    )
+    return history.history['loss']
+
+
+def fitting_muon(others=True):
+    rate = OneCycle(peak=0.1, total_steps=12, warmup_steps=4)
+    others = SGD(0.1, momentum=0.9, groups=[ParameterGroup('bias', 2.0)]) if others else None
+    return Muon(rate, normalize_weights=True, others=others, others_match=['.*head/kernel'])
+
+
+@pytest.mark.parametrize('others', [True, False])
+def test_fit_save_load_and_go_on_as_if_never_stopped(others, tmp_path):
+    whole = classifier(fitting_muon(others))
+    losses = fit(whole, epochs=4)
+    assert losses[-1] < 0.9 * losses[0]
+    halves = classifier(fitting_muon(others))
+    fit(halves, epochs=2)
+    halves.save(tmp_path / 'half.keras')
+    loaded = keras.models.load_model(tmp_path / 'half.keras')
+    assert type(loaded.optimizer) is Muon
+    assert int(ops.convert_to_numpy(loaded.optimizer.iterations)) == 6
+    np.testing.assert_allclose(fit(loaded, epochs=2), losses[2:], rtol=1e-5)
+    assert_same(loaded.get_weights(), whole.get_weights(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('policy', ['mixed_bfloat16', 'mixed_float16', 'bfloat16'])
+def test_fit_in_low_precision(policy):
+    keras.config.set_dtype_policy(policy)
+    model = classifier(fitting_muon())
+    losses = fit(model, epochs=4)
+    assert losses[-1] < 0.95 * losses[0]
+    inner = getattr(model.optimizer, 'inner_optimizer', model.optimizer)
+    assert type(inner) is Muon
+    dtype = 'bfloat16' if policy == 'bfloat16' else 'float32'
+    assert {v.dtype for v in inner.velocities} == {dtype}
