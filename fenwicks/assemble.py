@@ -132,7 +132,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         last = max(1, recipe.whitening_bias_epochs * steps_per_epoch)
         groups.append(
             optimizers.ParameterGroup(
-                r'.*whitening/bias', schedule=schedules.PiecewiseLinear([(0, rate), (last, 0.0)])
+                r'whitening/bias', schedule=schedules.PiecewiseLinear([(0, rate), (last, 0.0)])
             )
         )
     sgd = optimizers.SGD(
