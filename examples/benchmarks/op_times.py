@@ -95,12 +95,23 @@ def trace(work: Callable) -> list[Event]:
 
 
 def _operations(plane):
-    """Operations among a plane's events: those called NAME:TYPE."""
+    """Operations among a plane's events.
+
+    They are called NAME:TYPE; but those that may go on in the background, as XLA's programs may,
+    are events of the executor that hold both as facts.
+    """
     names = {key: value.name for key, value in plane.event_metadata.items()}
+    facts = {key: value.name for key, value in plane.stat_metadata.items()}
     for line in plane.lines:
         for event in line.events:
             name, colon, kind = names[event.metadata_id].rpartition(':')
-            if not colon or not kind.isidentifier() or name.endswith(':'):
+            if name == 'ExecutorState::ProcessAsync:' and kind == 'Start':
+                known = {
+                    facts[fact.metadata_id]: fact.str_value or facts.get(fact.ref_value, '')
+                    for fact in event.stats
+                }
+                name, kind = known.get('name', ''), known.get('kernel_type', 'Async')
+            elif not colon or not kind.isidentifier() or name.endswith(':'):
                 continue
             start = line.timestamp_ns / 1e9 + event.offset_ps / 1e12
             yield Event(name, kind, start, start + event.duration_ps / 1e12)
@@ -164,23 +175,29 @@ def named_gradients():
         tf.custom_gradient = original
 
 
-def note_scopes(model) -> dict[str, keras.layers.Layer]:
-    """A dict that fills with each layer's scope in the graph, as the graph is built."""
+def note_scopes(model) -> dict[str, tuple[keras.layers.Layer, str]]:
+    """A dict that fills with the layer and its path by scope, as the graph is built."""
     scopes = {}
 
-    def noting(layer):
+    def note(layer, path):
         call = layer.call
 
         @functools.wraps(call)
         def noted(*args, **kwargs):
-            scopes[tf.get_current_name_scope()] = layer
+            scopes[tf.get_current_name_scope()] = layer, path
             return call(*args, **kwargs)
 
         layer.call = noted
 
-    for layer in model._flatten_layers(include_self=False):
-        noting(layer)
+    for layer, path in list(_with_paths(model)):
+        note(layer, path)
     return scopes
+
+
+def _with_paths(parent, above=''):
+    for layer in parent._flatten_layers(include_self=False, recursive=False):
+        yield layer, f'{above}{layer.name}'
+        yield from _with_paths(layer, f'{above}{layer.name}/')
 
 
 class Sources:
@@ -196,8 +213,8 @@ class Sources:
         for operation in _all_operations(graph):
             frames = [(frame.filename, frame.lineno, frame.name) for frame in operation.traceback]
             self._frames[operation.name] = frames
-        for scope, layer in scopes.items():
-            self._scopes[scope] = (_kind_of_layer(layer), layer.path)
+        for scope, (layer, path) in scopes.items():
+            self._scopes[scope] = (_kind_of_layer(layer), path)
         for name, frames in self._frames.items():
             kind = _kind_of_place(frames)
             scope = name.rpartition('/')[0]
@@ -220,11 +237,7 @@ class Sources:
             kind += f', {_direction(type, frames) if back else "forward"}'
         elif kind in ('batch norm', 'activation', 'pooling', 'head'):
             kind += ', backward' if back else ', forward'
-        inside = [frame for frame in frames if frame[0].startswith(_PACKAGE)]
-        line = f'{os.path.basename(inside[-1][0])}:{inside[-1][1]}' if inside else ''
-        if back and line.startswith('tensorflow_engine'):
-            line = ''  # that of the whole backward pass says nothing
-        return Source(kind, layer, line)
+        return Source(kind, layer, _line(frames))
 
     def _innermost(self, name):
         scope = name
@@ -233,6 +246,18 @@ class Sources:
                 return self._scopes[scope]
             scope = scope.rpartition('/')[0]
         return 'other', ''
+
+
+def _line(frames):
+    """The innermost line of the package that says something."""
+    for filename, number, function in reversed(frames):
+        place = os.path.basename(filename), function
+        if place == ('tensorflow_engine.py', '_update_weights'):
+            return ''  # where the whole backward pass is asked for
+        # All functions that XLA compiles are called in one place, which isn't theirs.
+        if filename.startswith(_PACKAGE) and place != ('fused.py', 'call'):
+            return f'{place[0]}:{number}'
+    return ''
 
 
 def _all_operations(graph):

@@ -18,16 +18,17 @@ import datetime
 import json
 import os
 import statistics
-import sys
 import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import keras
 import numpy as np
+import one_line
 from absl import app, flags
 
 from fenwicks import assemble, data, precision, recipes, report, strategy
+from fenwicks.checks import positive_integer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
@@ -43,13 +44,15 @@ flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 CLASSES = 10
 
 
+def parse_flags(argv):
+    return one_line.parse_flags(__file__, argv)
+
+
 def main(argv):
+    del argv
     try:
-        if len(argv) > 1:
-            raise ValueError(f'there are no arguments besides flags. Received: {argv[1]}')
         for name in ('steps', 'top', 'peak_size'):
-            if FLAGS[name].value < 1:
-                raise ValueError(f'`{name}` must be positive. Received: {name}={FLAGS[name].value}')
+            positive_integer(name, FLAGS[name].value)
         if keras.backend.backend() != 'tensorflow':
             raise ValueError(
                 'the profile must be taken on the tensorflow backend. '
@@ -57,7 +60,7 @@ def main(argv):
             )
         result = profile()
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'profile_step.py: {" ".join(str(error).split())}')
+        one_line.fail(__file__, error)
     print(json.dumps(result, indent=1) if FLAGS.json else as_text(result))
     if FLAGS.log:
         report.append_line(FLAGS.log, result)
@@ -102,17 +105,17 @@ def profile():
     find = op_times.Sources(traced_graph(engine), scopes).find
     runs = collections.Counter((event.name, event.type) for event in events)
     operations = [
-        Operation(
+        {
+            'type': key[1],
             **dataclasses.asdict(find(*key)),
-            type=key[1],
-            milliseconds=1000 * spent / FLAGS.steps,
-            runs=runs[key] / FLAGS.steps,
-        )
+            'milliseconds': 1000 * spent / FLAGS.steps,
+            'runs': runs[key] / FLAGS.steps,
+        }
         for key, spent in seconds.most_common()
     ]
     kinds = collections.Counter(dict.fromkeys(op_times.KINDS, 0.0))
     for operation in operations:
-        kinds[operation.kind] += operation.milliseconds
+        kinds[operation['kind']] += operation['milliseconds']
     kinds[op_times.IDLE] = 1000 * idle / FLAGS.steps
 
     best = statistics.median(step_seconds)
@@ -138,24 +141,9 @@ def profile():
         'efficiency': step_flops / best / peak,
         'peak_memory_mb': report.peak_memory_mb(),
         'milliseconds': {kind: round(spent, 3) for kind, spent in kinds.items()},
-        'operations': [
-            {**vars(operation), 'milliseconds': round(operation.milliseconds, 3)}
-            for operation in operations[: FLAGS.top]
-        ],
+        'operations': operations[: FLAGS.top],
         'versions': report.versions(),
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """An operation of the step: what it is, where it comes from, and what it costs a step."""
-
-    type: str
-    kind: str
-    layer: str
-    line: str
-    milliseconds: float
-    runs: float
 
 
 def random_dataset(count):
@@ -261,4 +249,4 @@ def as_text(result):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

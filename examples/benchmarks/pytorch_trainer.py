@@ -253,6 +253,7 @@ def _reflected(side, padding):
 
 
 def use_all_threads():
-    """PyTorch's own default leaves out threads that share a core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    torch.set_num_threads(cores)
+    """PyTorch's own default leaves out threads that share a core; OMP_NUM_THREADS overrides."""
+    if 'OMP_NUM_THREADS' not in os.environ:
+        affinity = getattr(os, 'sched_getaffinity', None)
+        torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count())

@@ -13,15 +13,16 @@ on with `--seed`.
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
+import one_line
 import trainings
 from absl import app, flags
 
 from fenwicks import report
+from fenwicks.checks import positive_integer
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
@@ -33,19 +34,21 @@ flags.DEFINE_integer('seed', 0, 'The first seed.')
 flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 
 
+def parse_flags(argv):
+    return one_line.parse_flags(__file__, argv)
+
+
 def main(argv):
+    del argv
     try:
-        if len(argv) > 1:
-            raise ValueError(f'there are no arguments besides flags. Received: {argv[1]}')
-        if FLAGS.runs < 1:
-            raise ValueError(f'`runs` must be positive. Received: runs={FLAGS.runs}')
+        positive_integer('runs', FLAGS.runs)
         if FLAGS.minutes is not None and not FLAGS.minutes > 0:
             raise ValueError(f'`minutes` must be positive. Received: minutes={FLAGS.minutes}')
         train_all()
     except (ValueError, OSError, RuntimeError, ArithmeticError, ImportError) as error:
-        sys.exit(f'seeds.py: {" ".join(str(error).split())}')
+        one_line.fail(__file__, error)
     except KeyboardInterrupt:
-        sys.exit('seeds.py: interrupted')
+        one_line.fail(__file__, 'interrupted')
 
 
 def train_all():
@@ -75,4 +78,4 @@ def train_all():
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -19,15 +19,16 @@ import datetime
 import importlib.util
 import os
 import statistics
-import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
+import one_line
 import trainings
 import turns
 from absl import app, flags
 
 from fenwicks import recipes, report
+from fenwicks.checks import positive_integer
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
@@ -40,14 +41,16 @@ flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 flags.DEFINE_enum('side', None, trainings.SIDES, 'Internal: be one side of the comparison.')
 
 
+def parse_flags(argv):
+    return one_line.parse_flags(__file__, argv)
+
+
 def main(argv):
+    del argv
     try:
-        if len(argv) > 1:
-            raise ValueError(f'there are no arguments besides flags. Received: {argv[1]}')
         for name in ('runs', 'steps', 'rounds'):
-            value = FLAGS[name].value
-            if value is not None and value < 1:
-                raise ValueError(f'`{name}` must be positive. Received: {name}={value}')
+            if FLAGS[name].value is not None:
+                positive_integer(name, FLAGS[name].value)
         if not importlib.util.find_spec('torch'):
             raise RuntimeError('the comparison needs PyTorch: pip install torch')
         if FLAGS.side:
@@ -55,9 +58,9 @@ def main(argv):
             return
         compare(project() if FLAGS.steps else train())
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'time_to_94.py: {" ".join(str(error).split())}')
+        one_line.fail(__file__, error)
     except KeyboardInterrupt:
-        sys.exit('time_to_94.py: interrupted')
+        one_line.fail(__file__, 'interrupted')
 
 
 def make_side():
@@ -166,4 +169,4 @@ def log(result):
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -6,6 +6,7 @@ costs nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import statistics
 import time
@@ -26,7 +27,7 @@ def define_flags():
     flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
     flags.DEFINE_integer('test_limit', None, 'Evaluate on the first N test images only.')
     flags.DEFINE_integer('epochs', None, "Passes over the data; default: the recipe's.")
-    flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
+    flags.DEFINE_integer('batch_size', None, 'Images in a step, at SGD rates in proportion.')
     flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
     flags.DEFINE_enum('precision', 'auto', precision.PRECISIONS, 'Of both sides.')
     flags.DEFINE_enum('device', 'auto', DEVICES, 'What to train on.')
@@ -75,14 +76,21 @@ def load_dataset(values):
 
 
 def find_recipe(name, values):
-    """The recipe called `name` with the budget that the flags give it."""
+    """The recipe called `name` with the budget that the flags give it.
+
+    With another batch size SGD's rates change in proportion: PyTorch's side has them for a loss
+    that is summed over the batch, which comes to the same.
+    """
     recipe = recipes.get(name)
     if values.width is not None:
         recipe = recipe.with_width(values.width)
     if values.epochs is not None:
         recipe = recipe.with_epochs(values.epochs)
     if values.batch_size is not None:
+        share = values.batch_size / recipe.batch_size
         recipe = recipe.with_batch_size(values.batch_size)
+        rate = recipe.peak_learning_rate * share
+        recipe = dataclasses.replace(recipe, peak_learning_rate=rate)
     return recipe
 
 
