@@ -1,4 +1,4 @@
-"""ResNet-9: its size, and every number of a training step against an independent torch network."""
+"""The networks: sizes, options and bad input; ResNet-9 against an independent torch network."""
 
 import keras
 import layer_contract
@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 from keras import ops
 
-from fenwicks.layers import BatchNormalization, Scaling
-from fenwicks.models import check_model, resnet9
+from fenwicks.layers import (
+    CELU,
+    GELU,
+    BatchNormalization,
+    PartialIdentity,
+    PyTorchUniform,
+    Scaling,
+    init_pytorch,
+    whitening_filters,
+)
+from fenwicks.models import check_model, resnet9, speednet
 
 WIDTHS = (4, 8, 8, 16)
 
@@ -35,6 +44,106 @@ def test_stages():
         (None, 16),
         (None, 7),
     ]
+
+
+def test_resnet9_with_whitening():
+    model = resnet9((8, 12, 3), widths=WIDTHS, whitening=3, pool_first=True)
+    shapes = {layer.name: tuple(layer.output.shape) for layer in model.layers[1:4]}
+    assert shapes == {
+        'whitening': (None, 8, 12, 27),
+        'prep': (None, 8, 12, 4),
+        'stage_1': (None, 4, 6, 8),
+    }
+    kernels = {v.path: tuple(v.shape) for v in model.variables if v.path.endswith('kernel')}
+    assert kernels['whitening/kernel'] == (3, 3, 3, 27)
+    assert kernels['prep/conv/kernel'] == (1, 1, 27, 4)
+    assert 'whitening/kernel' not in {v.path for v in model.trainable_variables}
+    whitening = model.get_layer('whitening')
+    assert (whitening.epsilon, whitening.padding) == (1e-2, 'same')
+    assert (whitening.negatives, whitening.use_bias) == (False, False)
+    for name in ('stage_1', 'stage_2', 'stage_3'):
+        assert model.get_layer(name).pool_first
+    plain = resnet9((8, 12, 3), widths=WIDTHS)
+    assert not any(plain.get_layer(name).pool_first for name in ('stage_1', 'stage_2', 'stage_3'))
+    names = {v.path for v in model.trainable_variables}
+    assert names == {v.path for v in plain.trainable_variables}
+
+
+def test_speednet_parameters():
+    model = speednet(kernel_initializer='zeros')
+    convs = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256**2)
+    offsets = 24 + 2 * (64 + 256 + 256)
+    trainable = sum(np.prod(v.shape) for v in model.trainable_variables)
+    assert trainable == convs + offsets + 256 * 10 == 1_971_352
+    fixed = 12 * 24 + 2 * 2 * (64 + 256 + 256)  # filters and running statistics
+    assert model.count_params() == trainable + fixed
+
+
+@pytest.mark.parametrize(
+    ('sides', 'after'),
+    [((32, 32), [31, 31, 15, 7, 3]), ((9, 9), [8, 8, 4, 2, 1]), ((16, 16), [15, 15, 7, 3, 1])],
+)
+def test_speednet_shapes(sides, after):
+    model = speednet((*sides, 3), num_classes=7, widths=(4, 6, 8), kernel_initializer='zeros')
+    assert [(layer.name, *layer.output.shape[1:]) for layer in model.layers[1:]] == [
+        ('whitening', after[0], after[0], 24),
+        ('activation', after[1], after[1], 24),
+        ('group_1', after[2], after[2], 4),
+        ('group_2', after[3], after[3], 6),
+        ('group_3', after[4], after[4], 8),
+        ('global_pool', 8),
+        ('classifier', 7),
+    ]
+
+
+def test_speednet_start():
+    model = speednet(widths=(4, 6, 8), num_classes=1000)
+    settings = model.get_layer('whitening').get_config()
+    assert settings['kernel_size'] == 2
+    assert settings['epsilon'] == 5e-4
+    assert settings['padding'] == 'valid'
+    assert settings['negatives']
+    assert settings['use_bias']
+    for unit in (part for part in model._flatten_layers() if type(part).__name__ == 'ConvBN'):
+        assert isinstance(unit.kernel_initializer, PartialIdentity)
+        norm = unit.normalization
+        assert (norm.momentum, norm.epsilon, norm.scale) == (0.6, 1e-12, False)
+        kernel = array(unit.layers[0].kernel)
+        count = min(kernel.shape[2:])
+        np.testing.assert_array_equal(kernel[1, 1, :count, :count], np.eye(count))
+    assert sum(isinstance(part, GELU) for part in model._flatten_layers()) == 7
+    head = array(model.get_layer('classifier').trainable_variables[0])
+    assert abs(head.std() - 1) < 0.02
+    assert np.abs(head).max() <= np.sqrt(3)
+    assert model.get_layer('classifier').weight == 1 / 8
+
+
+def test_speednet_with_another_head():
+    model = speednet(widths=(4, 6, 8), logit_scale=1 / 9, head_initializer=init_pytorch)
+    classifier = model.get_layer('classifier')
+    assert classifier.weight == 1 / 9
+    assert isinstance(classifier.kernel_initializer, PyTorchUniform)
+
+
+def test_speednet_style():
+    model = speednet(
+        widths=(4, 6, 8), normalization=BatchNormalization(scale=True), activation=CELU(0.3)
+    )
+    assert sum(v.path.endswith('gamma') for v in model.variables) == 6
+    assert sum(isinstance(part, CELU) for part in model._flatten_layers()) == 7
+
+
+def test_networks_differ_by_seed_only():
+    """Templates in the signature bring no state along."""
+    heads = []
+    for seed in (1, 1, 2):
+        keras.utils.set_random_seed(seed)
+        model = speednet(widths=(4, 6, 8))
+        heads.append([array(v) for v in model.trainable_variables])
+    same, again, other = heads
+    for one, two in zip(same, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(same[-1], other[-1])
 
 
 def test_style_reaches_every_stage():
@@ -150,25 +259,48 @@ def array(tensor):
     return ops.convert_to_numpy(tensor).copy()
 
 
-def test_save_and_load(tmp_path):
-    model = resnet9((8, 8, 3), widths=WIDTHS, kernel_initializer='zeros')
+NETWORKS = {
+    'resnet9': lambda: resnet9((9, 9, 3), widths=WIDTHS),
+    'resnet9-page': lambda: resnet9(
+        (9, 9, 3), widths=WIDTHS, whitening=3, pool_first=True, activation=CELU(0.3)
+    ),
+    'speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8)),
+}
+
+
+@pytest.mark.parametrize('make', NETWORKS.values(), ids=NETWORKS)
+def test_save_and_load(make, tmp_path):
+    """Without the images that the whitening was adapted to."""
+    model = make()
     layer_contract.randomize(model)
+    if model.layers[1].name == 'whitening':
+        images = np.random.default_rng(0).standard_normal((4, 9, 9, 3))
+        whitening = model.get_layer('whitening')
+        whitening.adapt(images)
+        expected = whitening_filters(images, whitening.kernel_size, whitening.epsilon)
+        np.testing.assert_array_equal(array(whitening.kernel)[..., : expected.shape[-1]], expected)
     model.save(tmp_path / 'model.keras')
     twin = keras.saving.load_model(tmp_path / 'model.keras')
     assert [w.path for w in twin.weights] == [w.path for w in model.weights]
-    np.testing.assert_array_equal(check_model(twin, (8, 8, 3)), check_model(model, (8, 8, 3)))
+    for one, two in zip(model.weights, twin.weights, strict=True):
+        np.testing.assert_array_equal(array(one), array(two))
+    np.testing.assert_array_equal(check_model(twin, (9, 9, 3)), check_model(model, (9, 9, 3)))
 
 
-def test_mixed_precision():
+@pytest.mark.parametrize('make', NETWORKS.values(), ids=NETWORKS)
+def test_mixed_precision(make):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy('mixed_bfloat16')
     try:
-        model = resnet9(widths=WIDTHS, input_shape=(8, 8, 3))
+        model = make()
     finally:
         keras.config.set_dtype_policy(before)
-    assert check_model(model, (8, 8, 3)).dtype == np.float32
-    assert model.get_layer('stage_3').compute_dtype == 'bfloat16'
-    assert {v.dtype for v in model.trainable_variables} == {'float32'}
+    assert check_model(model, (9, 9, 3)).dtype == np.float32
+    computing = {part.name: part.compute_dtype for part in model._flatten_layers()}
+    assert {computing.pop(part) for part in ('classifier', 'dense', 'scaling')} == {'float32'}
+    del computing['images'], computing[model.name]
+    assert set(computing.values()) == {'bfloat16'}
+    assert {v.dtype for v in model.variables if 'seed' not in v.path} == {'float32'}
 
 
 def test_check_model():
@@ -185,9 +317,30 @@ def test_check_model():
         ({'widths': (4, 8, 8)}, 'widths'),
         ({'widths': (4, 8, 8, 0)}, 'widths'),
         ({'logit_scale': float('nan')}, 'logit_scale'),
+        ({'whitening': -1}, 'whitening'),
+        ({'whitening': 3.0}, 'whitening'),
+        ({'whitening': True}, 'whitening'),
     ],
 )
 def test_bad_arguments(arguments, name):
     with pytest.raises(ValueError, match=f'^`{name}` must .*Received: {name}=') as error:
         resnet9(**{'widths': WIDTHS, 'kernel_initializer': 'zeros', **arguments})
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        ({'input_shape': (32, 32)}, 'input_shape'),
+        ({'input_shape': (8, 32, 3)}, 'input_shape'),
+        ({'num_classes': 0}, 'num_classes'),
+        ({'widths': (4, 8, 8, 16)}, 'widths'),
+        ({'widths': (4, 8, 0)}, 'widths'),
+        ({'logit_scale': float('nan')}, 'logit_scale'),
+        ({'normalization': 'batch'}, 'normalization'),
+    ],
+)
+def test_bad_speednet(arguments, name):
+    with pytest.raises(ValueError, match=f'^`{name}` must .*Received: {name}=') as error:
+        speednet(**{'widths': (4, 6, 8), 'kernel_initializer': 'zeros', **arguments})
     assert '\n' not in str(error.value)
