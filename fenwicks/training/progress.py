@@ -24,7 +24,8 @@ class Progress:
             unit=' images',
             file=sys.stderr,
             dynamic_ncols=True,
-            disable=None,  # silent where standard error is not a terminal: logs get epoch lines
+            # Silent where standard error is no terminal (logs get epoch lines), save in a notebook.
+            disable=False if 'ipykernel' in sys.modules else None,
         )
 
     def advance(self, epoch, images, loss, accuracy, rate):
