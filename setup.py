@@ -36,6 +36,15 @@ setup(
         'tpu': ['tensorflow-tpu==2.20.0', 'libtpu==0.0.21.1'],
         'jax': ['jax>=0.7'],
         'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
-        'test': ['jax>=0.7', 'pytest>=8', 'ruff==0.17.6'],
+        'test': [
+            'jax>=0.7',
+            'pytest>=8',
+            'ruff==0.17.6',
+            # The notebook.
+            'ipykernel>=6.29',
+            'jupytext>=1.16',
+            'matplotlib>=3.8',
+            'nbclient>=0.10',
+        ],
     },
 )
