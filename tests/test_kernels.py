@@ -9,7 +9,7 @@ if keras.backend.backend() != 'tensorflow':
 
 import tensorflow as tf
 
-from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D, kernels, winograd
+from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D, fused, kernels, winograd
 
 
 def normal(*shape, seed=0):
@@ -101,28 +101,86 @@ def test_conv2d_takes_the_winograd_way():
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
-def test_max_pool_sends_the_gradient_to_the_first_maximum(dtype):
+@pytest.mark.parametrize('sides', [(6, 10), (7, 10), (6, 5), (3, 3), (2, 2)])
+def test_max_pool_sends_the_gradient_to_the_first_maximum(dtype, sides):
     """Of few distinct values, so that most windows hold their maximum more than once."""
-    values = np.random.default_rng(0).integers(0, 3, (4, 6, 10, 5))
-    images, upstream = tf.cast(values, dtype), tf.cast(normal(4, 3, 5, 5), dtype)
-    found = gradients(kernels.max_pool_2x2, upstream, images)
+    values = np.random.default_rng(0).integers(0, 3, (4, *sides, 5))
+    images = tf.cast(values, dtype)
+    upstream = tf.cast(normal(4, sides[0] // 2, sides[1] // 2, 5), dtype)
+    found = gradients(fused.max_pool_2x2, upstream, images)
     expected = gradients(lambda x: tf.nn.max_pool2d(x, 2, 2, 'VALID'), upstream, images)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+def exact_batch_norm(images, scale, offset, epsilon):
+    images = tf.cast(images, tf.float64)
+    mean, variance = tf.nn.moments(images, (0, 1, 2))
+    scale, offset = tf.cast(scale, tf.float64), tf.cast(offset, tf.float64)
+    return scale * (images - mean) / tf.sqrt(variance + epsilon) + offset, mean, variance
+
+
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
-def test_batch_norm(dtype):
+@pytest.mark.parametrize('on_cpu', [True, False])
+def test_batch_norm(monkeypatch, dtype, on_cpu):
+    """The CPU's way and the other devices' one."""
+    monkeypatch.setattr(fused.kernels, 'on_cpu', lambda: on_cpu)
     images = tf.cast(2 * normal(4, 3, 5, 6) + 1, dtype)
     scale, offset = normal(6, seed=1), normal(6, seed=2)
-    found, mean, variance = kernels.batch_norm(images, scale, offset, 1e-3)
-    exact = tf.cast(images, tf.float32)
-    exact_mean, exact_variance = tf.nn.moments(exact, (0, 1, 2))
-    expected = scale * (exact - exact_mean) / tf.sqrt(exact_variance + 1e-3) + offset
+    upstream = tf.cast(normal(4, 3, 5, 6, seed=3), dtype)
+    _, mean, variance = fused.batch_norm(images, scale, offset, 1e-3)
+    _, exact_mean, exact_variance = exact_batch_norm(images, scale, offset, 1e-3)
     np.testing.assert_allclose(mean, exact_mean, atol=1e-5)
     np.testing.assert_allclose(variance, exact_variance, rtol=1e-5)
+    inputs = (images, scale, offset)
+    found = gradients(lambda *inputs: fused.batch_norm(*inputs, 1e-3)[0], upstream, *inputs)
+    expected = gradients(
+        lambda *inputs: exact_batch_norm(*inputs, 1e-3)[0],
+        tf.cast(upstream, tf.float64),
+        *inputs,
+    )
     tolerance = {'float32': 1e-5, 'bfloat16': 2e-2, 'float16': 2e-3}[dtype]
-    assert_close([tf.cast(found, tf.float32)], [expected], tolerance)
+    assert_close(found, expected, tolerance)
+
+
+def test_batch_norm_far_from_zero():
+    """Means a thousand times the deviations: squares of what isn't centred would cancel."""
+    images, one = 1000 + normal(16, 8, 8, 3), tf.ones(3)
+    outputs, _, variance = fused.batch_norm(images, one, 0 * one, 1e-5)
+    expected, _, exact_variance = exact_batch_norm(images, one, 0 * one, 1e-5)
+    np.testing.assert_allclose(variance, exact_variance, rtol=1e-3)
+    np.testing.assert_allclose(outputs, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    'function',
+    [
+        fused.max_pool_2x2,
+        fused.gelu,
+        lambda images: fused.celu(images, 0.3),
+        lambda images: fused.batch_norm(images, tf.ones(3), tf.zeros(3), 1e-3)[0],
+        lambda images: fused.ghost_batch_norm(images, tf.ones(3), tf.zeros(3), 2, 1e-3)[0],
+    ],
+    ids=['max_pool_2x2', 'gelu', 'celu', 'batch_norm', 'ghost_batch_norm'],
+)
+def test_fused_with_an_unknown_batch(function):
+    """Without XLA, for whoever exports the model; the numbers are the same."""
+    images = normal(4, 5, 6, 3)
+    upstream = normal(*function(images).shape, seed=1)
+    by_name = tf.function(
+        lambda images, upstream: gradients(function, upstream, images),
+        input_signature=[tf.TensorSpec([None, *x.shape[1:]]) for x in (images, upstream)],
+    )
+    graph = by_name.get_concrete_function().graph.as_graph_def()
+    attributes = [key for f in graph.library.function for key in f.attr if f.attr[key].b]
+    assert '_XlaMustCompile' not in attributes
+    assert_close(by_name(images, upstream), gradients(function, upstream, images), 1e-5)
+
+
+def test_fused_is_compiled_where_the_shape_is_known():
+    compiled = tf.function(fused.gelu, input_signature=[tf.TensorSpec([4, 5])])
+    graph = compiled.get_concrete_function().graph.as_graph_def()
+    assert any(f.attr['_XlaMustCompile'].b for f in graph.library.function)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +191,13 @@ def test_batch_norm(dtype):
         (Conv2D(4, 2, padding='same'), keras.layers.Conv2D(4, 2, padding='same'), (2, 6, 6, 5)),
         (MaxPooling2D(2), keras.layers.MaxPooling2D(2), (2, 6, 6, 5)),
         (MaxPooling2D(2), keras.layers.MaxPooling2D(2), (2, 7, 6, 5)),
+        (
+            MaxPooling2D(2, padding='same'),
+            keras.layers.MaxPooling2D(2, padding='same'),
+            (2, 7, 6, 5),
+        ),
+        (MaxPooling2D(3), keras.layers.MaxPooling2D(3), (2, 3, 3, 5)),
+        (MaxPooling2D(3), keras.layers.MaxPooling2D(3), (2, 6, 7, 5)),
         (MaxPooling2D(3, strides=1), keras.layers.MaxPooling2D(3, strides=1), (2, 6, 6, 5)),
         (
             BatchNormalization(),

@@ -11,7 +11,7 @@ import numbers
 
 import keras
 
-from fenwicks.layers import kernels
+from fenwicks.layers import fused, kernels
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -59,7 +59,7 @@ class CELU(keras.layers.Layer):
 
     def call(self, inputs):
         if kernels.on_cpu():
-            return kernels.celu(inputs, self.alpha)
+            return fused.celu(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
     def compute_output_shape(self, input_shape):
@@ -105,8 +105,12 @@ class GELU(keras.layers.Layer):
 
     def call(self, inputs):
         if kernels.on_cpu():
-            return kernels.gelu(inputs)
+            return fused.gelu(inputs)
         return keras.activations.gelu(inputs, approximate=False)
+
+    def get_config(self):
+        # Keras's own guess at it fails where the dtype came as a policy, not by name.
+        return super().get_config()
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from fenwicks.checks import positive_integer
-from fenwicks.layers import kernels
+from fenwicks.layers import fused, kernels
 from fenwicks.layers.primitives import BatchNormalization
 
 
@@ -90,8 +90,8 @@ class GhostBatchNormalization(BatchNormalization):
             return super().call(inputs, training=False)
         if mask is not None:
             raise ValueError(f'`mask` must be None in training. Received: mask={mask!r}')
-        self._check_batch(inputs)
-        if self._has_fused_kernel(inputs) and inputs.shape[0] is not None:
+        inputs = self._checked(inputs)
+        if kernels.on_cpu() and self._has_fused_kernel(inputs) and None not in inputs.shape[1:]:
             outputs, means, variances = self._fused_groups(inputs)
         else:
             outputs, means, variances = self._normalize_groups(inputs)
@@ -99,7 +99,8 @@ class GhostBatchNormalization(BatchNormalization):
         self._update(self.moving_variance, variances)
         return outputs
 
-    def _check_batch(self, inputs):
+    def _checked(self, inputs):
+        """The inputs, if their batch divides into groups."""
         batch = inputs.shape[0]
         if isinstance(batch, int):
             if batch % self.ghost_batch_size:
@@ -110,12 +111,16 @@ class GhostBatchNormalization(BatchNormalization):
         elif keras.backend.backend() == 'tensorflow':
             import tensorflow as tf
 
-            tf.debugging.assert_equal(
+            divides = tf.debugging.assert_equal(
                 tf.shape(inputs)[0] % self.ghost_batch_size,
                 0,
                 '`ghost_batch_size` must divide the batch. '
                 f'Received: ghost_batch_size={self.ghost_batch_size}',
             )
+            # Before the reshape, whose own error says less.
+            with tf.control_dependencies([divides]):
+                inputs = tf.identity(inputs)
+        return inputs
 
     def _update(self, moving, of_groups):
         batch = ops.mean(ops.cast(of_groups, moving.dtype), axis=0)
@@ -131,6 +136,8 @@ class GhostBatchNormalization(BatchNormalization):
         groups = ops.cast(groups, keras.backend.result_type(inputs.dtype, 'float32'))
         reduced = tuple(i for i in range(1, len(shape) + 1) if i != axis)
         means, variances = ops.moments(groups, reduced, keepdims=True)
+        # A mean of squares less the square of the mean: rounding may leave it below zero.
+        variances = ops.maximum(variances, 0)
         one_group = [channels if i == axis else 1 for i in range(len(shape) + 1)]
         factor = ops.rsqrt(variances + self.epsilon)
         if self.scale:
@@ -143,7 +150,7 @@ class GhostBatchNormalization(BatchNormalization):
 
     def _fused_groups(self, inputs):
         inputs = ops.cast(inputs, self.compute_dtype)
-        return kernels.ghost_batch_norm(
+        return fused.ghost_batch_norm(
             inputs, *self._affine(inputs), self.ghost_batch_size, self.epsilon
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import keras
 
-from fenwicks.layers import kernels
+from fenwicks.layers import fused, kernels
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -61,7 +61,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
     def call(self, inputs):
         if kernels.on_cpu() and self._tiles(inputs):
-            return kernels.max_pool_2x2(inputs)
+            return fused.max_pool_2x2(inputs)
         return super().call(inputs)
 
     def _tiles(self, inputs):
@@ -70,7 +70,8 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
             self.pool_size == (2, 2)
             and self.strides == (2, 2)
             and self.data_format == 'channels_last'
-            and all(size is not None and size % 2 == 0 for size in sizes)
+            and all(size is not None and size >= 2 for size in sizes)
+            and (self.padding == 'valid' or all(size % 2 == 0 for size in sizes))
         )
 
 
@@ -119,7 +120,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _fused(self, inputs):
         inputs = keras.ops.cast(inputs, self.compute_dtype)
-        outputs, mean, variance = kernels.batch_norm(inputs, *self._affine(inputs), self.epsilon)
+        outputs, mean, variance = fused.batch_norm(inputs, *self._affine(inputs), self.epsilon)
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
         return outputs
