@@ -44,9 +44,9 @@ part() {
 }
 
 command -v nvidia-smi > /dev/null && nvidia-smi -L || echo 'no nvidia-smi here'
-part 'fenwicks on JAX' jax 60 --recipes="$recipes"
-part 'PyTorch' torch 12 --side=pytorch
-part 'PyTorch, compiled' torch 24 --side=pytorch --compile
+part 'fenwicks on JAX' jax 54 --recipes="$recipes"
+part 'PyTorch' torch 10 --side=pytorch
+part 'PyTorch, compiled' torch 30 --side=pytorch --compile
 
 printf '\n== done (after %s s)\n' "$SECONDS"
 exit "$status"

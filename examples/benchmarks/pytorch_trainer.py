@@ -56,6 +56,7 @@ class Trainer:
             )
         started = time.perf_counter()
         torch.manual_seed(seed)
+        torch.backends.cudnn.benchmark = True  # looks for the fastest kernels on a GPU
         self.recipe, self.device, self.dtype = recipe, torch.device(device), DTYPES[precision]
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.steps_per_epoch = len(images) // recipe.batch_size
@@ -213,7 +214,7 @@ class Trainer:
     def _compile(self):
         """Compiles by taking steps, both with and without the whitening layer's bias."""
         started = time.perf_counter()
-        self._call = torch.compile(self.model, mode='max-autotune')
+        self._call = torch.compile(self.model, mode='reduce-overhead')
         self.muon.orthogonalize = torch.compile(orthogonalize)
         state = {key: value.clone() for key, value in self.model.state_dict().items()}
         random = self.random.get_state()

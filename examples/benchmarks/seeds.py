@@ -19,7 +19,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import one_line
 import trainings
-from absl import app, flags
+from absl import app, flags, logging
 
 from fenwicks import report
 from fenwicks.checks import positive_integer
@@ -40,6 +40,7 @@ def parse_flags(argv):
 
 def main(argv):
     del argv
+    logging.set_verbosity(logging.WARNING)  # no notes of JAX's on its own start
     try:
         positive_integer('runs', FLAGS.runs)
         if FLAGS.minutes is not None and not FLAGS.minutes > 0:

@@ -25,7 +25,7 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 import one_line
 import trainings
 import turns
-from absl import app, flags
+from absl import app, flags, logging
 
 from fenwicks import recipes, report
 from fenwicks.checks import positive_integer
@@ -47,6 +47,7 @@ def parse_flags(argv):
 
 def main(argv):
     del argv
+    logging.set_verbosity(logging.WARNING)
     try:
         for name in ('runs', 'steps', 'rounds'):
             if FLAGS[name].value is not None:
