@@ -40,13 +40,13 @@ def pictures(count=96, seed=0):
     return images.clip(0, 255).astype(np.uint8), labels
 
 
-def trainer(**settings):
+def trainer(compiled=False, **settings):
     from pytorch_speed94 import Recipe
     from pytorch_trainer import Trainer
 
     images, labels = pictures()
     recipe = {'batch_size': 32, 'epochs': 4, 'widths': (4, 8, 8), **settings}
-    return Trainer(images, labels, 4, Recipe(**recipe))
+    return Trainer(images, labels, 4, Recipe(**recipe), compiled=compiled)
 
 
 def test_whitened_patches_are_uncorrelated(torch):
@@ -199,6 +199,22 @@ def test_six_views(torch):
         views += [one.predict(view, tta=False), one.predict(view[:, :, ::-1].copy(), tta=False)]
     expected = np.einsum('v,vnc->nc', [1 / 4, 1 / 4, 1 / 8, 1 / 8, 1 / 8, 1 / 8], views)
     np.testing.assert_allclose(one.predict(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_warming_up_for_the_compiler_leaves_no_trace(torch, monkeypatch):
+    compiled = []
+
+    def compile_nothing(function, mode=None):
+        compiled.append(function)
+        return function
+
+    monkeypatch.setattr(torch, 'compile', compile_nothing)
+    plain, warm = trainer(), trainer(compiled=True)
+    assert len(compiled) == 2
+    assert warm.compile_seconds > 0
+    for one in (plain, warm):
+        one.run(5)
+    assert warm.losses == plain.losses
 
 
 def test_a_batch_larger_than_the_data(torch):
