@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from fenwicks.optimizers import SGD
-from fenwicks.schedules import OneCycle, PiecewiseLinear, Warmup
+from fenwicks.schedules import OneCycle, PiecewiseLinear, PowerRise, Warmup
 
 KNOTS = [(0, 0.0), (10, 1.0), (40, 0.1), (50, 0.1), (50.5, 0.7)]
 # One step before, at, between and beyond the knots, and their values worked by hand.
@@ -88,6 +88,7 @@ SCHEDULES = {
     'piecewise': PiecewiseLinear(KNOTS),
     'one_cycle': OneCycle(0.4, 100, 20, final=0.01),
     'one_cycle_without_warmup': OneCycle(0.4, 100, 0),
+    'power_rise': PowerRise(0.95**5, 100, 3),
     'warmup': Warmup(PiecewiseLinear(KNOTS), 7, initial=0.2),
     'warmup_of_number': Warmup(0.3, 7),
     'warmup_of_keras': Warmup(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9), 7),
@@ -144,6 +145,16 @@ def test_one_cycle_closed_form(step):
 def test_one_cycle_without_warmup_starts_at_the_peak():
     schedule = OneCycle(peak=0.4, total_steps=100, warmup_steps=0, final=0.2)
     np.testing.assert_allclose(at(schedule, [0, 50, 100, 200]), [0.4, 0.3, 0.2, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize('power', [0.5, 1, 3.0])
+@pytest.mark.parametrize('step', [-2, 0, 1, 50, 99, 100, 101, 5000])
+def test_power_rise_closed_form(step, power):
+    expected = 0.8 * min(max(step, 0) / 100, 1) ** power
+    schedule = PowerRise(0.8, 100, power)
+    np.testing.assert_allclose(at(schedule, step), expected, rtol=1e-5, atol=1e-9)
+    assert schedule(step) == pytest.approx(expected)
+    assert (schedule.peak, schedule.total_steps, schedule.power) == (0.8, 100, power)
 
 
 @pytest.mark.parametrize('step', [0, 1, 4, 9, 10, 11, 30, 75])
@@ -231,3 +242,19 @@ def test_bad_one_cycle(arguments, name):
 def test_bad_warmup(arguments, name):
     with pytest.raises(ValueError, match=f'^`{name}` must .* Received: {name}='):
         Warmup(*arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        ((-0.1, 100, 3), 'peak'),
+        ((float('nan'), 100, 3), 'peak'),
+        ((0.8, 0, 3), 'total_steps'),
+        ((0.8, float('inf'), 3), 'total_steps'),
+        ((0.8, 100, 0), 'power'),
+        ((0.8, 100, float('inf')), 'power'),
+    ],
+)
+def test_bad_power_rise(arguments, name):
+    with pytest.raises(ValueError, match=f'^`{name}` must .* Received: {name}='):
+        PowerRise(*arguments)
