@@ -17,6 +17,7 @@ from jax import lax
 
 from fenwicks import augment as augmentation
 from fenwicks.training.engine import Engine
+from fenwicks.training.sharding import Replicas
 
 
 class JaxEngine(Engine):
@@ -28,6 +29,7 @@ class JaxEngine(Engine):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
+        self.replicas = Replicas()
         self.device = jnp.zeros(()).device.platform  # where new arrays go: 'cpu', 'gpu' or 'tpu'
         self._average = _unchanged if self.averages.rule is None else self._update_averages
         # XLA's loops on a CPU miss its fast convolutions: one step there takes as long as twenty
@@ -39,18 +41,20 @@ class JaxEngine(Engine):
         self._compiled = self._compiled_for = None
 
     def load(self, images, labels):
-        self._images = jnp.asarray(images)
+        # In rows: a TPU would pad the three channels, or the columns, of images to whole tiles.
+        self._images = jnp.asarray(images).reshape(len(images), -1)
+        self._image_shape = images.shape[1:]
         self._labels = jnp.asarray(labels)
         self._epoch = self._epoch_order = None
 
     def compile(self):
-        count, *image_shape = self._images.shape
-        function, arguments = self.program(count, image_shape)
+        function, arguments = self.program(len(self._images), self._image_shape)
         if self.device == 'cpu':
             function, arguments = self._step_program(arguments)
-        if arguments != self._compiled_for:
+        compiled_for = arguments, self._image_shape
+        if compiled_for != self._compiled_for:
             self._compiled = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
-            self._compiled_for = arguments
+            self._compiled_for = compiled_for
 
     def program(self, count, image_shape):
         """The program that trains, for compiling it ahead of time, on whatever device.
@@ -61,16 +65,17 @@ class JaxEngine(Engine):
 
         Returns:
             A pure function and the tuple of its abstract arguments (`jax.ShapeDtypeStruct`): the
-            state, whose memory is to be donated (`donate_argnums=0`), the images, the labels, and
-            the epoch, the first step, the step to stop before, and the sum of losses so far. It
-            returns the new state and what `run` returns.
+            state, whose memory is to be donated (`donate_argnums=0`), the images in rows, the
+            labels, and the epoch, the first step, the step to stop before, and the sum of losses
+            so far. It returns the new state and what `run` returns.
         """
+        self._image_shape = tuple(image_shape)
         state = tuple(
             [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in part]
             for part in self._variables()
         )
         integer = jax.ShapeDtypeStruct((), 'int32')
-        images = jax.ShapeDtypeStruct((count, *image_shape), 'uint8')
+        images = jax.ShapeDtypeStruct((count, math.prod(image_shape)), 'uint8')
         labels = jax.ShapeDtypeStruct((count,), 'int32')
         number = jax.ShapeDtypeStruct((), 'float32')
         return self._run_steps, (state, images, labels, integer, integer, integer, number)
@@ -149,17 +154,21 @@ class JaxEngine(Engine):
     def _train_step(self, carry, images, labels, order, epoch):
         (trainable, fixed, slots, averages), step, loss_sum, correct, _ = carry
         batch = lax.dynamic_slice_in_dim(order, step * self.batch_size, self.batch_size)
+        batch = self.replicas.share(batch)
         targets = labels[batch]
-        step_seed = augmentation.fold(self.epoch_seed(epoch), step)
-        inputs = self.inputs(images[batch], batch, epoch, step_seed)
+        step_seed = self.replicas.seed(augmentation.fold(self.epoch_seed(epoch), step))
+        pixels = images[batch].reshape(-1, *self._image_shape)
+        inputs = self.inputs(pixels, batch, epoch, step_seed)
         differentiate = jax.value_and_grad(self._scaled_loss, has_aux=True)
         (_, (loss, logits, fixed)), gradients = differentiate(
             trainable, fixed, slots, inputs, targets
         )
+        loss, fixed, gradients = self.replicas.mean((loss, fixed, gradients))
         trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         global_step = epoch * (len(labels) // self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
-        correct += jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
+        hits = jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
+        correct += self.replicas.total(hits)
         return state, step + 1, loss_sum + loss, correct, loss
 
     def _scaled_loss(self, trainable, fixed, slots, inputs, targets):

@@ -1,0 +1,75 @@
+"""Trains on one device and on four of this machine, and prints the losses as JSON.
+
+`test_sharding.py` runs it on JAX, with `--xla_force_host_platform_device_count=4`. Every image is
+in every batch, so that the shuffle doesn't matter.
+"""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+
+from fenwicks import augment, layers, optimizers, training
+from fenwicks.training import sharding
+
+STEPS = 4
+
+
+def network(normalization):
+    keras.utils.set_random_seed(1)
+    parts = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3), normalization]
+    return keras.Sequential([*parts, keras.layers.Flatten(), keras.layers.Dense(5)])
+
+
+def losses(normalization, replicas, transform=None):
+    """The loss after each of some steps, and the last running statistics."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (32, 8, 8, 3), np.uint8)
+    labels = random.integers(0, 5, 32, np.int32)
+    model = network(normalization)
+    trainer = training.Trainer(
+        model,
+        optimizers.SGD(0.02, momentum=0.9),
+        batch_size=32,
+        augment=transform or (lambda images, seed: images),
+        averaging=optimizers.EMA(0.5, every=2),
+    )
+    engine = trainer._engine
+    engine.replicas = replicas
+    function, _ = engine.program(32, (8, 8, 3))
+    program = jax.jit(replicas.program(function))
+    state = tuple([variable.value for variable in part] for part in engine._variables())
+    pixels = jnp.asarray(images.reshape(32, -1))
+    found = []
+    for epoch in range(STEPS):  # of a step each
+        state, (loss, hits, *_) = program(
+            state, pixels, labels, jnp.int32(epoch), jnp.int32(0), jnp.int32(1), jnp.float32(0)
+        )
+        found.append([float(loss), int(hits)])
+    statistics = np.concatenate([np.ravel(value) for value in (*state[1], *state[3])])
+    return {'losses': found, 'statistics': statistics.tolist()}
+
+
+def run():
+    one = sharding.replicas(jax.devices()[:1])
+    four = sharding.replicas(jax.devices()[:4])
+    synchronized = sharding.replicas(jax.devices()[:4], 'synchronized')
+
+    def draw(seed):
+        return jax.lax.all_gather(four.seed(seed), 'replicas')
+
+    return {
+        'ghosts_on_one': losses(layers.GhostBatchNormalization(8), one),
+        'shares_on_four': losses(layers.BatchNormalization(), four),
+        'whole_on_one': losses(layers.BatchNormalization(), one),
+        'whole_on_four': losses(layers.BatchNormalization(), synchronized),
+        'flipped_on_one': losses(layers.BatchNormalization(), one, augment.random_flip),
+        'flipped_on_four': losses(layers.BatchNormalization(), synchronized, augment.random_flip),
+        'seeds': jax.jit(four.program(draw))(jnp.array([3, 4])).tolist(),
+    }
+
+
+if __name__ == '__main__':
+    print(json.dumps(run()))

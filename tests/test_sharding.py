@@ -1,0 +1,75 @@
+"""Several devices that share each batch take the steps that one would take."""
+
+import functools
+import importlib.util
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = pathlib.Path(__file__).with_name('sharding_run.py')
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec('jax') is None, reason='JAX is not installed'
+)
+
+
+@functools.cache
+def run():
+    environment = {
+        **os.environ,
+        'KERAS_BACKEND': 'jax',
+        'PYTHONPATH': str(SCRIPT.parent.parent),
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+    }
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ('one', 'four'),
+    [
+        # A device's share is a ghost batch.
+        ('ghosts_on_one', 'shares_on_four'),
+        ('whole_on_one', 'whole_on_four'),
+        ('flipped_on_one', 'flipped_on_four'),
+    ],
+)
+def test_four_devices_train_like_one(one, four):
+    one, four = run()[one], run()[four]
+    np.testing.assert_allclose(one['losses'], four['losses'], rtol=2e-5)
+    np.testing.assert_allclose(one['statistics'], four['statistics'], rtol=2e-4, atol=2e-5)
+
+
+def test_the_comparison_can_fail():
+    losses = [run()[name]['losses'] for name in ('ghosts_on_one', 'whole_on_one', 'flipped_on_one')]
+    for a, b in itertools.pairwise(losses):
+        assert abs(a[-1][0] - b[-1][0]) > 1e-3
+    assert abs(losses[0][-1][0] - losses[0][0][0]) > 0.1  # it learns
+
+
+def test_each_device_draws_for_itself():
+    seeds = run()['seeds']
+    assert len({tuple(seed) for seed in seeds}) == 4
+    assert [3, 4] not in seeds
+
+
+def test_bad_arguments():
+    from fenwicks.training import sharding
+
+    with pytest.raises(ValueError, match=r'per_replica, synchronized\. Received: batch_norm=froz'):
+        sharding.replicas(['a device'], 'frozen')
+    with pytest.raises(ValueError, match=r'`devices` must hold a device'):
+        sharding.replicas([])
+    alone = sharding.Replicas()
+    alone.check_batch(7)
+    alone.count = 8
+    with pytest.raises(ValueError, match=r'multiple of 8, the replicas on v5e:2x4\. Received'):
+        alone.check_batch(500, 'v5e:2x4')
