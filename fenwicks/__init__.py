@@ -6,12 +6,16 @@ Read the package in the order of the data's walk: ``data`` -> ``augment`` -> ``l
 
 import os
 
+from fenwicks import backend
+
 # TensorFlow's CPU device returns every large activation to the operating system and asks for it
 # again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
 # allocator keeps them. TensorFlow reads this once, when it first touches the device.
 os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
 
-from fenwicks import (
+backend.choose()
+
+from fenwicks import (  # noqa: E402
     augment,
     data,
     evaluate,
