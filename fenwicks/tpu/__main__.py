@@ -1,0 +1,154 @@
+"""Says what a recipe's training takes on TPUs, without a TPU.
+
+    python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
+
+It needs Linux, jax and libtpu (`pip install jax libtpu`), and one to three minutes of a processor
+core for each topology.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+
+import keras
+from absl import app, flags, logging
+
+from fenwicks import precision as precisions
+from fenwicks import recipes
+from fenwicks.tpu import table
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
+flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.')
+flags.DEFINE_list('without', [], 'Tricks to take from the recipe, by commas.')
+flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+flags.DEFINE_list('topology', ['v5e:1x1'], 'TPUs, by commas: v5e:1x1, v5e:2x4, v6e:1x1, v2:2x2 ...')
+flags.DEFINE_string(
+    'dataset', 'cifar10', 'cifar10, cifar100, digits, or a shape: 50000x32x32x3x10 has 10 classes.'
+)
+flags.DEFINE_integer('epochs', None, "Passes over the training images; default: the recipe's.")
+flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
+flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precisions.PRECISIONS)}.')
+flags.DEFINE_string('batch_norm', 'per_replica', 'per_replica or synchronized.')
+flags.DEFINE_bool('json', False, 'Print a JSON object a topology instead of the table.')
+flags.DEFINE_string('log', None, 'File to which those JSON objects are added, a line each.')
+flags.DEFINE_string(
+    'cache',
+    '~/.cache/fenwicks/tpu',
+    "Folder that keeps the compiler's answers; empty to compile anew.",
+)
+
+
+def main(argv):
+    logging.set_verbosity(logging.WARNING)
+    if len(argv) > 1:
+        fail(f'there are no arguments besides flags. Received: {argv[1]}')
+    try:
+        run_on_jax()
+        too_big = estimate_all()
+    except (ImportError, OSError, ValueError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail('interrupted')
+    if too_big:
+        fail(f'the program must fit the memory of the TPU. Received: {", ".join(too_big)}')
+
+
+def parse_flags(argv):
+    """The arguments that are no flags; a flag that breaks its rule ends the program."""
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        fail(error)
+
+
+def fail(error):
+    """Ends the program with one line on standard error."""
+    sys.exit(f'fenwicks.tpu: {" ".join(str(error).split())}')
+
+
+def run_on_jax():
+    """Starts over with Keras on JAX if it isn't; says what is missing or in the way."""
+    chosen = os.environ.get('KERAS_BACKEND')
+    if keras.backend.backend() != 'jax' and chosen:
+        raise ValueError(
+            'programs for TPUs must be compiled on the jax backend: unset KERAS_BACKEND, or set it '
+            f'to jax. Received: KERAS_BACKEND={chosen}'
+        )
+    for package in ('jax', 'libtpu'):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f'{package} must be installed: pip install {package}')
+    if keras.backend.backend() != 'jax':
+        os.environ['KERAS_BACKEND'] = 'jax'
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    import jax
+
+    jax.config.update('jax_platforms', 'cpu')  # the TPU that may be here is none of our business
+
+
+def estimate_all():
+    """Prints the estimates, topology by topology; returns in words what fits none."""
+    from fenwicks import tpu
+
+    shape = tpu.DataShape.named(FLAGS.dataset)
+    recipe = chosen_recipe()
+    steps = recipe.steps_per_epoch(shape.train_images)
+    precision = precisions.set_precision(FLAGS.precision, 'tpu')
+    for topology in FLAGS.topology:  # errors before the first compilation
+        tpu.shared_by(topology, recipe.batch_size, FLAGS.batch_norm)
+    settings = {
+        'recipe': recipe.name,
+        'dataset': FLAGS.dataset,
+        'train_images': shape.train_images,
+        'epochs': recipe.epochs,
+        'steps_per_epoch': steps,
+        'batch_size': recipe.batch_size,
+        'precision': precision,
+        'batch_norm': FLAGS.batch_norm,
+    }
+    cache = pathlib.Path(FLAGS.cache).expanduser() if FLAGS.cache else None
+    if not FLAGS.json:
+        print(
+            f'{recipe.name} on {FLAGS.dataset}: {recipe.epochs} epochs of {steps} steps of '
+            f'{recipe.batch_size} images, {precision}\n\n{table.HEADER}',
+            flush=True,
+        )
+    too_big = []
+    for topology in FLAGS.topology:
+        found = tpu.estimate(
+            recipe,
+            topology,
+            shape,
+            precision=precision,
+            batch_norm=FLAGS.batch_norm,
+            cache=cache,
+        )
+        logged = json.dumps(table.log_entry(found, settings))
+        print(logged if FLAGS.json else table.row(found), flush=True)
+        if FLAGS.log:
+            with open(FLAGS.log, 'a') as log:
+                log.write(logged + '\n')
+        if not found.fits:
+            too_big.append(f'{topology}, for {table.memory(found)} GiB')
+    if not FLAGS.json:
+        print(f'\n{table.NOTE}')
+    return too_big
+
+
+def chosen_recipe():
+    recipe = recipes.get(FLAGS.recipe, FLAGS['with'].value, FLAGS.without)
+    if FLAGS.width is not None:
+        recipe = recipe.with_width(FLAGS.width)
+    if FLAGS.epochs is not None:
+        recipe = recipe.with_epochs(FLAGS.epochs)
+    if FLAGS.batch_size is not None:
+        return recipe.with_batch_size(FLAGS.batch_size)
+    return recipe.for_small_data() if FLAGS.dataset == 'digits' else recipe
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,67 @@
+"""The TPUs that there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one chip of a generation has; a JAX device may be a whole chip or one of its two cores.
+
+    Attributes:
+        example: a small topology of such chips.
+        memory_gib: high-bandwidth memory.
+        teraflops: peak of bfloat16 products.
+        gigabytes_per_second: peak of that memory.
+    """
+
+    example: str
+    memory_gib: int
+    teraflops: float
+    gigabytes_per_second: float
+
+
+# From https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages on v4, v5e, v5p,
+# v6e and tpu7x ("key chip specifications").
+CHIPS = {
+    'v2': Chip('v2:2x2', 16, 46, 700),
+    'v3': Chip('v3:2x2', 32, 123, 900),
+    'v4': Chip('v4:2x2x1', 32, 275, 1228),
+    'v5e': Chip('v5e:2x4', 16, 197, 819),
+    'v5p': Chip('v5p:2x2x1', 95, 459, 2765),
+    'v6e': Chip('v6e:1x1', 32, 918, 1638),
+    'tpu7x': Chip('tpu7x:2x2x1', 192, 2307, 7380),
+}
+
+
+def chip_of(topology: str) -> Chip:
+    """The chip of a topology, which is a generation and how many chips lie along each axis.
+
+    Args:
+        topology: such as `'v5e:2x4'`, eight chips, or `'v4:2x2x1'`, four.
+
+    Raises:
+        ValueError: it isn't of that form, or there is no such generation.
+
+    Example:
+
+    >>> chip_of('v5e:2x4').memory_gib
+    16
+    """
+    generation, _, shape = topology.partition(':')
+    chip = CHIPS.get(generation)
+    axes = chip.example.count('x', chip.example.index(':')) if chip else 0
+    if chip is None or not re.fullmatch(r'[1-9]\d*' + r'x[1-9]\d*' * axes, shape):
+        raise unknown(topology)
+    return chip
+
+
+def unknown(topology: str, reason: str = '') -> ValueError:
+    """The error for a topology that there isn't."""
+    known = ', '.join(chip.example for chip in CHIPS.values())
+    return ValueError(
+        f'`topology` must be chips of a known TPU, such as {known}{reason and f" ({reason})"}. '
+        f'Received: topology={topology}'
+    )

@@ -1,0 +1,181 @@
+"""libtpu's compiler: from a traced program to what it takes, without a TPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import pathlib
+import re
+import time
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from fenwicks.files import written_whole
+from fenwicks.tpu.chips import unknown
+
+# libtpu looks for the machine that it runs on, at length and aloud, unless it is told; and it lets
+# one process at a time have the TPU, which nobody wants here.
+_ENVIRONMENT = {
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_MIN_LOG_LEVEL': '3',
+    'TPU_STDERR_LOG_LEVEL': '3',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of a program, for each device.
+
+    Attributes:
+        fits: whether it fits the memory; where not, only the next two say anything.
+        memory_bytes: arguments, outputs that don't take an argument's place, temporaries and code;
+            where it doesn't fit, what the compiler named as too much.
+        memory_limit_bytes: what the compiler lets a program have; 0 where it doesn't say.
+        flops: floating-point operations; of the body of a loop, once.
+        bytes_accessed: to and from memory, near or far; of the body of a loop, once.
+        optimal_seconds: the compiler's estimate of the time; of the body of a loop, once. Each
+            operation that it has no estimate for takes a second away.
+        scatter_bytes: traffic of the operations `select-and-scatter`, which have no estimate.
+        all_reduces: messages among all devices, of the body of a loop once.
+        compile_seconds: what compiling took.
+    """
+
+    fits: bool
+    memory_bytes: int
+    memory_limit_bytes: int = 0
+    flops: float = 0.0
+    bytes_accessed: float = 0.0
+    optimal_seconds: float = 0.0
+    scatter_bytes: int = 0
+    all_reduces: int = 0
+    compile_seconds: float = 0.0
+
+
+def topology_devices(topology: str) -> list:
+    """The devices of a topology, to compile for.
+
+    Raises:
+        ImportError: libtpu isn't installed.
+        OSError: it doesn't start.
+        ValueError: it doesn't know the topology.
+    """
+    if importlib.util.find_spec('libtpu') is None:
+        raise ImportError("the TPUs' compiler must be installed: pip install libtpu")
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        description = topologies.get_topology_desc(platform='tpu', topology_name=topology)
+    except jax.errors.JaxRuntimeError as error:
+        code, _, reason = str(error).partition(': ')
+        if code == 'INVALID_ARGUMENT':
+            raise unknown(topology, f'libtpu: {" ".join(reason.split())}') from None
+        raise OSError(f'libtpu must start. Received: {error}') from None
+    return list(description.devices)
+
+
+def compile_program(function, arguments, sharding, cache=None) -> Compiled:
+    """Compiles a program for the devices of a sharding.
+
+    Args:
+        function: pure; the memory of its first argument is used again.
+        arguments: tuple of trees of `jax.ShapeDtypeStruct`.
+        sharding: of every argument and result, on the devices of a topology.
+        cache: folder that remembers what the compiler said, or `None`. JAX's own cache of compiled
+            programs can't be read back without a TPU.
+    """
+    arguments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments
+    )
+    lowered = jax.jit(function, donate_argnums=0, out_shardings=sharding).lower(*arguments)
+    if cache is None:
+        return _compile(lowered)
+    remembered = pathlib.Path(cache) / f'{_digest(lowered, sharding)}.json'
+    if remembered.exists():
+        return Compiled(**json.loads(remembered.read_text()))
+    compiled = _compile(lowered)
+    remembered.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(remembered) as part:
+        part.write_text(json.dumps(dataclasses.asdict(compiled)))
+    return compiled
+
+
+def _digest(lowered, sharding):
+    """What the compiler's answer depends on, as a name of a file."""
+    from importlib.metadata import version
+
+    devices = sorted(sharding.device_set, key=lambda device: device.id)
+    key = [version('libtpu'), jax.__version__, Compiled.__doc__]
+    key += [f'{device.device_kind} {device.coords}' for device in devices]
+    return hashlib.sha256('\n'.join([*key, lowered.as_text()]).encode()).hexdigest()
+
+
+def _compile(lowered):
+    began = time.perf_counter()
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        needed, limit = sizes_in(str(error))
+        return Compiled(False, needed, limit, compile_seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    memory, costs, text = program.memory_analysis(), program.cost_analysis(), program.as_text()
+    return Compiled(
+        fits=True,
+        memory_bytes=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.generated_code_size_in_bytes,
+        flops=costs['flops'],
+        bytes_accessed=costs['bytes accessed'],
+        optimal_seconds=costs['optimal_seconds'],
+        scatter_bytes=scatter_bytes(text),
+        all_reduces=len(re.findall(r' all-reduce(?:-start)?\(', text)),
+        compile_seconds=seconds,
+    )
+
+
+def sizes_in(message: str) -> tuple[int, int]:
+    """The first two sizes in the compiler's message that memory is short: needed, and there.
+
+    Example:
+
+    >>> sizes_in('temporaries (17.50G) exceeds available HBM (15.75G)')
+    (18790481920, 16911433728)
+    """
+    units = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+    sizes = [
+        int(float(number) * units[unit])
+        for number, unit in re.findall(r'\b(\d+(?:\.\d+)?)([KMGT])\b', message)
+    ]
+    needed, limit, *_ = [*sizes, 0, 0]
+    return needed, limit
+
+
+def scatter_bytes(text: str) -> int:
+    """Bytes that the operations `select-and-scatter` of a compiled program read and write.
+
+    That is max pooling's gradient: it reads an image and one value a window, and writes an image.
+    """
+    sizes = {'bf16': 2, 'f16': 2, 'f32': 4, 'f64': 8}
+    pattern = r'= (\w+)\[([\d,]+)\]\S* select-and-scatter\(.*?window=\{size=[\dx]+ stride=([\dx]+)'
+    total = 0
+    for dtype, shape, strides in re.findall(pattern, text):
+        image = sizes[dtype] * math.prod(map(int, shape.split(',')))
+        total += 2 * image + image // math.prod(map(int, strides.split('x')))
+    return total
+
+
+def devices_per_chip(devices) -> int:
+    """2 where JAX sees the two cores of a chip as two devices."""
+    return len(devices) // len(np.unique([device.coords for device in devices], axis=0))

@@ -1,0 +1,69 @@
+"""Estimates as lines of a table, and of a log."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+
+from fenwicks import report
+from fenwicks.tpu.estimate import ESTIMATED, Estimate
+
+COLUMNS = (
+    'topology  ',
+    'devices',
+    'fits',
+    'memory of a device, GiB',
+    'TFLOP/step',
+    'ms/step',
+    's/epoch',
+    's/run',
+    'compiled in, s',
+)
+NOTE = (
+    "Estimated: ms/step, s/epoch and s/run, from the compiler's prices for the operations of the "
+    'program;\nthe time of its steps alone, without a pause. Nothing was run on a TPU.'
+)
+
+
+def row(found: Estimate) -> str:
+    """A line of the table."""
+    cells = [found.topology, found.devices, 'yes' if found.fits else 'no', memory(found)]
+    if found.fits:
+        cells += [
+            f'{found.flops_per_step / 1e12:.3f}',
+            f'{1e3 * found.step_seconds:.2f}',
+            f'{found.epoch_seconds:.2f}',
+            f'{found.run_seconds:.1f}',
+        ]
+    else:
+        cells += ['-'] * 4
+    cells.append(f'{found.compile_seconds:.0f}')
+    return _line_of(cells)
+
+
+def _line_of(cells):
+    padded = [f'{cell!s:<{len(title)}}' for cell, title in zip(cells, COLUMNS, strict=True)]
+    return '  '.join(padded).rstrip()
+
+
+HEADER = _line_of(COLUMNS)
+
+
+def memory(found: Estimate) -> str:
+    """What the program takes of what a device has, in GiB."""
+    return f'{found.memory_bytes / 2**30:.2f} of {found.memory_limit_bytes / 2**30:.2f}'
+
+
+def log_entry(found: Estimate, settings: dict) -> dict:
+    """An estimate with all that it depends on, JSON-able."""
+    kept = ('fenwicks', 'jax', 'keras', 'python')
+    versions = {name: version for name, version in report.versions().items() if name in kept}
+    versions['libtpu'] = importlib.metadata.version('libtpu')
+    return {
+        **settings,
+        **dataclasses.asdict(found),
+        'estimated': list(ESTIMATED),
+        'versions': versions,
+        'date': f'{datetime.date.today()}',
+    }

@@ -1,0 +1,273 @@
+"""Estimates for TPUs: arithmetic and errors without libtpu; a program compiled where it is."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from fenwicks import recipes, tpu
+from fenwicks.tpu import table
+from fenwicks.tpu.estimate import _estimate, untangle
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+needs_jax = pytest.mark.skipif(
+    importlib.util.find_spec('jax') is None, reason='JAX is not installed'
+)
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None or keras.backend.backend() != 'jax',
+    reason='needs libtpu, the compiler for TPUs (pip install libtpu), and KERAS_BACKEND=jax',
+)
+
+
+def compiled(**facts):
+    from fenwicks.tpu.compiler import Compiled
+
+    usual = {
+        'fits': True,
+        'memory_bytes': 2**30,
+        'flops': 1.97e12,
+        'bytes_accessed': 1e9,
+        'optimal_seconds': -2.0 + 0.012,
+        'scatter_bytes': 819_000_000,
+        'all_reduces': 0,
+        'compile_seconds': 60.0,
+    }
+    return Compiled(**{**usual, **facts})
+
+
+def run_module(*flags, code=None, **environment):
+    command = ['-c', code] if code else ['-m', 'fenwicks.tpu']
+    return subprocess.run(
+        [sys.executable, *command, *flags],
+        env={**os.environ, 'KERAS_BACKEND': 'jax', 'PYTHONPATH': str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def error_of(run):
+    """The one line on standard error."""
+    assert run.returncode == 1
+    assert run.stderr.startswith('fenwicks.tpu: ')
+    assert run.stderr.count('\n') == 1, run.stderr
+    return run.stderr
+
+
+@pytest.mark.parametrize(
+    ('topology', 'gib'), [('v2:2x2', 16), ('v4:2x2x1', 32), ('v5e:16x16', 16), ('tpu7x:2x2x1', 192)]
+)
+def test_chips(topology, gib):
+    assert tpu.chip_of(topology).memory_gib == gib
+
+
+@pytest.mark.parametrize(
+    'topology',
+    ['v9:1x1', 'v5e', 'v5e:', 'v5e:2x2x1', 'v4:2x2', 'v5e:0x1', 'v5e:2x', '', 'v5e:1 '],
+)
+def test_an_unknown_topology_lists_the_known_ones(topology):
+    with pytest.raises(ValueError, match=r'v2:2x2, v3:2x2, .*, tpu7x:2x2x1\. Received: topology='):
+        tpu.chip_of(topology)
+
+
+def test_every_example_is_a_topology():
+    for chip in tpu.CHIPS.values():
+        assert tpu.chip_of(chip.example) is chip
+
+
+@pytest.mark.parametrize(
+    ('figure', 'at_least', 'seconds', 'operations'),
+    [
+        (0.012, 0.005, 0.012, 0),
+        (-14.986, 0.005, 0.014, 15),
+        (-1.7, 0.2, 0.3, 2),
+        (0.3, 1.1, 1.3, 1),  # faster than the chip: one second went missing
+        (2.5, 0.1, 2.5, 0),
+    ],
+)
+def test_seconds_come_apart_from_operations_without_estimate(figure, at_least, seconds, operations):
+    found = untangle(figure, at_least)
+    assert found == (pytest.approx(seconds), operations)
+
+
+def test_data_shapes():
+    assert tpu.DataShape.named('cifar100').num_classes == 100
+    shape = tpu.DataShape.named('300x8x10x1x7')
+    dataset = shape.stand_in()
+    assert dataset.train_images.shape == (300, 8, 10, 1)
+    assert dataset.num_classes == 7
+    assert dataset.train_images.std() > 50  # or it couldn't be normalised, or whitened
+    for name in ('mnist', '50000x32x32x3', '0x32x32x3x10', '5x5x5x5x5x5'):
+        with pytest.raises(ValueError, match=f'`dataset` must be .* Received: dataset={name}'):
+            tpu.DataShape.named(name)
+
+
+@needs_jax
+def test_an_estimate_adds_up():
+    chip = tpu.CHIPS['v5e']
+    found = _estimate(compiled(), 'v5e:2x4', 8, chip, 1, steps=100, epochs=10)
+    assert found.fits
+    assert found.flops_per_step == 8 * 1.97e12
+    assert found.roofline_seconds == pytest.approx(0.01)
+    assert found.unpriced_seconds == pytest.approx(0.001)
+    assert found.unpriced_operations == 2
+    assert found.step_seconds == pytest.approx(0.013)
+    assert found.epoch_seconds == pytest.approx(1.3)
+    assert found.run_seconds == pytest.approx(13)
+    assert found.memory_limit_bytes == 16 * 2**30
+
+
+@needs_jax
+def test_two_devices_share_a_chip():
+    chip = tpu.CHIPS['v2']
+    found = _estimate(compiled(flops=23e9), 'v2:2x2', 8, chip, 2, steps=1, epochs=1)
+    assert found.memory_limit_bytes == 8 * 2**30
+    assert found.roofline_seconds == pytest.approx(0.001)
+    assert found.unpriced_seconds == pytest.approx(0.819 / 350)
+
+
+@needs_jax
+def test_a_program_that_does_not_fit_has_a_size_and_no_times():
+    too_big = compiled(fits=False, memory_bytes=20 * 2**30, memory_limit_bytes=15 * 2**30)
+    found = _estimate(too_big, 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps=1, epochs=1)
+    assert not found.fits
+    assert table.memory(found) == '20.00 of 15.00'
+    assert found.step_seconds is None
+    assert table.row(found).split() == ['v5e:1x1', '1', 'no', '20.00', 'of', '15.00', *'----', '60']
+
+
+@needs_jax
+def test_sizes_in_messages_and_traffic_in_programs():
+    from fenwicks.tpu.compiler import scatter_bytes, sizes_in
+
+    message = (
+        'RESOURCE_EXHAUSTED: E1000: Ran out of memory on HBM, the total memory required for HLO '
+        'temporaries (128.00G) exceeds available HBM (15.75G). HLO module: jit__lambda.'
+    )
+    assert sizes_in(message) == (128 * 2**30, int(15.75 * 2**30))
+    assert sizes_in('no size at all') == (0, 0)
+    line = (
+        '  %select-and-scatter.29 = bf16[512,32,32,128]{3,0,2,1:T(8,128)(2,1)} '
+        'select-and-scatter(%a, %b, %constant.1), window={size=1x2x2x1 stride=1x2x2x1}, '
+        'select=%ge, scatter=%add'
+    )
+    image = 2 * 512 * 32 * 32 * 128
+    assert scatter_bytes(f'{line}\n  %c = f32[8] add(%d, %e)\n') == 2 * image + image // 4
+    assert scatter_bytes(line.replace('bf16', 'f32') + '\n' + line) == 3 * (2 * image + image // 4)
+
+
+@needs_jax
+def test_a_table_and_a_log(monkeypatch):
+    monkeypatch.setattr(table.importlib.metadata, 'version', lambda package: '1.2.3')
+    found = _estimate(compiled(), 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps=100, epochs=10)
+    row = table.row(found)
+    assert row.split() == [
+        *('v5e:1x1', '1', 'yes', '1.00', 'of', '16.00'),
+        *('1.970', '13.00', '1.30', '13.0', '60'),
+    ]
+    starts = [table.HEADER.index(title) for title in ('fits', 'ms/step', 'compiled')]
+    assert [row[start:].split()[0] for start in starts] == ['yes', '13.00', '60']
+    entry = json.loads(json.dumps(table.log_entry(found, {'recipe': 'fenwicks24'})))
+    assert entry['recipe'] == 'fenwicks24'
+    assert entry['versions']['libtpu'] == '1.2.3'
+    assert {'step_seconds', 'run_seconds'} <= set(entry['estimated']) <= set(entry)
+    assert {field.name for field in dataclasses.fields(found)} < set(entry)
+
+
+@pytest.mark.skipif(keras.backend.backend() == 'jax', reason='a matter of the other backends')
+@needs_jax
+def test_another_backend_is_an_error():
+    with pytest.raises(ValueError, match='Received: KERAS_BACKEND=' + keras.backend.backend()):
+        tpu.estimate(recipes.get('fenwicks24'), 'v5e:1x1')
+
+
+@needs_jax
+def test_a_missing_libtpu_is_said_in_one_line():
+    code = (
+        'import importlib.util as u, runpy; find = u.find_spec\n'
+        "u.find_spec = lambda name, *rest: None if name == 'libtpu' else find(name, *rest)\n"
+        "runpy.run_module('fenwicks.tpu', run_name='__main__')"
+    )
+    assert 'pip install libtpu' in error_of(run_module(code=code))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec('tensorflow') is None, reason='TensorFlow is not installed'
+)
+def test_a_backend_that_was_chosen_is_an_error():
+    run = run_module(KERAS_BACKEND='tensorflow', TF_CPP_MIN_LOG_LEVEL='3')
+    assert 'unset KERAS_BACKEND' in run.stderr.splitlines()[-1]
+    assert run.returncode == 1
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
+        ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
+        ('--recipe=resnet', '`recipe` must be one of'),
+        ('--topology=v5e:1x1,v5e:2x4 --batch_size=500', '`batch_size` must be a multiple of 8'),
+        ('--batch_norm=frozen', '`batch_norm` must be one of per_replica, synchronized'),
+        ('--precision=int8', '`precision` must be one of'),
+        ('--batch_size=60000', '`batch_size` must be at most'),
+        ('fenwicks24', 'no arguments besides flags'),
+    ],
+)
+def test_bad_flags(flags, message):
+    assert message in error_of(run_module(*flags.split()))
+
+
+@needs_libtpu
+def test_a_narrow_network_compiles_and_is_remembered(tmp_path):
+    flags = ('--recipe=fenwicks24', '--width=0.0625', '--dataset=digits', '--json')
+    flags = (*flags, f'--cache={tmp_path}/cache', f'--log={tmp_path}/log.jsonl')
+    lines = []
+    for _ in range(2):
+        run = run_module(*flags)
+        assert run.returncode == 0, run.stderr
+        lines.append(json.loads(run.stdout))
+        assert len(list((tmp_path / 'cache').iterdir())) == 1
+    assert [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()] == lines
+    assert lines[0] == lines[1]  # seconds of compilation included: it was compiled once
+    found = lines[0]
+    assert found['topology'] == 'v5e:1x1'
+    assert found['fits']
+    # The images, in bytes as they are, and little else of this network.
+    assert 1501 * 3072 < found['memory_bytes'] < 64 * 2**20
+    # Forward and backward, the first layer's images without a gradient: 64 images of 8 layers.
+    assert 1e9 < found['flops_per_step'] < 2e9
+    assert found['roofline_seconds'] < found['step_seconds'] < 0.01
+    assert found['epoch_seconds'] == pytest.approx(23 * found['step_seconds'])
+    assert found['all_reduces'] == 0
+
+
+@needs_libtpu
+def test_what_does_not_fit_is_found_out():
+    import jax
+
+    from fenwicks.tpu import compiler
+    from fenwicks.training.sharding import replicas
+
+    everywhere = replicas(compiler.topology_devices('v5e:1x1')).everywhere
+    argument = jax.ShapeDtypeStruct((2**33,), 'float32')
+    found = compiler.compile_program(lambda x: x + 1, (argument,), everywhere)
+    assert not found.fits
+    assert found.memory_bytes >= 32 * 2**30 > found.memory_limit_bytes > 15 * 2**30
+
+
+@pytest.mark.tpu
+@needs_libtpu
+@pytest.mark.parametrize(('batch_norm', 'most'), [('per_replica', 2), ('synchronized', 60)])
+def test_eight_replicas(batch_norm, most):
+    recipe = recipes.get('fenwicks24').with_width(0.0625).for_small_data()
+    shape = tpu.DATA_SHAPES['digits']
+    found = tpu.estimate(recipe, 'v5e:2x4', shape, batch_norm=batch_norm)
+    assert found.devices == 8
+    assert 1 <= found.all_reduces <= most
