@@ -25,8 +25,9 @@ RESULTS = ROOT / 'examples' / 'results'
 
 
 def read_lines(name):
-    """The runs of a log."""
-    return report.read_lines(RESULTS / name)
+    """The runs of a log; none where nothing was logged yet."""
+    path = RESULTS / name
+    return report.read_lines(path) if path.exists() else []
 
 
 def runs_table():
