@@ -171,7 +171,7 @@ def test_every_trick_of_page10_arrives():
     (group,) = trainer.optimizer.groups
     assert (group.learning_rate, group.weight_decay) == (64.0, 1 / 64)
     assert trainer.model.get_layer('stage_2').pool_first
-    assert trainer.averaging == optimizers.EMA(0.99, 5)
+    assert assemble.averaging(recipe, steps_per_epoch=2) == optimizers.EMA(0.99, 5)
     assert assemble.views(recipe) is evaluate.FLIP
     crop, _ = assemble.augmentations(recipe)
     images = np.random.default_rng(1).standard_normal((4, 8, 8, 3), np.float32)
