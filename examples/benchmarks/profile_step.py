@@ -37,7 +37,7 @@ flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe'
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
 flags.DEFINE_integer('steps', 3, 'Steps to time, and as many to profile.')
 flags.DEFINE_integer('top', 25, 'How many operations to list.')
-flags.DEFINE_integer('peak_size', 4096, 'Rows of the matrix product that gives the peak speed.')
+flags.DEFINE_integer('peak_size', 4096, 'Rows of the matrices whose product gives the peak.')
 flags.DEFINE_bool('json', False, 'Print one JSON object instead of the tables.')
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
@@ -86,17 +86,15 @@ def profile():
     scopes = op_times.note_scopes(trainer.model)
     images = random_dataset(recipe.batch_size * FLAGS.steps)
     engine.load(images.train_images, images.train_labels)
-    began = time.perf_counter()
     with op_times.named_gradients():
-        engine.compile()
-    compile_seconds = time.perf_counter() - began
+        compile_seconds = timed(engine.compile)
     engine.run(0, 0, 1)  # kernels are prepared, memory is taken
 
-    step_seconds = []
-    for step in range(FLAGS.steps):
-        began = time.perf_counter()
-        engine.run(0, step, step + 1)
-        step_seconds.append(time.perf_counter() - began)
+    multiply = large_product(chosen_precision)
+    step_seconds, product_seconds = [], []
+    for step in range(FLAGS.steps):  # in turn, so that both see the same machine
+        step_seconds.append(timed(engine.run, 0, step, step + 1))
+        product_seconds.append(timed(multiply))
     events = op_times.trace(lambda: engine.run(0, 0, FLAGS.steps))
 
     seconds = op_times.share_time(events)
@@ -120,7 +118,7 @@ def profile():
 
     best = statistics.median(step_seconds)
     step_flops = recipe.batch_size * sum(flops.values())
-    peak = peak_flops(chosen_precision)
+    peak = 2 * FLAGS.peak_size**3 / min(product_seconds)
     return {
         'benchmark': 'profile_step',
         'recipe': recipe.name,
@@ -205,19 +203,22 @@ def count_flops(model) -> dict[str, int]:
     return flops
 
 
-def peak_flops(chosen_precision, repeats=5) -> float:
-    """The most operations a second in a large matrix product, of several tries."""
+def large_product(chosen_precision):
+    """A function that multiplies two large matrices, warmed up."""
     import tensorflow as tf
 
     size = FLAGS.peak_size
-    factors = tf.cast(tf.random.normal((2, size, size)), chosen_precision)
-    multiply = tf.function(lambda a, b: tf.matmul(a, b), autograph=False)
-    seconds = []
-    for _ in range(repeats + 1):  # the first one traces
-        began = time.perf_counter()
-        multiply(factors[0], factors[1])
-        seconds.append(time.perf_counter() - began)
-    return 2 * size**3 / min(seconds)
+    a, b = (tf.cast(tf.random.normal((size, size)), chosen_precision) for _ in range(2))
+    multiply = tf.function(lambda: tf.matmul(a, b), autograph=False)
+    multiply()
+    return multiply
+
+
+def timed(function, *args):
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - began
 
 
 def as_text(result):
