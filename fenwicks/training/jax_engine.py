@@ -55,6 +55,9 @@ class JaxEngine(Engine):
         if compiled_for != self._compiled_for:
             self._compiled = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
             self._compiled_for = compiled_for
+            if self.device == 'cpu':  # the parts of the program that surround its steps
+                self._shuffle(self._labels, jnp.int32(0))
+                self._all_finite([variable.value for variable in self._variables()[0]])
 
     def program(self, count, image_shape):
         """The program that trains, for compiling it ahead of time, on whatever device.
