@@ -12,6 +12,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 FILES = (
     'test_augment.py',
+    'test_augment_draws.py',
     'test_layers_contract.py',
     'test_losses.py',
     'test_models.py',
@@ -21,6 +22,7 @@ FILES = (
     'test_trainer_averaging.py',
     'test_trainer_checkpoints.py',
     'test_trainer_models.py',
+    'test_tta.py',
 )
 
 

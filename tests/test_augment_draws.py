@@ -1,0 +1,370 @@
+"""Random transforms: draws that are uniform, seeded, and the same from every compiler."""
+
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+from augment_runners import EAGER, RUNNERS, _jax, _tf, assert_uniform, coordinates, pixels
+
+from fenwicks import augment
+
+
+@pytest.fixture(params=RUNNERS)
+def run(request):
+    return RUNNERS[request.param]
+
+
+@pytest.fixture(params=EAGER)
+def eager(request):
+    return EAGER[request.param]
+
+
+def test_random_crop_draws_both_offsets_uniformly(eager):
+    images = coordinates(4000, 8, 8)
+    result = eager(lambda x: augment.random_crop(x, (3, 4), padding=2), images)
+    # With top = left = 2 nothing moves, so pixel (2, 2) came from (top, left).
+    top, left = result[:, 2, 2, 0], result[:, 2, 2, 1]
+    assert_uniform(top, 5)
+    assert_uniform(left, 5)
+    assert_uniform(top * 5 + left, 25)
+
+
+def test_random_crop_is_the_crop_of_the_padded_images(run):
+    images = pixels(batch=6, height=9, width=9)
+    images[..., :2] = coordinates(6, 9, 9)
+    result = run(lambda x, s: augment.random_crop(x, s, padding=3), images, np.array([1, 2]))
+    top, left = result[:, 3, 3, :2].T.astype('int32')
+    assert len(set(zip(top, left, strict=True))) > 1
+    expected = augment.crop(augment.pad_reflect(images, 3), top, left, 9, 9)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_random_crop_with_no_padding_changes_nothing(eager):
+    result = eager(lambda x: augment.random_crop(x, (0, 0), padding=0), pixels())
+    np.testing.assert_array_equal(result, pixels())
+
+
+def test_random_flip_mirrors_half_of_the_images(eager):
+    images = coordinates(4000, 1, 3)
+    result = eager(lambda x: augment.random_flip(x, (3, 4)), images)
+    flipped = result[:, 0, 0, 1] == 2
+    np.testing.assert_array_equal(result, augment.flip(images, flipped))
+    assert_uniform(flipped, 2)
+
+
+def test_random_cutout_is_whole_and_uniform(eager):
+    result = eager(lambda x: augment.random_cutout(x, (3, 4), size=4), np.ones((4000, 8, 6, 2)))
+    hole = result == 0
+    np.testing.assert_array_equal(hole.sum((1, 2)), 16)  # Of both channels.
+    rows, columns = hole.any((2, 3)), hole.any((1, 3))
+    np.testing.assert_array_equal(rows.sum(1), 4)
+    np.testing.assert_array_equal(columns.sum(1), 4)
+    assert_uniform(rows.argmax(1), 5)
+    np.testing.assert_array_equal(np.unique(columns.argmax(1)), [0, 1, 2])
+
+
+@pytest.mark.parametrize('size', [0, 6])
+def test_random_cutout_takes_any_size_that_fits(eager, size):
+    result = eager(lambda x: augment.random_cutout(x, (3, 4), size=size), np.ones((3, 6, 6, 1)))
+    np.testing.assert_array_equal((result == 0).sum((1, 2, 3)), size * size)
+
+
+AUGMENT = augment.compose(
+    [
+        partial(augment.random_crop, padding=2),
+        augment.random_flip,
+        partial(augment.random_cutout, size=3),
+    ]
+)
+
+
+def test_the_same_seed_draws_the_same_and_another_differs(eager):
+    images = pixels(batch=8, height=8, width=8)
+    first, again, second, swapped = (
+        eager(AUGMENT, images, np.array(seed, 'int32')) for seed in [(5, 6), (5, 6), (5, 7), (6, 5)]
+    )
+    np.testing.assert_array_equal(first, again)
+    assert first.dtype == np.float32
+    for other in (second, swapped):
+        assert (first != other).any((1, 2, 3)).all()
+
+
+def test_images_of_a_batch_draw_apart(eager):
+    images = np.repeat(pixels(batch=1, height=8, width=8), 16, 0)
+    result = eager(lambda x: AUGMENT(x, (5, 6)), images)
+    assert len(np.unique(result, axis=0)) > 12  # Of 1,800 outcomes; two may be alike.
+
+
+@pytest.mark.parametrize('runners', [('tf', 'tf_graph', 'tf_xla', 'tf_data'), ('jax', 'jax_jit')])
+def test_compilers_draw_the_same(runners):
+    images, seed = pixels(batch=8, height=8, width=8), np.array([5, -6], 'int32')
+    first, *others = (RUNNERS[name](AUGMENT, images, seed) for name in runners)
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+@pytest.mark.parametrize('seed', [(5, 6), [5, 6], np.array([5, 6], 'int64'), np.uint32([5, 6])])
+def test_a_seed_may_be_a_pair_or_an_array(eager, seed):
+    images = pixels(batch=8, height=8, width=8)
+    expected = eager(AUGMENT, images, np.array([5, 6], 'int32'))
+    np.testing.assert_array_equal(eager(lambda x: AUGMENT(x, seed), images), expected)
+
+
+def test_compose_folds_the_seed_for_each_transform():
+    seen = []
+
+    def record(images, seed):
+        seen.append(seed)
+        return images + 1
+
+    images = pixels()
+    result = augment.compose([record, record])(images, (1, 2))
+    np.testing.assert_array_equal(result, images + 2)
+    np.testing.assert_array_equal(seen, [augment.fold((1, 2), 0), augment.fold((1, 2), 1)])
+    np.testing.assert_array_equal(augment.compose([])(images, (1, 2)), images)
+
+
+def test_fold_is_the_same_everywhere(run):
+    for seed, n in [((1, 2), 0), ((-1, 2**31 - 1), 7), ((-(2**31), 0), 2**31 - 1)]:
+        result = run(
+            lambda x, s, n=n: augment.fold(s, n)[None] + 0 * x,
+            np.zeros((1, 2), 'int32'),
+            np.array(seed, 'int32'),
+        )
+        np.testing.assert_array_equal(result[0], augment.fold(seed, n))
+
+
+def test_fold_is_its_formula():
+    """In Python's unbounded integers: the arrays must wrap around and shift in zeros."""
+
+    def mix(x):
+        x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+        x = (x ^ x >> 15) * 0x846CA68B % 2**32
+        return x ^ x >> 16
+
+    for a, b, n in [(1, 2, 3), (-5, 2**31 - 1, 0), (0, 0, 0), (7, 7, 123456789), (-1, -1, -1)]:
+        expected = [
+            mix((x + mix((y ^ mix((n + salt) % 2**32)) % 2**32)) % 2**32)
+            for x, y, salt in [(a, b, 0x3C6EF372), (b, a, 0x1715609D)]
+        ]
+        np.testing.assert_array_equal(augment.fold((a, b), n).view('uint32'), expected)
+        assert expected[0] != expected[1]
+
+
+def test_fold_never_repeats_and_flips_half_of_the_bits():
+    seeds = [(a, b) for a in range(12) for b in range(-6, 6)]
+    folds = np.array([augment.fold(seed, n) for seed in seeds for n in range(12)])
+    assert len(np.unique(folds, axis=0)) == len(folds)
+    assert all(len(np.unique(word)) == len(folds) for word in folds.T)
+    bits = np.unpackbits(folds.view('uint8'), axis=1)
+    assert abs(bits.mean(0) - 0.5).max() < 0.06
+    one_bit = [(1 << i, 0) for i in range(31)] + [(0, 1 << i) for i in range(31)]
+    changed = [augment.fold(seed, 3) ^ augment.fold((0, 0), 3) for seed in one_bit]
+    changed += [augment.fold((0, 0), 3 ^ (1 << i)) ^ augment.fold((0, 0), 3) for i in range(31)]
+    flipped = np.unpackbits(np.array(changed).view('uint8'), axis=1)
+    assert 26 < flipped.sum(1).mean() < 38
+    assert flipped.sum(1).min() > 12
+
+
+def test_folded_seeds_draw_uniformly_over_steps():
+    image = coordinates(1, 1, 3)
+    seeds = (augment.fold((1, 2), n) for n in range(2000))
+    assert_uniform([augment.random_flip(image, seed)[0, 0, 0, 1] == 2 for seed in seeds], 2)
+
+
+def test_traced_seeds_in_a_tensorflow_loop():
+    tf = pytest.importorskip('tensorflow')
+    images = pixels(batch=4, height=8, width=8)
+
+    @tf.function(jit_compile=True)
+    def epoch(images, seed):
+        results = tf.zeros([3, *images.shape], images.dtype)
+
+        def step(n, results):
+            augmented = AUGMENT(images, augment.fold(seed, n))
+            return n + 1, tf.tensor_scatter_nd_update(results, [[n]], augmented[None])
+
+        return tf.while_loop(lambda n, _: n < 3, step, (0, results))[1]
+
+    results = epoch(tf.constant(images), tf.constant([1, 2]))
+    for n in range(3):
+        expected = AUGMENT(tf.constant(images), augment.fold((1, 2), n))
+        np.testing.assert_array_equal(results[n], expected)
+
+
+def test_traced_seeds_in_a_jax_scan():
+    jax = pytest.importorskip('jax')
+    images = jax.numpy.asarray(pixels(batch=4, height=8, width=8))
+
+    @jax.jit
+    def epoch(images, seed):
+        def step(carry, n):
+            return carry, AUGMENT(images, augment.fold((seed, 2), n))
+
+        return jax.lax.scan(step, 0, jax.numpy.arange(3))[1]
+
+    results = epoch(images, 1)
+    for n in range(3):
+        expected = AUGMENT(images, augment.fold((1, 2), n))
+        np.testing.assert_array_equal(results[n], expected)
+
+
+def test_a_counter_seeds_the_batches_of_tf_data():
+    tf = pytest.importorskip('tensorflow')
+    images = pixels(batch=7, height=8, width=8)
+    data = tf.data.Dataset.from_tensor_slices(images).batch(4).enumerate()
+    data = data.map(lambda n, batch: AUGMENT(batch, augment.fold((1, 2), n)))
+    first, last = data.as_numpy_iterator()
+    expected = AUGMENT(tf.constant(images[4:]), augment.fold((1, 2), 1))
+    np.testing.assert_array_equal(last, expected)
+    assert first.shape == (4, 8, 8, 3)
+
+
+@pytest.mark.parametrize('missing', ['tensorflow', 'jax'])
+def test_a_framework_that_is_not_there_is_not_missed(monkeypatch, missing):
+    other = _jax if missing == 'tensorflow' else _tf
+    images, seed = pixels(batch=8, height=8, width=8), np.array([5, 6], 'int32')
+    expected = [AUGMENT(images, seed), other(AUGMENT, images, seed)]
+    monkeypatch.delitem(sys.modules, missing, raising=False)
+    np.testing.assert_array_equal(AUGMENT(images, seed), expected[0])
+    np.testing.assert_array_equal(other(AUGMENT, images, seed), expected[1])
+    assert missing not in sys.modules
+
+
+# Groups that share a draw.
+
+
+@pytest.mark.parametrize('group_size', [1, 3, 10, 12])
+def test_a_group_shares_its_draw(run, group_size):
+    """Ten images in groups of three: the last group is one image."""
+    images = np.ones((10, 12, 12, 1), 'float32')
+    images[:, :, :6] = 2
+    transform = augment.compose(
+        [
+            partial(augment.random_crop, padding=3, group_size=group_size),
+            partial(augment.random_flip, group_size=group_size),
+            partial(augment.random_cutout, size=3, group_size=group_size),
+        ]
+    )
+    result = run(transform, images, np.array([5, 6], 'int32'))
+    groups = [result[n : n + group_size] for n in range(0, 10, group_size)]
+    for group in groups:
+        np.testing.assert_array_equal(group, group[:1].repeat(len(group), 0))
+    firsts = np.stack([group[0] for group in groups])
+    assert len(np.unique(firsts, axis=0)) >= min(len(groups), 4)
+
+
+def test_a_group_draws_what_the_first_images_would(eager):
+    images = coordinates(4, 1, 3).repeat(2, 0)
+    single = eager(lambda x: augment.random_flip(x, (3, 4)), images[::2].copy())
+    grouped = eager(lambda x: augment.random_flip(x, (3, 4), group_size=2), images)
+    np.testing.assert_array_equal(grouped[::2], single)
+
+
+def test_groups_draw_uniformly(eager):
+    images = coordinates(4000, 8, 8)
+    result = eager(lambda x: augment.random_crop(x, (3, 4), 2, group_size=2), images)
+    top, left = result[::2, 2, 2, 0], result[::2, 2, 2, 1]
+    assert_uniform(top * 5 + left, 25)
+
+
+# Alternating flips, and transforms that ask for what the training knows.
+
+
+def mirrored(result):
+    return result[:, 0, 0, 1] == 2
+
+
+def test_alternating_flip_alternates(run):
+    images = coordinates(40, 1, 3)
+    indices = np.arange(100, 140, dtype='int32')
+    first, second, third, next_run = (
+        mirrored(
+            run(
+                lambda x, i, e, s: augment.alternating_flip(x, None, e[0], i, s),
+                images,
+                indices,
+                np.full(40, epoch, 'int32'),
+                np.array([seed, 1], 'int32'),
+            )
+        )
+        for epoch, seed in [(0, 5), (1, 5), (6, 5), (0, 6)]
+    )
+    np.testing.assert_array_equal(first, ~second)
+    np.testing.assert_array_equal(first, third)
+    assert 10 < first.sum() < 30
+    assert 5 < (first ^ next_run).sum() < 35
+    coins = augment.alternating_flip(images, None, 0, indices, (5, 1))
+    np.testing.assert_array_equal(first, mirrored(coins))  # the same coins everywhere
+
+
+def flips(run_seed, count=50_000):
+    images = coordinates(1, 1, 3).repeat(count, 0)
+    return mirrored(augment.alternating_flip(images, None, 0, np.arange(count), run_seed))
+
+
+def test_its_coins_are_fair_and_independent():
+    """Of neighbours, of runs with neighbouring seeds, and of images far apart."""
+    coins = [flips((seed, 1)) for seed in range(4)]
+    for coin in coins:
+        assert_uniform(coin, 2)
+        for distance in (1, 2, 256, 1000):
+            assert_uniform(coin[distance:] ^ coin[:-distance], 2)
+    for other in coins[1:]:
+        assert_uniform(coins[0] ^ other, 2)
+
+
+def test_an_images_coin_does_not_depend_on_its_batch():
+    images, indices = coordinates(6, 1, 3), np.array([3, 9, 1, 0, 700, 2])
+    whole = augment.alternating_flip(images, (0, 1), 0, indices, (0, 1))
+    for n, index in enumerate(indices):
+        alone = augment.alternating_flip(images[:1], (7, 7), 0, np.array([index]), (0, 1))
+        np.testing.assert_array_equal(alone[0], whole[n])
+
+
+def test_a_chain_asks_for_what_its_parts_ask_for():
+    def note(images, seed, indices):
+        seen.append((seed, indices))
+        return images
+
+    seen = []
+    chain = augment.compose([partial(augment.random_flip), note, augment.alternating_flip])
+    assert augment.facts_of(chain) == augment.facts_of(augment.alternating_flip)
+    assert augment.facts_of(chain) == ('epoch', 'indices', 'run_seed')
+    assert augment.facts_of(note) == ('indices',)
+    images = coordinates(4, 1, 3)
+    outer = augment.compose([chain])  # chains of chains, too
+    result = outer(images, (1, 2), 3, np.arange(4), (5, 6))
+    expected = augment.random_flip(images, augment.fold(augment.fold((1, 2), 0), 0))
+    expected = augment.alternating_flip(expected, None, 3, np.arange(4), (5, 6))
+    np.testing.assert_array_equal(result, expected)
+    ((seed, indices),) = seen
+    np.testing.assert_array_equal(seed, augment.fold(augment.fold((1, 2), 0), 1))
+    np.testing.assert_array_equal(indices, np.arange(4))
+    plain = augment.compose([augment.random_flip])
+    assert augment.facts_of(plain) == ()
+
+
+def test_a_callable_without_a_signature_asks_for_nothing():
+    assert augment.facts_of(dict) == ()
+    assert augment.with_facts(max)(3, 4, 0, None, None) == 4
+
+
+def test_input_functions_refuse_what_needs_the_epoch():
+    pytest.importorskip('tensorflow')
+    from fenwicks import data
+
+    images, labels = np.zeros((4, 8, 8, 3), 'uint8'), np.zeros(4, 'int32')
+    chain = augment.compose([augment.random_flip, augment.alternating_flip])
+    for transform in (chain, augment.alternating_flip):
+        with pytest.raises(ValueError, match=r'only the Trainer knows.*asks for epoch, indices'):
+            data.train_dataset(images, labels, 2, augment=transform)
+
+
+@pytest.mark.parametrize('group_size', [0, -1, 1.5, True])
+def test_groups_of_no_positive_integer(group_size):
+    images = coordinates(4, 8, 8)
+    for transform in (augment.random_crop, augment.random_flip, augment.random_cutout):
+        with pytest.raises(ValueError, match='`group_size` must be a positive integer'):
+            transform(images, (0, 0), group_size=group_size)

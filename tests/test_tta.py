@@ -1,0 +1,156 @@
+"""Test-time augmentation: views against NumPy, weights against the published formula."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from training_toys import conv_model, make, toy
+
+from fenwicks import evaluate
+from fenwicks.evaluate import FLIP, FLIP_TRANSLATE, NONE, TTA, unchanged
+from fenwicks.losses import CrossEntropy
+
+EVERY = [NONE, FLIP, FLIP_TRANSLATE]
+
+
+def images_like(batch=3, size=5):
+    return np.random.default_rng(0).standard_normal((batch, size, size + 1, 2)).astype('float32')
+
+
+def moved(images, down, right):
+    """Shifted by one pixel; indices that leave the image are mirrored at its edge."""
+    _, height, width, _ = images.shape
+
+    def reflected(places, size):
+        places = np.abs(places)
+        return np.where(places >= size, 2 * (size - 1) - places, places)
+
+    rows = reflected(np.arange(height) - down, height)
+    columns = reflected(np.arange(width) - right, width)
+    return images[:, rows][:, :, columns]
+
+
+def test_the_six_views():
+    images = images_like()
+    views = [np.asarray(ops.convert_to_numpy(view(images))) for view in FLIP_TRANSLATE.transforms]
+    up_left, down_right = moved(images, -1, -1), moved(images, 1, 1)
+    plain = [images, up_left, down_right]
+    expected = [view for image in plain for view in (image, image[:, :, ::-1])]
+    for view, right in zip(views, expected, strict=True):
+        np.testing.assert_array_equal(view, right)
+    np.testing.assert_array_equal(up_left[:, :-1, :-1], images[:, 1:, 1:])
+    np.testing.assert_array_equal(up_left[:, -1], moved(images, 1, -1)[:, -1])
+
+
+def test_weights_are_the_published_ones():
+    logits = np.random.default_rng(1).standard_normal((6, 4, 3))
+    image, mirrored, up, mirrored_up, down, mirrored_down = logits
+    translated = ((up + mirrored_up) / 2 + (down + mirrored_down) / 2) / 2
+    np.testing.assert_allclose(
+        FLIP_TRANSLATE.combine(logits), 0.5 * (image + mirrored) / 2 + 0.5 * translated
+    )
+    np.testing.assert_allclose(FLIP.combine(logits[:2]), (image + mirrored) / 2)
+    np.testing.assert_array_equal(NONE.combine(logits[:1]), image)
+    assert {tta.name: tta for tta in EVERY} == evaluate.TTAS
+    assert list(evaluate.TTAS) == ['none', 'flip', 'flip_translate']
+
+
+def dense_logits(images, kernel):
+    return images.reshape(len(images), -1) @ kernel
+
+
+@pytest.mark.parametrize('tta', EVERY, ids=lambda tta: tta.name)
+def test_a_model_for_stock_keras(tta, tmp_path):
+    images = images_like(7)
+    model = keras.Sequential(
+        [keras.Input((5, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    kernel, bias = model.get_weights()
+    plain = [images, moved(images, -1, -1), moved(images, 1, 1)]
+    views = [
+        dense_logits(view, kernel) + bias for image in plain for view in (image, image[:, :, ::-1])
+    ]
+    expected = tta.combine(views[: len(tta.weights)])
+    better = evaluate.tta_model(model, tta)
+    np.testing.assert_allclose(better.predict(images, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    assert len(better.get_weights()) == 2  # the model's own, shared
+    better.save(tmp_path / 'm.keras')
+    loaded = keras.saving.load_model(tmp_path / 'm.keras')
+    np.testing.assert_allclose(loaded.predict(images, verbose=0), expected, rtol=1e-4, atol=1e-5)
+    labels = np.arange(7) % 3
+    better.compile(loss=CrossEntropy(), metrics=['sparse_categorical_accuracy'])
+    _, accuracy = better.evaluate(images, labels, verbose=0)
+    assert accuracy == pytest.approx((expected.argmax(1) == labels).mean())
+
+
+def test_a_model_in_mixed_precision_combines_in_float32():
+    keras.config.set_dtype_policy('mixed_bfloat16')
+    model = keras.Sequential(
+        [keras.Input((5, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    assert evaluate.tta_model(model, FLIP).output.dtype == 'float32'
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_the_trainer_gives_all_views_in_one_pass():
+    images, labels = toy(23)
+    trainer = make(conv_model(), batch_size=4)
+    trainer.fit(images, labels, 1)
+    inputs = images / np.float32(255)
+    plain = [inputs, moved(inputs, -1, -1), moved(inputs, 1, 1)]
+    expected = [
+        trainer.model.predict(view, verbose=0)
+        for image in plain
+        for view in (image, image[:, :, ::-1])
+    ]
+    passes = []
+    predict = trainer._engine.predict
+    trainer._engine.predict = lambda *args: passes.append(len(args[0])) or predict(*args)
+    views = trainer.predict_views(images, 10, FLIP_TRANSLATE)
+    assert passes == [10, 10, 10]
+    assert views.shape == (6, 23, 3)
+    assert views.dtype == np.float32
+    np.testing.assert_allclose(views, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(trainer.predict(images, 10), views[0])
+    for tta in EVERY:
+        combined = trainer.predict(images, 10, tta)
+        np.testing.assert_allclose(combined, tta.combine(views[: len(tta.weights)]), rtol=1e-6)
+        assert combined.dtype == np.float32
+        score = trainer.evaluate(images, labels, tta=tta)
+        assert score.accuracy == (combined.argmax(1) == labels).mean()
+
+
+@pytest.mark.parametrize('count', [1, 4, 7])
+def test_views_of_every_image_in_order(count):
+    images = np.arange(count, dtype=np.uint8).reshape(-1, 1, 1, 1)
+
+    def predict(batch):
+        pixel = batch.reshape(-1, 1).astype(np.float32)
+        logits = np.concatenate([pixel, -pixel], axis=1)
+        return np.stack([logits, 2 * logits, 3 * logits])
+
+    views = evaluate.predict_logits(predict, images, batch_size=4)
+    assert views.shape == (3, count, 2)
+    for factor, logits in enumerate(views, 1):
+        np.testing.assert_array_equal(logits[:, 0], factor * np.arange(count))
+
+
+@pytest.mark.parametrize(
+    ('transforms', 'weights', 'message'),
+    [
+        ((), (), '`transforms` must begin with `unchanged`'),
+        ((evaluate.mirror,), (1.0,), '`transforms` must begin with `unchanged`'),
+        ((unchanged,), (0.5, 0.5), r'`weights` must be one for each of the 1 .*\(0\.5, 0\.5\)'),
+        ((unchanged, evaluate.mirror), (0.5, 0.6), '`weights` must be .* add up to 1'),
+        ((unchanged,), (float('nan'),), '`weights` must be .* add up to 1'),
+    ],
+)
+def test_views_and_weights_that_do_not_fit(transforms, weights, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        TTA('own', transforms, weights)
+    assert '\n' not in str(raised.value)
+
+
+def test_too_few_views():
+    with pytest.raises(ValueError):
+        FLIP.combine(np.zeros((1, 4, 3)))
