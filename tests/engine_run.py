@@ -1,7 +1,7 @@
 """Trains a narrow network for some steps, each on all images, and prints what came of it as JSON.
 
 `test_engines.py` runs it on each backend. With every image in every batch the order in which the
-engines shuffle them doesn't matter, and without augmentation their generators don't either.
+engines shuffle them doesn't matter; nor do their generators for the flips, whose coins are hashes.
 """
 
 import functools
@@ -10,7 +10,7 @@ import json
 import keras
 import numpy as np
 
-from fenwicks import augment, losses, models, optimizers, schedules, training
+from fenwicks import augment, evaluate, losses, models, optimizers, schedules, training
 
 STEPS = 5
 
@@ -31,6 +31,8 @@ def train():
         losses.CrossEntropy(label_smoothing=0.1),
         batch_size=32,
         normalize=functools.partial(augment.normalize, mean=(127.5,) * 3, std=(64.0,) * 3),
+        augment=augment.compose([augment.alternating_flip]),
+        averaging=optimizers.EMA(0.6, every=2),
     )
     history = trainer.fit(images, labels, STEPS)
     return {
@@ -39,6 +41,7 @@ def train():
         'rates': [epoch['learning_rate'] for epoch in history],
         'accuracies': [epoch['train_accuracy'] for epoch in history],
         'logits': trainer.predict(images, batch_size=20).tolist(),
+        'views': trainer.predict_views(images, 20, evaluate.FLIP_TRANSLATE).tolist(),
         'weights': [np.asarray(keras.ops.convert_to_numpy(v)).tolist() for v in model.variables],
     }
 

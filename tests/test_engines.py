@@ -34,7 +34,11 @@ def test_both_engines_agree_over_several_steps():
     assert ours['rates'] == pytest.approx(twin['rates'], rel=1e-6)
     assert ours['losses'] == pytest.approx(twin['losses'], rel=1e-5)
     assert ours['accuracies'] == twin['accuracies']
+    # With the averaged weights, which are not those of the last step.
     np.testing.assert_allclose(ours['logits'], twin['logits'], atol=2e-5)
+    np.testing.assert_allclose(ours['views'], twin['views'], atol=2e-5)
+    np.testing.assert_allclose(ours['views'][0], ours['logits'], atol=1e-6)
+    assert np.abs(np.subtract(ours['views'][1], ours['logits'])).max() > 0.01
     for one, other in zip(ours['weights'], twin['weights'], strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=2e-5)
 

@@ -193,6 +193,59 @@ def test_infinite_losses_stop_too():
         trainer.fit(images, labels, 1)
 
 
+class SpoiltLast(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that is not a number in the last step of the second epoch."""
+
+    def __call__(self, step):
+        return ops.where(ops.cast(step, 'int32') == 2 * STEPS - 1, math.nan, 0.1)
+
+
+def test_weights_spoilt_by_the_last_step_stop_too(tmp_path):
+    """No loss is computed of them any more."""
+    trainer = make(dense_model(), optimizers.SGD(SpoiltLast()))
+    expected = r'training weights must stay finite: .* Received: loss [\d.]+ at epoch 2, step 5, '
+    with pytest.raises(DivergedError, match=expected) as raised:
+        trainer.fit(*toy(), 2, checkpoint=tmp_path / 'c.npz')
+    assert '\n' not in str(raised.value)
+    assert len(checkpoints.load(tmp_path / 'c.npz')[0]['history']) == 1
+    with pytest.raises(ValueError, match='from a whole epoch'):
+        trainer.fit(*toy(), 3)
+
+
+def test_an_interrupted_trainer_still_predicts():
+    trainer = make(dense_model(), seconds_per_call=1e-9)
+    run = trainer._engine.run
+
+    def interrupt(epoch, start, stop, loss_sum=0.0):
+        if start == 2:
+            raise KeyboardInterrupt
+        return run(epoch, start, stop, loss_sum)
+
+    trainer._engine.run = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(*toy(), 1)
+    assert np.isfinite(trainer.predict(toy()[0])).all()
+    with pytest.raises(ValueError, match=r'a half-trained epoch 1$'):
+        trainer.fit(*toy(), 1)
+
+
+@tensorflow_only
+def test_many_trainers_in_one_process_are_no_retracing(monkeypatch):
+    """TensorFlow warns where one function is traced again and again."""
+    import tensorflow as tf
+
+    warnings = []
+    monkeypatch.setattr(tf.get_logger(), 'warning', lambda *args: warnings.append(args))
+    from tensorflow.python.platform import tf_logging
+
+    monkeypatch.setattr(tf_logging, 'warning', lambda *args: warnings.append(args))
+    for _ in range(7):
+        trainer = make(dense_model())
+        trainer.fit(*toy(), 1)
+        trainer.predict(toy()[0])
+    assert not warnings
+
+
 # Evaluation and what is printed
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from training_toys import (
     BATCH,
+    COUNT,
     STEPS,
     adam,
     assert_same,
@@ -152,15 +153,17 @@ def test_the_program_for_accelerators_makes_the_same_training(monkeypatch):
         functools.partial(augment.random_crop, padding=2),
         augment.random_flip,
         functools.partial(augment.random_cutout, size=2),
+        augment.alternating_flip,
     ]
-    plain = make(augment=augment.compose(changes))
+    rule = optimizers.Lookahead(0.5, every=3)
+    plain = make(augment=augment.compose(changes), averaging=rule)
     engine = functools.partial(tensorflow_engine.TensorFlowEngine)
 
     def compiled_engine(*args, jit_compile):
         return engine(*args, jit_compile=True)
 
     monkeypatch.setattr(tensorflow_engine, 'TensorFlowEngine', compiled_engine)
-    compiled = make(augment=augment.compose(changes))
+    compiled = make(augment=augment.compose(changes), averaging=rule)
     for trainer in (plain, compiled):
         trainer.fit(images, labels, 2)
     assert numbers(plain.history)[0] == pytest.approx(numbers(compiled.history)[0], rel=1e-3)
@@ -169,6 +172,44 @@ def test_the_program_for_accelerators_makes_the_same_training(monkeypatch):
     assert plain.evaluate(images, labels).loss == pytest.approx(
         compiled.evaluate(images, labels).loss, rel=1e-3
     )
+
+
+@pytest.mark.backend('jax')
+def test_the_loop_for_accelerators_makes_the_same_training():
+    """On a CPU steps are compiled singly; the loop that other devices run must do what they do."""
+    images, labels = toy()
+    changes = augment.compose([augment.random_crop, augment.alternating_flip])
+    rule = optimizers.EMA(0.8, every=3)
+    single, loop = make(augment=changes, averaging=rule), make(augment=changes, averaging=rule)
+    assert single._engine.device == 'cpu'
+    loop._engine.device, loop._engine._run = 'tpu', loop._engine._whole_loop
+    for trainer in (single, loop):
+        trainer.fit(images, labels, 2)
+    for a, b in zip(values(single), values(loop), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    for a, b in zip(single.history, loop.history, strict=True):
+        assert a['train_loss'] == pytest.approx(b['train_loss'], rel=1e-4)
+        assert a['train_accuracy'] == b['train_accuracy']
+
+
+@pytest.mark.backend('jax')
+def test_the_program_needs_no_data_to_be_lowered():
+    """Nor the device: it is what `fenwicks.tpu` compiles ahead of time."""
+    import jax
+
+    engine = make(averaging=optimizers.EMA(0.8, every=3))._engine
+    function, arguments = engine.program(COUNT, (8, 8, 3))
+    text = jax.jit(function, donate_argnums=0).lower(*arguments).as_text()
+    assert 'stablehlo.while' in text
+    state, totals = jax.eval_shape(function, *arguments)
+    assert state == arguments[0]  # so that its memory can be used again
+    assert [total.dtype.name for total in totals] == [
+        'float32',
+        'int32',
+        'int32',
+        'float32',
+        'bool',
+    ]
 
 
 def test_it_learns_digits():
