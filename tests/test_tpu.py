@@ -35,7 +35,8 @@ def compiled(**facts):
         'bytes_accessed': 1e9,
         'optimal_seconds': -2.0 + 0.012,
         'scatter_bytes': 819_000_000,
-        'all_reduces': 0,
+        'all_reduces': 2,
+        'all_reduce_bytes': 40_000_000,
         'compile_seconds': 60.0,
     }
     return Compiled(**{**usual, **facts})
@@ -117,9 +118,12 @@ def test_an_estimate_adds_up():
     assert found.roofline_seconds == pytest.approx(0.01)
     assert found.unpriced_seconds == pytest.approx(0.001)
     assert found.unpriced_operations == 2
-    assert found.step_seconds == pytest.approx(0.013)
-    assert found.epoch_seconds == pytest.approx(1.3)
-    assert found.run_seconds == pytest.approx(13)
+    assert found.priced_seconds == pytest.approx(0.012)
+    # A corner of 2x4 chips has two of its four links; it sends 7/8 of the message twice.
+    assert found.network_seconds == pytest.approx(7 / 4 * 0.04 / 100)
+    assert found.step_seconds == pytest.approx(0.0137)
+    assert found.epoch_seconds == pytest.approx(1.37)
+    assert found.run_seconds == pytest.approx(13.7)
     assert found.memory_limit_bytes == 16 * 2**30
 
 
@@ -130,6 +134,7 @@ def test_two_devices_share_a_chip():
     assert found.memory_limit_bytes == 8 * 2**30
     assert found.roofline_seconds == pytest.approx(0.001)
     assert found.unpriced_seconds == pytest.approx(0.819 / 350)
+    assert found.network_seconds == pytest.approx(3 / 2 * 0.04 / 124)
 
 
 @needs_jax
@@ -144,7 +149,7 @@ def test_a_program_that_does_not_fit_has_a_size_and_no_times():
 
 @needs_jax
 def test_sizes_in_messages_and_traffic_in_programs():
-    from fenwicks.tpu.compiler import scatter_bytes, sizes_in
+    from fenwicks.tpu.compiler import all_reduces, scatter_bytes, sizes_in
 
     message = (
         'RESOURCE_EXHAUSTED: E1000: Ran out of memory on HBM, the total memory required for HLO '
@@ -160,6 +165,13 @@ def test_sizes_in_messages_and_traffic_in_programs():
     image = 2 * 512 * 32 * 32 * 128
     assert scatter_bytes(f'{line}\n  %c = f32[8] add(%d, %e)\n') == 2 * image + image // 4
     assert scatter_bytes(line.replace('bf16', 'f32') + '\n' + line) == 3 * (2 * image + image // 4)
+    text = (
+        '  %all-reduce.2 = (f32[3,3,3,64]{3,2,1,0:T(4,128)S(1)}, /*index=1*/f32[64]{0:T(128)S(1)}) '
+        'all-reduce(%a, %b), channel_id=1, to_apply=%add.f32\n'
+        '  ROOT %all-reduce.3 = s32[]{:T(128)} all-reduce(%c), channel_id=1\n'
+        '  %d = f32[4] add(%all-reduce.2, %e)\n'
+    )
+    assert all_reduces(text) == [4 * (27 * 64 + 64), 4]
 
 
 @needs_jax

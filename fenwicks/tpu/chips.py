@@ -15,24 +15,27 @@ class Chip:
         memory_gib: high-bandwidth memory.
         teraflops: peak of bfloat16 products.
         gigabytes_per_second: peak of that memory.
+        links_gigabytes_per_second: peak of all links to other chips together, one way.
     """
 
     example: str
     memory_gib: int
     teraflops: float
     gigabytes_per_second: float
+    links_gigabytes_per_second: float
 
 
 # From https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and its pages on v4, v5e, v5p,
-# v6e and tpu7x ("key chip specifications").
+# v6e and tpu7x ("key chip specifications"); links of v2 and v3: Jouppi et al., A domain-specific
+# supercomputer for training deep neural networks, 2020.
 CHIPS = {
-    'v2': Chip('v2:2x2', 16, 46, 700),
-    'v3': Chip('v3:2x2', 32, 123, 900),
-    'v4': Chip('v4:2x2x1', 32, 275, 1228),
-    'v5e': Chip('v5e:2x4', 16, 197, 819),
-    'v5p': Chip('v5p:2x2x1', 95, 459, 2765),
-    'v6e': Chip('v6e:1x1', 32, 918, 1638),
-    'tpu7x': Chip('tpu7x:2x2x1', 192, 2307, 7380),
+    'v2': Chip('v2:2x2', 16, 46, 700, 248),
+    'v3': Chip('v3:2x2', 32, 123, 900, 328),
+    'v4': Chip('v4:2x2x1', 32, 275, 1228, 300),
+    'v5e': Chip('v5e:2x4', 16, 197, 819, 200),
+    'v5p': Chip('v5p:2x2x1', 95, 459, 2765, 600),
+    'v6e': Chip('v6e:1x1', 32, 918, 1638, 400),
+    'tpu7x': Chip('tpu7x:2x2x1', 192, 2307, 7380, 600),
 }
 
 

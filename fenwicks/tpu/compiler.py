@@ -46,6 +46,7 @@ class Compiled:
             operation that it has no estimate for takes a second away.
         scatter_bytes: traffic of the operations `select-and-scatter`, which have no estimate.
         all_reduces: messages among all devices, of the body of a loop once.
+        all_reduce_bytes: what a device has to say in them.
         compile_seconds: what compiling took.
     """
 
@@ -57,6 +58,7 @@ class Compiled:
     optimal_seconds: float = 0.0
     scatter_bytes: int = 0
     all_reduces: int = 0
+    all_reduce_bytes: int = 0
     compile_seconds: float = 0.0
 
 
@@ -140,7 +142,8 @@ def _compile(lowered):
         bytes_accessed=costs['bytes accessed'],
         optimal_seconds=costs['optimal_seconds'],
         scatter_bytes=scatter_bytes(text),
-        all_reduces=len(re.findall(r' all-reduce(?:-start)?\(', text)),
+        all_reduces=len(messages := all_reduces(text)),
+        all_reduce_bytes=sum(messages),
         compile_seconds=seconds,
     )
 
@@ -167,13 +170,31 @@ def scatter_bytes(text: str) -> int:
 
     That is max pooling's gradient: it reads an image and one value a window, and writes an image.
     """
-    sizes = {'bf16': 2, 'f16': 2, 'f32': 4, 'f64': 8}
-    pattern = r'= (\w+)\[([\d,]+)\]\S* select-and-scatter\(.*?window=\{size=[\dx]+ stride=([\dx]+)'
+    pattern = r'= (\w+\[[\d,]*\])\S* select-and-scatter\(.*?window=\{size=[\dx]+ stride=([\dx]+)'
     total = 0
-    for dtype, shape, strides in re.findall(pattern, text):
-        image = sizes[dtype] * math.prod(map(int, shape.split(',')))
+    for shape, strides in re.findall(pattern, text):
+        image = bytes_of(shape)
         total += 2 * image + image // math.prod(map(int, strides.split('x')))
     return total
+
+
+def all_reduces(text: str) -> list[int]:
+    """Bytes of each operation `all-reduce` of a compiled program."""
+    return [bytes_of(shapes) for shapes in re.findall(r'= (.*) all-reduce(?:-start)?\(', text)]
+
+
+def bytes_of(shapes: str) -> int:
+    """Bytes of the arrays in a shape, or a tuple of shapes, as a compiled program has them.
+
+    Example:
+
+    >>> bytes_of('(f32[3,3,64]{2,1,0:T(8,128)}, bf16[10]{0}, s32[])')
+    2328
+    """
+    return sum(
+        math.prod(int(side) for side in sides.split(',') if side) * max(1, int(bits) // 8)
+        for bits, sides in re.findall(r'\b[a-z]+(\d+)\[([\d,]*)\]', shapes)
+    )
 
 
 def devices_per_chip(devices) -> int:

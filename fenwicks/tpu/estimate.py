@@ -7,7 +7,9 @@ priced    = the compiler's own estimate, the sum over operations of the time tha
             at the device's peak rates
 unpriced  = memory traffic of max pooling's gradient / peak bandwidth: the compiler has no estimate
             for that operation
-step      = priced + unpriced
+network   = 2 (n - 1) / n * bytes of the all-reduces / peak bandwidth of the links of a chip in the
+            corner of n chips: the compiler counts their memory traffic alone
+step      = priced + unpriced + network
 roofline  = flops / the device's peak rate: no program is faster
 ```
 
@@ -51,7 +53,7 @@ class Estimate:
         memory_limit_bytes: what a device has for programs.
         flops_per_step: of all devices together.
         step_seconds, epoch_seconds, run_seconds: estimated; of training steps alone.
-        unpriced_seconds: the part of `step_seconds` that isn't the compiler's own.
+        priced_seconds, unpriced_seconds, network_seconds: of which a step is the sum.
         unpriced_operations: number of operations that the compiler has no estimate for.
         roofline_seconds: lower bound of a step: its products at the device's peak rate.
         all_reduces: messages among the devices in a step.
@@ -67,7 +69,9 @@ class Estimate:
     step_seconds: float | None = None
     epoch_seconds: float | None = None
     run_seconds: float | None = None
+    priced_seconds: float | None = None
     unpriced_seconds: float | None = None
+    network_seconds: float | None = None
     unpriced_operations: int | None = None
     roofline_seconds: float | None = None
     all_reduces: int | None = None
@@ -215,18 +219,32 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
     priced, unpriced_operations = untangle(compiled.optimal_seconds, roofline)
     bandwidth = chip.gigabytes_per_second * 1e9 / devices_per_chip
     unpriced = compiled.scatter_bytes / bandwidth
-    step = priced + unpriced
+    network = _network_seconds(compiled.all_reduce_bytes, topology, chip)
+    step = priced + unpriced + network
     return Estimate(
         **common,
         flops_per_step=compiled.flops * devices,
         step_seconds=step,
         epoch_seconds=step * steps,
         run_seconds=step * steps * epochs,
+        priced_seconds=priced,
         unpriced_seconds=unpriced,
+        network_seconds=network,
         unpriced_operations=unpriced_operations,
         roofline_seconds=roofline,
         all_reduces=compiled.all_reduces,
     )
+
+
+def _network_seconds(message, topology, chip):
+    """Of an all-reduce of so many bytes, whose pace is that of a chip with the fewest neighbors."""
+    axes = [int(side) for side in topology.partition(':')[2].split('x')]
+    chips = math.prod(axes)
+    # A chip has two links along each axis; in a corner it has one, and none along an axis of 1.
+    links = sum(side > 1 for side in axes) / (2 * len(axes))
+    if not links:
+        return 0.0
+    return 2 * (chips - 1) / chips * message / (links * chip.links_gigabytes_per_second * 1e9)
 
 
 def untangle(optimal_seconds: float, at_least: float) -> tuple[float, int]:
