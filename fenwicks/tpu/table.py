@@ -22,8 +22,8 @@ COLUMNS = (
 )
 NOTE = (
     "Estimated: ms/step, s/epoch and s/run, from the compiler's prices for the operations of the "
-    'program\nand the peak rates of memory and links; steps alone, without a pause. Nothing was run '
-    'on a TPU.'
+    'program\nand the peak rates of memory and links; steps alone, without a pause.\n'
+    'Nothing was run on a TPU.'
 )
 
 
