@@ -25,7 +25,7 @@ class Progress:
             file=sys.stderr,
             dynamic_ncols=True,
             # Silent where standard error is no terminal (logs get epoch lines), save in a notebook.
-            disable=False if 'ipykernel' in sys.modules else None,
+            disable=False if _in_notebook() else None,
         )
 
     def advance(self, epoch, images, loss, accuracy, rate):
@@ -47,3 +47,9 @@ class Progress:
 
     def close(self):
         self._bar.close()
+
+
+def _in_notebook():
+    """Whether this process is a notebook's kernel; having its package imported isn't enough."""
+    interactive = getattr(sys.modules.get('IPython'), 'get_ipython', lambda: None)()
+    return getattr(interactive, 'kernel', None) is not None
