@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pathlib
-
 import keras
+
+from fenwicks import processor
 
 _POLICIES = {
     'float32': 'float32',
@@ -50,14 +50,7 @@ def _fastest(device):
 
 def cpu_has_bfloat16(cpuinfo='/proc/cpuinfo') -> bool:
     """Whether the processor multiplies in bfloat16; elsewhere it would be emulated, slowly."""
-    path = pathlib.Path(cpuinfo)
-    if not path.exists():  # not Linux: float32 is right on every machine
-        return False
-    flags = set()
-    for line in path.read_text().splitlines():
-        if line.startswith(('flags', 'Features')):
-            flags.update(line.split(':', 1)[1].split())
-    return bool(flags & {'avx512_bf16', 'amx_bf16', 'bf16'})
+    return bool(processor.flags(cpuinfo) & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
 def _gpu_has_bfloat16():

@@ -121,10 +121,10 @@ def exact_batch_norm(images, scale, offset, epsilon):
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])
-@pytest.mark.parametrize('on_cpu', [True, False])
-def test_batch_norm(monkeypatch, dtype, on_cpu):
-    """The CPU's way and the other devices' one."""
-    monkeypatch.setattr(fused.kernels, 'on_cpu', lambda: on_cpu)
+@pytest.mark.parametrize('has_avx512', [True, False])
+def test_batch_norm(monkeypatch, dtype, has_avx512):
+    """TensorFlow's kernel, as on accelerators, and what is faster on other processors."""
+    monkeypatch.setattr(fused.kernels, 'has_avx512', lambda: has_avx512)
     images = tf.cast(2 * normal(4, 3, 5, 6) + 1, dtype)
     scale, offset = normal(6, seed=1), normal(6, seed=2)
     upstream = tf.cast(normal(4, 3, 5, 6, seed=3), dtype)
@@ -141,6 +141,25 @@ def test_batch_norm(monkeypatch, dtype, on_cpu):
     )
     tolerance = {'float32': 1e-5, 'bfloat16': 2e-2, 'float16': 2e-3}[dtype]
     assert_close(found, expected, tolerance)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_ghost_batch_norm_both_ways(monkeypatch, dtype):
+    """What TensorFlow's kernel makes of each group, and what XLA makes of all, are the same."""
+    images = tf.cast(2 * normal(6, 4, 5, 3) + 1, dtype)
+    scale, offset = normal(3, seed=1), normal(3, seed=2)
+    upstream = tf.cast(normal(6, 4, 5, 3, seed=3), dtype)
+    ways = []
+    for has_avx512 in (True, False):
+        monkeypatch.setattr(fused.kernels, 'has_avx512', lambda has=has_avx512: has)
+        _, *moments = fused.ghost_batch_norm(images, scale, offset, 2, 1e-3)
+        assert [x.shape for x in moments] == [(3, 3), (3, 3)]
+        inputs = (images, scale, offset)
+        normalized = gradients(
+            lambda *inputs: fused.ghost_batch_norm(*inputs, 2, 1e-3)[0], upstream, *inputs
+        )
+        ways.append((*moments, *normalized))
+    assert_close(*ways, {'float32': 1e-5, 'bfloat16': 2e-2}[dtype])
 
 
 def test_batch_norm_far_from_zero():

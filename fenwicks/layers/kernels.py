@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import functools
 
+from fenwicks import processor
+
 
 @functools.cache
 def on_cpu() -> bool:
@@ -30,6 +32,12 @@ def on_cpu() -> bool:
     return not any(
         device.device_type in ('GPU', 'TPU') for device in tf.config.get_visible_devices()
     )
+
+
+@functools.cache
+def has_avx512() -> bool:
+    """Whether the processor has the vectors for which oneDNN's batch normalization is written."""
+    return 'avx512f' in processor.flags()
 
 
 def conv2d(images, kernel):
