@@ -209,6 +209,21 @@ def test_the_record_network_gets_its_rates():
         assert not np.array_equal(keras.ops.convert_to_numpy(kernel), old)
 
 
+def test_grey_images_vary_in_every_channel_of_the_record_network():
+    """Its batch norms would divide by next to nothing in a channel that doesn't."""
+    digits = data.load('digits')
+    # All 24 whitened channels go through the first kernels unchanged.
+    recipe = dataclasses.replace(recipes.get('speed94').for_small_data(), widths=(24, 32, 32))
+    trainer = assemble.assemble(recipe, digits)
+    images = augment.normalize(digits.train_images, *data.mean_std(digits.train_images))
+    trainer.model(images[:64], training=True)
+    moved = [v for v in trainer.model.variables if v.path.endswith('moving_variance')]
+    assert len(moved) == 6
+    for variable in moved:
+        variance = (keras.ops.convert_to_numpy(variable) - 0.6) / 0.4  # it began as 1
+        assert variance.min() > 0.05, variable.path
+
+
 @pytest.mark.parametrize('name', recipes.PRESETS)
 def test_every_preset_trains_an_epoch(name):
     dataset = toy(size=12)

@@ -72,9 +72,25 @@ def test_one_patch_by_hand():
     filters = whitening_filters(images, 2, epsilon=0.3)
     expected = images[0, :, :, 0] / np.sqrt(30 * 30.3)
     np.testing.assert_allclose(filters[:, :, 0, 0], expected, rtol=1e-6)
-    # What never occurs is scaled by epsilon alone.
-    lengths = np.linalg.norm(filters[..., 1:].reshape(4, 3), axis=0)
-    np.testing.assert_allclose(lengths, 1 / np.sqrt(0.3), rtol=1e-6)
+    # It is the only direction there is.
+    np.testing.assert_array_equal(filters[..., 1:], filters[..., [0, 0, 0]])
+
+
+def test_grey_images_have_no_filters_for_colours():
+    """Eigenvalues are three times those of one channel, eigenvectors spread over three."""
+    one = smooth_images(channels=1)
+    filters = whitening_filters(np.repeat(one, 3, axis=-1), 2, epsilon=3e-3)
+    of_one = whitening_filters(one, 2, epsilon=1e-3)
+    expected = np.tile(of_one / 3, (1, 1, 3, 3))
+    np.testing.assert_allclose(filters, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_rare_direction_keeps_its_filter():
+    """Blue has a ten-millionth of the energy of red and of green, 1.5 and 0.5 times."""
+    images = np.sqrt([[1.5, 0, 0], [0, 0.5, 0], [0, 0, 1e-7]]).reshape(3, 1, 1, 3)
+    filters = whitening_filters(images, 1, epsilon=1e-12).reshape(3, 3)
+    expected = np.diag(np.sqrt(3 / np.array([1.5, 0.5, 1e-7])))
+    np.testing.assert_allclose(filters, expected, rtol=1e-4)
 
 
 def test_signs_do_not_depend_on_the_images_sign():

@@ -274,3 +274,7 @@ def test_small_data_keeps_the_rate_per_image():
     assert small == dataclasses.replace(
         FENWICKS24, batch_size=64, peak_learning_rate=0.4 * 64 / 512
     )
+    record = recipes.get('speed94')
+    assert record.for_small_data() == dataclasses.replace(
+        record, batch_size=64, peak_learning_rate=0.053 * 64
+    )

@@ -14,9 +14,9 @@ from fenwicks.checks import positive_integer
 # Images whose patches are in memory at a time: 12 MB for 3x3 patches of 32x32x3, as float64.
 _IMAGES_AT_A_TIME = 64
 
-# A direction with less than this share of the largest eigenvalue is one that the patches lack:
-# what they seem to have of it is rounding, which is 4e-6 in the mean square of bfloat16.
-_LACKING = 1e-6
+# A direction with less than this share of the largest eigenvalue is missing from the patches. The
+# rarest one of CIFAR-10's 3x3 patches has 1e-5; colour in grey images 1e-16, which is rounding.
+_MISSING = 1e-8
 
 
 def whitening_filters(images, kernel_size=3, epsilon=1e-2):
@@ -30,6 +30,9 @@ def whitening_filters(images, kernel_size=3, epsilon=1e-2):
     Of what they return for the patches of the same images, the i-th has a mean square of
     `eigenvalue_i / (eigenvalue_i + epsilon)`, and the mean of each product of two is 0. The means
     are not subtracted: those of normalised images are near 0.
+
+    Directions that no patch has get no filter (grey images have no colour): in their places the
+    filters of the others are repeated, in order.
 
     Args:
         images: NumPy floats `(images, height, width, channels)`, normalised.
@@ -66,7 +69,9 @@ def whitening_filters(images, kernel_size=3, epsilon=1e-2):
     first = np.argmax(magnitude >= 0.5 * magnitude.max(axis=0), axis=0)
     signs = np.sign(eigenvectors[first, np.arange(len(first))])
     filters = eigenvectors * signs / np.sqrt(np.maximum(eigenvalues, 0) + epsilon)
-    found = max(1, np.count_nonzero(eigenvalues > _LACKING * eigenvalues[0]))
+    # Without patches in its direction a filter would return rounding errors, and batch norm behind
+    # it divide by next to nothing.
+    found = max(1, np.count_nonzero(eigenvalues > _MISSING * eigenvalues[0]))
     filters = filters[:, np.arange(len(filters)) % found]
     return filters.reshape(size, size, images.shape[-1], -1).astype(np.float32)
 

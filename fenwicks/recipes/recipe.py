@@ -155,13 +155,11 @@ class Recipe:
     def for_small_data(self) -> Recipe:
         """The same recipe for a thousand images or so: small batches, at rates in proportion.
 
-        With its own batch size an epoch would be two or three steps. And such images may be grey:
-        some whitened channels are then constant, and batch norm must not divide by next to nothing.
+        With its own batch size an epoch would be two or three steps.
         """
         return dataclasses.replace(
             self,
             batch_size=SMALL_BATCH,
-            norm_epsilon=max(self.norm_epsilon, 1e-5),
             peak_learning_rate=self.peak_learning_rate * SMALL_BATCH / self.batch_size,
         )
 
