@@ -81,6 +81,7 @@ def startup_table():
     """One row for each logged look at what surrounds the training."""
     rows = [
         [
+            f'`{line["recipe"]}`',
             line['hardware'],
             line['precision'],
             line['batch_size'],
@@ -90,7 +91,7 @@ def startup_table():
         ]
         for line in read_lines('startup.jsonl')
     ]
-    header = ['hardware', 'precision', 'batch', 'command to first step, s']
+    header = ['recipe', 'hardware', 'precision', 'batch', 'command to first step, s']
     return report.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
 
 

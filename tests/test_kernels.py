@@ -43,7 +43,7 @@ def test_conv2d(size):
     assert_close(found, gradients(direct, upstream, images, kernel), 1e-5)
 
 
-@pytest.mark.parametrize('part_bytes', [160e6, 20e3])
+@pytest.mark.parametrize('part_bytes', [60e6, 20e3])
 def test_winograd(monkeypatch, part_bytes):
     """Whole, and with a batch that doesn't divide into the parts it is cut into."""
     monkeypatch.setattr(winograd, '_PART_BYTES', part_bytes)

@@ -28,7 +28,7 @@ TILE = 4  # pixels of output on a side
 WINDOW = 6  # pixels of input on a side: the tile and the kernel's reach around it
 
 # Windows are 2.25 times the size of their images; this bounds what they add to a step's memory.
-_PART_BYTES = 160e6
+_PART_BYTES = 60e6
 
 _B = np.array(
     [
