@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from fenwicks.recipes.presets import PRESETS
+from fenwicks.recipes.tricks import TRICKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Arm:
 def grid(baseline: str = 'page24', full: str = 'page10') -> list[Arm]:
     """The baseline, each trick added to it, the full recipe, and each trick taken from it.
 
+    What is added is every trick that the baseline lacks and that touches none of its own; what is
+    taken away are those that the baseline lacks.
+
     Args:
         baseline: name of a preset without the tricks.
         full: name of a preset with them.
@@ -49,16 +53,19 @@ def grid(baseline: str = 'page24', full: str = 'page10') -> list[Arm]:
     Raises:
         ValueError: `full` has no trick that `baseline` lacks.
     """
-    tricks = [trick for trick in PRESETS[full].tricks if trick not in PRESETS[baseline].tricks]
-    if not tricks:
+    own = PRESETS[baseline].tricks
+    removable = [trick for trick in PRESETS[full].tricks if trick not in own]
+    if not removable:
         raise ValueError(
             f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
         )
+    touched = {field for trick in own for field in TRICKS[trick].patch}
+    addable = [name for name, trick in TRICKS.items() if not touched & set(trick.patch)]
     return [
         Arm(baseline),
-        *(Arm(baseline, added=trick) for trick in tricks),
+        *(Arm(baseline, added=trick) for trick in addable),
         Arm(full),
-        *(Arm(full, removed=trick) for trick in tricks),
+        *(Arm(full, removed=trick) for trick in removable),
     ]
 
 
