@@ -12,15 +12,11 @@ standard errors: as many runs as there are can't tell it from none.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-
 import pathlib
 import sys
 
-import keras
 from absl import app, flags, logging
+from quiet import keras
 
 from fenwicks import assemble, data, evaluate, precision, recipes, report, strategy
 from fenwicks.checks import positive_integer
@@ -31,6 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string('log', None, 'JSON-lines file of the runs; it is added to.', required=True)
 flags.DEFINE_string('baseline', 'page24', 'The recipe without the tricks.')
 flags.DEFINE_string('full', 'page10', 'The recipe with the tricks.')
+flags.DEFINE_list('tricks', list(recipes.TRICKS), 'The tricks of interest, by commas.')
 flags.DEFINE_integer('runs', 3, 'Seeds of each recipe: 0, 1, ...')
 flags.DEFINE_integer('epochs', None, "Epochs of every run; default: each recipe's own.")
 flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
@@ -50,7 +47,7 @@ def main(argv):
     try:
         for name in ('baseline', 'full'):
             recipes.get(FLAGS[name].value)
-        arms = ablation.grid(FLAGS.baseline, FLAGS.full)
+        arms = ablation.grid(FLAGS.baseline, FLAGS.full, FLAGS.tricks)
         if not FLAGS.render:
             train_grid(arms)
         rows = ablation.summarize(arms, report.read_lines(FLAGS.log))

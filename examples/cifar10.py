@@ -11,12 +11,9 @@ every line there comes from a run logged under examples/results/.
 
 from __future__ import annotations
 
-import os
 import time
 
 _STARTED = time.perf_counter()  # before the framework is imported: a user waits for that too
-# TensorFlow's notes on its own start would drown an error of one line.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import dataclasses  # noqa: E402
 import datetime  # noqa: E402
@@ -24,8 +21,8 @@ import pathlib  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 
-import keras  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
+from quiet import keras  # noqa: E402
 
 from fenwicks import assemble, data, evaluate, files, precision, recipes, report, strategy  # noqa: E402
 from fenwicks.training import DivergedError  # noqa: E402

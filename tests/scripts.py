@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import pathlib
+import sys
 
 import pytest
 from absl import flags
@@ -17,10 +18,12 @@ def loaded(path):
     known = set(flags.FLAGS)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(path.parent))  # where Python looks first when it runs a script
     try:
         spec.loader.exec_module(module)
         yield module
     finally:
+        sys.path.remove(str(path.parent))
         for name in set(flags.FLAGS) - known:
             delattr(flags.FLAGS, name)
 

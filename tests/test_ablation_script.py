@@ -12,7 +12,7 @@ pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
 SMALL = (
     *('--dataset=digits', '--limit=64', '--width=0.03', '--epochs=1', '--precision=float32'),
-    *('--device=cpu', '--full=page25'),
+    *('--device=cpu', '--full=page25', '--tricks=group_augmentation,pool_first'),
 )
 ARMS = [
     'page24',

@@ -150,11 +150,12 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
 
 # A pause after the checkpoint of epoch N in which the parent can act.
 DRIVER = """
-import importlib.util, signal, sys, time
+import importlib.util, pathlib, signal, sys, time
 from absl import app
 from fenwicks.training import checkpoint
 
 script, pause, *flags = sys.argv[1:]
+sys.path.insert(0, str(pathlib.Path(script).parent))
 # A child of a job in the background would ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 save = checkpoint.save

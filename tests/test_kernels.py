@@ -43,17 +43,45 @@ def test_conv2d(size):
     assert_close(found, gradients(direct, upstream, images, kernel), 1e-5)
 
 
-@pytest.mark.parametrize('part_bytes', [60e6, 20e3])
-def test_winograd(monkeypatch, part_bytes):
+@pytest.mark.parametrize('part_bytes', [16e6, 20e3])
+@pytest.mark.parametrize('sides', [(8, 12), (7, 15), (3, 3)])
+def test_winograd(monkeypatch, part_bytes, sides):
     """Whole, and with a batch that doesn't divide into the parts it is cut into."""
     monkeypatch.setattr(winograd, '_PART_BYTES', part_bytes)
-    images, kernel = normal(5, 8, 12, 6), normal(3, 3, 6, 7, seed=1)
-    assert len(winograd._parts(images, kernel.shape)) == (1 if part_bytes > 1e6 else 2)
-    upstream = normal(5, 8, 12, 7, seed=2)
+    images, kernel = normal(5, *sides, 6), normal(3, 3, 6, 7, seed=1)
+    if sides == (8, 12):
+        assert len(winograd._parts(images, kernel.shape)) == (1 if part_bytes > 1e6 else 2)
+    upstream = normal(5, *sides, 7, seed=2)
     expected, _, expected_kernel = gradients(direct, upstream, images, kernel)
     found = winograd.convolve(images, kernel)
     found_kernel = winograd.kernel_gradient(images, upstream, kernel.shape)
-    assert_close([found, found_kernel], [expected, expected_kernel], 1e-4)
+    assert_close([found, found_kernel], [expected, expected_kernel], 3e-5)
+
+
+def test_winograd_in_bfloat16():
+    """Rounding errors are what the module says, in outputs and in the kernel's gradient."""
+    images, kernel = normal(8, 8, 8, 64), normal(3, 3, 64, 48, seed=1)
+    upstream = normal(8, 8, 8, 48, seed=2)
+    images, kernel, upstream = (tf.cast(x, tf.bfloat16) for x in (images, kernel, upstream))
+    exact = [tf.cast(x, tf.float32) for x in (upstream, images, kernel)]
+    expected, _, expected_kernel = gradients(direct, *exact)
+    found = (
+        winograd.convolve(images, kernel),
+        winograd.kernel_gradient(images, upstream, kernel.shape),
+    )
+    for one, other in zip(found, (expected, expected_kernel), strict=True):
+        assert one.dtype == tf.bfloat16
+        error = tf.cast(one, tf.float32) - other
+        assert 0.005 < tf.math.reduce_std(error) / tf.math.reduce_std(other) < 0.016
+
+
+def test_winograd_matrices():
+    """Cook and Toom's algorithm is exact, whatever the points."""
+    for points in (winograd.POINTS, (0, 1, -1, 2, -2)):
+        a, b, g = winograd.matrices(points)
+        window, kernel = np.random.default_rng(0).standard_normal((2, 6))
+        found = a.T @ ((b @ window) * (g @ kernel[:3]))
+        np.testing.assert_allclose(found, np.correlate(window, kernel[:3]), rtol=1e-12)
 
 
 def test_winograd_of_an_unknown_batch():
@@ -62,7 +90,7 @@ def test_winograd_of_an_unknown_batch():
         winograd.convolve,
         input_signature=[tf.TensorSpec([None, 4, 8, 6]), tf.TensorSpec([3, 3, 6, 7])],
     )
-    assert_close([compiled(images, kernel)], [direct(images, kernel)], 1e-4)
+    assert_close([compiled(images, kernel)], [direct(images, kernel)], 3e-5)
 
 
 def test_winograd_transforms_are_exact_on_integers():
@@ -80,10 +108,11 @@ def test_winograd_transforms_are_exact_on_integers():
     ('images', 'kernel', 'dtype', 'pays'),
     [
         ((2, 8, 8, 128), (3, 3, 128, 256), tf.float32, True),
-        ((2, 8, 8, 128), (3, 3, 128, 256), tf.bfloat16, False),
-        ((2, 8, 8, 64), (3, 3, 64, 256), tf.float32, False),
-        ((2, 8, 8, 128), (3, 3, 128, 64), tf.float32, False),
-        ((2, 6, 8, 128), (3, 3, 128, 128), tf.float32, False),
+        ((2, 8, 8, 128), (3, 3, 128, 256), tf.bfloat16, True),
+        ((2, 8, 8, 128), (3, 3, 128, 256), tf.float16, False),
+        ((2, 8, 8, 64), (3, 3, 64, 64), tf.bfloat16, False),
+        ((2, 7, 7, 256), (3, 3, 256, 256), tf.bfloat16, True),
+        ((2, 5, 5, 128), (3, 3, 128, 128), tf.bfloat16, False),
         ((2, 8, 8, 128), (1, 1, 128, 128), tf.float32, False),
     ],
 )
@@ -95,9 +124,21 @@ def test_conv2d_takes_the_winograd_way():
     images, kernel = normal(2, 4, 4, 128), normal(3, 3, 128, 128, seed=1)
     upstream = normal(2, 4, 4, 128, seed=2)
     found = gradients(kernels.conv2d, upstream, images, kernel)
-    assert_close(found, gradients(direct, upstream, images, kernel), 1e-4)
+    assert_close(found, gradients(direct, upstream, images, kernel), 3e-5)
     # Rounding tells which way it went.
     assert not np.array_equal(found[0], direct(images, kernel))
+
+
+def test_conv2d_in_bfloat16_is_exact_where_nothing_is_trained():
+    layer = Conv2D(128, 3, padding='same', use_bias=False, dtype='mixed_bfloat16')
+    images = normal(2, 4, 4, 128)
+    layer.build(images.shape)
+    expected = direct(*(tf.cast(x, tf.bfloat16) for x in (images, layer.kernel.value)))
+    np.testing.assert_array_equal(layer(images), expected)
+    np.testing.assert_array_equal(layer(images, training=False), expected)
+    trained = layer(images, training=True)
+    assert not np.array_equal(trained, expected)
+    assert_close([tf.cast(trained, tf.float32)], [tf.cast(expected, tf.float32)], 0.12)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])

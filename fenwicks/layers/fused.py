@@ -36,7 +36,7 @@ import numpy as np
 from fenwicks.layers import kernels
 
 
-def _fused(function):
+def compiled(function):
     """Compiles a function of tensors by XLA, for each shape when it first comes.
 
     While a shape isn't known, as in an exported model, the operations stay TensorFlow's own, so
@@ -44,7 +44,7 @@ def _fused(function):
     """
 
     @functools.cache
-    def compiled():
+    def program():
         import tensorflow as tf
 
         return tf.function(function, jit_compile=True, autograph=False)
@@ -52,7 +52,7 @@ def _fused(function):
     @functools.wraps(function)
     def call(*tensors, **constants):
         known = all(tensor.shape.is_fully_defined() for tensor in tensors)
-        return (compiled() if known else function)(*tensors, **constants)
+        return (program() if known else function)(*tensors, **constants)
 
     return call
 
@@ -81,7 +81,7 @@ def max_pool_2x2(images):
     return pool(images)
 
 
-@_fused
+@compiled
 def _largest_and_first(images):
     """Of each 2x2 window the maximum, and as uint8 which pixel is the first to hold it."""
     import tensorflow as tf
@@ -117,7 +117,7 @@ def _ordered_bits(bits):
     return tf.bitwise.bitwise_xor(bits, tf.bitwise.bitwise_and(sign, bits.dtype.max))
 
 
-@_fused
+@compiled
 def _spread(upstream, first, *, height, width):
     """Each value of `(batch, rows, columns, channels)` to one pixel of its window, 0 elsewhere."""
     import tensorflow as tf
@@ -235,7 +235,7 @@ def _groups(images, count):
     return tf.cast(tf.reshape(images, (-1, count, images.shape[-1])), tf.float32)
 
 
-@_fused
+@compiled
 def _moments(images, *, count):
     """Means and biased variances (groups, 1, channels)."""
     import tensorflow as tf
@@ -245,7 +245,7 @@ def _moments(images, *, count):
     return means, tf.reduce_mean(tf.square(groups - means), 1, keepdims=True)
 
 
-@_fused
+@compiled
 def _shift_and_scale(images, means, factors, offset, *, count):
     import tensorflow as tf
 
@@ -253,7 +253,7 @@ def _shift_and_scale(images, means, factors, offset, *, count):
     return tf.cast(tf.reshape(outputs, tf.shape(images)), images.dtype)
 
 
-@_fused
+@compiled
 def _sums(upstream, images, means, *, count):
     """Sums of `upstream` and of `upstream * (images - means)`, (groups, 1, channels)."""
     import tensorflow as tf
@@ -263,7 +263,7 @@ def _sums(upstream, images, means, *, count):
     return tuple(tf.reduce_sum(x, 1, keepdims=True) for x in (upstream, products))
 
 
-@_fused
+@compiled
 def _input_gradient(upstream, images, shift, factor, means, slope, *, count):
     import tensorflow as tf
 
@@ -284,7 +284,7 @@ def celu(inputs, alpha):
     return activate(tf.convert_to_tensor(inputs))
 
 
-@_fused
+@compiled
 def _celu(inputs, *, alpha):
     import tensorflow as tf
 
@@ -295,7 +295,7 @@ def _celu(inputs, *, alpha):
     return tf.cast(outputs, inputs.dtype)
 
 
-@_fused
+@compiled
 def _celu_gradient(upstream, outputs, *, alpha):
     import tensorflow as tf
 
@@ -315,7 +315,7 @@ def gelu(inputs):
     return activate(tf.convert_to_tensor(inputs))
 
 
-@_fused
+@compiled
 def _gelu(inputs):
     import tensorflow as tf
 
@@ -323,7 +323,7 @@ def _gelu(inputs):
     return tf.cast(x * _normal_cdf(x), inputs.dtype)
 
 
-@_fused
+@compiled
 def _gelu_gradient(upstream, inputs):
     import tensorflow as tf
 

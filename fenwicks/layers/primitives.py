@@ -14,21 +14,27 @@ from fenwicks.layers import fused, kernels
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class Conv2D(keras.layers.Conv2D):
-    """2-D convolution, as `keras.layers.Conv2D`, with a faster gradient on TensorFlow's CPU.
+    """2-D convolution, as `keras.layers.Conv2D`, faster on TensorFlow's CPU.
 
     Args:
         As `keras.layers.Conv2D`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
+        training: whether outputs in bfloat16 may be rounded more coarsely where that is faster,
+            see `fenwicks.layers.winograd`.
 
     Returns:
         `(batch, new_height, new_width, filters)`.
     """
 
+    def call(self, inputs, training=None):
+        self._training = bool(training)  # for `convolution_op`, which the parent calls
+        return super().call(inputs)
+
     def convolution_op(self, inputs, kernel):
         if kernels.on_cpu() and self._has_fast_gradient(inputs):
-            return kernels.conv2d(inputs, kernel)
+            return kernels.conv2d(inputs, kernel, self._training)
         return super().convolution_op(inputs, kernel)
 
     def _has_fast_gradient(self, inputs):

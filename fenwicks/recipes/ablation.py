@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from fenwicks.recipes.presets import PRESETS
-from fenwicks.recipes.tricks import TRICKS
+from fenwicks.recipes.tricks import TRICKS, find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Arm:
         )
 
 
-def grid(baseline: str = 'page24', full: str = 'page10') -> list[Arm]:
+def grid(
+    baseline: str = 'page24', full: str = 'page10', tricks: Sequence[str] = tuple(TRICKS)
+) -> list[Arm]:
     """The baseline, each trick added to it, the full recipe, and each trick taken from it.
 
     What is added is every trick that the baseline lacks and that touches none of its own; what is
@@ -49,10 +51,13 @@ def grid(baseline: str = 'page24', full: str = 'page10') -> list[Arm]:
     Args:
         baseline: name of a preset without the tricks.
         full: name of a preset with them.
+        tricks: names of those of interest.
 
     Raises:
-        ValueError: `full` has no trick that `baseline` lacks.
+        ValueError: a trick is unknown, or `full` has no trick that `baseline` lacks.
     """
+    for trick in tricks:
+        find(trick)
     own = PRESETS[baseline].tricks
     removable = [trick for trick in PRESETS[full].tricks if trick not in own]
     if not removable:
@@ -60,12 +65,12 @@ def grid(baseline: str = 'page24', full: str = 'page10') -> list[Arm]:
             f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
         )
     touched = {field for trick in own for field in TRICKS[trick].patch}
-    addable = [name for name, trick in TRICKS.items() if not touched & set(trick.patch)]
+    addable = [trick for trick in tricks if not touched & set(TRICKS[trick].patch)]
     return [
         Arm(baseline),
         *(Arm(baseline, added=trick) for trick in addable),
         Arm(full),
-        *(Arm(full, removed=trick) for trick in removable),
+        *(Arm(full, removed=trick) for trick in removable if trick in tricks),
     ]
 
 
