@@ -64,11 +64,12 @@ def conv2d(images, kernel, training=False):
     @tf.custom_gradient
     def convolve(images, kernel):
         def gradient(upstream):
-            turned = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
-            to_images = forward(upstream, turned)
-            # One after the other: side by side they would need the memory of both at once.
-            with tf.control_dependencies([to_images]):
-                to_kernel = kernel_gradient(images, upstream, kernel.shape)
+            to_kernel = kernel_gradient(images, upstream, kernel.shape)
+            # One after the other: side by side they would need the memory of both at once. This
+            # one last: layers below wait for it, and the images above are gone by then.
+            with tf.control_dependencies([to_kernel]):
+                turned = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
+                to_images = forward(upstream, turned)
             return to_images, to_kernel
 
         return forward(images, kernel), gradient
