@@ -58,7 +58,6 @@ def matrices(points=POINTS):
 
 
 _A, _B, _G = (matrix.astype(np.float32) for matrix in matrices())
-_KERNEL = np.kron(_G, _G)
 
 
 def pays(images, kernel) -> bool:
@@ -88,11 +87,9 @@ def convolve(images, kernel):
     Returns:
         `(batch, height, width, filters)` of the same type.
     """
-    points = tf.reshape(tf.cast(kernel, tf.float32), (9, -1))
-    points = tf.reshape(tf.matmul(_KERNEL, points), (WINDOW**2, *kernel.shape[2:]))
-    points = tf.cast(points, images.dtype)
+    points = _flat(_cut_kernel(kernel))
     parts = []
-    for part in _parts(images, kernel.shape):
+    for part in _parts(images, max(kernel.shape[2:])):
         # Each part waits for the one before, whose memory it uses again.
         with tf.control_dependencies(parts[-1:]):
             windows = _windows(images[part])
@@ -114,30 +111,29 @@ def kernel_gradient(images, upstream, kernel_shape):
     Returns:
         `(3, 3, channels, filters)` of the same type.
     """
-    total = []
-    for part in _parts(images, kernel_shape):
-        with tf.control_dependencies(total):
+    channels, filters = kernel_shape[2:]
+    total = tf.zeros((WINDOW**2, channels, filters), tf.float32)
+    # The products of a part are as large as the kernel's points: windows should be larger.
+    for part in _parts(images, max(channels, filters), at_least=4 * channels * filters):
+        with tf.control_dependencies([total]):
             windows, tiles = _flat(_windows(images[part])), _flat(_tiles(upstream[part]))
-            products = tf.cast(tf.matmul(windows, tiles, transpose_a=True), tf.float32)
-            total = [tf.add_n([*total, products])]
-    points = tf.reshape(total[0], (WINDOW**2, -1))  # (36, channels * filters)
-    gradient = tf.reshape(tf.matmul(_KERNEL, points, transpose_a=True), kernel_shape)
-    return tf.cast(gradient, images.dtype)
+            total = _add(total, tf.matmul(windows, tiles, transpose_a=True))
+    return _join_kernel(total, dtype=images.dtype.name)
 
 
-def _parts(images, kernel_shape):
-    """Slices of the batch, so that the windows of one part keep to `_PART_BYTES`."""
+def _parts(images, channels, at_least=0):
+    """Slices of the batch; windows of one part keep to `_PART_BYTES`, or have `at_least` values."""
     batch, height, width, _ = images.shape
     if batch is None:
         return [slice(None)]
     tiles = batch * math.ceil(height / TILE) * math.ceil(width / TILE)
-    size = images.dtype.size * WINDOW**2 * tiles * max(kernel_shape[2:])
-    each = math.ceil(batch / math.ceil(size / _PART_BYTES))
+    values = max(_PART_BYTES / images.dtype.size / WINDOW**2, at_least)
+    each = math.ceil(batch / math.ceil(tiles * channels / values))
     return [slice(start, start + each) for start in range(0, batch, each)]
 
 
 def _flat(points):
-    """(36, tiles, channels) of (6, 6, batch, down, across, channels)"""
+    """(36, tiles, channels) of (6, 6, ..., channels)"""
     return tf.reshape(points, (WINDOW**2, -1, points.shape[-1]))
 
 
@@ -179,6 +175,25 @@ def _starts(length, reach):
     """Where `reach` successive pixels of every tile lie on an axis, as slices."""
     end = length - reach + 1
     return [slice(first, first + end, TILE) for first in range(reach)]
+
+
+@compiled
+def _cut_kernel(kernel):
+    """(6, 6, channels, filters)"""
+    rows = _combinations(tf.unstack(kernel), _G, axis=0)
+    return tf.cast(_combinations(tf.unstack(rows, axis=1), _G, axis=1), kernel.dtype)
+
+
+@compiled
+def _join_kernel(points, *, dtype):
+    """(3, 3, channels, filters) from (36, channels, filters)"""
+    rows = _combinations(tf.unstack(tf.reshape(points, (WINDOW, WINDOW, *points.shape[1:]))), _G.T, axis=0)
+    return tf.cast(_combinations(tf.unstack(rows, axis=1), _G.T, axis=1), dtype)
+
+
+@compiled
+def _add(total, products):
+    return total + tf.cast(products, tf.float32)
 
 
 @compiled
