@@ -6,15 +6,26 @@ import functools
 
 import keras
 
-from fenwicks import augment, data, evaluate, layers, losses, models, optimizers, schedules
+from fenwicks import (
+    augment,
+    data,
+    evaluate,
+    layers,
+    losses,
+    models,
+    optimizers,
+    schedules,
+    training,
+)
 from fenwicks.recipes import Recipe
-from fenwicks.training import Trainer
 
 # What the whitening filters are computed from; they hardly change with more.
 WHITENING_IMAGES = 10_000
 
 
-def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed=0) -> Trainer:
+def assemble(
+    recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed=0, replicas=None
+) -> training.Trainer:
     """The trainer of a recipe on a data set.
 
     Args:
@@ -23,6 +34,7 @@ def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed
             whitening, and the number of steps in an epoch.
         precision: as `fenwicks.precision.set_precision` returned it.
         seed: of the initial weights, the shuffle and the augmentation.
+        replicas: the devices that share each batch, as the `Trainer` takes them.
 
     Returns:
         A `Trainer` with a fresh model.
@@ -35,14 +47,16 @@ def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed
 
     mean, std = data.mean_std(dataset.train_images)
     normalize = functools.partial(augment.normalize, mean=mean, std=std)
-    model = network(recipe, dataset.image_shape, dataset.num_classes)
+    replicas = replicas or training.at_hand()
+    with replicas.scope():
+        model = network(recipe, dataset.image_shape, dataset.num_classes)
+        rule = optimizer(recipe, steps_per_epoch)
+        if precision == 'float16':
+            rule = keras.optimizers.LossScaleOptimizer(rule)
     if recipe.whitening:
         images = normalize(dataset.train_images[:WHITENING_IMAGES])
         model.get_layer('whitening').adapt(images)
-    rule = optimizer(recipe, steps_per_epoch)
-    if precision == 'float16':
-        rule = keras.optimizers.LossScaleOptimizer(rule)
-    return Trainer(
+    return training.Trainer(
         model,
         rule,
         losses.CrossEntropy(label_smoothing=recipe.label_smoothing),
@@ -51,6 +65,7 @@ def assemble(recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed
         augment=augment.compose(augmentations(recipe)),
         averaging=averaging(recipe, steps_per_epoch),
         seed=seed,
+        replicas=replicas,
     )
 
 

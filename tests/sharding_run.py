@@ -35,9 +35,9 @@ def losses(normalization, replicas, transform=None):
         batch_size=32,
         augment=transform or (lambda images, seed: images),
         averaging=optimizers.EMA(0.5, every=2),
+        replicas=replicas,
     )
     engine = trainer._engine
-    engine.replicas = replicas
     function, _ = engine.program(32, (8, 8, 3))
     program = jax.jit(replicas.program(function))
     state = tuple([variable.value for variable in part] for part in engine._variables())

@@ -147,7 +147,7 @@ def estimate(
         topology: such as `'v5e:2x4'`; see `fenwicks.tpu.CHIPS`.
         shape: of the data set.
         precision: as `fenwicks.precision.set_precision` takes it.
-        batch_norm: `'per_replica'` or `'synchronized'`, see `fenwicks.training.sharding.replicas`.
+        batch_norm: `'per_replica'` or `'synchronized'`, see `fenwicks.training.replicate`.
         cache: folder in which the compiler's answers are kept, or `None`.
 
     Returns:
@@ -167,8 +167,8 @@ def estimate(
     chip = chip_of(topology)
     devices, replicas = shared_by(topology, recipe.batch_size, batch_norm)
     chosen = precisions.set_precision(precision, 'tpu')
-    engine = assemble.assemble(recipe, shape.stand_in(), precision=chosen)._engine
-    engine.replicas = replicas
+    trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
+    engine = trainer._engine
     function, arguments = engine.program(shape.train_images, shape.image_shape)
     compiled = compiler.compile_program(
         replicas.program(function), arguments, replicas.everywhere, cache

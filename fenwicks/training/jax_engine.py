@@ -17,7 +17,6 @@ from jax import lax
 
 from fenwicks import augment as augmentation
 from fenwicks.training.engine import Engine
-from fenwicks.training.sharding import Replicas
 
 
 class JaxEngine(Engine):
@@ -25,12 +24,14 @@ class JaxEngine(Engine):
 
     Args:
         *arguments: as of `Engine`.
+        replicas: a `sharding.Replicas`.
     """
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, replicas):
         super().__init__(*arguments)
-        self.replicas = Replicas()
-        self.device = jnp.zeros(()).device.platform  # where new arrays go: 'cpu', 'gpu' or 'tpu'
+        self.replicas = replicas
+        # Where new arrays go: 'cpu', 'gpu' or 'tpu'.
+        self.device = jnp.zeros(()).device.platform
         self._average = _unchanged if self.averages.rule is None else self._update_averages
         # XLA's loops on a CPU miss its fast convolutions: one step there takes as long as twenty
         # outside of a loop.
@@ -42,9 +43,9 @@ class JaxEngine(Engine):
 
     def load(self, images, labels):
         # In rows: a TPU would pad the three channels, or the columns, of images to whole tiles.
-        self._images = jnp.asarray(images).reshape(len(images), -1)
+        self._images = self.replicas.place(jnp.asarray(images).reshape(len(images), -1))
         self._image_shape = images.shape[1:]
-        self._labels = jnp.asarray(labels)
+        self._labels = self.replicas.place(jnp.asarray(labels))
         self._epoch = self._epoch_order = None
 
     def compile(self):
@@ -53,11 +54,12 @@ class JaxEngine(Engine):
             function, arguments = self._step_program(arguments)
         compiled_for = arguments, self._image_shape
         if compiled_for != self._compiled_for:
-            self._compiled = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
+            self._compiled = self.replicas.compile(function, arguments)
             self._compiled_for = compiled_for
             if self.device == 'cpu':  # the parts of the program that surround its steps
                 self._shuffle(self._labels, jnp.int32(0))
-                self._all_finite([variable.value for variable in self._variables()[0]])
+                weights = [variable.value for variable in self._variables()[0]]
+                self._all_finite(self.replicas.place(weights))
 
     def program(self, count, image_shape):
         """The program that trains, for compiling it ahead of time, on whatever device.
@@ -88,8 +90,8 @@ class JaxEngine(Engine):
             self.compile()
         variables = self._variables()
         state = tuple([variable.value for variable in part] for part in variables)
-        state, totals = self._run(state, epoch, start, stop, loss_sum)
-        for part, values in zip(variables, state, strict=True):
+        state, totals = self._run(self.replicas.place(state), epoch, start, stop, loss_sum)
+        for part, values in zip(variables, self.replicas.take(state), strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
         return tuple(total.item() for total in totals)
@@ -112,18 +114,19 @@ class JaxEngine(Engine):
         )
 
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
-        counters = (jnp.int32(number) for number in (epoch, start, stop))
-        return self._compiled(state, self._images, self._labels, *counters, jnp.float32(loss_sum))
+        numbers = [jnp.int32(number) for number in (epoch, start, stop)] + [jnp.float32(loss_sum)]
+        return self._compiled(state, self._images, self._labels, *self.replicas.place(numbers))
 
     def _single_steps(self, state, epoch, start, stop, loss_sum):
         """What `_run_steps` does, with its loop in Python."""
+        place = self.replicas.place
         if epoch != self._epoch:
             self._epoch, self._epoch_order = epoch, self._shuffle(self._labels, jnp.int32(epoch))
-        carry = _first_carry(state, jnp.int32(start), jnp.float32(loss_sum))
+        epoch = place(jnp.int32(epoch))
+        carry = _first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
+        carry = (*carry[:3], *place(list(carry[3:])))
         for _ in range(start, stop):
-            carry = self._compiled(
-                carry, self._images, self._labels, self._epoch_order, jnp.int32(epoch)
-            )
+            carry = self._compiled(carry, self._images, self._labels, self._epoch_order, epoch)
             if not math.isfinite(carry[-1].item()):
                 break
         state, end, loss_sum, correct, last_loss = carry

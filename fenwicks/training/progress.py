@@ -14,10 +14,11 @@ class Progress:
         total_images: images of the whole training, all epochs together.
         done_images: those that an earlier, interrupted part has trained on.
         epochs: number of epochs.
+        shown: whether to show anything; of several processes one does.
     """
 
-    def __init__(self, total_images, done_images, epochs):
-        self._epochs = epochs
+    def __init__(self, total_images, done_images, epochs, shown=True):
+        self._epochs, self._shown = epochs, shown
         self._bar = tqdm.tqdm(
             total=total_images,
             initial=done_images,
@@ -25,7 +26,7 @@ class Progress:
             file=sys.stderr,
             dynamic_ncols=True,
             # Silent where standard error is no terminal (logs get epoch lines), save in a notebook.
-            disable=False if _in_notebook() else None,
+            disable=(False if _in_notebook() else None) if shown else True,
         )
 
     def advance(self, epoch, images, loss, accuracy, rate):
@@ -38,6 +39,8 @@ class Progress:
 
     def finish_epoch(self, record):
         """Prints the line of an epoch that stays on the screen."""
+        if not self._shown:
+            return
         self._bar.write(
             f'epoch {record["epoch"]:3d}/{self._epochs}   loss {record["train_loss"]:.4f}   '
             f'accuracy {record["train_accuracy"]:.4f}   rate {record["learning_rate"]:.4f}   '

@@ -1,9 +1,8 @@
 """Data parallelism on JAX: what a step does differently when several devices share its batch.
 
 Every device holds the whole state and the whole data set, and takes an equal share of each batch.
-Batch size, learning rate and steps are those of the whole batch, however many devices there are.
-A step calls the four methods of `Replicas` where the devices have to agree; on one device these do
-nothing, and cost nothing.
+Between the calls of a program the variables are ordinary arrays on the first device, so that
+everything else need not know of the others.
 """
 
 from __future__ import annotations
@@ -15,9 +14,35 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fenwicks import augment
+from fenwicks.training import replicas as common
 
-BATCH_NORMS = ('per_replica', 'synchronized')
 _AXIS = 'replicas'
+
+
+def replicate(count, batch_norm, device) -> Replicas:
+    """`training.replicate` on JAX."""
+    devices = jax.devices(device)
+    if jax.process_count() > 1:
+        if count not in (None, len(devices)):
+            raise ValueError(
+                f'`replicas` must be {len(devices)}, all devices of the {jax.process_count()} '
+                f'processes. Received: replicas={count}'
+            )
+        return replicas(devices, batch_norm)
+    if count is None:
+        count = 1 if device == 'cpu' else len(devices)
+    if count > len(devices):
+        advice = ' XLA_FLAGS=--xla_force_host_platform_device_count=N cuts the processor up.'
+        raise common.too_few(count, len(devices), device, advice if device == 'cpu' else '')
+    # The default device, where there is only one: nothing has to be placed there.
+    return Replicas() if count == 1 else replicas(devices[:count], batch_norm)
+
+
+def at_hand() -> Replicas:
+    """All accelerators, or the default device that somebody chose."""
+    if jax.config.jax_default_device is not None and jax.process_count() == 1:
+        return Replicas()
+    return replicate(None, 'per_replica', jnp.zeros(()).device.platform)
 
 
 def replicas(devices, batch_norm='per_replica') -> Replicas:
@@ -25,10 +50,7 @@ def replicas(devices, batch_norm='per_replica') -> Replicas:
 
     Args:
         devices: list of JAX devices, or of those of an ahead-of-time topology.
-        batch_norm: `'per_replica'`: each device normalizes its share of the batch by itself, and
-            the running statistics are the mean over the devices; the devices talk once a step.
-            `'synchronized'`: statistics of the whole batch, as on one device; they talk at each
-            batch normalization.
+        batch_norm: as of `training.replicate`.
 
     Returns:
         A `Replicas`.
@@ -36,11 +58,7 @@ def replicas(devices, batch_norm='per_replica') -> Replicas:
     Raises:
         ValueError: `batch_norm` is neither of the two, or there is no device.
     """
-    if batch_norm not in BATCH_NORMS:
-        raise ValueError(
-            f'`batch_norm` must be one of {", ".join(BATCH_NORMS)}. '
-            f'Received: batch_norm={batch_norm}'
-        )
+    common.check_batch_norm(batch_norm)
     if not devices:
         raise ValueError('`devices` must hold a device. Received: devices=[]')
     mesh = Mesh(np.array(devices), (_AXIS,))
@@ -49,8 +67,8 @@ def replicas(devices, batch_norm='per_replica') -> Replicas:
     return (_PerReplica if batch_norm == 'per_replica' else _Synchronized)(mesh)
 
 
-class Replicas:
-    """One device: it takes the whole batch and has nobody to agree with.
+class Replicas(common.Replicas):
+    """One device.
 
     Args:
         mesh: of one axis; `None` for JAX's default device.
@@ -65,36 +83,50 @@ class Replicas:
         """The sharding of what every device holds whole, which is all that a program takes."""
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
-    def check_batch(self, batch_size: int, devices='these devices'):
-        """Raises unless the devices, called so, can share a batch equally."""
-        if batch_size % self.count:
-            raise ValueError(
-                f'`batch_size` must be a multiple of {self.count}, the replicas on {devices}. '
-                f'Received: batch_size={batch_size}'
-            )
-
-    def program(self, function):
-        """`function` of a whole epoch, in which steps call the methods below, for `jax.jit`."""
-        return function
-
-    def share(self, batch):
-        """The part of a batch, an array `(batch, ...)`, that this device takes."""
-        return batch
-
-    def seed(self, seed):
-        """A seed for what this device draws for its share, from that of the step."""
-        return seed
-
-    def mean(self, tree):
-        """The mean over the devices of every float array in a tree; others they have in common."""
-        return tree
-
-    def total(self, value):
-        """The sum over the devices."""
-        return value
+    def compile(self, function, arguments):
+        """`function` compiled for abstract arguments; the memory of the first is used again."""
+        return jax.jit(function, donate_argnums=0).lower(*arguments).compile()
 
 
-class _PerReplica(Replicas):
+class _Several(Replicas):
+    """Several devices, of this process or of several."""
+
+    def __init__(self, mesh):
+        super().__init__(mesh)
+        here = jax.process_index()
+        self.processes = len({device.process_index for device in mesh.devices.flat})
+        self.chief = here == 0
+        self._local = [device for device in mesh.devices.flat if device.process_index == here]
+        self._taken = {}
+
+    def compile(self, function, arguments):
+        everywhere = self.everywhere
+        arguments = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            arguments,
+        )
+        program = jax.jit(self.program(function), donate_argnums=0, out_shardings=everywhere)
+        return program.lower(*arguments).compile()
+
+    def place(self, tree):
+        everywhere = self.everywhere
+
+        def place(leaf):
+            if id(leaf) in self._taken:  # it lies on the other devices already
+                return self._taken[id(leaf)][1]
+            copies = [jax.device_put(leaf, device) for device in self._local]
+            return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
+
+        return jax.tree.map(place, tree)
+
+    def take(self, tree):
+        leaves, structure = jax.tree.flatten(tree)
+        views = [leaf.addressable_data(0) for leaf in leaves]
+        self._taken = {id(view): (view, leaf) for view, leaf in zip(views, leaves, strict=True)}
+        return jax.tree.unflatten(structure, views)
+
+
+class _PerReplica(_Several):
     """Each device runs the program on its share; gradients and statistics are averaged."""
 
     def program(self, function):
@@ -120,8 +152,10 @@ class _PerReplica(Replicas):
         return lax.psum(value, _AXIS)
 
 
-class _Synchronized(Replicas):
+class _Synchronized(_Several):
     """One program on the whole batch, which XLA cuts up between the devices."""
+
+    batch_norm = 'synchronized'
 
     def share(self, batch):
         return lax.with_sharding_constraint(batch, NamedSharding(self.mesh, PartitionSpec(_AXIS)))

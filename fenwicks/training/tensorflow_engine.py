@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from fenwicks import augment as augmentation
+from fenwicks.layers.kernels import on_cpu
 from fenwicks.training.engine import Engine
 
 
@@ -21,22 +22,30 @@ class TensorFlowEngine(Engine):
 
     Args:
         *arguments: as of `Engine`.
-        jit_compile: whether XLA compiles the program; on a CPU the plain graph is faster, since
-            its convolutions are oneDNN's.
+        replicas: a `mirroring.Replicas`.
     """
 
-    def __init__(self, *arguments, jit_compile):
+    def __init__(self, *arguments, replicas):
         super().__init__(*arguments)
+        self.replicas = replicas
+        replicas.own(self.model, self.optimizer)
+        self.loss = replicas.loss_of_share(self.loss)
         self._average = _nothing if self.averages.rule is None else self._update_averages
         # TensorFlow counts tracings by a function's code, which all engines share, and warns of
         # many; a partial has no code and is counted by itself.
+        # On a CPU the plain graph is faster than XLA's, since its convolutions are oneDNN's.
+        jit_compile = replicas.jit and not on_cpu()
         function = functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
-        self._run = function(functools.partial(self._run_steps))
-        self._predict = function(functools.partial(self._logits), reduce_retracing=True)
+        self._run = function(functools.partial(replicas.program(self._run_steps)))
+        self._take_step = replicas.step(self._train_step)
+        self._predict = function(
+            functools.partial(replicas.infer(self._logits)), reduce_retracing=True
+        )
 
     def load(self, images, labels):
-        self._images = tf.convert_to_tensor(images)
-        self._labels = tf.convert_to_tensor(labels)
+        self._count = len(images)
+        data = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+        self._images, self._labels = self.replicas.place(data)
 
     def compile(self):
         self.run(epoch=0, start=0, stop=0)
@@ -61,10 +70,9 @@ class TensorFlowEngine(Engine):
         # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
         # other floats of the same bits than the plain kernel.
         numbers = tf.random.stateless_uniform(
-            tf.shape(labels), epoch_seed, None, None, dtype=tf.int32, alg='philox'
+            [self._count], epoch_seed, None, None, dtype=tf.int32, alg='philox'
         )
         order = tf.argsort(numbers)
-        first_step = epoch * (labels.shape[0] // self.batch_size)
 
         def goes_on(step, loss_sum, correct, last_loss):
             return (step < stop) & tf.math.is_finite(last_loss)
@@ -72,14 +80,8 @@ class TensorFlowEngine(Engine):
         def train_step(step, loss_sum, correct, last_loss):
             # Not order[a:b]: XLA wants a slice's size to be a constant.
             batch = tf.slice(order, [step * self.batch_size], [self.batch_size])
-            targets = tf.gather(labels, batch)
-            step_seed = augmentation.fold(epoch_seed, step)
-            inputs = self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
-            loss, logits = self._update_weights(inputs, targets)
-            self._average(first_step + step)
-            hits = tf.math.argmax(logits, -1, output_type=labels.dtype) == targets
-            correct += tf.math.count_nonzero(hits, dtype=tf.int32)
-            return step + 1, loss_sum + loss, correct, loss
+            loss, hits = self._take_step(images, labels, batch, epoch, epoch_seed, step)
+            return step + 1, loss_sum + loss, correct + hits, loss
 
         state = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
         end, loss_sum, correct, last_loss = tf.while_loop(
@@ -89,15 +91,29 @@ class TensorFlowEngine(Engine):
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(w.value)) for w in weights])
         return loss_sum, correct, end - start, last_loss, finite
 
+    def _train_step(self, images, labels, batch, epoch, epoch_seed, step):
+        """Trains on the images with the numbers `batch`; the loss and the number of hits."""
+        batch = self.replicas.share(batch)
+        targets = tf.gather(labels, batch)
+        step_seed = self.replicas.seed(augmentation.fold(epoch_seed, step))
+        inputs = self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
+        loss, logits = self._update_weights(inputs, targets)
+        self._average(epoch * (self._count // self.batch_size) + step)
+        hits = tf.math.argmax(logits, -1, output_type=labels.dtype) == targets
+        return loss, self.replicas.total(tf.math.count_nonzero(hits, dtype=tf.int32))
+
     def _update_weights(self, inputs, targets):
         """Loss and logits of a batch, and a step down the loss's gradient."""
         variables = self.model.trainable_variables
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([variable.value for variable in variables])
-            logits = self.model(inputs, training=True)
+            with self.replicas.normalizing(self.model):
+                logits = self.model(inputs, training=True)
             loss = self._total_loss(targets, logits)
             scaled_loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(scaled_loss, [variable.value for variable in variables])
+        fixed = self.model.non_trainable_variables
+        loss, gradients = self.replicas.agree(loss, gradients, fixed)
         self.optimizer.apply(gradients, variables)
         return loss, logits
 

@@ -17,6 +17,7 @@ from fenwicks.losses import CrossEntropy
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.averages import Averages
 from fenwicks.training.progress import Progress
+from fenwicks.training.replicas import at_hand
 
 
 class DivergedError(FloatingPointError):
@@ -70,6 +71,8 @@ class Trainer:
         seed: of shuffle and augmentation, in [0, 2**31).
         seconds_per_call: how long the compiled loop runs between two reports. `None` is a whole
             epoch on an accelerator and 5 s on a CPU.
+        replicas: the devices that share each batch, from `training.replicate`. `None` is all
+            accelerators on JAX, those of the strategy in scope on TensorFlow, or else one device.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -87,6 +90,7 @@ class Trainer:
         averaging=None,
         seed=0,
         seconds_per_call=None,
+        replicas=None,
     ):
         if not model.built:
             raise ValueError('`model` must be built: give it an input shape or call it once')
@@ -100,25 +104,40 @@ class Trainer:
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
         self.batch_size = positive_integer('batch_size', batch_size)
+        self.replicas = at_hand() if replicas is None else replicas
+        self.replicas.check_batch(self.batch_size)
+        if self.replicas.count > 1 and getattr(self.loss, 'reduction', None) == 'sum':
+            raise ValueError(
+                '`loss` must be a mean over the batch for several replicas, which average it. '
+                'Received: reduction=sum'
+            )
+        if seconds_per_call is not None and self.replicas.processes > 1:
+            raise ValueError(
+                '`seconds_per_call` must be None where several processes train together, which '
+                f'take the same steps in each call. Received: seconds_per_call={seconds_per_call}'
+            )
         self.first_step_at = None
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
         self.train_seconds = 0.0
         self.history = []
         self._half_trained = False
-        optimizer.build(model.trainable_variables)
-        self._averages = Averages(averaging, model)
-        self._engine, on_cpu = _engine(
-            model,
-            optimizer,
-            self.loss,
-            normalize,
-            augment,
-            self.batch_size,
-            self.seed,
-            self._averages,
-        )
-        self._seconds_per_call = seconds_per_call or (5.0 if on_cpu else math.inf)
+        with self.replicas.scope():
+            optimizer.build(model.trainable_variables)
+            self._averages = Averages(averaging, model)
+            self._engine, on_cpu = _engine(
+                self.replicas,
+                model,
+                optimizer,
+                self.loss,
+                normalize,
+                augment,
+                self.batch_size,
+                self.seed,
+                self._averages,
+            )
+        reports = on_cpu and self.replicas.processes == 1
+        self._seconds_per_call = seconds_per_call or (5.0 if reports else math.inf)
 
     def fit(self, images, labels, epochs, *, checkpoint=None, resume=False, fingerprint=None):
         """Trains until `epochs` passes over the images have been made.
@@ -130,7 +149,8 @@ class Trainer:
             images: uint8 `(count, height, width, channels)`.
             labels: integer `(count,)`.
             epochs: number of passes in all, a positive integer.
-            checkpoint: path of a file that is rewritten after each epoch; `None` for none.
+            checkpoint: path of a file that is rewritten after each epoch; `None` for none. Of
+                several processes the chief alone writes it, where all of them can read it.
             resume: whether to go on from `checkpoint` where that exists.
             fingerprint: JSON-able description of the run; going on from a checkpoint with
                 another one is an error.
@@ -172,11 +192,13 @@ class Trainer:
 
         images_per_epoch = len(images) // self.batch_size * self.batch_size
         done = len(self.history)
-        progress = Progress(images_per_epoch * epochs, images_per_epoch * done, epochs)
+        progress = Progress(
+            images_per_epoch * epochs, images_per_epoch * done, epochs, self.replicas.chief
+        )
         try:
             for epoch in range(done, epochs):
                 self._train_epoch(epoch, images_per_epoch // self.batch_size, progress)
-                if checkpoint is not None:
+                if checkpoint is not None and self.replicas.chief:
                     self._save(checkpoint, fingerprint)
                 progress.finish_epoch(self.history[-1])  # an epoch on the screen is a saved one
         finally:
@@ -314,20 +336,14 @@ class Trainer:
         self._half_trained = False
 
 
-def _engine(*arguments):
+def _engine(replicas, *arguments):
     """The engine for Keras's backend, and whether it runs on a CPU."""
-    backend = keras.backend.backend()
-    if backend == 'tensorflow':
-        from fenwicks.layers.kernels import on_cpu
-        from fenwicks.training.tensorflow_engine import TensorFlowEngine
-
-        return TensorFlowEngine(*arguments, jit_compile=not on_cpu()), on_cpu()
-    if backend == 'jax':
+    if keras.backend.backend() == 'jax':
         from fenwicks.training.jax_engine import JaxEngine
 
-        engine = JaxEngine(*arguments)
+        engine = JaxEngine(*arguments, replicas=replicas)
         return engine, engine.device == 'cpu'
-    raise ValueError(
-        'the Trainer must run on the tensorflow or the jax backend: set KERAS_BACKEND to one of '
-        f'them. Received: KERAS_BACKEND={backend}'
-    )
+    from fenwicks.layers.kernels import on_cpu
+    from fenwicks.training.tensorflow_engine import TensorFlowEngine
+
+    return TensorFlowEngine(*arguments, replicas=replicas), on_cpu()

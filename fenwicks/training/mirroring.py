@@ -1,0 +1,267 @@
+"""Data parallelism on TensorFlow: what a step does differently under a `tf.distribute` strategy.
+
+Every device holds the whole state and the whole data set, and takes an equal share of each batch.
+Where devices agree through the host (`MirroredStrategy`), `strategy.run` stands within the loop
+over the steps, since they may not agree within a loop of their own. On TPUs it is around the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+import keras
+import tensorflow as tf
+
+from fenwicks import augment
+from fenwicks.training import replicas as common
+
+
+def replicate(count, batch_norm, device) -> common.Replicas:
+    """`training.replicate` on TensorFlow."""
+    workers = len(
+        json.loads(os.environ.get('TF_CONFIG', '{}')).get('cluster', {}).get('worker', ())
+    )
+    if device == 'tpu':
+        strategy = _tpu_strategy()
+    elif workers > 1:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        devices = _devices(device, count)
+        if len(devices) == 1:
+            return Replicas()
+        strategy = tf.distribute.MirroredStrategy(devices)
+    found = strategy.num_replicas_in_sync
+    if count not in (None, found):
+        raise ValueError(
+            f'`replicas` must be {found}, all devices of the strategy. Received: replicas={count}'
+        )
+    return replicas(strategy, batch_norm)
+
+
+def at_hand() -> common.Replicas:
+    """The replicas of the strategy in scope, or one device."""
+    if tf.distribute.has_strategy():
+        return replicas(tf.distribute.get_strategy())
+    return Replicas()
+
+
+def replicas(strategy, batch_norm='per_replica') -> common.Replicas:
+    """The replicas of a strategy of `tf.distribute`.
+
+    Args:
+        strategy: a `MirroredStrategy`, `MultiWorkerMirroredStrategy`, `TPUStrategy` or
+            `OneDeviceStrategy`.
+        batch_norm: as of `training.replicate`.
+    """
+    common.check_batch_norm(batch_norm)
+    mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
+    return (_Mirrored if isinstance(strategy, mirrored) else _WholeLoop)(strategy, batch_norm)
+
+
+def _devices(device, count):
+    """Names of `count` devices of a kind; the processor is cut up into as many as are wanted."""
+    kind = device.upper()
+    if device == 'cpu' and (count or 1) > 1:
+        processor, *_ = tf.config.list_physical_devices('CPU')
+        parts = [tf.config.LogicalDeviceConfiguration()] * count
+        # TensorFlow has started already, with as many as it has.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_logical_device_configuration(processor, parts)
+        found = len(tf.config.list_logical_devices(kind))
+    else:
+        found = len(tf.config.get_visible_devices(kind))
+    count = count or (1 if device == 'cpu' else found)
+    if count > found:
+        raise common.too_few(count, found, device)
+    return [f'{kind}:{number}' for number in range(count)]
+
+
+def _tpu_strategy():
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu='local')
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    return tf.distribute.TPUStrategy(resolver)
+
+
+class Replicas(common.Replicas):
+    """One device, without a strategy."""
+
+    jit = True  # whether XLA compiles the program at all, where it pays
+
+    def own(self, model, optimizer):
+        """Makes sure that the strategy has the variables, and the optimizer gets along with it."""
+
+    def loss_of_share(self, loss):
+        """`loss`, for the images of this device."""
+        return loss
+
+    def step(self, function):
+        """`function` of one step, for the loop over the steps."""
+        return function
+
+    def infer(self, function):
+        """`function` of a batch of images, run on every device of this process for a share."""
+        return function
+
+    def agree(self, loss, gradients, fixed):
+        """Loss and gradients of the whole batch; variables that are no weights become the mean."""
+        return loss, gradients
+
+    def normalizing(self, model):
+        """A context for the forward pass, in which batch norms do as they are told."""
+        return contextlib.nullcontext()
+
+
+class _Several(Replicas):
+    """What the replicas of all strategies have in common."""
+
+    jit = False  # the strategy sees to that
+
+    def __init__(self, strategy, batch_norm):
+        self.strategy, self.batch_norm = strategy, batch_norm
+        self.count = strategy.num_replicas_in_sync
+        resolver = strategy.cluster_resolver
+        cluster = resolver.cluster_spec().as_dict() if resolver else {}
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and cluster:
+            self.processes = sum(len(tasks) for tasks in cluster.values())
+            first = 'chief' if 'chief' in cluster else 'worker'
+            self.chief = (resolver.task_type, resolver.task_id) == (first, 0)
+        self._local_count = self.count // self.processes
+
+    def scope(self):
+        return self.strategy.scope()
+
+    def own(self, model, optimizer):
+        for variable in (*model.variables, *optimizer.variables):
+            if not self.strategy.extended.variable_created_in_scope(variable.value):
+                raise ValueError(
+                    '`model` and `optimizer` must be made in the scope of the strategy: '
+                    f'with replicas.scope(): ... Received: {variable.path}, made outside'
+                )
+        _take_gradients_as_they_are(optimizer)
+
+    def loss_of_share(self, loss):
+        # Keras's own losses are divided by the number of replicas, which add them up.
+        scaled = isinstance(loss, keras.losses.Loss) and loss.reduction not in ('none', None)
+        if not scaled:
+            return loss
+        return lambda targets, logits: loss(targets, logits) * self.count
+
+    def share(self, batch):
+        size = batch.shape[0] // self.count
+        return tf.slice(batch, [_number() * size], [size])
+
+    def seed(self, seed):
+        return augment.fold(seed, _number())
+
+    def agree(self, loss, gradients, fixed):
+        moving = [v.value for v in fixed if keras.backend.is_float_dtype(v.dtype)]
+        present = [gradient for gradient in gradients if gradient is not None]
+        context = tf.distribute.get_replica_context()
+        # Copies on this device: of tensors that name none, each would be a message of its own.
+        values = [tf.identity(value) for value in (loss, *present, *moving)]
+        loss, *means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
+        gradients = [None if gradient is None else means.pop(0) for gradient in gradients]
+        for variable, mean in zip(moving, means, strict=True):
+            variable.assign(mean)
+        return loss, gradients
+
+    def total(self, value):
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+    @contextlib.contextmanager
+    def normalizing(self, model):
+        if self.batch_norm == 'per_replica':
+            yield
+            return
+        norms = [
+            layer
+            for layer in model._flatten_layers()
+            if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
+        ]
+        try:
+            for norm in norms:
+                norm.synchronized = True
+            yield
+        finally:
+            for norm in norms:
+                norm.synchronized = False
+
+    def infer(self, function):
+        def shares(images):
+            count = tf.shape(images)[0]
+            size = -(-count // self._local_count)
+
+            def share():
+                # The last shares may be short, or empty: they begin with the first images again.
+                numbers = (_number() % self._local_count) * size + tf.range(size)
+                return function(tf.gather(images, numbers % count))
+
+            logits = self.strategy.experimental_local_results(self.strategy.run(share))
+            return tf.concat(logits, 0)[:count]
+
+        return shares
+
+    def _first(self, results):
+        """What the devices have in common, from the first of this process."""
+        return tf.nest.map_structure(
+            lambda result: self.strategy.experimental_local_results(result)[0], results
+        )
+
+
+class _Mirrored(_Several):
+    """GPUs, or parts of a processor: the loop over the steps is TensorFlow's, on the host."""
+
+    def place(self, tree):
+        devices = self.strategy.extended.worker_devices
+
+        def place(array):
+            def copy(context):
+                with tf.device(devices[context.replica_id_in_sync_group % len(devices)]):
+                    return tf.identity(array)
+
+            return self.strategy.experimental_distribute_values_from_function(copy)
+
+        return tf.nest.map_structure(place, tree)
+
+    def step(self, function):
+        def step(*arguments):
+            return self._first(self.strategy.run(function, arguments))
+
+        return step
+
+
+class _WholeLoop(_Several):
+    """TPUs: each runs all steps of a call in one program."""
+
+    def place(self, tree):
+        def place(array):
+            with self.scope():  # a variable lies in the memory of each device
+                return tf.Variable(array, trainable=False)
+
+        return tf.nest.map_structure(place, tree)
+
+    def program(self, function):
+        def program(*arguments):
+            return self._first(self.strategy.run(function, arguments))
+
+        return program
+
+
+def _number():
+    """This device's, from 0 to the number of all."""
+    return tf.distribute.get_replica_context().replica_id_in_sync_group
+
+
+def _take_gradients_as_they_are(optimizer):
+    """Keeps Keras's optimizers from adding up the gradients of the replicas.
+
+    They would do it after clipping, and get the mean of all gradients from `agree` already.
+    """
+    optimizer._all_reduce_sum_gradients = list
+    inner = getattr(optimizer, 'inner_optimizer', None)
+    for other in (*([inner] if inner else []), *getattr(optimizer, 'optimizers', ())):
+        _take_gradients_as_they_are(other)
