@@ -20,9 +20,19 @@ import functools
 from fenwicks import processor
 
 
-@functools.cache
 def on_cpu() -> bool:
     """Whether Keras runs on TensorFlow with no accelerator, where these kernels pay."""
+    return _no_accelerator() and not _in_scope_of_tpus()
+
+
+def _in_scope_of_tpus():
+    import tensorflow as tf
+
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
+
+
+@functools.cache
+def _no_accelerator():
     import keras
 
     if keras.backend.backend() != 'tensorflow':

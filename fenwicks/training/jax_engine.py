@@ -99,9 +99,11 @@ class JaxEngine(Engine):
     def predict(self, images, views):
         trainable, fixed, _, _ = self._variables()
         values = [[variable.value for variable in part] for part in (trainable, fixed)]
-        images = self.normalize(jnp.asarray(images))
+        count = len(images)
+        values, images = self.replicas.spread(values, images)
+        images = self.normalize(images)
         logits = [self._predict(*values, view(images)) for view in views]
-        return np.stack([np.asarray(view) for view in logits])
+        return np.stack([np.asarray(view)[:count] for view in logits])
 
     def _variables(self):
         """The parts of the state: trainable and other variables of the model, slots, averages."""

@@ -90,15 +90,16 @@ class Replicas(common.Replicas):
 
     jit = True  # whether XLA compiles the program at all, where it pays
 
-    def own(self, model, optimizer):
-        """Makes sure that the strategy has the variables, and the optimizer gets along with it."""
-
     def loss_of_share(self, loss):
         """`loss`, for the images of this device."""
         return loss
 
     def step(self, function):
         """`function` of one step, for the loop over the steps."""
+        return function
+
+    def compiled(self, function):
+        """`function` of tensors, a part of a step that needs a compiler of its own."""
         return function
 
     def infer(self, function):
@@ -191,17 +192,16 @@ class _Several(Replicas):
                 norm.synchronized = False
 
     def infer(self, function):
-        def shares(images):
+        def share(images):
             count = tf.shape(images)[0]
             size = -(-count // self._local_count)
+            # The last shares may be short, or empty: they go on with the first images again.
+            numbers = (_number() % self._local_count) * size + tf.range(size)
+            return function(tf.gather(images, numbers % count))
 
-            def share():
-                # The last shares may be short, or empty: they begin with the first images again.
-                numbers = (_number() % self._local_count) * size + tf.range(size)
-                return function(tf.gather(images, numbers % count))
-
-            logits = self.strategy.experimental_local_results(self.strategy.run(share))
-            return tf.concat(logits, 0)[:count]
+        def shares(images):
+            logits = self.strategy.experimental_local_results(self.strategy.run(share, (images,)))
+            return tf.concat(logits, 0)[: tf.shape(images)[0]]
 
         return shares
 
@@ -226,6 +226,11 @@ class _Mirrored(_Several):
             return self.strategy.experimental_distribute_values_from_function(copy)
 
         return tf.nest.map_structure(place, tree)
+
+    def compiled(self, function):
+        # GPUs have no plain kernel that gathers bytes, and many small ones for augmentation.
+        jit_compile = 'GPU' in self.strategy.extended.worker_devices[0]
+        return tf.function(function, jit_compile=True, autograph=False) if jit_compile else function
 
     def step(self, function):
         def step(*arguments):

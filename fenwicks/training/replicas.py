@@ -67,6 +67,7 @@ def at_hand() -> Replicas:
     On JAX that is all accelerators, or else the device that was made the default; on TensorFlow
     the replicas of the strategy in whose scope this is called, or else one device.
     """
+    strategy.check_backend()
     backend = keras.backend.backend()
     if backend == 'tensorflow':
         from fenwicks.training import mirroring
@@ -123,6 +124,9 @@ class Replicas:
     def scope(self):
         """A context in which to make model and optimizer."""
         return contextlib.nullcontext()
+
+    def own(self, model, optimizer):
+        """Raises unless both were made in the scope, and has the optimizer get along with it."""
 
     def check_batch(self, batch_size: int, devices='these devices'):
         """Raises unless the devices, called so, can share a batch equally."""

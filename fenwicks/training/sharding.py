@@ -87,6 +87,10 @@ class Replicas(common.Replicas):
         """`function` compiled for abstract arguments; the memory of the first is used again."""
         return jax.jit(function, donate_argnums=0).lower(*arguments).compile()
 
+    def spread(self, values, images):
+        """A tree of weights, and images, such that every device infers on some of the images."""
+        return values, jnp.asarray(images)
+
 
 class _Several(Replicas):
     """Several devices, of this process or of several."""
@@ -118,6 +122,14 @@ class _Several(Replicas):
             return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
 
         return jax.tree.map(place, tree)
+
+    def spread(self, values, images):
+        if self.processes > 1:  # each may be at other images
+            return super().spread(values, images)
+        # Up to a multiple of the devices, by the first images again.
+        numbers = np.arange(-(-len(images) // self.count) * self.count) % len(images)
+        shares = NamedSharding(self.mesh, PartitionSpec(_AXIS))
+        return self.place(values), jax.device_put(images[numbers], shares)
 
     def take(self, tree):
         leaves, structure = jax.tree.flatten(tree)

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from fenwicks import augment as augmentation
-from fenwicks.layers.kernels import on_cpu
+from fenwicks.layers import kernels
 from fenwicks.training.engine import Engine
 
 
@@ -28,16 +28,16 @@ class TensorFlowEngine(Engine):
     def __init__(self, *arguments, replicas):
         super().__init__(*arguments)
         self.replicas = replicas
-        replicas.own(self.model, self.optimizer)
         self.loss = replicas.loss_of_share(self.loss)
         self._average = _nothing if self.averages.rule is None else self._update_averages
         # TensorFlow counts tracings by a function's code, which all engines share, and warns of
         # many; a partial has no code and is counted by itself.
         # On a CPU the plain graph is faster than XLA's, since its convolutions are oneDNN's.
-        jit_compile = replicas.jit and not on_cpu()
+        jit_compile = replicas.jit and not kernels.on_cpu()
         function = functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
         self._run = function(functools.partial(replicas.program(self._run_steps)))
         self._take_step = replicas.step(self._train_step)
+        self._inputs = replicas.compiled(self._inputs_of)
         self._predict = function(
             functools.partial(replicas.infer(self._logits)), reduce_retracing=True
         )
@@ -96,11 +96,14 @@ class TensorFlowEngine(Engine):
         batch = self.replicas.share(batch)
         targets = tf.gather(labels, batch)
         step_seed = self.replicas.seed(augmentation.fold(epoch_seed, step))
-        inputs = self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
+        inputs = self._inputs(images, batch, epoch, step_seed)
         loss, logits = self._update_weights(inputs, targets)
         self._average(epoch * (self._count // self.batch_size) + step)
         hits = tf.math.argmax(logits, -1, output_type=labels.dtype) == targets
         return loss, self.replicas.total(tf.math.count_nonzero(hits, dtype=tf.int32))
+
+    def _inputs_of(self, images, batch, epoch, step_seed):
+        return self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
 
     def _update_weights(self, inputs, targets):
         """Loss and logits of a batch, and a step down the loss's gradient."""

@@ -122,6 +122,7 @@ class Trainer:
         self.train_seconds = 0.0
         self.history = []
         self._half_trained = False
+        self.replicas.own(model, optimizer)
         with self.replicas.scope():
             optimizer.build(model.trainable_variables)
             self._averages = Averages(averaging, model)
@@ -343,7 +344,7 @@ def _engine(replicas, *arguments):
 
         engine = JaxEngine(*arguments, replicas=replicas)
         return engine, engine.device == 'cpu'
-    from fenwicks.layers.kernels import on_cpu
+    from fenwicks.layers import kernels
     from fenwicks.training.tensorflow_engine import TensorFlowEngine
 
-    return TensorFlowEngine(*arguments, replicas=replicas), on_cpu()
+    return TensorFlowEngine(*arguments, replicas=replicas), kernels.on_cpu()
