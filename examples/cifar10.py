@@ -24,8 +24,17 @@ import sys  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 from quiet import keras  # noqa: E402
 
-from fenwicks import assemble, data, evaluate, files, precision, recipes, report, strategy  # noqa: E402
-from fenwicks.training import DivergedError  # noqa: E402
+from fenwicks import (  # noqa: E402
+    assemble,
+    data,
+    evaluate,
+    files,
+    precision,
+    recipes,
+    report,
+    strategy,
+    training,
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
@@ -43,6 +52,12 @@ flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe'
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
 flags.DEFINE_string('device', 'auto', f'One of {", ".join(strategy.DEVICES)}.')
 flags.DEFINE_bool('tpu', False, 'Short for --device=tpu.')
+flags.DEFINE_integer(
+    'replicas', None, 'Devices that share each batch; default: all accelerators, or one processor.'
+)
+flags.DEFINE_string(
+    'batch_norm', 'per_replica', f'Of several replicas: {" or ".join(training.BATCH_NORMS)}.'
+)
 flags.DEFINE_integer('seed', 0, 'Of initial weights, shuffle and augmentation.')
 flags.DEFINE_integer('runs', 1, 'Train this many times, with seeds seed, seed + 1, ...')
 flags.DEFINE_string('out', None, 'Folder for the results; default: a new one below out/.')
@@ -58,7 +73,7 @@ def main(argv):
         return
     try:
         train_all()
-    except (ValueError, OSError, DivergedError) as error:
+    except (ValueError, OSError, training.DivergedError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail('interrupted')
@@ -102,7 +117,10 @@ def train_all():
         )
     for folder in folders:
         check_unused(folder)
+    strategy.connect()
+    strategy.remember_programs()
     device = strategy.select_device('tpu' if FLAGS.tpu else FLAGS.device)
+    replicas = training.replicate(FLAGS.replicas, FLAGS.batch_norm, device)
     chosen_precision = precision.set_precision(FLAGS.precision, device)
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     if FLAGS.limit is not None:
@@ -110,18 +128,22 @@ def train_all():
     if dataset.name == 'digits' and FLAGS.batch_size is None:
         recipe = recipe.for_small_data()
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
+    replicas.check_batch(recipe.batch_size)
     # The last check, so that an error leaves no empty folder behind.
-    for folder in folders:
-        files.check_writable(folder)
+    if replicas.chief:  # of several processes one writes, and speaks
+        for folder in folders:
+            files.check_writable(folder)
+    several = f' ({replicas.count} replicas)' if replicas.count > 1 else ''
     say(
+        replicas,
         f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
         f'and {len(dataset.test_images)} test images, {recipe.epochs} epochs of batch '
-        f'{recipe.batch_size}, {device}, {chosen_precision}'
+        f'{recipe.batch_size}, {device}{several}, {chosen_precision}',
     )
 
     try:
         results = [
-            train(recipe, dataset, device, chosen_precision, FLAGS.seed + run, folder)
+            train(recipe, dataset, device, replicas, chosen_precision, FLAGS.seed + run, folder)
             for run, folder in enumerate(folders)
         ]
     except KeyboardInterrupt:
@@ -131,8 +153,9 @@ def train_all():
     accuracies = [100 * result['test_accuracy'] for result in results]
     spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
     say(
+        replicas,
         f'test accuracy {statistics.mean(accuracies):.2f} %{spread} over {len(accuracies)} '
-        f'run{"s" if len(accuracies) > 1 else ""} on {dataset.name}; results in {out}'
+        f'run{"s" if len(accuracies) > 1 else ""} on {dataset.name}; results in {out}',
     )
 
 
@@ -146,7 +169,7 @@ def check_unused(folder):
         )
 
 
-def train(recipe, dataset, device, chosen_precision, seed, folder):
+def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
     """One training; returns what it writes to `folder`/result.json."""
     result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
     described = {
@@ -158,6 +181,8 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         'epochs': recipe.epochs,
         'batch_size': recipe.batch_size,
         'train_images': len(dataset.train_images),
+        'replicas': replicas.count,
+        'batch_norm': replicas.batch_norm,
     }
     if result_path.exists():
         finished = report.read_json(result_path)
@@ -166,17 +191,21 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
                 f'`resume` must come with the settings of the finished run in {folder}. '
                 f'Received: {described}'
             )
-        say(f'{folder} holds a finished run')
+        say(replicas, f'{folder} holds a finished run')
         return finished
 
     began = time.perf_counter()
-    trainer = assemble.assemble(recipe, dataset, precision=chosen_precision, seed=seed)
+    trainer = assemble.assemble(
+        recipe, dataset, precision=chosen_precision, seed=seed, replicas=replicas
+    )
     build_seconds = time.perf_counter() - began
     settings = {
         'recipe': dataclasses.asdict(recipe),
         'dataset': dataset.name,
         'train_images': len(dataset.train_images),
         'precision': chosen_precision,
+        'replicas': replicas.count,
+        'batch_norm': replicas.batch_norm,
     }
     history = trainer.fit(
         dataset.train_images,
@@ -187,7 +216,7 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         fingerprint=settings,
     )
 
-    say('evaluating on the test images')
+    say(replicas, 'evaluating on the test images')
     began = time.perf_counter()
     tta = assemble.views(recipe)
     views = trainer.predict_views(dataset.test_images, tta=tta)
@@ -199,9 +228,6 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
     if seed == FLAGS.seed and trainer.first_step_at:
         first_step_seconds = trainer.first_step_at - _STARTED
 
-    model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
-    with trainer.averaged(), files.written_whole(folder / 'model.keras') as part:
-        model.save(part)
     result = {
         **described,
         'backend': keras.backend.backend(),
@@ -223,17 +249,23 @@ def train(recipe, dataset, device, chosen_precision, seed, folder):
         'versions': report.versions(),
         'history': history,
     }
-    report.write_json(result_path, result)
-    checkpoint.unlink(missing_ok=True)
+    if replicas.chief:
+        model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
+        with trainer.averaged(), files.written_whole(folder / 'model.keras') as part:
+            model.save(part)
+        report.write_json(result_path, result)
+        checkpoint.unlink(missing_ok=True)
     say(
+        replicas,
         f'seed {seed}: test accuracy {100 * score.accuracy:.2f} %, test loss {score.loss:.4f}, '
-        f'{trainer.train_seconds:.1f} s of training'
+        f'{trainer.train_seconds:.1f} s of training',
     )
     return result
 
 
-def say(text):
-    print(text, flush=True)
+def say(replicas, text):
+    if replicas.chief:
+        print(text, flush=True)
 
 
 if __name__ == '__main__':

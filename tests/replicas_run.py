@@ -1,0 +1,127 @@
+"""Trains a small network in the ways that the arguments name, and prints what came of it as JSON.
+
+`test_replicas.py` runs it with several devices of this machine, alone or beside its like.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import tempfile
+
+import keras
+import numpy as np
+from training_toys import toy
+
+from fenwicks import augment, layers, optimizers, strategy, training
+
+BATCH, EPOCHS = 32, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A training; `ghosts` are the images that are normalized together, 0 for the device's all."""
+
+    count: int | None
+    ghosts: int = 0
+    batch_norm: str = 'per_replica'
+    optimizer: str = 'sgd'
+    resumed: bool = False
+
+
+CASES = {
+    'ghosts_of_4': Case(1, 4),
+    'shares_on_8': Case(8),
+    'whole_on_1': Case(1),
+    'whole_on_8': Case(8, batch_norm='synchronized'),
+    'muon_on_1': Case(1, 16, optimizer='muon'),
+    'muon_on_2': Case(2, optimizer='muon'),
+    'scaled_on_1': Case(1, 16, optimizer='scaled'),
+    'scaled_on_2': Case(2, optimizer='scaled'),
+    'ghosts_of_16': Case(1, 16),
+    'resumed_on_2': Case(2, resumed=True),
+    'all': Case(None),
+    'all_whole': Case(None, batch_norm='synchronized'),
+}
+
+
+def sgd():
+    return optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01, clipnorm=0.5)
+
+
+OPTIMIZERS = {
+    'sgd': (sgd, optimizers.EMA(0.5, every=3)),
+    'muon': (
+        lambda: optimizers.Muon(0.05, others=optimizers.SGD(0.05), others_match=['.*dense.*']),
+        optimizers.Lookahead(0.5, every=3),
+    ),
+    'scaled': (lambda: keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=256.0), None),
+}
+
+
+def trainer(case, replicas):
+    make_optimizer, averaging = OPTIMIZERS[case.optimizer]
+    with replicas.scope():
+        keras.utils.set_random_seed(1)
+        norm = layers.GhostBatchNormalization(case.ghosts) if case.ghosts else None
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Conv2D(4, 3, padding='same', kernel_regularizer='l2'),
+                norm or layers.BatchNormalization(),
+                layers.MaxPooling2D(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3, name='dense'),
+            ]
+        )
+        return training.Trainer(
+            model,
+            make_optimizer(),
+            batch_size=BATCH,
+            augment=augment.compose([augment.alternating_flip]),
+            averaging=averaging,
+            replicas=replicas,
+        )
+
+
+def train(case, folder):
+    replicas = training.replicate(case.count, case.batch_norm, 'cpu')
+    images, labels = toy(70)
+    path = pathlib.Path(folder) / f'{replicas.chief}.npz'
+    trained = trainer(case, replicas)
+    if case.resumed:
+        trained.fit(images, labels, 1, checkpoint=path)
+        trained = trainer(case, replicas)
+    history = trained.fit(images, labels, EPOCHS, checkpoint=path, resume=case.resumed)
+    variables = [keras.ops.convert_to_numpy(v) for v in trained._variables()]
+    return {
+        'replicas': replicas.count,
+        'processes': replicas.processes,
+        'checkpoint': path.exists(),
+        'losses': [epoch['train_loss'] for epoch in history],
+        'accuracies': [epoch['train_accuracy'] for epoch in history],
+        # As many as don't divide by the devices, and fewer than there are.
+        'logits': trained.predict(images[:11], batch_size=8).tolist(),
+        'variables': np.concatenate([np.ravel(value) for value in variables]).tolist(),
+    }
+
+
+def seeds():
+    """What eight devices of TensorFlow make of one seed."""
+    import tensorflow as tf
+
+    replicas = training.replicate(8, device='cpu')
+    strategy = replicas.strategy
+    draw = tf.function(lambda: strategy.run(lambda: replicas.seed((3, 4))), autograph=False)
+    drawn = draw()
+    return [seed.numpy().tolist() for seed in strategy.experimental_local_results(drawn)]
+
+
+if __name__ == '__main__':
+    strategy.connect()
+    with tempfile.TemporaryDirectory() as folder:
+        found = {
+            name: seeds() if name == 'seeds' else train(CASES[name], folder)
+            for name in sys.argv[1:]
+        }
+    print(json.dumps(found))

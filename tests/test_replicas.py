@@ -1,0 +1,219 @@
+"""Replicas: many devices, and many processes, take the steps that one device would take."""
+
+import functools
+import importlib.util
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from training_toys import assert_same, conv_model, make, sgd, toy
+
+from fenwicks import augment, training
+
+SCRIPT = pathlib.Path(__file__).with_name('replicas_run.py')
+BACKENDS = ('tensorflow', 'jax')
+PAIRS = [
+    ('shares_on_8', 'ghosts_of_4'),
+    ('whole_on_8', 'whole_on_1'),
+    ('muon_on_2', 'muon_on_1'),
+    ('scaled_on_2', 'scaled_on_1'),
+    ('resumed_on_2', 'ghosts_of_16'),
+]
+
+
+def start(backend, *cases, **environment):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f'{backend} is not installed')
+    environment = {
+        **os.environ,
+        'KERAS_BACKEND': backend,
+        'PYTHONPATH': str(SCRIPT.parent.parent),
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+        **environment,
+    }
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *cases],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def result(process):
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr[-3000:]
+    return json.loads(stdout.splitlines()[-1])
+
+
+@functools.cache
+def run(backend):
+    # The several first: TensorFlow cuts up its processor before its first operation, once for all.
+    eight = [case for pair in zip(*PAIRS[:2], strict=True) for case in pair]
+    two = [case for pair in zip(*PAIRS[2:], strict=True) for case in pair]
+    if backend == 'tensorflow':
+        eight.append('seeds')
+    return {**result(start(backend, *eight)), **result(start(backend, *two))}
+
+
+def assert_alike(one, other):
+    np.testing.assert_allclose(one['losses'], other['losses'], rtol=2e-5)
+    assert one['accuracies'] == other['accuracies']
+    for key in ('logits', 'variables'):
+        np.testing.assert_allclose(one[key], other[key], rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('several', 'alone'), PAIRS)
+def test_several_devices_train_like_one(backend, several, alone):
+    several, alone = run(backend)[several], run(backend)[alone]
+    assert several['replicas'] in (2, 8)
+    assert alone['replicas'] == 1
+    assert_alike(several, alone)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_the_comparison_can_fail(backend):
+    losses = [run(backend)[alone]['losses'][-1] for _, alone in PAIRS[:-1]]
+    assert len({round(loss, 4) for loss in losses}) == len(losses)
+    first, last = run(backend)['ghosts_of_4']['losses']
+    assert last < first - 0.01
+
+
+def test_each_device_draws_for_itself():
+    expected = [augment.fold((3, 4), number).tolist() for number in range(8)]
+    assert run('tensorflow')['seeds'] == expected
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(('localhost', 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def environments(backend):
+    """What tells two processes of each other."""
+    first, second = free_ports(2)
+    if backend == 'jax':
+        return [
+            {
+                'JAX_COORDINATOR_ADDRESS': f'localhost:{first}',
+                'JAX_NUM_PROCESSES': '2',
+                'JAX_PROCESS_ID': str(number),
+                'XLA_FLAGS': '',
+            }
+            for number in range(2)
+        ]
+    workers = {'worker': [f'localhost:{first}', f'localhost:{second}']}
+    tasks = [{'type': 'worker', 'index': number} for number in range(2)]
+    return [{'TF_CONFIG': json.dumps({'cluster': workers, 'task': task})} for task in tasks]
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_two_processes_train_like_one_and_one_of_them_writes(backend):
+    processes = [
+        start(backend, 'all', 'all_whole', **environment) for environment in environments(backend)
+    ]
+    try:
+        chief, other = (result(process) for process in processes)
+    finally:
+        for process in processes:
+            process.kill()
+    for name, alone in (('all', 'ghosts_of_16'), ('all_whole', 'whole_on_1')):
+        assert chief[name]['processes'] == chief[name]['replicas'] == 2
+        assert chief[name]['checkpoint']
+        assert not other[name]['checkpoint']
+        assert_alike(chief[name], run(backend)[alone])
+        assert chief[name]['variables'] == other[name]['variables']
+
+
+@pytest.mark.backend('tensorflow')
+def test_the_loop_in_the_replica_as_on_tpus():
+    """A strategy whose devices may loop by themselves takes the steps of none."""
+    import tensorflow as tf
+
+    alone = make()
+    alone.fit(*toy(), 2)
+    with tf.distribute.OneDeviceStrategy('/cpu:0').scope():
+        trainer = make()
+    assert type(trainer.replicas).__name__ == '_WholeLoop'
+    trainer.fit(*toy(), 1)
+    trainer.fit(*toy(), 2)
+    assert_same(trainer, alone)
+    images = toy()[0]
+    np.testing.assert_array_equal(trainer.predict(images, 5), alone.predict(images, 5))
+
+
+@pytest.mark.backend('tensorflow')
+def test_the_tpu_of_this_machine(monkeypatch):
+    import tensorflow as tf
+
+    from fenwicks import strategy
+
+    asked = []
+    monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu', 'tpu'})
+    monkeypatch.setattr(
+        tf.distribute.cluster_resolver, 'TPUClusterResolver', lambda tpu: asked.append(tpu) or tpu
+    )
+    monkeypatch.setattr(tf.config, 'experimental_connect_to_cluster', asked.append)
+    monkeypatch.setattr(tf.tpu.experimental, 'initialize_tpu_system', asked.append)
+    monkeypatch.setattr(
+        tf.distribute, 'TPUStrategy', lambda resolver: tf.distribute.OneDeviceStrategy('/cpu:0')
+    )
+    replicas = training.replicate(device='tpu')
+    assert asked == ['local'] * 3
+    assert replicas.count == 1
+    assert not replicas.jit
+    with pytest.raises(ValueError, match=r'`replicas` must be 1, all devices of the strategy\.'):
+        training.replicate(8, device='tpu')
+
+
+@pytest.mark.backend('tensorflow')
+def test_a_model_made_outside_of_the_scope():
+    import tensorflow as tf
+
+    from fenwicks.training import mirroring
+
+    replicas = mirroring.replicas(tf.distribute.MirroredStrategy(['CPU:0']))
+    with pytest.raises(ValueError, match=r'must be made in the scope of the strategy.* outside'):
+        make(replicas=replicas)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_bad_arguments(monkeypatch):
+    with pytest.raises(ValueError, match=r'per_replica, synchronized\. Received: batch_norm=froz'):
+        training.replicate(batch_norm='frozen')
+    for count in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match=r'`replicas` must be a positive integer'):
+            training.replicate(count)
+    keras.ops.zeros(())  # from now on there are as many devices as there are
+    with pytest.raises(ValueError, match=r'`replicas` must be at most \d+, .* kind cpu here') as e:
+        training.replicate(4096, device='cpu')
+    assert '\n' not in str(e.value)
+
+    three = training.replicate(1, device='cpu')
+    three.count = 3
+    model = conv_model()
+    with pytest.raises(ValueError, match=r'`batch_size` must be a multiple of 3, the replicas on'):
+        make(model, replicas=three)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction='sum')
+    with pytest.raises(ValueError, match=r'`loss` must be a mean over the batch'):
+        training.Trainer(model, sgd(), loss, batch_size=6, replicas=three)
+    three.count, three.processes = 1, 2
+    with pytest.raises(ValueError, match=r'`seconds_per_call` must be None where several'):
+        make(model, replicas=three, seconds_per_call=1.0)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_a_trainer_that_is_not_told_takes_one_processor():
+    assert make().replicas.count == 1
