@@ -1,8 +1,9 @@
-"""Runs the example scripts in the tests' own process."""
+"""Runs the example scripts in the tests' own process, and finds ports for others."""
 
 import contextlib
 import importlib.util
 import pathlib
+import socket
 import sys
 
 import pytest
@@ -44,3 +45,14 @@ def refused(script, *arguments):
     assert line.startswith(f'{name}: ')
     assert '\n' not in line
     return line.removeprefix(f'{name}: ')
+
+
+def free_ports(count):
+    """Numbers of ports at which nobody listens."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(('localhost', 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports

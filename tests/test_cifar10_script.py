@@ -13,7 +13,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from scripts import ROOT, call, loaded, refused
+from scripts import ROOT, call, free_ports, loaded, refused
 
 from fenwicks import data, files, recipes
 from fenwicks.training import checkpoint as checkpoints
@@ -53,11 +53,11 @@ def script():
         yield module
 
 
-def command(*arguments, code=None):
+def command(*arguments, code=None, **environment):
     start = [sys.executable, str(SCRIPT)] if code is None else [sys.executable, '-c', code]
     return subprocess.Popen(
         [*start, *map(str, arguments)],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        env={**os.environ, 'PYTHONPATH': str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -146,6 +146,49 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     call(script, *flags, '--runs=2', '--resume')
     assert 'holds a finished run' in capsys.readouterr().out
     assert (out / '1' / 'result.json').read_bytes() == before
+
+
+@pytest.mark.backend('tensorflow')
+def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_path):
+    out = tmp_path / 'out'
+    flags = (*SMALL, '--epochs=2', '--batch_norm=synchronized', f'--out={out}')
+    workers = [f'localhost:{port}' for port in free_ports(2)]
+    processes = [
+        command(
+            *flags,
+            TF_CONFIG=json.dumps(
+                {'cluster': {'worker': workers}, 'task': {'type': 'worker', 'index': number}}
+            ),
+        )
+        for number in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], said
+    (chief, progress), (other, nothing) = said
+    assert 'cpu (2 replicas), float32' in chief.splitlines()[0]
+    assert 'epoch   2/2' in progress
+    assert other == ''
+    assert 'epoch' not in nothing
+    assert names(out) == ['model.keras', 'result.json']
+    result = read(out)
+    assert (result['replicas'], result['batch_norm']) == (2, 'synchronized')
+    assert (result['batch_size'], len(result['history'])) == (32, 2)
+
+
+@pytest.mark.backend('tensorflow')
+def test_a_batch_that_the_replicas_cannot_share(tmp_path):
+    process = command(*SMALL, '--replicas=3', f'--out={tmp_path / "out"}')
+    stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode, stdout) == (1, '')
+    assert stderr.splitlines()[-1] == (
+        'cifar10.py: `batch_size` must be a multiple of 3, the replicas on these devices. '
+        'Received: batch_size=32'
+    )
+    assert names(tmp_path) == []
 
 
 # A pause after the checkpoint of epoch N in which the parent can act.
@@ -243,6 +286,8 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
         (['--limit=20'], '`batch_size` must be at most the 20 training images'),
         (['--limit=0'], '`limit` must be in [1, 1501]'),
         (['--limit=2000'], '`limit` must be in [1, 1501]'),
+        (['--replicas=0'], '`replicas` must be a positive integer. Received: replicas=0'),
+        (['--batch_norm=frozen'], '`batch_norm` must be one of per_replica, synchronized.'),
         (['--runs=0'], '`runs` must be positive. Received: runs=0'),
         (['--seed=-1'], '`seed` must be in [0, 2**31). Received: seed=-1'),
         (['--seed=2147483647', '--runs=2'], '`seed` must be in [0, 2**31)'),

@@ -5,13 +5,13 @@ import importlib.util
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+from scripts import free_ports
 from training_toys import assert_same, conv_model, make, sgd, toy
 
 from fenwicks import augment, training
@@ -89,16 +89,6 @@ def test_the_comparison_can_fail(backend):
 def test_each_device_draws_for_itself():
     expected = [augment.fold((3, 4), number).tolist() for number in range(8)]
     assert run('tensorflow')['seeds'] == expected
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(('localhost', 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 def environments(backend):
