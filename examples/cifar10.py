@@ -24,6 +24,7 @@ import sys  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 from quiet import keras  # noqa: E402
 
+# Before Keras, which it has run on JAX where TensorFlow isn't installed.
 from fenwicks import (  # noqa: E402
     assemble,
     data,
@@ -230,7 +231,7 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
 
     result = {
         **described,
-        'backend': keras.backend.backend(),
+        'backend': strategy.check_backend(),
         'device': device,
         'hardware': report.hardware(device),
         'test_images': len(dataset.test_images),

@@ -41,14 +41,19 @@ def select_device(device='auto') -> str:
     return device
 
 
-def check_backend():
-    """Raises if `KERAS_BACKEND` names another backend than the one that Keras has loaded."""
+def check_backend() -> str:
+    """The backend that Keras has loaded.
+
+    Raises:
+        ValueError: `KERAS_BACKEND` names another.
+    """
     asked, loaded = os.environ.get('KERAS_BACKEND'), keras.backend.backend()
     if asked and asked != loaded:
         raise ValueError(
             '`KERAS_BACKEND` must be set before Keras is imported: start Python anew. '
             f'Received: KERAS_BACKEND={asked}, while Keras runs on {loaded}'
         )
+    return loaded
 
 
 def connect():

@@ -38,18 +38,25 @@ def losses(normalization, replicas, transform=None):
         replicas=replicas,
     )
     engine = trainer._engine
-    function, _ = engine.program(32, (8, 8, 3))
-    program = jax.jit(replicas.program(function))
-    state = tuple([variable.value for variable in part] for part in engine._variables())
-    pixels = jnp.asarray(images.reshape(32, -1))
+    engine.device, engine._run = 'tpu', engine._whole_loop  # as on an accelerator
+    engine.load(images, labels)
     found = []
     for epoch in range(STEPS):  # of a step each
-        state, (loss, hits, *_) = program(
-            state, pixels, labels, jnp.int32(epoch), jnp.int32(0), jnp.int32(1), jnp.float32(0)
-        )
-        found.append([float(loss), int(hits)])
-    statistics = np.concatenate([np.ravel(value) for value in (*state[1], *state[3])])
+        loss, hits, *_ = engine.run(epoch, 0, 1)
+        found.append([loss, hits])
+    _, fixed, _, averages = engine._variables()
+    statistics = np.concatenate([np.ravel(variable) for variable in (*fixed, *averages)])
     return {'losses': found, 'statistics': statistics.tolist()}
+
+
+def counts():
+    """How many devices share a batch by default, of a processor cut up and of accelerators."""
+    devices = jax.devices
+    jax.devices = lambda kind: devices('cpu')
+    try:
+        return [sharding.replicate(None, 'per_replica', kind).count for kind in ('cpu', 'tpu')]
+    finally:
+        jax.devices = devices
 
 
 def run():
@@ -67,6 +74,7 @@ def run():
         'whole_on_four': losses(layers.BatchNormalization(), synchronized),
         'flipped_on_one': losses(layers.BatchNormalization(), one, augment.random_flip),
         'flipped_on_four': losses(layers.BatchNormalization(), synchronized, augment.random_flip),
+        'counts': counts(),
         'seeds': jax.jit(four.program(draw))(jnp.array([3, 4])).tolist(),
     }
 

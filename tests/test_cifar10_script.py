@@ -177,6 +177,10 @@ def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_p
     result = read(out)
     assert (result['replicas'], result['batch_norm']) == (2, 'synchronized')
     assert (result['batch_size'], len(result['history'])) == (32, 2)
+    digits = data.load('digits')
+    model = keras.saving.load_model(out / 'model.keras')
+    _, accuracy = model.evaluate(digits.test_images, digits.test_labels, verbose=0)
+    assert accuracy == pytest.approx(result['test_accuracy_plain'], abs=1e-6)
 
 
 @pytest.mark.backend('tensorflow')

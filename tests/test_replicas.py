@@ -46,10 +46,15 @@ def start(backend, *cases, **environment):
     )
 
 
-def result(process):
-    stdout, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr[-3000:]
-    return json.loads(stdout.splitlines()[-1])
+def results(*processes):
+    try:
+        ends = [process.communicate(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    said = '\n\n'.join(stderr[-3000:] for _, stderr in ends)
+    assert [process.returncode for process in processes] == [0] * len(processes), said
+    return [json.loads(stdout.splitlines()[-1]) for stdout, _ in ends]
 
 
 @functools.cache
@@ -59,7 +64,8 @@ def run(backend):
     two = [case for pair in zip(*PAIRS[2:], strict=True) for case in pair]
     if backend == 'tensorflow':
         eight.append('seeds')
-    return {**result(start(backend, *eight)), **result(start(backend, *two))}
+    one, other = (*results(start(backend, *eight)), *results(start(backend, *two)))
+    return {**one, **other}
 
 
 def assert_alike(one, other):
@@ -111,14 +117,9 @@ def environments(backend):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_two_processes_train_like_one_and_one_of_them_writes(backend):
-    processes = [
-        start(backend, 'all', 'all_whole', **environment) for environment in environments(backend)
-    ]
-    try:
-        chief, other = (result(process) for process in processes)
-    finally:
-        for process in processes:
-            process.kill()
+    chief, other = results(
+        *(start(backend, 'all', 'all_whole', **told) for told in environments(backend))
+    )
     for name, alone in (('all', 'ghosts_of_16'), ('all_whole', 'whole_on_1')):
         assert chief[name]['processes'] == chief[name]['replicas'] == 2
         assert chief[name]['checkpoint']
@@ -149,6 +150,7 @@ def test_the_tpu_of_this_machine(monkeypatch):
     import tensorflow as tf
 
     from fenwicks import strategy
+    from fenwicks.training import mirroring
 
     asked = []
     monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu', 'tpu'})
@@ -160,6 +162,7 @@ def test_the_tpu_of_this_machine(monkeypatch):
     monkeypatch.setattr(
         tf.distribute, 'TPUStrategy', lambda resolver: tf.distribute.OneDeviceStrategy('/cpu:0')
     )
+    monkeypatch.setattr(mirroring, '_tpu_strategy', mirroring._tpu_strategy.__wrapped__)
     replicas = training.replicate(device='tpu')
     assert asked == ['local'] * 3
     assert replicas.count == 1

@@ -61,6 +61,10 @@ def test_each_device_draws_for_itself():
     assert [3, 4] not in seeds
 
 
+def test_all_accelerators_share_a_batch_but_not_the_parts_of_a_processor():
+    assert run()['counts'] == [1, 4]
+
+
 def test_bad_arguments():
     from fenwicks.training import sharding
 

@@ -159,8 +159,8 @@ def test_the_program_for_accelerators_makes_the_same_training(monkeypatch):
     plain = make(augment=augment.compose(changes), averaging=rule)
     engine = functools.partial(tensorflow_engine.TensorFlowEngine)
 
-    def compiled_engine(*args, jit_compile):
-        return engine(*args, jit_compile=True)
+    def compiled_engine(*args, replicas, jit_compile):
+        return engine(*args, replicas=replicas, jit_compile=True)
 
     monkeypatch.setattr(tensorflow_engine, 'TensorFlowEngine', compiled_engine)
     compiled = make(augment=augment.compose(changes), averaging=rule)

@@ -8,6 +8,7 @@ over the steps, since they may not agree within a loop of their own. On TPUs it 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 
@@ -26,7 +27,7 @@ def replicate(count, batch_norm, device) -> common.Replicas:
     if device == 'tpu':
         strategy = _tpu_strategy()
     elif workers > 1:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = _workers_strategy()
     else:
         devices = _devices(device, count)
         if len(devices) == 1:
@@ -78,6 +79,12 @@ def _devices(device, count):
     return [f'{kind}:{number}' for number in range(count)]
 
 
+@functools.cache  # a second one would break the first one's connections
+def _workers_strategy():
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+@functools.cache  # nor may a TPU be initialized again
 def _tpu_strategy():
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu='local')
     tf.config.experimental_connect_to_cluster(resolver)
@@ -89,6 +96,9 @@ class Replicas(common.Replicas):
     """One device, without a strategy."""
 
     jit = True  # whether XLA compiles the program at all, where it pays
+
+    def own(self, optimizer):
+        """Has Keras's optimizer take gradients as they come, a mean over the replicas."""
 
     def loss_of_share(self, loss):
         """`loss`, for the images of this device."""
@@ -134,14 +144,20 @@ class _Several(Replicas):
     def scope(self):
         return self.strategy.scope()
 
-    def own(self, model, optimizer):
+    def check_scope(self, model, optimizer):
         for variable in (*model.variables, *optimizer.variables):
             if not self.strategy.extended.variable_created_in_scope(variable.value):
                 raise ValueError(
                     '`model` and `optimizer` must be made in the scope of the strategy: '
                     f'with replicas.scope(): ... Received: {variable.path}, made outside'
                 )
-        _take_gradients_as_they_are(optimizer)
+
+    def own(self, optimizer):
+        # It would add up the replicas' gradients after clipping; `agree` has their mean before.
+        optimizer._all_reduce_sum_gradients = list
+        inner = [getattr(optimizer, 'inner_optimizer', None), *getattr(optimizer, 'optimizers', ())]
+        for other in filter(None, inner):
+            self.own(other)
 
     def loss_of_share(self, loss):
         # Keras's own losses are divided by the number of replicas, which add them up.
@@ -259,14 +275,3 @@ class _WholeLoop(_Several):
 def _number():
     """This device's, from 0 to the number of all."""
     return tf.distribute.get_replica_context().replica_id_in_sync_group
-
-
-def _take_gradients_as_they_are(optimizer):
-    """Keeps Keras's optimizers from adding up the gradients of the replicas.
-
-    They would do it after clipping, and get the mean of all gradients from `agree` already.
-    """
-    optimizer._all_reduce_sum_gradients = list
-    inner = getattr(optimizer, 'inner_optimizer', None)
-    for other in (*([inner] if inner else []), *getattr(optimizer, 'optimizers', ())):
-        _take_gradients_as_they_are(other)

@@ -125,8 +125,8 @@ class Replicas:
         """A context in which to make model and optimizer."""
         return contextlib.nullcontext()
 
-    def own(self, model, optimizer):
-        """Raises unless both were made in the scope, and has the optimizer get along with it."""
+    def check_scope(self, model, optimizer):
+        """Raises unless both were made in the scope."""
 
     def check_batch(self, batch_size: int, devices='these devices'):
         """Raises unless the devices, called so, can share a batch equally."""

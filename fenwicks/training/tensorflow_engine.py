@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from fenwicks import augment as augmentation
-from fenwicks.layers import kernels
 from fenwicks.training.engine import Engine
 
 
@@ -23,17 +22,19 @@ class TensorFlowEngine(Engine):
     Args:
         *arguments: as of `Engine`.
         replicas: a `mirroring.Replicas`.
+        jit_compile: whether XLA compiles the program, where `replicas` leave it the choice; on a
+            CPU the plain graph is faster, since its convolutions are oneDNN's.
     """
 
-    def __init__(self, *arguments, replicas):
+    def __init__(self, *arguments, replicas, jit_compile):
         super().__init__(*arguments)
         self.replicas = replicas
+        replicas.own(self.optimizer)
         self.loss = replicas.loss_of_share(self.loss)
         self._average = _nothing if self.averages.rule is None else self._update_averages
         # TensorFlow counts tracings by a function's code, which all engines share, and warns of
         # many; a partial has no code and is counted by itself.
-        # On a CPU the plain graph is faster than XLA's, since its convolutions are oneDNN's.
-        jit_compile = replicas.jit and not kernels.on_cpu()
+        jit_compile = jit_compile and replicas.jit
         function = functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
         self._run = function(functools.partial(replicas.program(self._run_steps)))
         self._take_step = replicas.step(self._train_step)

@@ -122,7 +122,7 @@ class Trainer:
         self.train_seconds = 0.0
         self.history = []
         self._half_trained = False
-        self.replicas.own(model, optimizer)
+        self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
             optimizer.build(model.trainable_variables)
             self._averages = Averages(averaging, model)
@@ -344,7 +344,8 @@ def _engine(replicas, *arguments):
 
         engine = JaxEngine(*arguments, replicas=replicas)
         return engine, engine.device == 'cpu'
-    from fenwicks.layers import kernels
+    from fenwicks.layers.kernels import on_cpu
     from fenwicks.training.tensorflow_engine import TensorFlowEngine
 
-    return TensorFlowEngine(*arguments, replicas=replicas), kernels.on_cpu()
+    engine = TensorFlowEngine(*arguments, replicas=replicas, jit_compile=not on_cpu())
+    return engine, on_cpu()
