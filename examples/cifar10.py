@@ -24,7 +24,6 @@ import sys  # noqa: E402
 from absl import app, flags, logging  # noqa: E402
 from quiet import keras  # noqa: E402
 
-# Before Keras, which it has run on JAX where TensorFlow isn't installed.
 from fenwicks import (  # noqa: E402
     assemble,
     data,

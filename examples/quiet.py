@@ -30,6 +30,7 @@ def standard_error():
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what it has to say later on
 with standard_error():
+    import fenwicks  # noqa: F401 before Keras, which it has run on JAX where TensorFlow is missing
     import keras
 
 __all__ = ['keras']
