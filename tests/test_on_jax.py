@@ -16,6 +16,7 @@ FILES = (
     'test_layers_contract.py',
     'test_losses.py',
     'test_models.py',
+    'test_one_pass.py',
     'test_optimizers.py',
     'test_schedules.py',
     'test_trainer.py',

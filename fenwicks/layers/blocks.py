@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from fenwicks.checks import positive_integer
+from fenwicks.layers import one_pass
 from fenwicks.layers.composite import Residual, serialize_unbuilt
 from fenwicks.layers.initializers import init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
@@ -93,6 +94,15 @@ class ConvBN(Block):
             self._append(self.pool)
         self._append(self._new_normalization())
         self._append(self._new_activation())
+
+    def call(self, inputs, training=None, pool=None):
+        # `pool` is a pooling by maxima within the normalization; there is no activation then.
+        if pool is None:
+            return super().call(inputs, training=training)
+        *layers, norm, activation = self.layers
+        for layer in layers:
+            inputs = layer(inputs, training=training)
+        return activation(norm(inputs, training=training, pool=pool), training=training)
 
     def get_config(self):
         return {
@@ -189,6 +199,22 @@ class ConvBlk(Block):
             self._append(self.pool)
         if activate_last:
             self._append(self._new_activation())
+        # There the pooling is cheaper within the normalization than behind it.
+        norm = self.layers[self.convs - 1].layers[-2]
+        self._pools_within = (
+            one_pass.on_jax() and activate_last and type(norm) is BatchNormalization
+        )
+
+    def call(self, inputs, training=None):
+        if not (training and self._pools_within):
+            return super().call(inputs, training=training)
+        last = self.layers[self.convs - 1]
+        for layer in self.layers:
+            if layer is last:
+                inputs = layer(inputs, training=training, pool=self.pool)
+            elif layer is not self.pool:
+                inputs = layer(inputs, training=training)
+        return inputs
 
     def _new_conv_bn(self, filters, name, *, activated=True, pool=None):
         return ConvBN(

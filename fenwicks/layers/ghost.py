@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from fenwicks.checks import positive_integer
-from fenwicks.layers import fused, kernels
+from fenwicks.layers import fused, kernels, one_pass
 from fenwicks.layers.primitives import BatchNormalization
 
 
@@ -135,10 +135,14 @@ class GhostBatchNormalization(BatchNormalization):
         groups = ops.reshape(inputs, (-1, self.ghost_batch_size, *shape[1:]))
         groups = ops.cast(groups, keras.backend.result_type(inputs.dtype, 'float32'))
         reduced = tuple(i for i in range(1, len(shape) + 1) if i != axis)
-        means, variances = ops.moments(groups, reduced, keepdims=True)
-        # A mean of squares less the square of the mean: rounding may leave it below zero.
-        variances = ops.maximum(variances, 0)
         one_group = [channels if i == axis else 1 for i in range(len(shape) + 1)]
+        if one_pass.on_jax():
+            shift = ops.reshape(self.moving_mean, one_group)
+            means, variances = one_pass.moments(groups, reduced, shift)
+        else:
+            means, variances = ops.moments(groups, reduced, keepdims=True)
+            # A mean of squares less the square of the mean: rounding may leave it below zero.
+            variances = ops.maximum(variances, 0)
         factor = ops.rsqrt(variances + self.epsilon)
         if self.scale:
             factor = factor * ops.reshape(ops.cast(self.gamma, groups.dtype), one_group)
