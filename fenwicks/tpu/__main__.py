@@ -3,16 +3,19 @@
     python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
 
 It needs Linux, jax and libtpu (`pip install jax libtpu`), and one to three minutes of a processor
-core for each topology.
+core for each topology. `--tensorflow=PYTHON` does the same for the TensorFlow engine.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
+import subprocess
 import sys
+import tempfile
 
 import keras
 from absl import app, flags, logging
@@ -20,7 +23,9 @@ from absl import app, flags, logging
 from fenwicks import precision as precisions
 from fenwicks import recipes
 from fenwicks.tpu import table
+from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT
 
+PACKAGES = pathlib.Path(__file__).resolve().parents[2]  # where fenwicks lies
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
 flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.')
@@ -34,6 +39,12 @@ flags.DEFINE_integer('epochs', None, "Passes over the training images; default: 
 flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precisions.PRECISIONS)}.')
 flags.DEFINE_string('batch_norm', 'per_replica', 'per_replica or synchronized.')
+flags.DEFINE_string(
+    'tensorflow',
+    None,
+    "Python of an environment with tensorflow-tpu: estimates the TensorFlow engine's program, on "
+    'topologies of one device; see fenwicks/tpu/tensorflow_program.py.',
+)
 flags.DEFINE_bool('json', False, 'Print a JSON object a topology instead of the table.')
 flags.DEFINE_string('log', None, 'File to which those JSON objects are added, a line each.')
 flags.DEFINE_string(
@@ -101,6 +112,7 @@ def estimate_all():
     for topology in FLAGS.topology:  # errors before the first compilation
         tpu.shared_by(topology, recipe.batch_size, FLAGS.batch_norm)
     settings = {
+        'backend': 'tensorflow' if FLAGS.tensorflow else 'jax',
         'recipe': recipe.name,
         'dataset': FLAGS.dataset,
         'train_images': shape.train_images,
@@ -110,6 +122,7 @@ def estimate_all():
         'precision': precision,
         'batch_norm': FLAGS.batch_norm,
     }
+    program, versions = tensorflow_program(recipe, precision) if FLAGS.tensorflow else (None, {})
     cache = pathlib.Path(FLAGS.cache).expanduser() if FLAGS.cache else None
     if not FLAGS.json:
         print(
@@ -126,8 +139,9 @@ def estimate_all():
             precision=precision,
             batch_norm=FLAGS.batch_norm,
             cache=cache,
+            program=program,
         )
-        logged = json.dumps(table.log_entry(found, settings))
+        logged = json.dumps(table.log_entry(found, settings, versions))
         print(logged if FLAGS.json else table.row(found), flush=True)
         if FLAGS.log:
             with open(FLAGS.log, 'a') as log:
@@ -137,6 +151,39 @@ def estimate_all():
     if not FLAGS.json:
         print(f'\n{table.NOTE}')
     return too_big
+
+
+def tensorflow_program(recipe, precision):
+    """The TensorFlow engine's program, from an environment of its own, and versions there."""
+    settings = {
+        'recipe': dataclasses.asdict(recipe),
+        'dataset': FLAGS.dataset,
+        'precision': precision,
+    }
+    wrong = (
+        '`tensorflow` must be the Python of an environment with tensorflow-tpu and the needs of '
+        f'fenwicks. Received: tensorflow={FLAGS.tensorflow}'
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder) / 'program'
+        environment = {**os.environ, **LIBTPU_ENVIRONMENT}
+        environment |= {'KERAS_BACKEND': 'tensorflow', 'PYTHONPATH': str(PACKAGES)}
+        environment.pop('TPU_LIBRARY_PATH', None)  # JAX's libtpu, with which TensorFlow aborts
+        try:
+            run = subprocess.run(
+                [FLAGS.tensorflow, '-m', 'fenwicks.tpu.tensorflow_program', str(out)],
+                input=json.dumps(settings),
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except OSError as error:
+            raise ValueError(f'{wrong}, {error.strerror}') from None
+        if run.returncode:
+            raise ValueError(f'{wrong}, {run.stderr.strip().splitlines()[-1]}')
+        versions = json.loads(run.stdout.splitlines()[-1])
+        return out.read_bytes(), {'tensorflow-tpu': versions['tensorflow-tpu']}
 
 
 def chosen_recipe():

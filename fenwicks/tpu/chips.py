@@ -5,6 +5,17 @@ from __future__ import annotations
 import dataclasses
 import re
 
+# libtpu looks for the machine that it runs on, at length and aloud, unless it is told; and it lets
+# one process at a time have the TPU, which nobody wants here.
+LIBTPU_ENVIRONMENT = {
+    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+    'TPU_SKIP_MDS_QUERY': '1',
+    'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
+    'TPU_WORKER_HOSTNAMES': 'localhost',
+    'TPU_MIN_LOG_LEVEL': '3',
+    'TPU_STDERR_LOG_LEVEL': '3',
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Chip:

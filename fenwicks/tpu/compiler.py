@@ -17,18 +17,7 @@ import numpy as np
 from jax.experimental import topologies
 
 from fenwicks.files import written_whole
-from fenwicks.tpu.chips import unknown
-
-# libtpu looks for the machine that it runs on, at length and aloud, unless it is told; and it lets
-# one process at a time have the TPU, which nobody wants here.
-_ENVIRONMENT = {
-    'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-    'TPU_SKIP_MDS_QUERY': '1',
-    'TPU_ACCELERATOR_TYPE': 'v5litepod-1',
-    'TPU_WORKER_HOSTNAMES': 'localhost',
-    'TPU_MIN_LOG_LEVEL': '3',
-    'TPU_STDERR_LOG_LEVEL': '3',
-}
+from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +33,8 @@ class Compiled:
         bytes_accessed: to and from memory, near or far; of the body of a loop, once.
         optimal_seconds: the compiler's estimate of the time; of the body of a loop, once. Each
             operation that it has no estimate for takes a second away.
+        cycles: what the compiler schedules the operations for, where it says so: not for those
+            without an estimate above; of the body of a loop, once.
         scatter_bytes: traffic of the operations `select-and-scatter`, which have no estimate.
         all_reduces: messages among all devices, of the body of a loop once.
         all_reduce_bytes: what a device has to say in them.
@@ -56,6 +47,7 @@ class Compiled:
     flops: float = 0.0
     bytes_accessed: float = 0.0
     optimal_seconds: float = 0.0
+    cycles: int = 0
     scatter_bytes: int = 0
     all_reduces: int = 0
     all_reduce_bytes: int = 0
@@ -72,7 +64,7 @@ def topology_devices(topology: str) -> list:
     """
     if importlib.util.find_spec('libtpu') is None:
         raise ImportError("the TPUs' compiler must be installed: pip install libtpu")
-    for name, value in _ENVIRONMENT.items():
+    for name, value in LIBTPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         description = topologies.get_topology_desc(platform='tpu', topology_name=topology)
@@ -141,6 +133,7 @@ def _compile(lowered):
         flops=costs['flops'],
         bytes_accessed=costs['bytes accessed'],
         optimal_seconds=costs['optimal_seconds'],
+        cycles=cycles(text),
         scatter_bytes=scatter_bytes(text),
         all_reduces=len(messages := all_reduces(text)),
         all_reduce_bytes=sum(messages),
@@ -163,6 +156,17 @@ def sizes_in(message: str) -> tuple[int, int]:
     ]
     needed, limit, *_ = [*sizes, 0, 0]
     return needed, limit
+
+
+def cycles(text: str) -> int:
+    """The sum of the cycles that operations of a compiled program are scheduled for.
+
+    Example:
+
+    >>> cycles('%a = f32[] add(), backend_config={"estimated_cycles":"12"}')
+    12
+    """
+    return sum(int(number) for number in re.findall(r'"estimated_cycles":"(\d+)"', text))
 
 
 def scatter_bytes(text: str) -> int:

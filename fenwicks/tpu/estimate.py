@@ -37,7 +37,7 @@ from fenwicks import precision as precisions
 from fenwicks.recipes import Recipe
 from fenwicks.tpu.chips import chip_of
 
-ESTIMATED = ('step_seconds', 'epoch_seconds', 'run_seconds')
+ESTIMATED = ('step_seconds', 'epoch_seconds', 'run_seconds', 'cycles')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Estimate:
         priced_seconds, unpriced_seconds, network_seconds: of which a step is the sum.
         unpriced_operations: number of operations that the compiler has no estimate for.
         roofline_seconds: lower bound of a step: its products at the device's peak rate.
+        cycles: that the compiler schedules the priced operations of a step for: a second opinion,
+            which knows how full the units are. How long a cycle is, it doesn't say.
         all_reduces: messages among the devices in a step.
         compile_seconds: what compiling took here.
     """
@@ -74,6 +76,7 @@ class Estimate:
     network_seconds: float | None = None
     unpriced_operations: int | None = None
     roofline_seconds: float | None = None
+    cycles: int | None = None
     all_reduces: int | None = None
     compile_seconds: float | None = None
 
@@ -136,6 +139,7 @@ def estimate(
     precision='bfloat16',
     batch_norm='per_replica',
     cache=None,
+    program=None,
 ) -> Estimate:
     """Compiles the training program of a recipe for a TPU and says what it takes there.
 
@@ -149,6 +153,8 @@ def estimate(
         precision: as `fenwicks.precision.set_precision` takes it.
         batch_norm: `'per_replica'` or `'synchronized'`, see `fenwicks.training.replicate`.
         cache: folder in which the compiler's answers are kept, or `None`.
+        program: the recipe's program in another framework, for one device, as serialized
+            StableHLO; see `fenwicks.tpu.tensorflow_program`. `None` for the JAX engine's.
 
     Returns:
         An `Estimate`. A program that doesn't fit the memory is no error.
@@ -166,13 +172,14 @@ def estimate(
 
     chip = chip_of(topology)
     devices, replicas = shared_by(topology, recipe.batch_size, batch_norm)
-    chosen = precisions.set_precision(precision, 'tpu')
-    trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
-    engine = trainer._engine
-    function, arguments = engine.program(shape.train_images, shape.image_shape)
-    compiled = compiler.compile_program(
-        replicas.program(function), arguments, replicas.everywhere, cache
-    )
+    if program is None:
+        chosen = precisions.set_precision(precision, 'tpu')
+        trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
+        function, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
+        function = replicas.program(function)
+    else:
+        function, arguments = _imported(program, topology, len(devices))
+    compiled = compiler.compile_program(function, arguments, replicas.everywhere, cache)
     return _estimate(
         compiled,
         topology,
@@ -182,6 +189,20 @@ def estimate(
         recipe.steps_per_epoch(shape.train_images),
         recipe.epochs,
     )
+
+
+def _imported(program, topology, devices):
+    """Function and arguments of serialized StableHLO, the state first."""
+    from fenwicks.tpu import stablehlo
+
+    if devices > 1:
+        raise ValueError(
+            '`topology` must be a single device for a program of TensorFlow, such as v5e:1x1. '
+            f'Received: topology={topology}'
+        )
+    function, arguments = stablehlo.imported(program)
+    state, others = arguments[:-6], arguments[-6:]
+    return lambda state, *others: function(*state, *others), (state, *others)
 
 
 def shared_by(topology: str, batch_size: int, batch_norm='per_replica'):
@@ -232,6 +253,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
         network_seconds=network,
         unpriced_operations=unpriced_operations,
         roofline_seconds=roofline,
+        cycles=compiled.cycles,
         all_reduces=compiled.all_reduces,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
+import math
 
 from fenwicks import report
 from fenwicks.tpu.estimate import ESTIMATED, Estimate
@@ -56,15 +57,23 @@ def memory(found: Estimate) -> str:
     return f'{found.memory_bytes / 2**30:.2f} of {found.memory_limit_bytes / 2**30:.2f}'
 
 
-def log_entry(found: Estimate, settings: dict) -> dict:
+def hardware(found: Estimate) -> str:
+    """What a program was compiled for, in words."""
+    generation, _, shape = found.topology.partition(':')
+    chips = math.prod(map(int, shape.split('x')))
+    return f'TPU {generation}, {chips} chip{"s" * (chips > 1)}'
+
+
+def log_entry(found: Estimate, settings: dict, more_versions: dict | None = None) -> dict:
     """An estimate with all that it depends on, JSON-able."""
     kept = ('fenwicks', 'jax', 'keras', 'python')
     versions = {name: version for name, version in report.versions().items() if name in kept}
     versions['libtpu'] = importlib.metadata.version('libtpu')
     return {
         **settings,
+        'hardware': hardware(found),
         **dataclasses.asdict(found),
         'estimated': list(ESTIMATED),
-        'versions': versions,
+        'versions': {**versions, **(more_versions or {})},
         'date': f'{datetime.date.today()}',
     }

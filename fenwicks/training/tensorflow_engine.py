@@ -67,22 +67,15 @@ class TensorFlowEngine(Engine):
         return np.stack([self._predict(view(images)).numpy() for view in views])
 
     def _run_steps(self, images, labels, epoch, start, stop, loss_sum):
-        epoch_seed = self.epoch_seed(epoch)
-        # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
-        # other floats of the same bits than the plain kernel.
-        numbers = tf.random.stateless_uniform(
-            [self._count], epoch_seed, None, None, dtype=tf.int32, alg='philox'
-        )
-        order = tf.argsort(numbers)
+        epoch_seed, order = self.epoch_seed(epoch), self.order(self._count, epoch)
 
         def goes_on(step, loss_sum, correct, last_loss):
             return (step < stop) & tf.math.is_finite(last_loss)
 
         def train_step(step, loss_sum, correct, last_loss):
-            # Not order[a:b]: XLA wants a slice's size to be a constant.
-            batch = tf.slice(order, [step * self.batch_size], [self.batch_size])
-            loss, hits = self._take_step(images, labels, batch, epoch, epoch_seed, step)
-            return step + 1, loss_sum + loss, correct + hits, loss
+            batch = self.batch(order, step)
+            loss, found = self._take_step(images, labels, batch, epoch, epoch_seed, step)
+            return step + 1, loss_sum + loss, correct + found, loss
 
         state = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
         end, loss_sum, correct, last_loss = tf.while_loop(
@@ -92,6 +85,20 @@ class TensorFlowEngine(Engine):
         finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(w.value)) for w in weights])
         return loss_sum, correct, end - start, last_loss, finite
 
+    def order(self, count, epoch):
+        """The numbers of the images, as an epoch takes them."""
+        # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
+        # other floats of the same bits than the plain kernel.
+        numbers = tf.random.stateless_uniform(
+            [count], self.epoch_seed(epoch), None, None, dtype=tf.int32, alg='philox'
+        )
+        return tf.argsort(numbers)
+
+    def batch(self, order, step):
+        """The numbers of the images of a step."""
+        # Not order[a:b]: XLA wants a slice's size to be a constant.
+        return tf.slice(order, [step * self.batch_size], [self.batch_size])
+
     def _train_step(self, images, labels, batch, epoch, epoch_seed, step):
         """Trains on the images with the numbers `batch`; the loss and the number of hits."""
         batch = self.replicas.share(batch)
@@ -100,26 +107,28 @@ class TensorFlowEngine(Engine):
         inputs = self._inputs(images, batch, epoch, step_seed)
         loss, logits = self._update_weights(inputs, targets)
         self._average(epoch * (self._count // self.batch_size) + step)
-        hits = tf.math.argmax(logits, -1, output_type=labels.dtype) == targets
-        return loss, self.replicas.total(tf.math.count_nonzero(hits, dtype=tf.int32))
+        return loss, self.replicas.total(hits(logits, targets))
 
     def _inputs_of(self, images, batch, epoch, step_seed):
         return self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
 
     def _update_weights(self, inputs, targets):
         """Loss and logits of a batch, and a step down the loss's gradient."""
-        variables = self.model.trainable_variables
+        gradients, loss, logits = self.gradients(inputs, targets)
+        loss, gradients = self.replicas.agree(loss, gradients, self.model.non_trainable_variables)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        return loss, logits
+
+    def gradients(self, inputs, targets):
+        """Gradients of the scaled loss of a batch, the loss itself, and the logits."""
+        weights = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([variable.value for variable in variables])
+            tape.watch(weights)
             with self.replicas.normalizing(self.model):
                 logits = self.model(inputs, training=True)
             loss = self._total_loss(targets, logits)
             scaled_loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(scaled_loss, [variable.value for variable in variables])
-        fixed = self.model.non_trainable_variables
-        loss, gradients = self.replicas.agree(loss, gradients, fixed)
-        self.optimizer.apply(gradients, variables)
-        return loss, logits
+        return tape.gradient(scaled_loss, weights), loss, logits
 
     def _total_loss(self, targets, logits):
         loss = tf.cast(self.loss(targets, logits), tf.float32)
@@ -151,6 +160,12 @@ class TensorFlowEngine(Engine):
 
     def _logits(self, images):
         return tf.cast(self.model(images, training=False), tf.float32)
+
+
+def hits(logits, targets):
+    """How many labels have the largest logit."""
+    found = tf.math.argmax(logits, -1, output_type=targets.dtype) == targets
+    return tf.math.count_nonzero(found, dtype=tf.int32)
 
 
 def _nothing(step):
