@@ -38,6 +38,8 @@ setup(
         'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
         'test': [
             'jax>=0.7',
+            # The compiler for TPUs, 0.5 GB of it.
+            'libtpu; sys_platform == "linux" and platform_machine == "x86_64"',
             'pytest>=8',
             'ruff==0.17.6',
             # The notebook.

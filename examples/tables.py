@@ -6,6 +6,7 @@ python examples/tables.py --check   # fail if README.md says anything else than 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import re
@@ -14,8 +15,9 @@ import sys
 
 from absl import app, flags
 
-from fenwicks import files, report
+from fenwicks import files, report, tpu
 from fenwicks.recipes import ablation
+from fenwicks.tpu import table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool('check', False, 'Change nothing; fail where README.md differs.')
@@ -95,6 +97,75 @@ def startup_table():
     return report.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
 
 
+def devices_table():
+    """One row for each device, framework and recipe: what was measured there, or estimated."""
+
+    def setting(run):
+        keys = ('hardware', 'backend', 'precision', 'recipe', 'epochs', 'batch_size')
+        return tuple(run[key] for key in keys)
+
+    runs = [run for run in read_lines('runs.jsonl') + read_lines('gpu.jsonl') if is_whole(run)]
+    rows = []
+    for _, group in itertools.groupby(sorted(runs, key=setting), setting):
+        group = list(group)
+        alone = [run for run in group if not run.get('shared_machine')]
+        accuracy = report.mean_and_error([100 * run['test_accuracy'] for run in group])
+        figures = f'{accuracy} % (n = {len(group)})'
+        if alone:
+            seconds = statistics.median(run['train_seconds'] for run in alone)
+            steps = group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs']
+            speed = steps * group[0]['batch_size'] / seconds
+            figures += f', {seconds_text(seconds)} s of training, {speed:,.0f} images/s'
+        rows.append(device_row(group[0], figures, 'measured'))
+    for line in read_lines('tpu_estimates.jsonl'):
+        figures = (
+            f'{1e3 * line["step_seconds"]:.2f} ms a step of {line["batch_size"]} images, '
+            f'{seconds_text(line["run_seconds"])} s of training'
+        )
+        rows.append(device_row(line, figures, 'estimated'))
+    header = ['device', 'backend', 'recipe', 'how to start', 'figures', '']
+    return report.markdown(header, rows)
+
+
+def seconds_text(seconds):
+    """Three digits, or as many as there are before the point."""
+    return f'{seconds:,.0f}' if seconds >= 100 else f'{seconds:.3g}'
+
+
+def estimates_table():
+    """What `python -m fenwicks.tpu` printed for the tutorial's recipe."""
+    lines = [
+        line
+        for line in read_lines('tpu_estimates.jsonl')
+        if (line['recipe'], line['backend']) == ('fenwicks24', 'jax')
+    ]
+    fields = [field.name for field in dataclasses.fields(tpu.Estimate)]
+    rows = [table.row(tpu.Estimate(**{name: line[name] for name in fields})) for line in lines]
+    return '\n'.join(['```text', table.HEADER, *rows, '', table.NOTE, '```'])
+
+
+def is_whole(run):
+    """Whether a logged run is a training by fenwicks on all of CIFAR-10."""
+    whole = run['dataset'] == 'cifar10' and run['train_images'] == 50_000
+    return whole and run['backend'] in ('tensorflow', 'jax')
+
+
+def device_row(line, figures, how):
+    """A row of the devices' table for a logged run or estimate."""
+    kind = line.get('device', 'tpu')
+    # The script trains on one device, and TensorFlow's TPUs want a strategy of their own.
+    unscripted = line.get('devices', 1) > 1 or (kind, line['backend']) == ('tpu', 'tensorflow')
+    flag = '' if kind == 'cpu' else f' --device={kind}'
+    return [
+        f'{line["hardware"]}, {line["precision"]}',
+        line['backend'],
+        f'`{line["recipe"]}`, {line["epochs"]} epochs',
+        'not by the script' if unscripted else f'`KERAS_BACKEND={line["backend"]} ...{flag}`',
+        figures,
+        how,
+    ]
+
+
 def tricks_table():
     """One row for each trick, with what it was measured to be worth."""
     runs = read_lines('ablation.jsonl')
@@ -106,6 +177,8 @@ TABLES = {
     'tricks': tricks_table,
     'throughput': throughput_table,
     'startup': startup_table,
+    'devices': devices_table,
+    'estimates': estimates_table,
 }
 
 

@@ -20,8 +20,8 @@ needs_jax = pytest.mark.skipif(
     importlib.util.find_spec('jax') is None, reason='JAX is not installed'
 )
 needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec('libtpu') is None or keras.backend.backend() != 'jax',
-    reason='needs libtpu, the compiler for TPUs (pip install libtpu), and KERAS_BACKEND=jax',
+    importlib.util.find_spec('jax') is None or importlib.util.find_spec('libtpu') is None,
+    reason='the compiler for TPUs is not installed (pip install jax libtpu)',
 )
 
 
@@ -34,6 +34,7 @@ def compiled(**facts):
         'flops': 1.97e12,
         'bytes_accessed': 1e9,
         'optimal_seconds': -2.0 + 0.012,
+        'cycles': 18_000_000,
         'scatter_bytes': 819_000_000,
         'all_reduces': 2,
         'all_reduce_bytes': 40_000_000,
@@ -125,6 +126,7 @@ def test_an_estimate_adds_up():
     assert found.epoch_seconds == pytest.approx(1.37)
     assert found.run_seconds == pytest.approx(13.7)
     assert found.memory_limit_bytes == 16 * 2**30
+    assert found.cycles == 18_000_000
 
 
 @needs_jax
@@ -187,6 +189,7 @@ def test_a_table_and_a_log(monkeypatch):
     assert [row[start:].split()[0] for start in starts] == ['yes', '13.00', '60']
     entry = json.loads(json.dumps(table.log_entry(found, {'recipe': 'fenwicks24'})))
     assert entry['recipe'] == 'fenwicks24'
+    assert entry['hardware'] == 'TPU v5e, 1 chip'
     assert entry['versions']['libtpu'] == '1.2.3'
     assert {'step_seconds', 'run_seconds'} <= set(entry['estimated']) <= set(entry)
     assert {field.name for field in dataclasses.fields(found)} < set(entry)
@@ -224,6 +227,19 @@ def test_a_backend_that_was_chosen_is_an_error():
     [
         ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
         ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
+        ('--tensorflow=/no/python', '`tensorflow` must be the Python of an environment with'),
+        (f'--tensorflow={sys.executable}', 'Received: tensorflow='),
+    ],
+)
+def test_bad_flags(flags, message):
+    assert message in error_of(run_module(*flags.split()))
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
         ('--recipe=resnet', '`recipe` must be one of'),
         ('--topology=v5e:1x1,v5e:2x4 --batch_size=500', '`batch_size` must be a multiple of 8'),
         ('--batch_norm=frozen', '`batch_norm` must be one of per_replica, synchronized'),
@@ -232,7 +248,7 @@ def test_a_backend_that_was_chosen_is_an_error():
         ('fenwicks24', 'no arguments besides flags'),
     ],
 )
-def test_bad_flags(flags, message):
+def test_more_bad_flags(flags, message):
     assert message in error_of(run_module(*flags.split()))
 
 
@@ -253,13 +269,14 @@ def test_a_narrow_network_compiles_and_is_remembered(tmp_path):
     assert found['fits']
     # The images, in bytes as they are, and little else of this network.
     assert 1501 * 3072 < found['memory_bytes'] < 64 * 2**20
-    # Forward and backward, the first layer's images without a gradient: 64 images of 8 layers.
-    assert 1e9 < found['flops_per_step'] < 2e9
+    # Three products of 64 images with each layer's 1/256 of 2 GFLOP, and what is pointwise.
+    assert 0.5e9 < found['flops_per_step'] < 1e9
     assert found['roofline_seconds'] < found['step_seconds'] < 0.01
     assert found['epoch_seconds'] == pytest.approx(23 * found['step_seconds'])
     assert found['all_reduces'] == 0
 
 
+@pytest.mark.backend('jax')
 @needs_libtpu
 def test_what_does_not_fit_is_found_out():
     import jax
@@ -274,6 +291,7 @@ def test_what_does_not_fit_is_found_out():
     assert found.memory_bytes >= 32 * 2**30 > found.memory_limit_bytes > 15 * 2**30
 
 
+@pytest.mark.backend('jax')
 @pytest.mark.tpu
 @needs_libtpu
 @pytest.mark.parametrize(('batch_norm', 'most'), [('per_replica', 2), ('synchronized', 60)])
@@ -283,3 +301,33 @@ def test_eight_replicas(batch_norm, most):
     found = tpu.estimate(recipe, 'v5e:2x4', shape, batch_norm=batch_norm)
     assert found.devices == 8
     assert 1 <= found.all_reduces <= most
+
+
+def test_eight_chips_in_words():
+    found = tpu.Estimate('v5e:2x4', 8, True, 1, 2)
+    assert table.hardware(found) == 'TPU v5e, 8 chips'
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize('recipe', ['fenwicks24', 'page10', 'speed94'])
+def test_the_tensorflow_engine(recipe, tmp_path):
+    """Lowered by a Python with tensorflow-tpu, which can't be in one environment with jax's libtpu:
+
+    python -m venv tf && tf/bin/pip install tensorflow-tpu==2.20.0 libtpu==0.0.21.1 .
+    TENSORFLOW_TPU_PYTHON=tf/bin/python python -m pytest -m slow tests/test_tpu.py
+    """
+    python = os.environ.get('TENSORFLOW_TPU_PYTHON')
+    if not python:
+        pytest.skip('TENSORFLOW_TPU_PYTHON names no Python with tensorflow-tpu')
+    flags = (f'--recipe={recipe}', '--width=0.0625', '--dataset=digits', '--json', '--cache=')
+    run = run_module(*flags, f'--tensorflow={python}', f'--log={tmp_path}/log.jsonl')
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found['backend'] == 'tensorflow'
+    assert found['versions']['tensorflow-tpu'] == '2.20.0'
+    assert found['fits']
+    assert 1501 * 3072 < found['memory_bytes'] < 64 * 2**20
+    assert found['roofline_seconds'] < found['step_seconds'] < 0.01
+    several = run_module(*flags, f'--tensorflow={python}', '--topology=v5e:2x4')
+    assert '`topology` must be a single device' in error_of(several)

@@ -9,7 +9,15 @@ they are made.
 """
 
 from fenwicks.tpu.chips import CHIPS, Chip, chip_of
-from fenwicks.tpu.estimate import DATA_SHAPES, ESTIMATED, DataShape, Estimate, estimate, shared_by
+from fenwicks.tpu.estimate import (
+    DATA_SHAPES,
+    ESTIMATED,
+    DataShape,
+    Estimate,
+    check_single,
+    estimate,
+    shared_by,
+)
 
 __all__ = [
     'CHIPS',
@@ -18,6 +26,7 @@ __all__ = [
     'Chip',
     'DataShape',
     'Estimate',
+    'check_single',
     'chip_of',
     'estimate',
     'shared_by',

@@ -178,7 +178,8 @@ def estimate(
         function, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
         function = replicas.program(function)
     else:
-        function, arguments = _imported(program, topology, len(devices))
+        check_single(topology, devices)
+        function, arguments = _imported(program)
     compiled = compiler.compile_program(function, arguments, replicas.everywhere, cache)
     return _estimate(
         compiled,
@@ -191,18 +192,22 @@ def estimate(
     )
 
 
-def _imported(program, topology, devices):
+def _imported(program):
     """Function and arguments of serialized StableHLO, the state first."""
     from fenwicks.tpu import stablehlo
 
-    if devices > 1:
+    function, arguments = stablehlo.imported(program)
+    state, others = arguments[:-6], arguments[-6:]
+    return lambda state, *others: function(*state, *others), (state, *others)
+
+
+def check_single(topology: str, devices):
+    """Raises unless a topology is one device, which is all that an imported program is for."""
+    if len(devices) > 1:
         raise ValueError(
             '`topology` must be a single device for a program of TensorFlow, such as v5e:1x1. '
             f'Received: topology={topology}'
         )
-    function, arguments = stablehlo.imported(program)
-    state, others = arguments[:-6], arguments[-6:]
-    return lambda state, *others: function(*state, *others), (state, *others)
 
 
 def shared_by(topology: str, batch_size: int, batch_norm='per_replica'):

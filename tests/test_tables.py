@@ -1,0 +1,125 @@
+"""The tables of the README: a row for each setting, measured and estimated apart."""
+
+import dataclasses
+
+import pytest
+from scripts import ROOT, loaded
+
+from fenwicks import report, tpu
+
+RUN = {
+    'recipe': 'speed94',
+    'dataset': 'cifar10',
+    'train_images': 50_000,
+    'epochs': 8,
+    'batch_size': 2000,
+    'backend': 'tensorflow',
+    'device': 'cpu',
+    'hardware': 'AMD EPYC, 2 cores',
+    'precision': 'float32',
+    'test_accuracy': 0.94,
+    'train_seconds': 2400.0,
+}
+ON_GPU = {
+    'backend': 'jax',
+    'device': 'gpu',
+    'hardware': 'NVIDIA H100',
+    'precision': 'bfloat16',
+    'train_seconds': 3.25,
+}
+ESTIMATE = {
+    'recipe': 'fenwicks24',
+    'epochs': 24,
+    'batch_size': 512,
+    'backend': 'jax',
+    'hardware': 'TPU v5e, 1 chip',
+    'devices': 1,
+    'precision': 'bfloat16',
+    'step_seconds': 0.01084,
+    'run_seconds': 25.23,
+}
+
+
+@pytest.fixture
+def tables(tmp_path, monkeypatch):
+    with loaded(ROOT / 'examples' / 'tables.py') as script:
+        monkeypatch.setattr(script, 'RESULTS', tmp_path)
+        yield script
+
+
+def log(folder, name, *lines):
+    for line in lines:
+        report.append_line(folder / name, line)
+
+
+def rows_of(table):
+    header, _, *rows = table.splitlines()
+    assert header == '| device | backend | recipe | how to start | figures |  |'
+    return [row.strip('| ').split(' | ') for row in rows]
+
+
+def test_no_logs_no_rows(tables):
+    assert rows_of(tables.devices_table()) == []
+
+
+def test_measured_devices(tables, tmp_path):
+    log(
+        tmp_path,
+        'runs.jsonl',
+        RUN,
+        {**RUN, 'test_accuracy': 0.942, 'train_seconds': 9999.0, 'shared_machine': True},
+        {**RUN, 'train_images': 2560},  # a trial
+    )
+    log(tmp_path, 'gpu.jsonl', {**RUN, **ON_GPU}, {**RUN, **ON_GPU, 'backend': 'torch'})
+    assert rows_of(tables.devices_table()) == [
+        [
+            *('AMD EPYC, 2 cores, float32', 'tensorflow', '`speed94`, 8 epochs'),
+            '`KERAS_BACKEND=tensorflow ...`',
+            '94.10 ± 0.20 % (n = 2), 2,400 s of training, 167 images/s',
+            'measured',
+        ],
+        [
+            *('NVIDIA H100, bfloat16', 'jax', '`speed94`, 8 epochs'),
+            '`KERAS_BACKEND=jax ... --device=gpu`',
+            '94.00 % (n = 1), 3.25 s of training, 123,077 images/s',
+            'measured',
+        ],
+    ]
+
+
+def test_estimated_devices(tables, tmp_path):
+    eight = {'hardware': 'TPU v5e, 8 chips', 'devices': 8, 'step_seconds': 0.00244}
+    log(tmp_path, 'tpu_estimates.jsonl', ESTIMATE, {**ESTIMATE, **eight})
+    one, several = rows_of(tables.devices_table())
+    assert one == [
+        *('TPU v5e, 1 chip, bfloat16', 'jax', '`fenwicks24`, 24 epochs'),
+        '`KERAS_BACKEND=jax ... --device=tpu`',
+        '10.84 ms a step of 512 images, 25.2 s of training',
+        'estimated',
+    ]
+    assert several[3] == 'not by the script'
+    assert several[4].startswith('2.44 ms')
+
+
+def test_tensorflow_on_a_tpu_is_estimated_alone(tables, tmp_path):
+    log(tmp_path, 'tpu_estimates.jsonl', {**ESTIMATE, 'backend': 'tensorflow'})
+    assert rows_of(tables.devices_table())[0][3] == 'not by the script'
+
+
+def test_estimates_as_the_command_prints_them(tables, tmp_path):
+    found = dict.fromkeys((field.name for field in dataclasses.fields(tpu.Estimate)), 1e12)
+    found |= {'topology': 'v5e:1x1', 'fits': True, 'memory_bytes': 2**29, **ESTIMATE}
+    log(tmp_path, 'tpu_estimates.jsonl', found, {**found, 'backend': 'tensorflow'})
+    first, header, row, *_, last = tables.estimates_table().splitlines()
+    assert (first, last) == ('```text', '```')
+    assert header.startswith('topology')
+    assert row.startswith('v5e:1x1     1        yes   0.50 of')
+
+
+def test_the_readme_is_filled(tables, tmp_path):
+    log(tmp_path, 'tpu_estimates.jsonl', ESTIMATE)
+    text = 'before\n<!-- table: devices -->\nold\n<!-- end of table -->\nafter\n'
+    filled = tables.fill(text)
+    assert filled.startswith('before\n<!-- table: devices -->\n| device |')
+    assert filled.endswith('estimated |\n<!-- end of table -->\nafter\n')
+    assert tables.fill(filled) == filled
