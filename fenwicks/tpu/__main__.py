@@ -61,7 +61,7 @@ def main(argv):
     try:
         run_on_jax()
         too_big = estimate_all()
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, MemoryError, OSError, ValueError) as error:
         fail(error)
     except KeyboardInterrupt:
         fail('interrupted')
