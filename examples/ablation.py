@@ -15,8 +15,10 @@ from __future__ import annotations
 import pathlib
 import sys
 
+import quiet  # noqa: F401
+
+import keras
 from absl import app, flags, logging
-from quiet import keras
 
 from fenwicks import assemble, data, evaluate, precision, recipes, report, strategy
 from fenwicks.checks import positive_integer

@@ -21,8 +21,9 @@ import pathlib  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 
+import quiet  # noqa: E402, F401
+
 from absl import app, flags, logging  # noqa: E402
-from quiet import keras  # noqa: E402
 
 from fenwicks import (  # noqa: E402
     assemble,

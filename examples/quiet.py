@@ -1,4 +1,4 @@
-"""Keras, imported without TensorFlow's notes on its own start: `from quiet import keras`.
+"""Imports fenwicks, and with it Keras, without TensorFlow's notes on its own start.
 
 Where the processor has AVX-512, TensorFlow 2.21 prints four lines of them on standard error while
 it is imported, before it looks at TF_CPP_MIN_LOG_LEVEL. They would drown an error of one line.
@@ -30,7 +30,4 @@ def standard_error():
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what it has to say later on
 with standard_error():
-    import fenwicks  # noqa: F401 before Keras, which it has run on JAX where TensorFlow is missing
-    import keras
-
-__all__ = ['keras']
+    import fenwicks  # noqa: F401

@@ -187,7 +187,8 @@ def _cut_kernel(kernel):
 @compiled
 def _join_kernel(points, *, dtype):
     """(3, 3, channels, filters) from (36, channels, filters)"""
-    rows = _combinations(tf.unstack(tf.reshape(points, (WINDOW, WINDOW, *points.shape[1:]))), _G.T, axis=0)
+    points = tf.reshape(points, (WINDOW, WINDOW, *points.shape[1:]))
+    rows = _combinations(tf.unstack(points), _G.T, axis=0)
     return tf.cast(_combinations(tf.unstack(rows, axis=1), _G.T, axis=1), dtype)
 
 
