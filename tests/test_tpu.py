@@ -177,6 +177,20 @@ def test_sizes_in_messages_and_traffic_in_programs():
 
 
 @needs_jax
+def test_a_program_that_jaxlib_cannot_read_is_no_accident():
+    import jax
+
+    from fenwicks.tpu.compiler import text_of
+
+    class Unreadable:
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError('INTERNAL: RET_CHECK failure')
+
+    with pytest.raises(OSError, match=r"pip install 'jax\[tpu\]'.* Received: INTERNAL: RET_CHECK"):
+        text_of(Unreadable())
+
+
+@needs_jax
 def test_a_table_and_a_log(monkeypatch):
     monkeypatch.setattr(table.importlib.metadata, 'version', lambda package: '1.2.3')
     found = _estimate(compiled(), 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps=100, epochs=10)

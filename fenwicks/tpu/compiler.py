@@ -122,7 +122,7 @@ def _compile(lowered):
         needed, limit = sizes_in(str(error))
         return Compiled(False, needed, limit, compile_seconds=time.perf_counter() - began)
     seconds = time.perf_counter() - began
-    memory, costs, text = program.memory_analysis(), program.cost_analysis(), program.as_text()
+    memory, costs, text = program.memory_analysis(), program.cost_analysis(), text_of(program)
     return Compiled(
         fits=True,
         memory_bytes=memory.argument_size_in_bytes
@@ -139,6 +139,21 @@ def _compile(lowered):
         all_reduce_bytes=sum(messages),
         compile_seconds=seconds,
     )
+
+
+def text_of(program) -> str:
+    """The operations of a compiled program.
+
+    Raises:
+        OSError: libtpu writes them as this jaxlib can't read.
+    """
+    try:
+        return program.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        raise OSError(
+            "libtpu must be of jax's time to say what it compiled: pip install 'jax[tpu]'. "
+            f'Received: {error}'
+        ) from None
 
 
 def sizes_in(message: str) -> tuple[int, int]:
