@@ -1,7 +1,7 @@
-"""Writes README.md's tables from the logged runs under examples/results/.
+"""Writes the tables of the README files from the logged runs under examples/results/.
 
 python examples/tables.py           # rewrite the tables
-python examples/tables.py --check   # fail if README.md says anything else than the runs
+python examples/tables.py --check   # fail if a README says anything else than the runs
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from fenwicks.recipes import ablation
 from fenwicks.tpu import table
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool('check', False, 'Change nothing; fail where README.md differs.')
+flags.DEFINE_bool('check', False, 'Change nothing; fail where a README differs.')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'examples' / 'results'
+READMES = (ROOT / 'README.md', ROOT / 'examples' / 'benchmarks' / 'README.md')
 
 
 def read_lines(name):
@@ -153,14 +154,12 @@ def is_whole(run):
 def device_row(line, figures, how):
     """A row of the devices' table for a logged run or estimate."""
     kind = line.get('device', 'tpu')
-    # The script trains on one device, and TensorFlow's TPUs want a strategy of their own.
-    unscripted = line.get('devices', 1) > 1 or (kind, line['backend']) == ('tpu', 'tensorflow')
     flag = '' if kind == 'cpu' else f' --device={kind}'
     return [
         f'{line["hardware"]}, {line["precision"]}',
         line['backend'],
         f'`{line["recipe"]}`, {line["epochs"]} epochs',
-        'not by the script' if unscripted else f'`KERAS_BACKEND={line["backend"]} ...{flag}`',
+        f'`KERAS_BACKEND={line["backend"]} ...{flag}`',
         figures,
         how,
     ]
@@ -172,6 +171,29 @@ def tricks_table():
     return report.tricks_table(ablation.summarize(ablation.grid(), runs))
 
 
+def profile_table():
+    """One row for each kind of work in a step: its time with each set of kernels, by recipe."""
+    columns = {
+        (line['recipe'], line['precision'], line['kernels']): line
+        for line in read_lines('profile.jsonl')
+    }
+    names = {'stock': "TensorFlow's", 'fenwicks': "fenwicks's"}
+    header = ['ms a step'] + [
+        f'`{recipe}`, {precision}, {names[kernels]}' for recipe, precision, kernels in columns
+    ]
+    lines = list(columns.values())
+    kinds = list(lines[0]['milliseconds']) if lines else []
+    rows = [[kind, *(f'{line["milliseconds"][kind]:,.0f}' for line in lines)] for kind in kinds]
+    rows = [row for row in rows if set(row[1:]) != {'0'}]
+    rows += [
+        ['**all, without the profiler**', *(f'{1000 * x["step_seconds"]:,.0f}' for x in lines)],
+        ['images/s', *(f'{line["images_per_second"]:.0f}' for line in lines)],
+        ['GFLOP/s, as sliding windows', *(f'{x["flops_per_second"] / 1e9:.0f}' for x in lines)],
+        ['of a large matrix product', *(f'{line["efficiency"]:.2f}' for line in lines)],
+    ]
+    return report.markdown(header, rows)
+
+
 TABLES = {
     'runs': runs_table,
     'tricks': tricks_table,
@@ -179,6 +201,7 @@ TABLES = {
     'startup': startup_table,
     'devices': devices_table,
     'estimates': estimates_table,
+    'profile': profile_table,
 }
 
 
@@ -194,14 +217,15 @@ def fill(text):
 
 def main(argv):
     del argv
-    readme = ROOT / 'README.md'
-    text = readme.read_text()
-    filled = fill(text)
-    if FLAGS.check and filled != text:
-        sys.exit('README.md must hold the tables of the logged runs: run examples/tables.py')
-    if not FLAGS.check:
-        with files.written_whole(readme) as part:
-            part.write_text(filled)
+    for readme in READMES:
+        text = readme.read_text()
+        filled = fill(text)
+        if FLAGS.check and filled != text:
+            name = readme.relative_to(ROOT)
+            sys.exit(f'{name} must hold the tables of the logged runs: run examples/tables.py')
+        if not FLAGS.check:
+            with files.written_whole(readme) as part:
+                part.write_text(filled)
 
 
 if __name__ == '__main__':

@@ -97,13 +97,14 @@ def test_estimated_devices(tables, tmp_path):
         '10.84 ms a step of 512 images, 25.2 s of training',
         'estimated',
     ]
-    assert several[3] == 'not by the script'
+    assert several[0] == 'TPU v5e, 8 chips, bfloat16'
     assert several[4].startswith('2.44 ms')
 
 
-def test_tensorflow_on_a_tpu_is_estimated_alone(tables, tmp_path):
+def test_tensorflow_on_a_tpu(tables, tmp_path):
     log(tmp_path, 'tpu_estimates.jsonl', {**ESTIMATE, 'backend': 'tensorflow'})
-    assert rows_of(tables.devices_table())[0][3] == 'not by the script'
+    start = rows_of(tables.devices_table())[0][3]
+    assert start == '`KERAS_BACKEND=tensorflow ... --device=tpu`'
 
 
 def test_estimates_as_the_command_prints_them(tables, tmp_path):

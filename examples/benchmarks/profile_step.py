@@ -2,6 +2,7 @@
 
     python examples/benchmarks/profile_step.py --recipe=fenwicks24
     python examples/benchmarks/profile_step.py --recipe=speed94 --precision=bfloat16 --steps=2
+    python examples/benchmarks/profile_step.py --recipe=speed94 --stock   # what it would take
 
 Takes some steps of the recipe on random images with the Trainer's own compiled loop, once with the
 clock alone and once under TensorFlow's profiler. The table shares out the time that passed: where
@@ -29,12 +30,14 @@ from absl import app, flags
 
 from fenwicks import assemble, data, precision, recipes, report, strategy
 from fenwicks.checks import positive_integer
+from fenwicks.layers import kernels
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
 flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
 flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
+flags.DEFINE_bool('stock', False, "With TensorFlow's own kernels, not those of fenwicks.layers.")
 flags.DEFINE_integer('steps', 3, 'Steps to time, and as many to profile.')
 flags.DEFINE_integer('top', 25, 'How many operations to list.')
 flags.DEFINE_integer('peak_size', 4096, 'Rows of the matrices whose product gives the peak.')
@@ -81,6 +84,8 @@ def profile():
     trainer = assemble.assemble(
         recipe, random_dataset(recipe.batch_size), precision=chosen_precision
     )
+    if FLAGS.stock:  # layers ask when they are traced
+        kernels.on_cpu = lambda: False
     flops = count_flops(trainer.model)
     engine = trainer._engine
     scopes = op_times.note_scopes(trainer.model)
@@ -125,6 +130,7 @@ def profile():
         'widths': list(recipe.widths),
         'batch_size': recipe.batch_size,
         'precision': chosen_precision,
+        'kernels': 'stock' if FLAGS.stock else 'fenwicks',
         'date': datetime.date.today().isoformat(),
         'hardware': report.hardware(),
         'steps': FLAGS.steps,
