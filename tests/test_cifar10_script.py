@@ -313,6 +313,7 @@ def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
     from fenwicks import strategy
 
     monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu'})
+    monkeypatch.setattr(strategy, '_is_installed', lambda distribution: False)
     monkeypatch.chdir(tmp_path)
     kind = 'gpu' if flags == ['--device=gpu'] else 'tpu'
     line = refused(script, '--dataset=digits', *flags)
