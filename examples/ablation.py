@@ -26,7 +26,7 @@ from fenwicks.recipes import ablation
 from fenwicks.training import DivergedError
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('log', None, 'JSON-lines file of the runs; it is added to.', required=True)
+flags.DEFINE_string('log', 'ablation.jsonl', 'JSON-lines file of the runs; it is added to.')
 flags.DEFINE_string('baseline', 'page24', 'The recipe without the tricks.')
 flags.DEFINE_string('full', 'page10', 'The recipe with the tricks.')
 flags.DEFINE_list('tricks', list(recipes.TRICKS), 'The tricks of interest, by commas.')

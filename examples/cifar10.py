@@ -138,7 +138,8 @@ def train_all():
     say(
         replicas,
         f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
-        f'and {len(dataset.test_images)} test images, {recipe.epochs} epochs of batch '
+        f'and {len(dataset.test_images)} test images, {recipe.epochs} '
+        f'epoch{"s" if recipe.epochs > 1 else ""} of batch '
         f'{recipe.batch_size}, {device}{several}, {chosen_precision}',
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
+import sys
 import tempfile
 
 
@@ -29,5 +31,14 @@ def standard_error():
 
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what it has to say later on
-with standard_error():
-    import fenwicks  # noqa: F401
+try:
+    with standard_error():
+        import fenwicks  # noqa: F401
+except (ImportError, ValueError) as error:
+    backend = os.environ.get('KERAS_BACKEND', 'tensorflow')
+    if getattr(error, 'name', '') != backend and 'import backend' not in str(error):
+        raise
+    sys.exit(
+        f'{pathlib.Path(sys.argv[0]).name}: `KERAS_BACKEND` must name a backend that is installed '
+        f"(pip install '.[cpu]' or '.[jax]'). Received: KERAS_BACKEND={backend}"
+    )

@@ -10,13 +10,17 @@ import sys
 
 
 def choose():
-    """Has Keras run on JAX where it would look for TensorFlow in vain, as on Colab's TPUs.
+    """Has Keras run on JAX where nothing else will do.
 
-    A backend that the user named, in `KERAS_BACKEND` or in Keras's configuration file, stays.
+    That is where it would look for TensorFlow in vain, as on Colab's TPUs, and for `python -m
+    fenwicks.tpu`, which compiles programs of JAX. A backend that the user named, in `KERAS_BACKEND`
+    or, for all but that command, in Keras's configuration file, stays.
     """
-    if 'keras' in sys.modules or os.environ.get('KERAS_BACKEND') or _configured() != 'tensorflow':
+    if 'keras' in sys.modules or os.environ.get('KERAS_BACKEND') or not _is_installed('jax'):
         return
-    if _is_installed('jax') and not _is_installed('tensorflow'):
+    compiles_for_tpus = sys.argv[:1] == ['-m'] and 'fenwicks.tpu' in sys.orig_argv
+    in_vain = _configured() == 'tensorflow' and not _is_installed('tensorflow')
+    if compiles_for_tpus or in_vain:
         os.environ['KERAS_BACKEND'] = 'jax'
 
 

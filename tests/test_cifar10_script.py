@@ -406,3 +406,12 @@ def test_the_command_prints_an_error_of_one_line(flag, line):
     assert stdout == ''
     assert len(stderr.splitlines()) == 1, stderr
     assert stderr.startswith(line)
+
+
+def test_a_backend_that_is_not_there_is_an_error_of_one_line(monkeypatch):
+    monkeypatch.setenv('KERAS_BACKEND', 'nonsense')
+    process = command()
+    stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode, stdout) == (1, '')
+    assert len(stderr.splitlines()) == 1, stderr
+    assert stderr.startswith('cifar10.py: `KERAS_BACKEND` must name a backend that is installed ')

@@ -226,6 +226,13 @@ def test_a_missing_libtpu_is_said_in_one_line():
     assert 'pip install libtpu' in error_of(run_module(code=code))
 
 
+@needs_libtpu
+def test_the_module_chooses_jax():
+    """So nothing of TensorFlow's is imported, nor printed, before an error of one line."""
+    assert 'v2:2x2, v3:2x2' in error_of(run_module('--topology=nonsense', KERAS_BACKEND=''))
+
+
+@needs_libtpu
 @pytest.mark.skipif(
     importlib.util.find_spec('tensorflow') is None, reason='TensorFlow is not installed'
 )

@@ -185,7 +185,7 @@ def listing() -> str:
     for name, preset in PRESETS.items():
         tricks, before = preset.tricks, previous
         if before and tricks[: len(before)] == before:
-            tricks = ('...', *tricks[len(before) :])
+            tricks = ('those above', *tricks[len(before) :])
         lines.append(f'{name:14} {", ".join(tricks) or "none"}')
         previous = preset.tricks
     lines += ['', 'trick (--with, --without)']

@@ -59,7 +59,7 @@ def main(argv):
     if len(argv) > 1:
         fail(f'there are no arguments besides flags. Received: {argv[1]}')
     try:
-        run_on_jax()
+        check_backend()
         too_big = estimate_all()
     except (ImportError, MemoryError, OSError, ValueError) as error:
         fail(error)
@@ -82,20 +82,17 @@ def fail(error):
     sys.exit(f'fenwicks.tpu: {" ".join(str(error).split())}')
 
 
-def run_on_jax():
-    """Starts over with Keras on JAX if it isn't; says what is missing or in the way."""
-    chosen = os.environ.get('KERAS_BACKEND')
-    if keras.backend.backend() != 'jax' and chosen:
+def check_backend():
+    """Says what is missing or in the way of Keras on JAX, which `fenwicks.backend` has chosen."""
+    missing = [name for name in ('jax', 'libtpu') if importlib.util.find_spec(name) is None]
+    if missing:
+        missing = ' '.join(missing)
+        raise ImportError(f'the compiler for TPUs must be installed: pip install {missing}')
+    if keras.backend.backend() != 'jax':
         raise ValueError(
             'programs for TPUs must be compiled on the jax backend: unset KERAS_BACKEND, or set it '
-            f'to jax. Received: KERAS_BACKEND={chosen}'
+            f'to jax. Received: KERAS_BACKEND={keras.backend.backend()}'
         )
-    for package in ('jax', 'libtpu'):
-        if importlib.util.find_spec(package) is None:
-            raise ImportError(f'{package} must be installed: pip install {package}')
-    if keras.backend.backend() != 'jax':
-        os.environ['KERAS_BACKEND'] = 'jax'
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     import jax
 
     jax.config.update('jax_platforms', 'cpu')  # the TPU that may be here is none of our business
