@@ -80,6 +80,33 @@ def throughput_table():
     return report.markdown([*header, 'ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
 
 
+def time_to_94_table():
+    """One row for each session in which fenwicks and PyTorch took turns at a recipe."""
+
+    def session(line):
+        return line['session'], line['recipe'], line['hardware'], line['precision']
+
+    rows = []
+    for (_, recipe, hardware, precision), group in itertools.groupby(
+        sorted(read_lines('time_to_94.jsonl'), key=session), session
+    ):
+        lines = list(group)
+        seconds = {
+            side: statistics.median(x['train_seconds'] for x in lines if x['side'] == side)
+            for side in ('fenwicks', 'pytorch')
+        }
+        how = 'projected' if lines[0]['projected'] else 'trained'
+        rows.append(
+            [
+                *(f'`{recipe}`', hardware, precision, how),
+                *(f'{seconds[side]:,.0f}' for side in ('fenwicks', 'pytorch')),
+                f'{seconds["fenwicks"] / seconds["pytorch"]:.2f}',
+            ]
+        )
+    header = ['recipe', 'hardware', 'precision', 'how', 'fenwicks, s of training']
+    return report.markdown([*header, 'PyTorch, s of training', 'ratio'], rows)
+
+
 def startup_table():
     """One row for each logged look at what surrounds the training."""
     rows = [
@@ -198,6 +225,7 @@ TABLES = {
     'runs': runs_table,
     'tricks': tricks_table,
     'throughput': throughput_table,
+    'time_to_94': time_to_94_table,
     'startup': startup_table,
     'devices': devices_table,
     'estimates': estimates_table,

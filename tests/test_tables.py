@@ -53,13 +53,14 @@ def log(folder, name, *lines):
 
 
 def rows_of(table):
-    header, _, *rows = table.splitlines()
-    assert header == '| device | backend | recipe | how to start | figures |  |'
+    _, _, *rows = table.splitlines()
     return [row.strip('| ').split(' | ') for row in rows]
 
 
 def test_no_logs_no_rows(tables):
-    assert rows_of(tables.devices_table()) == []
+    empty = tables.devices_table()
+    assert empty.startswith('| device | backend | recipe | how to start | figures |  |')
+    assert rows_of(empty) == []
 
 
 def test_measured_devices(tables, tmp_path):
@@ -124,3 +125,39 @@ def test_the_readme_is_filled(tables, tmp_path):
     assert filled.startswith('before\n<!-- table: devices -->\n| device |')
     assert filled.endswith('estimated |\n<!-- end of table -->\nafter\n')
     assert tables.fill(filled) == filled
+
+
+def test_turns_with_pytorch(tables, tmp_path):
+    setting = {'session': '1', 'recipe': 'speed94', 'hardware': 'AMD EPYC', 'precision': 'bfloat16'}
+    log(
+        tmp_path,
+        'time_to_94.jsonl',
+        {**setting, 'side': 'fenwicks', 'projected': False, 'train_seconds': 800.0},
+        {**setting, 'side': 'pytorch', 'projected': False, 'train_seconds': 1000.0},
+        {**setting, 'side': 'fenwicks', 'projected': False, 'train_seconds': 900.0},
+    )
+    assert rows_of(tables.time_to_94_table()) == [
+        ['`speed94`', 'AMD EPYC', 'bfloat16', 'trained', '850', '1,000', '0.85']
+    ]
+
+
+def test_profiles_side_by_side(tables, tmp_path):
+    line = {
+        'recipe': 'speed94',
+        'precision': 'bfloat16',
+        'kernels': 'stock',
+        'step_seconds': 4.8,
+        'images_per_second': 416.7,
+        'flops_per_second': 295e9,
+        'efficiency': 0.741,
+        'milliseconds': {'convolution, forward': 1000.4, 'head, forward': 0.2},
+    }
+    faster = {**line, 'kernels': 'fenwicks', 'step_seconds': 3.7}
+    log(tmp_path, 'profile.jsonl', line, faster)
+    assert rows_of(tables.profile_table()) == [
+        ['convolution, forward', '1,000', '1,000'],
+        ['**all, without the profiler**', '4,800', '3,700'],
+        ['images/s', '417', '417'],
+        ['GFLOP/s, as sliding windows', '295', '295'],
+        ['of a large matrix product', '0.74', '0.74'],
+    ]
