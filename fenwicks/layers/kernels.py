@@ -50,14 +50,12 @@ def has_avx512() -> bool:
     return 'avx512f' in processor.flags()
 
 
-def conv2d(images, kernel, training=False):
+def conv2d(images, kernel):
     """Convolution with stride 1, ``same`` padding and an odd kernel.
 
     Args:
         images: `(batch, height, width, channels)`.
         kernel: `(size, size, channels, filters)` with an odd `size`.
-        training: whether bfloat16 may be rounded more coarsely where that is faster. Otherwise
-            outputs don't depend on how many images there are in a batch, but for float32 rounding.
 
     Returns:
         `(batch, height, width, filters)`.
@@ -66,10 +64,12 @@ def conv2d(images, kernel, training=False):
 
     from fenwicks.layers import winograd
 
-    forward, kernel_gradient = _slide, _slide_kernel_gradient
-    exact_enough = training or images.dtype == tf.float32
-    if exact_enough and winograd.pays(images, kernel):
-        forward, kernel_gradient = winograd.convolve, winograd.kernel_gradient
+    forward = input_gradient = _slide
+    kernel_gradient = _slide_kernel_gradient
+    if winograd.pays(images, kernel):
+        input_gradient, kernel_gradient = winograd.convolve, winograd.kernel_gradient
+        if images.dtype == tf.float32:  # in bfloat16 what is rounded more coarsely are gradients
+            forward = winograd.convolve
 
     @tf.custom_gradient
     def convolve(images, kernel):
@@ -79,7 +79,7 @@ def conv2d(images, kernel, training=False):
             # one last: layers below wait for it, and the images above are gone by then.
             with tf.control_dependencies([to_kernel]):
                 turned = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
-                to_images = forward(upstream, turned)
+                to_images = input_gradient(upstream, turned)
             return to_images, to_kernel
 
         return forward(images, kernel), gradient

@@ -21,20 +21,14 @@ class Conv2D(keras.layers.Conv2D):
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
-        training: whether outputs in bfloat16 may be rounded more coarsely where that is faster,
-            see `fenwicks.layers.winograd`.
 
     Returns:
         `(batch, new_height, new_width, filters)`.
     """
 
-    def call(self, inputs, training=None):
-        self._training = bool(training)  # for `convolution_op`, which the parent calls
-        return super().call(inputs)
-
     def convolution_op(self, inputs, kernel):
         if kernels.on_cpu() and self._has_fast_gradient(inputs):
-            return kernels.conv2d(inputs, kernel, self._training)
+            return kernels.conv2d(inputs, kernel)
         return super().convolution_op(inputs, kernel)
 
     def _has_fast_gradient(self, inputs):

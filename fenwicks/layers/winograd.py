@@ -13,8 +13,8 @@ batch goes through in parts that stay in the processor's cache.
 The matrices are Toom and Cook's for the points 0, 5/8, -5/8, 3/2, -3/2 and infinity. The points
 decide how rounding errors add up: with the usual 0, 1, -1, 2, -2 they are 2.6 times as large. In
 float32 they are about 1e-6 of the output's size. In bfloat16 they are 1.3 %, against 0.2 % of the
-sliding window: as noise on a gradient that is nothing beside the choice of the batch, but it is
-why only training goes this way in bfloat16 (`fenwicks.layers.Conv2D`).
+sliding window: as noise on a gradient that is little beside the choice of the batch, but it is why
+only gradients go this way in bfloat16 (`fenwicks.layers.kernels`).
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,
