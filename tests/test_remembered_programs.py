@@ -33,8 +33,15 @@ def compile_seconds(home):
 
 
 @pytest.mark.skipif(importlib.util.find_spec('jax') is None, reason='JAX is not installed')
-def test_the_second_start_compiles_three_times_as_quickly(tmp_path):
+def test_the_second_start_finds_every_program(tmp_path):
+    def programs():
+        return sorted(path.name for path in (tmp_path / '.cache' / 'fenwicks' / 'jax').iterdir())
+
     first = compile_seconds(tmp_path)
-    assert any((tmp_path / '.cache' / 'fenwicks' / 'jax').iterdir())
+    remembered = programs()
+    assert remembered
     again = compile_seconds(tmp_path)
-    assert 3 * again < first  # 7.1 s, then 0.95 s, on two x86 cores
+    assert programs() == remembered  # none compiled anew
+    # What is left is tracing. How much less that is depends on the network and the machine: for a
+    # narrow one 7.1 s, then 0.95 s, and 2.3 s, then 0.8 s, on two x86 cores.
+    assert again < first

@@ -112,12 +112,14 @@ def kernel_gradient(images, upstream, kernel_shape):
         `(3, 3, channels, filters)` of the same type.
     """
     channels, filters = kernel_shape[2:]
-    total = tf.zeros((WINDOW**2, channels, filters), tf.float32)
+    # Not from zeros: TensorFlow would keep them as a constant as large as the products.
+    total = None
     # The products of a part are as large as the kernel's points: windows should be larger.
     for part in _parts(images, max(channels, filters), at_least=4 * channels * filters):
-        with tf.control_dependencies([total]):
+        with tf.control_dependencies([] if total is None else [total]):
             windows, tiles = _flat(_windows(images[part])), _flat(_tiles(upstream[part]))
-            total = _add(total, tf.matmul(windows, tiles, transpose_a=True))
+            products = tf.matmul(windows, tiles, transpose_a=True)
+            total = tf.cast(products, tf.float32) if total is None else _add(total, products)
     return _join_kernel(total, dtype=images.dtype.name)
 
 
