@@ -34,14 +34,14 @@ def assert_same(found, expected, **tolerance):
 
 
 def test_ema_of_a_line():
-    # The average of values n = 1, 2, ..., N from a0 = 0 with ratio r:
-    # a_N = sum of (1 - r) * r**(N - n) * n = N - r * (1 - r**N) / (1 - r).
-    rule, averages = EMA(0.8, every=3), tensors([0.0])
+    # The sum of r**(N - n) * n for n = 1, 2, ..., N, over that of r**(N - n), is
+    # N / (1 - r**N) - r / (1 - r). What the average began with is nowhere in it.
+    rule, averages = EMA(0.8, every=3), tensors([1e3])
     for n in range(1, 21):
         averages, values = rule.update(averages, tensors([float(n)]), 3 * n - 1)
         assert numpy_of(values)[0] == n
     r = 0.8**3
-    assert_same(numpy_of(averages), [[20 - r * (1 - r**20) / (1 - r)]])
+    assert_same(numpy_of(averages), [[20 / (1 - r**20) - r / (1 - r)]])
 
 
 def test_lookahead_with_a_constant_pull():
@@ -73,15 +73,24 @@ def test_values_at_their_average_stay_exactly(rule):
         assert_same(numpy_of(averages + values_after), numpy_of(values * 2), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize('rule', [EMA(0.999, every=1), Lookahead(0.999, every=1)])
-def test_averages_of_bfloat16_values_accumulate_in_float32(rule):
+@pytest.mark.parametrize(
+    ('rule', 'weight_of_the_first'),
+    [
+        (EMA(0.999, every=1), 0.999**50 * 0.001 / (1 - 0.999**51)),
+        (EMA(0.999999, every=1), 1 / 51),
+        (EMA(0.0, every=1), 0),
+        (Lookahead(0.999, every=1), 0.999**50),
+    ],
+)
+def test_averages_of_bfloat16_values_accumulate_in_float32(rule, weight_of_the_first):
     # bfloat16 has 8 bits: 1 + 0.001 * (2 - 1) would stay 1 for ever.
     averages = initial_averages(tensors([1.0], dtype='bfloat16'))
     assert keras.backend.standardize_dtype(averages[0].dtype) == 'float32'
-    for step in range(50):
-        averages, values = rule.update(averages, tensors([2.0], dtype='bfloat16'), step)
+    for step in range(51):
+        value = 2.0 if step else 1.0
+        averages, values = rule.update(averages, tensors([value], dtype='bfloat16'), step)
     assert keras.backend.standardize_dtype(values[0].dtype) == 'bfloat16'
-    assert_same(numpy_of(averages), [[2.0 - 0.999**50]])
+    assert_same(numpy_of(averages), [[2.0 - weight_of_the_first]])
 
 
 @pytest.mark.backend('tensorflow', 'jax')
@@ -135,7 +144,8 @@ def test_inside_a_compiled_loop(rule):
 def by_hand(rule, average, value, step):
     """One update in float64 NumPy."""
     if isinstance(rule, EMA):
-        keep = rule.decay**rule.every
+        kept, updates = rule.decay**rule.every, (step + 1) // rule.every
+        keep = (kept - kept**updates) / (1 - kept**updates)
         return keep * average + (1 - keep) * value, value
     keep = rule.strength
     if callable(keep):

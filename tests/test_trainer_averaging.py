@@ -43,13 +43,16 @@ def test_ema_of_known_weights(every):
     """Steps are counted over the whole training: 7 is more than an epoch has."""
     rule = EMA(0.9, every=every)
     trainer = make(dense_model(), optimizers.SGD(RATES), loss=MeanLogit(), averaging=rule)
-    bias = average = 0.0
+    bias, taken, average = 0.0, [], 0.0
     for epoch in range(3):
         trainer.fit(*toy(), epoch + 1)
         for step in range(epoch * STEPS, (epoch + 1) * STEPS):
             bias -= RATES(step) / 3
             if (step + 1) % every == 0:
-                average = 0.9**every * average + (1 - 0.9**every) * bias
+                taken.append(bias)
+        if taken:  # before that, the weights of the beginning
+            ages = np.arange(len(taken))[::-1]
+            average = np.average(taken, weights=0.9 ** (every * ages))
         np.testing.assert_allclose(bias_of(trainer.model), bias, rtol=1e-5)
         with trainer.averaged():
             np.testing.assert_allclose(bias_of(trainer.model), average, rtol=1e-5)
@@ -78,14 +81,14 @@ def test_statistics_of_batch_norm_are_averaged_and_used():
     model = trainer.model
     names = [variable.name for variable in averaged_variables(model)]
     assert {'moving_mean', 'moving_variance', 'kernel'} <= set(names)
-    averages = model.get_weights()
+    taken = []
     for epoch in range(1, 7):
         trainer.fit(images, labels, epoch)
         if epoch % 2 == 0:
-            averages = [
-                0.36 * average + 0.64 * value
-                for average, value in zip(averages, model.get_weights(), strict=True)
-            ]
+            taken.append(model.get_weights())
+    averages = [
+        np.average(each, 0, weights=(0.36**2, 0.36, 1)) for each in zip(*taken, strict=True)
+    ]
     raw = model.get_weights()
     logits = trainer.predict(images, 10)
     for before, after in zip(raw, model.get_weights(), strict=True):
@@ -100,7 +103,7 @@ def test_statistics_of_batch_norm_are_averaged_and_used():
 
 
 def test_averages_begin_at_the_weights_with_which_training_begins():
-    trainer = make(dense_model(), optimizers.SGD(0.0), averaging=EMA(0.5, every=1))
+    trainer = make(dense_model(), optimizers.SGD(0.0), averaging=Lookahead(0.5, every=1))
     trainer.model.set_weights([np.ones_like(weight) for weight in trainer.model.get_weights()])
     trainer.fit(*toy(), 1)
     with trainer.averaged():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,10 +48,14 @@ class EMA:
     """Exponential moving average, taken every few steps; the weights themselves go their own way.
 
     ```
-    a = decay**every * a + (1 - decay**every) * value
+    r = decay**every
+    a = (value + r * value_before + r**2 * value_before_that + ...) / (1 + r + r**2 + ...)
     ```
 
-    Taken every step with the same `decay` it forgets as quickly, at `every` times the work.
+    after the n-th update a sum of n values: the weights with which training began are not among
+    them. In a long training they would be forgotten; in one of a few steps they would be most of
+    the average. Taken every step with the same `decay` it forgets as quickly, at `every` times the
+    work.
 
     Args:
         decay: float in [0, 1), the share of the average that one training step keeps.
@@ -61,9 +66,11 @@ class EMA:
 
     Example:
 
-    >>> averages, values = EMA(decay=0.5, every=2).update([1.0], [5.0], step=1)
-    >>> float(averages[0]), values
-    (4.0, [5.0])
+    >>> rule = EMA(decay=0.5, every=1)
+    >>> averages, values = rule.update([0.0], [1.0], step=0)
+    >>> averages, values = rule.update(averages, [4.0], step=1)
+    >>> float(averages[0]), values  # (4 + 1/2) / (1 + 1/2)
+    (3.0, [4.0])
 
     Reference: Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992;
     every fifth step, with the statistics of batch norm: Page, "How to train your ResNet", 2019.
@@ -90,7 +97,11 @@ class EMA:
         Returns:
             `(averages, values)`, in the dtypes in which they came.
         """
-        return _towards(averages, values, self.decay**self.every), values
+        kept = self.decay**self.every
+        updates = ops.cast((step + 1) // self.every, 'float32')
+        # 1 - kept**updates, exact where `kept` is near 1.
+        total = -ops.expm1(updates * (math.log(kept) if kept else -math.inf))
+        return _towards(averages, values, (1 - kept) / total), values
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ class Lookahead:
             `(averages, values)`, in the dtypes in which they came.
         """
         keep = self.strength(step + 1) if callable(self.strength) else self.strength
-        averages = _towards(averages, values, keep)
+        averages = _towards(averages, values, 1 - keep)
         # Copies, so that a backend which reuses the memory of the values spares the averages.
         values = [
             ops.copy(ops.cast(average, _dtype(value)))
@@ -288,13 +299,12 @@ def _wide(value):
     return 'float64' if _dtype(value) == 'float64' else 'float32'
 
 
-def _towards(averages, values, keep):
-    """`keep * average + (1 - keep) * value`, in the form that leaves an equal value exactly so."""
+def _towards(averages, values, share):
+    """`average + share * (value - average)`: an equal value stays exactly so."""
     result = []
     for average, value in zip(averages, values, strict=True):
         wide = _wide(average)
         start = ops.cast(average, wide)
-        share = 1.0 - (ops.cast(keep, wide) if ops.is_tensor(keep) else float(keep))
-        moved = start + share * (ops.cast(value, wide) - start)
+        moved = start + ops.cast(share, wide) * (ops.cast(value, wide) - start)
         result.append(ops.cast(moved, _dtype(average)))
     return result
