@@ -41,6 +41,7 @@ setup(
             # The compiler for TPUs, 0.5 GB of it.
             'libtpu; sys_platform == "linux" and platform_machine == "x86_64"',
             'pytest>=8',
+            'pytest-xdist>=3.7',
             'ruff==0.17.6',
             # The notebook.
             'ipykernel>=6.29',
