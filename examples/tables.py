@@ -193,9 +193,28 @@ def device_row(line, figures, how):
 
 
 def tricks_table():
-    """One row for each trick, with what it was measured to be worth."""
-    runs = read_lines('ablation.jsonl')
-    return report.tricks_table(ablation.summarize(ablation.grid(), runs))
+    """One row for each trick, with what it was measured to be worth, and on what."""
+    rows = ablation_rows()
+    presets = [row for row in rows if not row.arm.trick]
+    means = [f'`{row.arm.preset}` {row.mean:.2f} ± {row.error:.2f} %' for row in presets]
+    lines = [report.tricks_table(rows)]
+    if means:
+        lines += ['', f'Measured from {" and ".join(means)}: {ablation_budget()}.']
+    return '\n'.join(lines)
+
+
+def ablation_rows():
+    """The rows of the logged ablation."""
+    return ablation.summarize(ablation.grid(), read_lines('ablation.jsonl'))
+
+
+def ablation_budget():
+    """What the runs of the logged ablation have in common, in words."""
+    run = read_lines('ablation.jsonl')[0]
+    return (
+        f'{run["dataset"]}, the first {run["train_images"]:,} images, {run["epochs"]} epochs, '
+        f'{run["width"]:g} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
+    )
 
 
 def profile_table():
@@ -224,6 +243,7 @@ def profile_table():
 TABLES = {
     'runs': runs_table,
     'tricks': tricks_table,
+    'ablation': lambda: report.ablation_table(ablation_rows()),
     'throughput': throughput_table,
     'time_to_94': time_to_94_table,
     'startup': startup_table,

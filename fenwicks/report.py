@@ -162,7 +162,8 @@ def versions() -> dict[str, str]:
 def hardware(device='cpu') -> str:
     """The processor, or the accelerator, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return f'{_processor()}, {cores} cores' if device == 'cpu' else _accelerator(device)
+    plural = '' if cores == 1 else 's'
+    return f'{_processor()}, {cores} core{plural}' if device == 'cpu' else _accelerator(device)
 
 
 def peak_memory_mb() -> int:

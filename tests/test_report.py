@@ -60,11 +60,16 @@ def test_the_processor_in_words(monkeypatch, text, expected):
     monkeypatch.setattr(pathlib.Path, 'read_text', lambda path: text)
     name, cores = report.hardware('cpu').rsplit(', ', 1)
     assert name == f'AMD EPYC 9R14 {expected}'.strip()
-    assert cores.endswith(' cores')
-    assert int(cores.split()[0]) >= 1
+    assert int(cores.removesuffix('s').removesuffix(' core')) >= 1
+
+
+@pytest.mark.parametrize(('places', 'words'), [({0}, '1 core'), ({0, 3}, '2 cores')])
+def test_cores_that_the_process_may_use(monkeypatch, places, words):
+    monkeypatch.setattr('os.sched_getaffinity', lambda process: places)
+    assert report.hardware('cpu').endswith(f', {words}')
 
 
 def test_a_processor_without_cpuinfo(monkeypatch):
     monkeypatch.setattr(pathlib.Path, 'exists', lambda path: False)
-    assert report.hardware('cpu').endswith(' cores')
+    assert ' core' in report.hardware('cpu')
     assert not report.hardware('cpu').startswith(',')

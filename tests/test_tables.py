@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from scripts import ROOT, loaded
 
-from fenwicks import report, tpu
+from fenwicks import recipes, report, tpu
 
 RUN = {
     'recipe': 'speed94',
@@ -161,3 +161,28 @@ def test_profiles_side_by_side(tables, tmp_path):
         ['GFLOP/s, as sliding windows', '295', '295'],
         ['of a large matrix product', '0.74', '0.74'],
     ]
+
+
+def test_tricks_and_what_they_were_measured_on(tables, tmp_path):
+    assert tables.tricks_table().count('not measured') == 2 * len(recipes.TRICKS)
+    budget = {'train_images': 12_800, 'width': 0.25}
+    scores = {'page24': (0.70, 0.72), 'page24+celu': (0.74, 0.76), 'page10-celu': (0.80, 0.81)}
+    log(
+        tmp_path,
+        'ablation.jsonl',
+        *(
+            {**RUN, **budget, 'recipe': recipe, 'test_accuracy': each}
+            for recipe, both in scores.items()
+            for each in both
+        ),
+    )
+    *rows, blank, measured = tables.tricks_table().splitlines()
+    (celu,) = (row for row in rows if row.startswith('| `celu`'))
+    # Three pairs, of deviation 1.414, 1.414 and 0.707: pooled 1.225, doubled for a difference of
+    # two means of two. Without its preset an arm is compared with nothing.
+    assert celu.endswith('| +4.00 ± 2.45, n=2 | not measured |')
+    assert blank == ''
+    assert measured == (
+        'Measured from `page24` 71.00 ± 1.73 %: cifar10, the first 12,800 images, 8 epochs, '
+        '0.25 of the width, float32, tensorflow, AMD EPYC, 2 cores.'
+    )
