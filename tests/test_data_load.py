@@ -560,6 +560,11 @@ def test_unknown_dataset():
         data.load('mnist')
 
 
+def test_a_folder_for_the_embedded_sample(tmp_path):
+    with pytest.raises(ValueError, match=r"`data_dir` must be left out with dataset='digits'"):
+        data.load('digits', tmp_path)
+
+
 # The real thing.
 
 

@@ -41,7 +41,7 @@ def load(dataset='auto', data_dir=None, download=None):
         A Dataset: uint8 images `(n, 32, 32, 3)`, int32 labels `(n,)`.
 
     Raises:
-        ValueError: an unknown data set, or a damaged file.
+        ValueError: an unknown data set, a damaged file, or a `data_dir` for the digits.
         FileNotFoundError: the data set, or one of its files, is not there; says what was tried
             and which file to put where.
 
@@ -53,6 +53,11 @@ def load(dataset='auto', data_dir=None, download=None):
             f'`dataset` must be one of {", ".join(DATASETS)}. Received: dataset={dataset!r}'
         )
     if dataset == 'digits':
+        if data_dir is not None:
+            raise ValueError(
+                "`data_dir` must be left out with dataset='digits', which fenwicks itself holds. "
+                f'Received: data_dir={str(data_dir)!r}'
+            )
         return load_digits()
     spec = cifar.SPECS['cifar10' if dataset == 'auto' else dataset]
     if data_dir is not None:
