@@ -110,9 +110,71 @@ def environments(backend):
             }
             for number in range(2)
         ]
-    workers = {'worker': [f'localhost:{first}', f'localhost:{second}']}
-    tasks = [{'type': 'worker', 'index': number} for number in range(2)]
-    return [{'TF_CONFIG': json.dumps({'cluster': workers, 'task': task})} for task in tasks]
+    cluster = {'chief': [f'localhost:{first}'], 'worker': [f'localhost:{second}']}
+    tasks = [{'type': kind, 'index': 0} for kind in cluster]
+    return [{'TF_CONFIG': json.dumps({'cluster': cluster, 'task': task})} for task in tasks]
+
+
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize(
+    ('cluster', 'several'),
+    [
+        ({'chief': ['a'], 'worker': ['b']}, True),
+        ({'worker': ['a', 'b']}, True),
+        ({'worker': ['a']}, False),
+        ({'worker': ['a'], 'ps': ['b'], 'evaluator': ['c']}, False),
+        ({}, False),
+    ],
+)
+def test_the_processes_that_train_are_chief_and_workers(monkeypatch, cluster, several):
+    from fenwicks.training import mirroring
+
+    class Asked(Exception):
+        pass
+
+    def strategy():
+        raise Asked
+
+    monkeypatch.setattr(mirroring, '_workers_strategy', strategy)
+    monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster}))
+    if several:
+        with pytest.raises(Asked):
+            training.replicate(device='cpu')
+    else:
+        assert training.replicate(device='cpu').processes == 1
+
+
+@pytest.mark.backend('tensorflow')
+def test_evaluators_and_parameter_servers_are_no_processes_that_train():
+    import tensorflow as tf
+
+    from fenwicks.training import mirroring
+
+    class Strategy(tf.distribute.MultiWorkerMirroredStrategy):
+        num_replicas_in_sync = 2
+
+        def __init__(self):
+            pass
+
+        class cluster_resolver:
+            task_type, task_id = 'worker', 0
+
+            @staticmethod
+            def cluster_spec():
+                kinds = {'worker': ['a', 'b'], 'ps': ['c'], 'evaluator': ['d']}
+                return tf.train.ClusterSpec(kinds)
+
+    replicas = mirroring._Mirrored(Strategy(), 'per_replica')
+    assert (replicas.processes, replicas.chief, replicas._local_count) == (2, True, 1)
+
+
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize('config', ['{"cluster": ', '[]', '{"cluster": 3}', '{"cluster": ["a:1"]}'])
+def test_a_broken_description_of_the_processes_is_named(monkeypatch, config):
+    monkeypatch.setenv('TF_CONFIG', config)
+    with pytest.raises(ValueError, match='`TF_CONFIG` must be a JSON object') as raised:
+        training.replicate(device='cpu')
+    assert str(raised.value).endswith(f'Received: TF_CONFIG={config}')
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -193,6 +255,7 @@ def test_bad_arguments(monkeypatch):
     with pytest.raises(ValueError, match=r'`replicas` must be at most \d+, .* kind cpu here') as e:
         training.replicate(4096, device='cpu')
     assert '\n' not in str(e.value)
+    assert ('before its first operation' in str(e.value)) == (keras.backend.backend() != 'jax')
 
     three = training.replicate(1, device='cpu')
     three.count = 3

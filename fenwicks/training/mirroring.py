@@ -21,12 +21,9 @@ from fenwicks.training import replicas as common
 
 def replicate(count, batch_norm, device) -> common.Replicas:
     """`training.replicate` on TensorFlow."""
-    workers = len(
-        json.loads(os.environ.get('TF_CONFIG', '{}')).get('cluster', {}).get('worker', ())
-    )
     if device == 'tpu':
         strategy = _tpu_strategy()
-    elif workers > 1:
+    elif _training_processes(_told_cluster()) > 1:
         strategy = _workers_strategy()
     else:
         devices = _devices(device, count)
@@ -61,6 +58,23 @@ def replicas(strategy, batch_norm='per_replica') -> common.Replicas:
     return (_Mirrored if isinstance(strategy, mirrored) else _WholeLoop)(strategy, batch_norm)
 
 
+def _told_cluster():
+    """The addresses of the processes, by their kind, that the environment tells of."""
+    config = os.environ.get('TF_CONFIG') or '{}'
+    try:
+        return dict(json.loads(config).get('cluster', {}))
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(
+            '`TF_CONFIG` must be a JSON object whose `cluster` lists the addresses of the '
+            f'processes. Received: TF_CONFIG={config}'
+        ) from None
+
+
+def _training_processes(cluster):
+    """How many processes of a cluster train: evaluators and parameter servers don't."""
+    return len(cluster.get('chief', ())) + len(cluster.get('worker', ()))
+
+
 def _devices(device, count):
     """Names of `count` devices of a kind; the processor is cut up into as many as are wanted."""
     kind = device.upper()
@@ -75,7 +89,8 @@ def _devices(device, count):
         found = len(tf.config.get_visible_devices(kind))
     count = count or (1 if device == 'cpu' else found)
     if count > found:
-        raise common.too_few(count, found, device)
+        advice = ' TensorFlow cuts the processor up before its first operation: call it earlier.'
+        raise common.too_few(count, found, device, advice if device == 'cpu' else '')
     return [f'{kind}:{number}' for number in range(count)]
 
 
@@ -136,7 +151,7 @@ class _Several(Replicas):
         resolver = strategy.cluster_resolver
         cluster = resolver.cluster_spec().as_dict() if resolver else {}
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and cluster:
-            self.processes = sum(len(tasks) for tasks in cluster.values())
+            self.processes = _training_processes(cluster)
             first = 'chief' if 'chief' in cluster else 'worker'
             self.chief = (resolver.task_type, resolver.task_id) == (first, 0)
         self._local_count = self.count // self.processes
