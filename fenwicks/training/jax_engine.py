@@ -88,12 +88,8 @@ class JaxEngine(Engine):
     def run(self, epoch, start, stop, loss_sum=0.0):
         if self._compiled is None:
             self.compile()
-        variables = self._variables()
-        state = tuple([variable.value for variable in part] for part in variables)
-        state, totals = self._run(self.replicas.place(state), epoch, start, stop, loss_sum)
-        for part, values in zip(variables, self.replicas.take(state), strict=True):
-            for variable, value in zip(part, values, strict=True):
-                variable.assign(value)
+        state = tuple([variable.value for variable in part] for part in self._variables())
+        totals = self._run(self.replicas.place(state), epoch, start, stop, loss_sum)
         return tuple(total.item() for total in totals)
 
     def predict(self, images, views):
@@ -115,9 +111,17 @@ class JaxEngine(Engine):
             self.averages.variables,
         )
 
+    def _assign(self, state):
+        for part, values in zip(self._variables(), self.replicas.take(state), strict=True):
+            for variable, value in zip(part, values, strict=True):
+                variable.assign(value)
+
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
         numbers = [jnp.int32(number) for number in (epoch, start, stop)] + [jnp.float32(loss_sum)]
-        return self._compiled(state, self._images, self._labels, *self.replicas.place(numbers))
+        numbers = self.replicas.place(numbers)
+        state, totals = self._compiled(state, self._images, self._labels, *numbers)
+        self._assign(state)
+        return totals
 
     def _single_steps(self, state, epoch, start, stop, loss_sum):
         """What `_run_steps` does, with its loop in Python."""
@@ -127,12 +131,15 @@ class JaxEngine(Engine):
         epoch = place(jnp.int32(epoch))
         carry = _first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
         carry = (*carry[:3], *place(list(carry[3:])))
-        for _ in range(start, stop):
-            carry = self._compiled(carry, self._images, self._labels, self._epoch_order, epoch)
-            if not math.isfinite(carry[-1].item()):
-                break
+        try:
+            for _ in range(start, stop):
+                carry = self._compiled(carry, self._images, self._labels, self._epoch_order, epoch)
+                if not math.isfinite(carry[-1].item()):
+                    break
+        finally:  # after an interrupt too: the memory of the state before has been used again
+            self._assign(carry[0])
         state, end, loss_sum, correct, last_loss = carry
-        return state, (loss_sum, correct, end - start, last_loss, self._all_finite(state[0]))
+        return loss_sum, correct, end - start, last_loss, self._all_finite(state[0])
 
     def _step_program(self, arguments):
         """The program of one step and its arguments, from those of `_run_steps`."""
