@@ -120,8 +120,24 @@ def test_other_files_are_refused(tmp_path):
     with open(path, 'wb') as file:  # a pickle, which may run code
         np.savez(file, state=np.array({'a': print}, dtype=object))
     assert 'pickle' in refused(path)
-    refused(tmp_path)
-    refused(tmp_path / 'missing.npz')
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load(tmp_path / 'missing.npz')
+    with pytest.raises(IsADirectoryError):
+        checkpoint.load(tmp_path)
+    path = tmp_path / 'c.npz'
+    checkpoint.save(path, variables(), STATE)
+    for error in (OSError(5, 'Input/output error'), MemoryError('too large')):
+
+        def load(file, allow_pickle, error=error):
+            raise error
+
+        monkeypatch.setattr(np, 'load', load)
+        with pytest.raises(type(error)) as raised:
+            checkpoint.load(path)
+        assert raised.value is error
 
 
 @pytest.mark.parametrize(

@@ -27,17 +27,20 @@ def load(path) -> tuple[dict, list[np.ndarray]]:
 
     Raises:
         ValueError: the file is damaged.
+        OSError: it cannot be read.
     """
-    try:
-        # Opened here, since NumPy leaves a damaged file open.
-        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-            state = json.loads(str(arrays['state']))
-            return state, [arrays[f'variable_{i}'] for i in range(len(arrays.files) - 1)]
-    except Exception as error:  # a damaged archive raises nearly anything
-        raise ValueError(
-            f'the checkpoint must be whole: delete it to start anew. '
-            f'Received: {path} ({" ".join(str(error).split())})'
-        ) from error
+    with open(path, 'rb') as file:  # here, since NumPy leaves a damaged file open
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                state = json.loads(str(arrays['state']))
+                return state, [arrays[f'variable_{i}'] for i in range(len(arrays.files) - 1)]
+        except (OSError, MemoryError):  # no fault of the file's
+            raise
+        except Exception as error:  # a damaged archive raises nearly anything
+            raise ValueError(
+                f'the checkpoint must be whole: delete it to start anew. '
+                f'Received: {path} ({" ".join(str(error).split())})'
+            ) from error
 
 
 def assign(variables, values):
