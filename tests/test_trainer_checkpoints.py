@@ -1,5 +1,6 @@
 """The Trainer's checkpoints: what goes on ends as if it had never stopped."""
 
+import keras
 import numpy as np
 import pytest
 from training_toys import (
@@ -102,7 +103,8 @@ def test_resuming_with_other_settings(tmp_path):
     make(dense_model()).fit(*toy(), 1, checkpoint=path, fingerprint={'batch_size': 4})
     for options, fingerprint, difference in [
         ({}, {'batch_size': 8}, 'settings.batch_size=8 instead of 4$'),
-        ({}, None, 'settings.batch_size=None instead of 4'),
+        ({}, None, 'settings.batch_size=nothing instead of 4, settings=None instead of nothing$'),
+        ({}, {'batch_size': 4, 'limit': None}, 'settings.limit=None instead of nothing$'),
         ({'seed': 8}, {'batch_size': 4}, 'seed=8 instead of 7$'),
         ({'seed': 8}, {'batch_size': 4, 'seed': 7}, 'seed=8 instead of 7, settings.seed=7'),
     ]:
@@ -113,6 +115,23 @@ def test_resuming_with_other_settings(tmp_path):
         for old, new in zip(before, values(trainer), strict=True):
             np.testing.assert_array_equal(old, new)
         assert trainer.history == []
+
+
+def test_resuming_on_another_backend(tmp_path, monkeypatch):
+    """Its random numbers are others."""
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 1, checkpoint=path)
+    here, trainer = keras.backend.backend(), make(dense_model())
+    monkeypatch.setattr(keras.backend, 'backend', lambda: 'another')
+    with pytest.raises(ValueError, match=f"Received: backend='another' instead of '{here}'$"):
+        trainer.fit(*toy(), 2, checkpoint=path, resume=True)
+
+
+def test_resuming_from_nowhere():
+    trainer = make(dense_model())
+    with pytest.raises(ValueError, match='`resume` needs a `checkpoint` to go on from'):
+        trainer.fit(*toy(), 1, resume=True)
+    assert trainer.history == []
 
 
 def test_resuming_with_another_model(tmp_path):

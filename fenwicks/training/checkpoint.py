@@ -60,30 +60,33 @@ def assign(variables, values):
         variable.assign(value)
 
 
-def check_settings(path, made: dict, now: dict):
+def check_settings(where: str, made: dict, now: dict):
     """Raises unless a training goes on with the settings with which it began.
 
     Args:
-        path: of the checkpoint, for the message.
-        made, now: nested dicts of JSON-able settings.
+        where: what holds the former settings, for the message.
+        made, now: nested dicts of settings; what JSON doesn't tell apart is the same.
 
     Raises:
         ValueError: they differ; it says where.
     """
-    made, now = _flat(made), _flat(now)
+    made, now = (_flat(json.loads(json.dumps(settings))) for settings in (made, now))
     if made != now:
-        keys = [key for key in {**made, **now} if made.get(key) != now.get(key)]
-        differences = ', '.join(f'{key}={now.get(key)} instead of {made.get(key)}' for key in keys)
+        differences = ', '.join(
+            f'{key}={now.get(key, "nothing")} instead of {made.get(key, "nothing")}'
+            for key in {**made, **now}
+            if made.get(key) != now.get(key)
+        )
         raise ValueError(
-            f'`resume` must go on with the settings of the checkpoint {path}. '
-            f'Received: {differences}'
+            f'`resume` must go on with the settings of {where}. Received: {differences}'
         )
 
 
 def _flat(settings, path=''):
-    """A nested dict as one dict, by dotted paths: innermost keys alone would hide one another."""
+    """A nested dict as one of what values look like, by dotted paths: innermost keys alone would
+    hide one another."""
     if not isinstance(settings, dict):
-        return {path: settings}
+        return {path: repr(settings)}
     flat = {}
     for key, value in settings.items():
         flat.update(_flat(value, f'{path}.{key}' if path else key))

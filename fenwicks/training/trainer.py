@@ -154,7 +154,7 @@ class Trainer:
                 several processes the chief alone writes it, where all of them can read it.
             resume: whether to go on from `checkpoint` where that exists.
             fingerprint: JSON-able description of the run; going on from a checkpoint with
-                another one is an error.
+                another one is an error, as it is with another seed or backend.
 
         Returns:
             A list with a dict an epoch: `epoch` (from 1), `train_loss`, `train_accuracy`,
@@ -166,6 +166,8 @@ class Trainer:
         """
         epochs = positive_integer('epochs', epochs)
         fingerprint = json.loads(json.dumps(fingerprint))  # as it comes back from the file
+        if resume and checkpoint is None:
+            raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
         self._averages.check_apart()
         self._check(images, labels)
         if self.batch_size > len(images):
@@ -173,7 +175,7 @@ class Trainer:
                 f'`batch_size` must be at most the {len(images)} training images. '
                 f'Received: batch_size={self.batch_size}'
             )
-        if resume and checkpoint is not None and os.path.exists(checkpoint):
+        if resume and os.path.exists(checkpoint):
             self._restore(checkpoint, fingerprint)
         elif self._half_trained:
             raise ValueError(
@@ -315,22 +317,27 @@ class Trainer:
     def _variables(self):
         return self.model.variables + self.optimizer.variables + self._averages.variables
 
+    def _settings(self, fingerprint):
+        """What a training must go on with to end as if it had never stopped."""
+        return {
+            'backend': keras.backend.backend(),  # each has random numbers of its own
+            'seed': self.seed,
+            'settings': fingerprint,
+        }
+
     def _save(self, path, fingerprint):
         state = {
-            'fingerprint': fingerprint,
+            **self._settings(fingerprint),
             'history': self.history,
             'train_seconds': self.train_seconds,
-            'seed': self.seed,
         }
         checkpoints.save(path, self._variables(), state)
 
     def _restore(self, path, fingerprint):
         state, values = checkpoints.load(path)
-        checkpoints.check_settings(
-            path,
-            made={'seed': state['seed'], 'settings': state['fingerprint']},
-            now={'seed': self.seed, 'settings': fingerprint},
-        )
+        now = self._settings(fingerprint)
+        made = {key: state[key] for key in now if key in state}
+        checkpoints.check_settings(f'the checkpoint {path}', made, now)
         checkpoints.assign(self._variables(), values)
         self.history = state['history']
         self.train_seconds = state['train_seconds']
