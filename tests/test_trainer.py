@@ -15,6 +15,7 @@ from training_toys import (
     SEED,
     STEPS,
     Recorder,
+    adam,
     assert_same,
     conv_model,
     dense_model,
@@ -356,10 +357,41 @@ def test_numpys_integers_are_integers(tmp_path):
     assert len(trainer.history) == 1
 
 
-@pytest.mark.parametrize('seed', [-1, 2**31])
-def test_seeds_out_of_range(seed):
-    with pytest.raises(ValueError, match=rf'`seed` must be in .* Received: seed={seed}$'):
+@pytest.mark.parametrize('seed', [-1, 2**31, 1.5, None, '3'])
+def test_seeds_that_are_none(seed):
+    with pytest.raises(ValueError, match=rf'`seed` must be an integer in .* seed={seed!r}$'):
         make(dense_model(), seed=seed)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'rule'),
+    [
+        ('optimizer', 'sgd', 'a Keras optimizer'),
+        ('loss', 'mse', r'a keras\.losses\.Loss'),
+        ('replicas', 4, r'come from training\.replicate'),
+    ],
+)
+def test_names_and_numbers_instead_of_objects(name, value, rule):
+    with pytest.raises(ValueError, match=rf'`{name}` must .*{rule}\. Received: {name}={value!r}$'):
+        make(dense_model(), **{name: value})
+
+
+def scaled():
+    return keras.optimizers.LossScaleOptimizer(optimizers.SGD(0.1))
+
+
+@pytest.mark.parametrize('optimizer', [adam, scaled])
+def test_an_optimizer_stays_with_its_model(optimizer):
+    model, optimizer = dense_model(), optimizer()
+    make(model, optimizer)
+    count = len(optimizer.variables)
+    make(model, optimizer).fit(*toy(), 1)
+    assert len(optimizer.variables) == count
+    with pytest.raises(ValueError, match='`optimizer` must be new, or that of this model'):
+        make(dense_model(), optimizer)
+    model.layers[-1].trainable = False
+    with pytest.raises(ValueError, match='`optimizer` must be new, or that of this model'):
+        make(model, optimizer)
 
 
 @pytest.mark.parametrize('seconds', [0, -1.0, math.nan])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
+import pathlib
 import time
 
 import keras
@@ -17,7 +19,7 @@ from fenwicks.losses import CrossEntropy
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.averages import Averages
 from fenwicks.training.progress import Progress
-from fenwicks.training.replicas import at_hand
+from fenwicks.training.replicas import Replicas, at_hand
 
 
 class DivergedError(FloatingPointError):
@@ -94,8 +96,18 @@ class Trainer:
     ):
         if not model.built:
             raise ValueError('`model` must be built: give it an input shape or call it once')
-        if not 0 <= seed < 2**31:
-            raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={seed}')
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise ValueError(
+                f'`optimizer` must be a Keras optimizer. Received: optimizer={optimizer!r}'
+            )
+        if loss is not None and not callable(loss):
+            raise ValueError(f'`loss` must be a keras.losses.Loss. Received: loss={loss!r}')
+        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+            raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+        if not isinstance(replicas, Replicas | None):
+            raise ValueError(
+                f'`replicas` must come from training.replicate. Received: replicas={replicas!r}'
+            )
         if seconds_per_call is not None and not seconds_per_call > 0:
             raise ValueError(
                 '`seconds_per_call` must be positive. '
@@ -124,7 +136,7 @@ class Trainer:
         self._half_trained = False
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
-            optimizer.build(model.trainable_variables)
+            _build(optimizer, model)
             self._averages = Averages(averaging, model)
             self._engine, on_cpu = _engine(
                 self.replicas,
@@ -342,6 +354,18 @@ class Trainer:
         self.history = state['history']
         self.train_seconds = state['train_seconds']
         self._half_trained = False
+
+
+def _build(optimizer, model):
+    """Builds a new optimizer for the model; raises where it was built for another one."""
+    weights = model.trainable_variables
+    if not optimizer.built:
+        optimizer.build(weights)
+    elif list(map(id, optimizer._trainable_variables)) != list(map(id, weights)):
+        raise ValueError(
+            '`optimizer` must be new, or that of this model: make another one. '
+            f'Received: {optimizer.name}, made for other weights'
+        )
 
 
 def _engine(replicas, *arguments):
