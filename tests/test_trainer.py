@@ -138,7 +138,7 @@ def test_calls_of_any_length_make_the_same_training(seconds, monkeypatch):
     assert_same(whole, cut)
     steps = [call[:3] for call in calls if call]  # the compilation passes its zeros by name
     if seconds == math.inf:
-        assert steps == [(0, 0, STEPS), (1, 0, STEPS)]
+        assert steps == [(0, 0, 1), (0, 1, STEPS), (1, 0, STEPS)]
     else:
         assert steps == [(epoch, step, step + 1) for epoch in range(2) for step in range(STEPS)]
 
@@ -160,6 +160,7 @@ def test_a_call_takes_about_the_seconds_it_is_given():
         for epoch in range(2):
             trainer._train_epoch(epoch, 10, Silent())
     assert calls == [(0, 1), (1, 4), (4, 7), (7, 10), (0, 3), (3, 6), (6, 9), (9, 10)]
+    assert trainer.first_step_at == pytest.approx(0.3)
 
 
 class Silent:

@@ -1,9 +1,12 @@
 """The Trainer's checkpoints: what goes on ends as if it had never stopped."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 from training_toys import (
+    STEPS,
     adam,
     assert_same,
     conv_model,
@@ -87,6 +90,23 @@ def test_a_finished_training_trains_no_more(tmp_path):
     first.fit(*toy(), 3)
     assert_same(first, second)
     assert len(second.history) == 3
+
+
+@pytest.mark.parametrize('seconds', [1e9, math.inf])
+def test_the_first_step_after_resuming_is_one_step(tmp_path, monkeypatch, seconds):
+    """Whatever the pace of the epochs before."""
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 1, checkpoint=path)
+    trainer, calls = make(dense_model(), seconds_per_call=seconds), []
+    run = trainer._engine.run
+
+    def noted(epoch, start, stop, loss_sum=0.0):
+        calls.append((start, stop, trainer.first_step_at is None))
+        return run(epoch, start, stop, loss_sum)
+
+    monkeypatch.setattr(trainer._engine, 'run', noted)
+    trainer.fit(*toy(), 2, checkpoint=path, resume=True)
+    assert calls[-2:] == [(0, 1, True), (1, STEPS, False)]
 
 
 def test_without_resume_a_checkpoint_is_ignored_and_replaced(tmp_path):

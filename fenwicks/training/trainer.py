@@ -6,7 +6,6 @@ import json
 import math
 import numbers
 import os
-import pathlib
 import time
 
 import keras
@@ -39,7 +38,7 @@ class Trainer:
 
     `fit()` of Keras copies each batch from the host. Here the steps run in one compiled loop:
     a whole epoch a call on an accelerator, a few seconds a call on a CPU so that the progress bar
-    moves. All randomness is a function of seed, epoch and step, so an interrupted training that
+    moves; the very first call takes one step. All randomness is a function of seed, epoch and step, so an interrupted training that
     goes on from its checkpoint ends with the same numbers as one that was never stopped.
 
     Example:
@@ -285,7 +284,8 @@ class Trainer:
                 epoch, step, step + ahead, loss_sum
             )
             seconds += time.perf_counter() - started
-            self.first_step_at = self.first_step_at or time.perf_counter()
+            if self.first_step_at is None:
+                self.first_step_at = time.perf_counter()
             step, correct = step + taken, correct + hits
             rate = self._learning_rate()
             if not (math.isfinite(last_loss) and weights_finite):
@@ -311,10 +311,10 @@ class Trainer:
 
     def _steps_ahead(self, pace, left):
         """How many steps the next call takes, of those left in the epoch, at `pace` s a step."""
+        if self.first_step_at is None:  # one step, whose end is noted, and how long it was
+            return 1
         if math.isinf(self._seconds_per_call):
             return left
-        if not pace:  # one step, to learn how long it is
-            return 1
         return max(1, int(min(self._seconds_per_call / pace, left)))
 
     def _pace(self):
