@@ -40,7 +40,9 @@ def written_whole(path):
             f'Received: {error.strerror or _one_line(error)}'
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        # Where a folder vanished or a disk broke, the error above says more than that of this.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _one_line(error):

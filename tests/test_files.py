@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import resource
 
 import pytest
@@ -67,6 +68,20 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     ):
         pass
     assert names(tmp_path) == []
+
+
+def test_a_temporary_file_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
+    def unlink(path, missing_ok):
+        raise PermissionError(1, 'Operation not permitted')
+
+    monkeypatch.setattr(pathlib.Path, 'unlink', unlink)
+    with pytest.raises(RuntimeError, match='broken'), files.written_whole(tmp_path / 'a.json'):
+        raise RuntimeError('broken')
+    with (
+        pytest.raises(OSError, match=r'the disk must take .* No space left on device$'),
+        files.written_whole(tmp_path / 'a.json'),
+    ):
+        raise OSError(28, 'No space left on device')
 
 
 @contextlib.contextmanager
