@@ -436,6 +436,10 @@ def test_bad_images_and_labels(images, labels, rule):
         with pytest.raises(ValueError, match=rule) as raised:
             method(images, labels, *arguments)
         assert '\n' not in str(raised.value)
+    if rule.startswith(('`images`', 'the shape')):
+        for method in (trainer.predict, trainer.predict_views):
+            with pytest.raises(ValueError, match=rule):
+                method(images)
     assert trainer.first_step_at is None
 
 

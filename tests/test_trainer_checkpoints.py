@@ -147,6 +147,32 @@ def test_resuming_on_another_backend(tmp_path, monkeypatch):
         trainer.fit(*toy(), 2, checkpoint=path, resume=True)
 
 
+def test_a_checkpoint_in_a_folder_that_is_missing(tmp_path):
+    trainer = make(dense_model())
+    (tmp_path / 'file').touch()
+    for path in (tmp_path / 'no' / 'c.npz', str(tmp_path / 'file' / 'c.npz')):
+        with pytest.raises(ValueError, match='`checkpoint` must lie in a folder that exists'):
+            trainer.fit(*toy(), 1, checkpoint=path)
+    assert trainer.first_step_at is None
+
+
+@pytest.mark.parametrize('wrap', [lambda inner: inner, keras.optimizers.LossScaleOptimizer])
+def test_an_averaging_optimizer_goes_on_from_a_checkpoint_alone(tmp_path, wrap):
+    """Its averages have taken the place of the weights when `fit` returns."""
+
+    def averaging():
+        return make(dense_model(), wrap(keras.optimizers.SGD(0.1, use_ema=True)))
+
+    whole, cut = averaging(), averaging()
+    whole.fit(*toy(), 3)
+    cut.fit(*toy(), 2, checkpoint=tmp_path / 'c.npz')
+    assert cut.fit(*toy(), 2) == cut.history
+    with pytest.raises(ValueError, match=r'use_ema must train in one go.* epochs=3 after 2$'):
+        cut.fit(*toy(), 3)
+    cut.fit(*toy(), 3, checkpoint=tmp_path / 'c.npz', resume=True)
+    assert_same(whole, cut)
+
+
 def test_resuming_from_nowhere():
     trainer = make(dense_model())
     with pytest.raises(ValueError, match='`resume` needs a `checkpoint` to go on from'):

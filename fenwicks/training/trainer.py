@@ -6,6 +6,7 @@ import json
 import math
 import numbers
 import os
+import pathlib
 import time
 
 import keras
@@ -38,8 +39,9 @@ class Trainer:
 
     `fit()` of Keras copies each batch from the host. Here the steps run in one compiled loop:
     a whole epoch a call on an accelerator, a few seconds a call on a CPU so that the progress bar
-    moves; the very first call takes one step. All randomness is a function of seed, epoch and step, so an interrupted training that
-    goes on from its checkpoint ends with the same numbers as one that was never stopped.
+    moves; the very first call takes one step. All randomness is a function of seed, epoch and step,
+    so an interrupted training that goes on from its checkpoint ends with the same numbers as one
+    that was never stopped.
 
     Example:
 
@@ -133,6 +135,7 @@ class Trainer:
         self.train_seconds = 0.0
         self.history = []
         self._half_trained = False
+        self._finalized = False  # whether the weights are averages of the optimizer's own
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
             _build(optimizer, model)
@@ -179,6 +182,11 @@ class Trainer:
         fingerprint = json.loads(json.dumps(fingerprint))  # as it comes back from the file
         if resume and checkpoint is None:
             raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
+        writes = checkpoint is not None and self.replicas.chief
+        if writes and not pathlib.Path(checkpoint).parent.is_dir():
+            raise ValueError(
+                f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
+            )
         self._averages.check_apart()
         self._check(images, labels)
         if self.batch_size > len(images):
@@ -193,6 +201,12 @@ class Trainer:
                 'the Trainer must go on from a whole epoch: make a new one, or pass the '
                 f'`checkpoint` and resume=True. Received: a half-trained epoch '
                 f'{len(self.history) + 1}'
+            )
+        elif self._finalized and epochs > len(self.history):
+            raise ValueError(
+                'a Trainer whose optimizer has use_ema must train in one go, at the end of which '
+                'its averages replace the weights: make a new one, or pass the `checkpoint` and '
+                f'resume=True. Received: epochs={epochs} after {len(self.history)}'
             )
         elif not self.history:
             self._averages.restart()  # from the weights as they are by now
@@ -212,13 +226,14 @@ class Trainer:
         try:
             for epoch in range(done, epochs):
                 self._train_epoch(epoch, images_per_epoch // self.batch_size, progress)
-                if checkpoint is not None and self.replicas.chief:
+                if writes:
                     self._save(checkpoint, fingerprint)
                 progress.finish_epoch(self.history[-1])  # an epoch on the screen is a saved one
         finally:
             progress.close()
         # An optimizer that averages the weights (Keras's `use_ema`) puts them in place now.
         self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        self._finalized = getattr(self.optimizer, 'inner_optimizer', self.optimizer).use_ema
         return self.history
 
     def predict(self, images, batch_size=500, tta=evaluation.NONE):
@@ -228,6 +243,9 @@ class Trainer:
             images: uint8 `(count, height, width, channels)`.
             batch_size: images of one forward pass.
             tta: test-time augmentation, an `evaluate.TTA`.
+
+        Raises:
+            ValueError: the model does not take these images.
         """
         return tta.combine(self.predict_views(images, batch_size, tta))
 
@@ -236,6 +254,7 @@ class Trainer:
 
         The first are those of the images themselves; `tta.combine` makes one of all.
         """
+        self._check_images(images)
         with self.averaged():
             return evaluation.predict_logits(
                 lambda batch: self._engine.predict(batch, tta.transforms), images, batch_size
@@ -260,7 +279,13 @@ class Trainer:
 
     def _check(self, images, labels):
         """Raises unless the model takes these images and knows every label."""
-        data.check_arrays(images, labels)
+        self._check_images(images)
+        inputs = keras.KerasTensor((1, *np.shape(images)[1:]), 'float32')
+        data.check_arrays(images, labels, self.model(inputs, training=False).shape[-1])
+
+    def _check_images(self, images):
+        """Raises unless the model takes these images."""
+        data.check_arrays(images, np.zeros(len(images), np.int32))
         shape = np.shape(images)[1:]
         # Models that are subclasses, not graphs of layers, don't say what they take.
         takes = getattr(self.model, 'input_shape', (None, *shape))[1:]
@@ -271,8 +296,6 @@ class Trainer:
                 f'`images` must have the shape (count, {", ".join(map(str, takes))}) that the '
                 f'model takes. Received: shape={np.shape(images)}'
             )
-        logits = self.model(keras.KerasTensor((1, *shape), 'float32'), training=False)
-        data.check_arrays(images, labels, logits.shape[-1])
 
     def _train_epoch(self, epoch, steps, progress):
         loss_sum, correct, step, seconds = 0.0, 0, 0, 0.0
@@ -353,7 +376,7 @@ class Trainer:
         checkpoints.assign(self._variables(), values)
         self.history = state['history']
         self.train_seconds = state['train_seconds']
-        self._half_trained = False
+        self._half_trained = self._finalized = False
 
 
 def _build(optimizer, model):
