@@ -186,21 +186,6 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'replicas': replicas.count,
         'batch_norm': replicas.batch_norm,
     }
-    if result_path.exists():
-        finished = report.read_json(result_path)
-        if any(finished.get(key) != value for key, value in described.items()):
-            raise ValueError(
-                f'`resume` must come with the settings of the finished run in {folder}. '
-                f'Received: {described}'
-            )
-        say(replicas, f'{folder} holds a finished run')
-        return finished
-
-    began = time.perf_counter()
-    trainer = assemble.assemble(
-        recipe, dataset, precision=chosen_precision, seed=seed, replicas=replicas
-    )
-    build_seconds = time.perf_counter() - began
     settings = {
         'recipe': dataclasses.asdict(recipe),
         'dataset': dataset.name,
@@ -209,6 +194,19 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'replicas': replicas.count,
         'batch_norm': replicas.batch_norm,
     }
+    if result_path.exists():
+        finished = report.read_json(result_path)
+        now = {'backend': strategy.check_backend(), 'seed': seed, 'settings': settings}
+        made = {key: finished[key] for key in now if key in finished}
+        training.checkpoint.check_settings(f'the finished run in {folder}', made, now)
+        say(replicas, f'{folder} holds a finished run')
+        return finished
+
+    began = time.perf_counter()
+    trainer = assemble.assemble(
+        recipe, dataset, precision=chosen_precision, seed=seed, replicas=replicas
+    )
+    build_seconds = time.perf_counter() - began
     history = trainer.fit(
         dataset.train_images,
         dataset.train_labels,
@@ -249,6 +247,7 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
         'peak_memory_mb': report.peak_memory_mb(),
         'versions': report.versions(),
+        'settings': settings,
         'history': history,
     }
     if replicas.chief:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scripts import ROOT, call, free_ports, loaded, refused
 
-from fenwicks import data, files, recipes
+from fenwicks import data, files, recipes, strategy
 from fenwicks.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -142,7 +142,17 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     assert refused(script, *flags, '--runs=2').startswith('`out` must not hold a run already')
     assert refused(script, *flags[:-1], f'--out={out / "1"}').endswith(f'Received: out={out / "1"}')
     other = refused(script, *flags, '--runs=2', '--seed=5', '--resume')
-    assert other.startswith(f'`resume` must come with the settings of the finished run in {out}/0')
+    assert other.startswith(f'`resume` must go on with the settings of the finished run in {out}/0')
+    # The recipe is told by more than its name.
+    base = dataclasses.replace(recipes.FENWICKS24, peak_learning_rate=0.3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipes.PRESETS, 'fenwicks24', recipes.Preset(base))
+        other = refused(script, *flags, '--runs=2', '--resume')
+    assert 'settings.recipe.peak_learning_rate=0.3 instead of ' in other
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategy, 'check_backend', lambda: 'another')
+        other = refused(script, *flags, '--runs=2', '--resume')
+    assert other.endswith(f"Received: backend='another' instead of '{keras.backend.backend()}'")
     call(script, *flags, '--runs=2', '--resume')
     assert 'holds a finished run' in capsys.readouterr().out
     assert (out / '1' / 'result.json').read_bytes() == before
@@ -310,8 +320,6 @@ def test_bad_input_is_one_line_and_leaves_no_file(script, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize('flags', [['--tpu'], ['--device=tpu'], ['--device=gpu']])
 def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
-    from fenwicks import strategy
-
     monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu'})
     monkeypatch.setattr(strategy, '_is_installed', lambda distribution: False)
     monkeypatch.chdir(tmp_path)
