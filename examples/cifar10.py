@@ -130,6 +130,12 @@ def train_all():
         recipe = recipe.for_small_data()
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
     replicas.check_batch(recipe.batch_size)
+    images = replicas.images_together(recipe.batch_size)
+    if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
+        raise ValueError(
+            f'`ghost_batch_size` must divide the {images} images of a batch that each of the '
+            f'replicas takes. Received: ghost_batch_size={recipe.ghost_batch_size}'
+        )
     # The last check, so that an error leaves no empty folder behind.
     if replicas.chief:  # of several processes one writes, and speaks
         for folder in folders:

@@ -193,15 +193,27 @@ def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_p
     assert accuracy == pytest.approx(result['test_accuracy_plain'], abs=1e-6)
 
 
-@pytest.mark.backend('tensorflow')
-def test_a_batch_that_the_replicas_cannot_share(tmp_path):
-    process = command(*SMALL, '--replicas=3', f'--out={tmp_path / "out"}')
+@pytest.mark.parametrize(
+    ('flags', 'line'),
+    [
+        (
+            ['--replicas=3'],
+            '`batch_size` must be a multiple of 3, the replicas on these devices. '
+            'Received: batch_size=32',
+        ),
+        (
+            ['--replicas=2', '--recipe=page10'],
+            '`ghost_batch_size` must divide the 16 images of a batch that each of the replicas '
+            'takes. Received: ghost_batch_size=32',
+        ),
+    ],
+)
+def test_a_batch_that_the_replicas_cannot_share(tmp_path, flags, line):
+    devices = {'XLA_FLAGS': '--xla_force_host_platform_device_count=3'}
+    process = command(*SMALL, *flags, f'--out={tmp_path / "out"}', **devices)
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (1, '')
-    assert stderr.splitlines()[-1] == (
-        'cifar10.py: `batch_size` must be a multiple of 3, the replicas on these devices. '
-        'Received: batch_size=32'
-    )
+    assert stderr.splitlines()[-1] == f'cifar10.py: {line}'
     assert names(tmp_path) == []
 
 

@@ -270,6 +270,19 @@ def test_bad_arguments(monkeypatch):
         make(model, replicas=three, seconds_per_call=1.0)
 
 
+@pytest.mark.backend('jax')
+def test_synchronized_replicas_on_jax_take_the_batch_as_a_whole():
+    import jax
+
+    from fenwicks.training import sharding
+
+    mesh = jax.sharding.AbstractMesh((2,), ('replicas',))
+    for kind, images in ((sharding._PerReplica, 16), (sharding._Synchronized, 32)):
+        several = kind.__new__(kind)
+        sharding.Replicas.__init__(several, mesh)
+        assert several.images_together(32) == images
+
+
 @pytest.mark.backend('tensorflow', 'jax')
 def test_a_trainer_that_is_not_told_takes_one_processor():
     assert make().replicas.count == 1

@@ -25,6 +25,7 @@ def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
             several processes train together, it is all of their devices.
         batch_norm: `'per_replica'`: each device normalizes its share of the batch by itself, and
             the running statistics are the mean over the devices; the devices talk once a step.
+            Keras's dropout draws the same mask on each of them.
             `'synchronized'`: statistics of the whole batch, as on one device; they talk at each
             batch normalization.
         device: kind of the devices, as `strategy.select_device` takes it.
@@ -135,6 +136,10 @@ class Replicas:
                 f'`batch_size` must be a multiple of {self.count}, the replicas on {devices}. '
                 f'Received: batch_size={batch_size}'
             )
+
+    def images_together(self, batch_size: int) -> int:
+        """How many images of a batch go through the model at once."""
+        return batch_size // self.count
 
     def program(self, function):
         """`function` of a whole call, in which steps call the methods below."""

@@ -169,5 +169,8 @@ class _Synchronized(_Several):
 
     batch_norm = 'synchronized'
 
+    def images_together(self, batch_size):
+        return batch_size
+
     def share(self, batch):
         return lax.with_sharding_constraint(batch, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
