@@ -162,3 +162,28 @@ def test_choosing_the_cpu_hides_the_accelerators(monkeypatch):
     assert hidden == []
     assert strategy.select_device('cpu') == 'cpu'
     assert hidden == [([], 'GPU'), ([], 'TPU')]
+
+
+@pytest.mark.backend('tensorflow')
+def test_what_was_hidden_is_not_found_again(monkeypatch):
+    import tensorflow as tf
+
+    cpu, *_ = tf.config.list_physical_devices('CPU')
+    gpu = tf.config.PhysicalDevice('/physical_device:GPU:0', 'GPU')
+    seen = [cpu, gpu]
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda *kinds: [cpu, gpu])
+    monkeypatch.setattr(tf.config, 'get_visible_devices', lambda *kinds: seen)
+    assert strategy.select_device() == 'gpu'
+    seen.remove(gpu)
+    assert strategy.select_device() == 'cpu'
+
+
+@pytest.mark.backend('jax')
+@pytest.mark.parametrize('default', ['device', 'name'])
+def test_the_default_device_of_jax_is_the_only_one_found(monkeypatch, default):
+    import jax
+
+    monkeypatch.setattr(keras.distribution, 'list_devices', lambda: ['gpu:0', 'cpu:0'])
+    assert strategy.select_device() == 'gpu'
+    with jax.default_device(jax.devices('cpu')[0] if default == 'device' else 'cpu'):
+        assert strategy.select_device() == 'cpu'
