@@ -140,12 +140,14 @@ def test_two_devices_share_a_chip():
 
 
 @needs_jax
-def test_a_program_that_does_not_fit_has_a_size_and_no_times():
-    too_big = compiled(fits=False, memory_bytes=20 * 2**30, memory_limit_bytes=15 * 2**30)
+@pytest.mark.parametrize('noticed', [True, False])  # by the compiler
+def test_a_program_that_does_not_fit_has_a_size_and_no_times(noticed):
+    too_big = compiled(fits=not noticed, memory_bytes=20 * 2**30, memory_limit_bytes=15 * 2**30)
     found = _estimate(too_big, 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps=1, epochs=1)
     assert not found.fits
     assert table.memory(found) == '20.00 of 15.00'
-    assert found.step_seconds is None
+    known = {'topology', 'devices', 'fits', 'memory_bytes', 'memory_limit_bytes', 'compile_seconds'}
+    assert {name for name, value in vars(found).items() if value is not None} == known
     assert table.row(found).split() == ['v5e:1x1', '1', 'no', '20.00', 'of', '15.00', *'----', '60']
 
 
@@ -249,6 +251,7 @@ def test_a_backend_that_was_chosen_is_an_error():
         ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
         ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
         ('--tensorflow=/no/python', '`tensorflow` must be the Python of an environment with'),
+        ('--tensorflow=false', 'Received: tensorflow=false, exit status 1'),
     ],
 )
 def test_bad_flags(flags, message):

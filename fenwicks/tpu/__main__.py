@@ -180,7 +180,8 @@ def tensorflow_program(recipe, precision):
         except OSError as error:
             raise ValueError(f'{wrong}, {error.strerror}') from None
         if run.returncode:
-            raise ValueError(f'{wrong}, {run.stderr.strip().splitlines()[-1]}')
+            said = run.stderr.strip().splitlines() or [f'exit status {run.returncode}']
+            raise ValueError(f'{wrong}, {said[-1]}')
         versions = json.loads(run.stdout.splitlines()[-1])
         return out.read_bytes(), {'tensorflow-tpu': versions['tensorflow-tpu']}
 

@@ -48,7 +48,7 @@ class Estimate:
         topology: generation and shape.
         devices: how many share a batch: chips, or cores where those are devices of their own.
         fits: whether the program fits their memory; where not, the figures besides the next two
-            are `None`.
+            and `compile_seconds` are `None`.
         memory_bytes: what the program takes on a device, the data set included.
         memory_limit_bytes: what a device has for programs.
         flops_per_step: of all devices together.
@@ -239,7 +239,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
         'memory_limit_bytes': limit,
         'compile_seconds': compiled.compile_seconds,
     }
-    if not compiled.fits:
+    if not common['fits']:
         return Estimate(**common)
     roofline = compiled.flops / (chip.teraflops * 1e12 / devices_per_chip)
     priced, unpriced_operations = untangle(compiled.optimal_seconds, roofline)
