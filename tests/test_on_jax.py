@@ -1,4 +1,7 @@
-"""Runs the tests of everything that promises to work on JAX again, with Keras on JAX."""
+"""Runs tests of what promises to work on JAX again, with Keras on JAX.
+
+Left out are the long ones, of `assemble` and the script: KERAS_BACKEND=jax pytest runs those too.
+"""
 
 import importlib.util
 import os
@@ -13,12 +16,14 @@ TESTS = pathlib.Path(__file__).parent
 FILES = (
     'test_augment.py',
     'test_augment_draws.py',
+    'test_checkpoint.py',
     'test_layers_contract.py',
     'test_losses.py',
     'test_models.py',
     'test_one_pass.py',
     'test_optimizers.py',
     'test_schedules.py',
+    'test_strategy.py',
     'test_trainer.py',
     'test_trainer_averaging.py',
     'test_trainer_checkpoints.py',

@@ -270,10 +270,8 @@ def test_bad_arguments(monkeypatch):
         make(model, replicas=three, seconds_per_call=1.0)
 
 
-@pytest.mark.backend('jax')
 def test_synchronized_replicas_on_jax_take_the_batch_as_a_whole():
-    import jax
-
+    jax = pytest.importorskip('jax')
     from fenwicks.training import sharding
 
     mesh = jax.sharding.AbstractMesh((2,), ('replicas',))

@@ -23,6 +23,7 @@ from training_toys import (
 from fenwicks import augment, optimizers
 from fenwicks.optimizers import EMA, Lookahead
 from fenwicks.optimizers.averaging import averaged_variables
+from fenwicks.training.averages import Averages
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -166,11 +167,12 @@ def test_without_a_rule_the_averages_are_the_weights():
     assert len(values(trainer)) == len(trainer.model.variables + trainer.optimizer.variables)
 
 
-def test_mixed_precision_averages_in_float32():
-    keras.config.set_dtype_policy('mixed_bfloat16')
-    trainer = make(averaging=EMA(0.5, every=2))
-    trainer.fit(*toy(), 2)
-    assert {average.dtype for average in trainer._averages.variables} == {'float32'}
+def test_weights_of_low_precision_are_averaged_in_float32():
+    layer = keras.layers.Dense(3, dtype='bfloat16')
+    layer.build((None, 2))
+    assert {weight.dtype for weight in layer.weights} == {'bfloat16'}
+    averages = Averages(EMA(0.5, every=2), layer)
+    assert [average.dtype for average in averages.variables] == ['float32'] * 2
 
 
 def test_a_rule_that_is_none():
