@@ -323,6 +323,14 @@ def test_steps_per_execution():
         fit(together, WeightAveraging(EMA(0.9, every=3)))
 
 
+@pytest.mark.parametrize('rule', [EMA(0.9, every=11), Lookahead(0.5, every=11)])
+def test_before_the_first_update_the_weights_stay(rule):
+    plain, averaged = new_model(), new_model()
+    fit(plain, epochs=2)
+    fit(averaged, WeightAveraging(rule), epochs=2)  # 10 steps
+    assert_same(averaged.get_weights(), plain.get_weights())
+
+
 def test_misuse_of_the_callback():
     averaging = WeightAveraging(EMA())
     with pytest.raises(ValueError, match='averages come with `fit`'):

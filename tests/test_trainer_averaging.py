@@ -51,9 +51,9 @@ def test_ema_of_known_weights(every):
             bias -= RATES(step) / 3
             if (step + 1) % every == 0:
                 taken.append(bias)
-        if taken:  # before that, the weights of the beginning
-            ages = np.arange(len(taken))[::-1]
-            average = np.average(taken, weights=0.9 ** (every * ages))
+        ages = np.arange(len(taken))[::-1]
+        # Before the first update, the weights as they are.
+        average = np.average(taken, weights=0.9 ** (every * ages)) if taken else bias
         np.testing.assert_allclose(bias_of(trainer.model), bias, rtol=1e-5)
         with trainer.averaged():
             np.testing.assert_allclose(bias_of(trainer.model), average, rtol=1e-5)
@@ -110,6 +110,19 @@ def test_averages_begin_at_the_weights_with_which_training_begins():
     with trainer.averaged():
         for weight in trainer.model.get_weights():
             np.testing.assert_array_equal(weight, 1)
+
+
+@pytest.mark.parametrize('rule', [EMA(0.9, every=99), Lookahead(0.5, every=99)])
+def test_before_the_first_update_the_weights_stay(rule):
+    trainer = make(averaging=rule)
+    trainer.fit(*toy(), 2)
+    weights = trainer.model.get_weights()
+    with trainer.averaged():
+        for a, b in zip(weights, trainer.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+    plain = make()
+    plain.fit(*toy(), 2)
+    np.testing.assert_array_equal(trainer.predict(toy()[0]), plain.predict(toy()[0]))
 
 
 def test_an_ema_leaves_the_training_alone():

@@ -264,12 +264,14 @@ class WeightAveraging(keras.callbacks.Callback):
     def use_averages(self):
         """Puts the averages in place of the training weights, which are kept for `restore`.
 
+        Before the first update there is nothing to average: the weights stay.
+
         Raises:
             ValueError: if there are no averages yet.
         """
         if self._averages is None:
             raise ValueError('averages come with `fit`: train the model with this callback first')
-        if self._raw is None:
+        if self._raw is None and self.step >= self.rule.every:
             self._sync()
             self._raw = [ops.copy(ops.convert_to_tensor(v)) for v in self._variables]
             self._assign([ops.copy(average) for average in self._averages])

@@ -46,9 +46,14 @@ class Averages:
             )
 
     @contextlib.contextmanager
-    def in_place(self):
-        """The model with the averages for its weights, which come back at the end."""
-        if self._in_place:  # a prediction within `averaged()`
+    def in_place(self, steps):
+        """The model with the averages for its weights, which come back at the end.
+
+        Before the first update, after `steps` of training fewer than that takes, there is nothing
+        to average: the weights stay.
+        """
+        # In place already: a prediction within `averaged()`.
+        if self.rule is None or self._in_place or steps < self.rule.every:
             yield
             return
         raw = averaging.initial_averages(self.sources)

@@ -134,6 +134,7 @@ class Trainer:
         self.preprocess_seconds = 0.0
         self.train_seconds = 0.0
         self.history = []
+        self._steps_per_epoch = 0
         self._half_trained = False
         self._finalized = False  # whether the weights are averages of the optimizer's own
         self.replicas.check_scope(model, optimizer)
@@ -218,14 +219,15 @@ class Trainer:
         self._engine.compile()
         self.compile_seconds += time.perf_counter() - loaded
 
-        images_per_epoch = len(images) // self.batch_size * self.batch_size
+        self._steps_per_epoch = len(images) // self.batch_size
+        images_per_epoch = self._steps_per_epoch * self.batch_size
         done = len(self.history)
         progress = Progress(
             images_per_epoch * epochs, images_per_epoch * done, epochs, self.replicas.chief
         )
         try:
             for epoch in range(done, epochs):
-                self._train_epoch(epoch, images_per_epoch // self.batch_size, progress)
+                self._train_epoch(epoch, self._steps_per_epoch, progress)
                 if writes:
                     self._save(checkpoint, fingerprint)
                 progress.finish_epoch(self.history[-1])  # an epoch on the screen is a saved one
@@ -273,9 +275,10 @@ class Trainer:
             trainer.model.save('model.keras')
         ```
 
-        Afterwards it has its own weights again. Without `averaging` they are the same.
+        Afterwards it has its own weights again. Without `averaging`, or before its first update,
+        they are the same.
         """
-        return self._averages.in_place()
+        return self._averages.in_place(len(self.history) * self._steps_per_epoch)
 
     def _check(self, images, labels):
         """Raises unless the model takes these images and knows every label."""
