@@ -174,8 +174,22 @@ def predict_logits(predict, images, batch_size):
 
 
 def metrics(logits, labels) -> Metrics:
-    """Mean cross-entropy and accuracy of float logits `(count, classes)`, in float64."""
-    logits = np.asarray(logits, np.float64)
+    """Mean cross-entropy and accuracy of float logits `(count, classes)`, in float64.
+
+    Raises:
+        ValueError: the labels aren't integers `(count,)` in [0, classes).
+    """
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    count, classes = logits.shape
+    if labels.shape != (count,) or labels.dtype.kind not in 'iu':
+        raise ValueError(
+            f'`labels` must be {count} integers, one for each row of logits. '
+            f'Received: dtype={labels.dtype}, shape={labels.shape}'
+        )
+    if count and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f'`labels` must be in [0, {classes}). Received: from {labels.min()} to {labels.max()}'
+        )
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     picked = log_probabilities[np.arange(len(labels)), labels]

@@ -89,10 +89,10 @@ def test_evaluation_is_whole_and_in_order():
 @pytest.mark.parametrize(
     ('batch_size', 'message'),
     [
-        (0, r'`batch_size` must be at least 1.*batch_size=0'),
-        (-1, r'`batch_size` must be at least 1'),
-        (2.0, r'`batch_size` must be an integer.*2.0'),
-        (True, r'`batch_size` must be an integer'),
+        (0, r'`batch_size` must be a positive integer.*batch_size=0'),
+        (-1, r'`batch_size` must be a positive integer'),
+        (2.0, r'`batch_size` must be a positive integer.*2.0'),
+        (True, r'`batch_size` must be a positive integer'),
         (11, r'`batch_size` must be at most the 10 images.*batch_size=11'),
     ],
 )

@@ -84,3 +84,18 @@ def test_bad_input():
         evaluate.predict_logits(lambda batch: batch, images, 0)
     with pytest.raises(ValueError, match='`images` must not be empty'):
         evaluate.predict_logits(lambda batch: batch, images[:0], 2)
+
+
+@pytest.mark.parametrize(
+    ('labels', 'message'),
+    [
+        ([[0], [1], [2]], r'must be 3 integers, .* Received: dtype=int64, shape=\(3, 1\)'),
+        ([0, 1], r'must be 3 integers, .* shape=\(2,\)'),
+        ([0.0, 1.0, 2.0], 'must be 3 integers, .* dtype=float64'),
+        ([0, 1, -1], r'must be in \[0, 3\). Received: from -1 to 1'),
+        ([0, 1, 3], r'must be in \[0, 3\). Received: from 0 to 3'),
+    ],
+)
+def test_labels_that_fit_no_logits(labels, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.metrics(np.eye(3), labels)

@@ -271,6 +271,11 @@ def test_fused_is_compiled_where_the_shape_is_known():
             ),
             (4, 6, 6, 5),
         ),
+        (
+            BatchNormalization(renorm=True),
+            keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, renorm=True),
+            (4, 6, 6, 5),
+        ),
     ],
     ids=lambda value: value.name if isinstance(value, keras.layers.Layer) else None,
 )

@@ -100,6 +100,13 @@ def test_contract_mixed_precision(case):
     contract.check_mixed_precision(*CASES[case], 'float32' if case in LOGITS else 'bfloat16')
 
 
+@pytest.mark.parametrize('layer', [layers.GELU, layers.GlobalPools2D])
+def test_a_policy_for_the_dtype_of_a_layer_without_arguments(layer):
+    policy = keras.DTypePolicy('mixed_bfloat16')
+    twin = layer.from_config(layer(dtype=policy).get_config())
+    assert twin.dtype_policy.name == 'mixed_bfloat16'
+
+
 def test_every_layer_has_a_case():
     public = {
         name

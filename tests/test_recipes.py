@@ -172,6 +172,14 @@ def test_a_trick_that_does_nothing():
     )
 
 
+def test_a_speednet_whitens_in_its_own_way():
+    with pytest.raises(ValueError) as raised:
+        recipes.get('speed94', ['whitening'])
+    assert str(raised.value) == (
+        '`whitening` of a speednet must be its own, of 2x2 patches. Received: whitening=3'
+    )
+
+
 def test_unknown_recipe():
     message = f'`recipe` must be one of {", ".join(PRESETS)}. Received: recipe=fast'
     with pytest.raises(ValueError) as raised:

@@ -7,6 +7,7 @@ import contextlib
 import numpy as np
 
 from fenwicks import augment as augmentation
+from fenwicks.checks import positive_integer
 from fenwicks.data.dataset import check_arrays
 
 
@@ -30,10 +31,7 @@ def _tensorflow():
 
 def _check(images, labels, batch_size):
     check_arrays(images, labels)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)):
-        raise ValueError(f'`batch_size` must be an integer. Received: batch_size={batch_size!r}')
-    if batch_size < 1:
-        raise ValueError(f'`batch_size` must be at least 1. Received: batch_size={batch_size}')
+    positive_integer('batch_size', batch_size)
 
 
 def train_dataset(
@@ -41,8 +39,9 @@ def train_dataset(
 ):
     """Batches for training: shuffled anew each epoch, normalised, augmented, prefetched.
 
-    The same `seed` gives the same sequence of epochs each time the data set is built. Pass it to
-    `fit` with `shuffle=False`, or Keras warns that it leaves the shuffling to the data set.
+    The same `seed` gives the same sequence of epochs each time the data set is built, under the
+    same global seed of TensorFlow's (`keras.utils.set_random_seed`) or without one. Pass the data
+    set to `fit` with `shuffle=False`, or Keras warns that it leaves the shuffling to it.
 
     Args:
         images: uint8 `(n, height, width, channels)`.

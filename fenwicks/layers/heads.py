@@ -162,6 +162,10 @@ class GlobalPools2D(keras.layers.Layer):
         means = ops.mean(ops.cast(inputs, wide), axis=(1, 2))
         return ops.concatenate([maxima, ops.cast(means, inputs.dtype)], axis=-1)
 
+    def get_config(self):
+        # Keras's own guess at it fails where the dtype came as a policy, not by name.
+        return super().get_config()
+
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 2 * input_shape[-1])
 

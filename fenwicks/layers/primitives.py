@@ -135,7 +135,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and len(inputs.shape) == 4
             and self.axis in (-1, 3)
             and inputs.shape[-1] is not None
-            and not self.synchronized
+            and not (self.synchronized or self.renorm)
             and inputs.dtype != 'float64'
         )
 

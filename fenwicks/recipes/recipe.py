@@ -123,6 +123,11 @@ class Recipe:
                     f'`{field}` of a recipe must be one of {", ".join(choices)}. '
                     f'Received: {field}={getattr(self, field)!r}'
                 )
+        if self.network == 'speednet' and self.whitening != 2:
+            raise ValueError(
+                '`whitening` of a speednet must be its own, of 2x2 patches. '
+                f'Received: whitening={self.whitening}'
+            )
         if self.ghost_batch_size and self.batch_size % self.ghost_batch_size:
             raise ValueError(
                 f'`ghost_batch_size` must divide the batch of {self.batch_size}. '
