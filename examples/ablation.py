@@ -105,22 +105,25 @@ def train_grid(arms):
     }
     log = pathlib.Path(FLAGS.log)
     done = report.read_lines(log) if log.exists() else []
+    epochs = {recipe.name: recipe.epochs for recipe in planned.values()}
     for run in done:
-        if any(run.get(key) != value for key, value in budget.items()):
+        same_epochs = epochs.get(run.get('recipe'), run.get('epochs')) == run.get('epochs')
+        if not same_epochs or any(run.get(key) != value for key, value in budget.items()):
             raise ValueError(
                 f'`log` must hold runs of one budget only: pass another file. Received: {log}, '
-                f'with a run of { {key: run.get(key) for key in budget} }'
+                f'with a run of { {key: run.get(key) for key in ("epochs", *budget)} }'
             )
-    finished = {(run['recipe'], run['epochs'], run['seed']) for run in done}
+    report.start_log(log)
+    finished = {(run['recipe'], run['seed']) for run in done}
     for seed in range(FLAGS.runs):
         for arm, recipe in planned.items():
-            if (recipe.name, recipe.epochs, seed) in finished:
+            if (recipe.name, seed) in finished:
                 continue
             run = {**budget, **train(recipe, dataset, chosen_precision, seed)}
-            report.append_line(log, run)
             reached = run['test_accuracy']
             said = 'diverged' if reached is None else f'{100 * reached:.2f} %'
             print(f'{arm.recipe}, seed {seed}: {said}', flush=True)
+            report.append_line(log, run)
 
 
 def train(recipe, dataset, chosen_precision, seed):

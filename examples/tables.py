@@ -38,11 +38,11 @@ def runs_table():
 
     def setting(run):
         keys = ('recipe', 'dataset', 'epochs', 'train_images', 'hardware', 'backend', 'precision')
-        return tuple(run[key] for key in keys)
+        return *(run[key] for key in keys), *network_and_batch(run)
 
     rows = []
     for key, group in itertools.groupby(sorted(read_lines('runs.jsonl'), key=setting), setting):
-        recipe, dataset, epochs, train_images, hardware, backend, precision = key
+        recipe, dataset, epochs, train_images, hardware, backend, precision, *_ = key
         group = list(group)
         # Seconds count where nothing else ran on the machine.
         seconds = [run['train_seconds'] for run in group if not run.get('shared_machine')]
@@ -59,6 +59,11 @@ def runs_table():
         )
     header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
     return report.markdown(header, rows)
+
+
+def network_and_batch(run):
+    """What else sets runs of a recipe apart: a factor on its width, another batch."""
+    return tuple(run['widths']), run['batch_size']
 
 
 def throughput_table():
@@ -91,11 +96,14 @@ def time_to_94_table():
         sorted(read_lines('time_to_94.jsonl'), key=session), session
     ):
         lines = list(group)
-        seconds = {
-            side: statistics.median(x['train_seconds'] for x in lines if x['side'] == side)
+        sides = {
+            side: [x['train_seconds'] for x in lines if x['side'] == side]
             for side in ('fenwicks', 'pytorch')
         }
-        how = 'projected' if lines[0]['projected'] else 'trained'
+        if not all(sides.values()):  # stopped before both had their turn
+            continue
+        seconds = {side: statistics.median(values) for side, values in sides.items()}
+        how = 'projected' if lines[0].get('projected') else 'trained'
         rows.append(
             [
                 *(f'`{recipe}`', hardware, precision, how),
@@ -129,8 +137,8 @@ def devices_table():
     """One row for each device, framework and recipe: what was measured there, or estimated."""
 
     def setting(run):
-        keys = ('hardware', 'backend', 'precision', 'recipe', 'epochs', 'batch_size')
-        return tuple(run[key] for key in keys)
+        keys = ('hardware', 'backend', 'precision', 'recipe', 'epochs')
+        return *(run[key] for key in keys), *network_and_batch(run)
 
     runs = [run for run in read_lines('runs.jsonl') + read_lines('gpu.jsonl') if is_whole(run)]
     rows = []
@@ -210,9 +218,11 @@ def ablation_rows():
 
 def ablation_budget():
     """What the runs of the logged ablation have in common, in words."""
-    run = read_lines('ablation.jsonl')[0]
+    runs = read_lines('ablation.jsonl')
+    run, epochs = runs[0], sorted({run['epochs'] for run in runs})
     return (
-        f'{run["dataset"]}, the first {run["train_images"]:,} images, {run["epochs"]} epochs, '
+        f'{run["dataset"]}, the first {run["train_images"]:,} images, '
+        f'{" or ".join(map(str, epochs))} epochs, '
         f'{run["width"]:g} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
     )
 
@@ -264,7 +274,8 @@ def fill(text):
 
 
 def main(argv):
-    del argv
+    if len(argv) > 1:
+        sys.exit(f'tables.py: there are no arguments besides flags. Received: {argv[1]}')
     for readme in READMES:
         text = readme.read_text()
         filled = fill(text)

@@ -47,6 +47,12 @@ def read_lines(path) -> list:
     return values
 
 
+def start_log(path):
+    """Makes a JSON-lines file if there is none: what can't be written to fails before the work."""
+    with open(path, 'a'):
+        pass
+
+
 def append_line(path, value):
     """Adds one value to a JSON-lines file, in a single write."""
     with open(path, 'a') as file:
@@ -73,6 +79,8 @@ def mean_and_error(values: Sequence[float]) -> str:
 
 def difference(row: Row) -> str:
     """A row's difference and its error; in parentheses where it can't be told from none."""
+    if math.isnan(row.difference):
+        return 'diverged'
     text = f'{row.difference:+.2f} ± {row.error:.2f}'
     return text if row.resolved else f'({text})'
 
@@ -87,9 +95,10 @@ def ablation_table(rows: Sequence[Row]) -> str:
             [
                 f'{sign}{arm.trick}' if arm.trick else f'**{arm.preset}**',
                 f'{row.n}' + (f' ({row.diverged} diverged)' if row.diverged else ''),
-                f'{row.mean:.2f}' + ('' if arm.trick or not known else f' ± {row.error:.2f}'),
+                (f'{row.mean:.2f}' if row.n else 'diverged')
+                + ('' if arm.trick or not known else f' ± {row.error:.2f}'),
                 difference(row) if arm.trick else '',
-                f'{row.seconds:.0f}',
+                f'{row.seconds:.0f}' if row.n else '',
             ]
         )
     header = ['trick', 'n', 'test accuracy, %', 'difference, points', 'training, s']
@@ -102,7 +111,7 @@ def tricks_table(rows: Sequence[Row]) -> str:
 
     def measured(name, added):
         row = found.get((name, added))
-        return f'{difference(row)}, n={row.n}' if row else 'not measured'
+        return f'{difference(row)}, n={row.n or row.diverged}' if row else 'not measured'
 
     cells = [
         [
@@ -129,7 +138,7 @@ def plot_ablation(rows: Sequence[Row], path):
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('a plot needs Matplotlib: pip install matplotlib') from None
-    rows = [row for row in rows if row.arm.trick]
+    rows = [row for row in rows if row.arm.trick and not math.isnan(row.difference)]
     figure = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
     axes = figure.subplots()
     for place, row in enumerate(rows):

@@ -10,7 +10,7 @@ from fenwicks.recipes.ablation import Arm
 
 
 def run(recipe, accuracy, seconds=10.0):
-    return {'recipe': recipe, 'test_accuracy': accuracy, 'train_seconds': seconds}
+    return {'recipe': recipe, 'epochs': 8, 'test_accuracy': accuracy, 'train_seconds': seconds}
 
 
 ARMS = [Arm('page24'), Arm('page24', added='celu'), Arm('page24', added='whitening')]
@@ -73,9 +73,34 @@ def test_one_run_of_each_resolves_nothing():
 
 
 def test_arms_without_runs_are_left_out_and_diverged_ones_counted():
-    runs = [*RUNS[:6], {'recipe': 'page24+celu', 'test_accuracy': None}]
+    runs = [*RUNS[:6], run('page24+celu', None)]
     rows = ablation.summarize(ARMS, runs)
     assert [(row.arm.trick, row.n, row.diverged) for row in rows] == [('', 3, 0), ('celu', 3, 1)]
+
+
+def test_arms_that_always_diverge_have_rows():
+    runs = [*RUNS[:3], run('page24+celu', None), run('page24+celu', None)]
+    rows = ablation.summarize(ARMS, runs)
+    assert [(row.arm.trick, row.n, row.diverged) for row in rows] == [('', 3, 0), ('celu', 0, 2)]
+    line = report.ablation_table(rows).splitlines()[3]
+    assert line == '| page24 + celu | 0 (2 diverged) | diverged | diverged |  |'
+    assert '| diverged, n=2 | not measured |' in report.tricks_table(rows)
+    # And those of a preset that always does can be compared with nothing.
+    runs = [run('page24', None), *RUNS[3:6]]
+    plain, celu = ablation.summarize(ARMS, runs)
+    assert (plain.n, plain.diverged, celu.n) == (0, 1, 3)
+    assert not celu.resolved
+    assert '| page24 + celu | 3 | 71.00 | diverged | 10 |' in report.ablation_table([plain, celu])
+
+
+def test_runs_of_different_lengths():
+    with pytest.raises(ValueError, match=r'one number of epochs: .* page24 with 8 and 2$'):
+        ablation.summarize(ARMS, [*RUNS, {**RUNS[0], 'epochs': 2}])
+
+
+def test_a_log_of_something_else():
+    with pytest.raises(ValueError, match=r'of an ablation\. Received: a line without epochs, '):
+        ablation.summarize(ARMS, [{'benchmark': 'throughput', 'test_accuracy': 0.9}])
 
 
 def test_the_table_marks_what_is_not_resolved():

@@ -80,6 +80,28 @@ def test_a_log_of_another_budget(script, tmp_path):
     assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
 
 
+def test_a_log_of_other_epochs(script, tmp_path, monkeypatch):
+    trained = []
+
+    def train(recipe, dataset, precision, seed):
+        trained.append(recipe.name)
+        described = {'recipe': recipe.name, 'epochs': recipe.epochs, 'seed': seed}
+        return {**described, 'test_accuracy': 0.5, 'train_seconds': 1.0}
+
+    monkeypatch.setattr(script, 'train', train)
+    log = tmp_path / 'log.jsonl'
+    call(script, f'--log={log}', '--runs=1', *SMALL)
+    line = refused(script, f'--log={log}', '--runs=1', *SMALL, '--epochs=2')
+    assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
+    assert trained == ARMS
+
+
+def test_a_log_that_cannot_be_written(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, 'train', lambda *arguments: pytest.fail('trained'))
+    line = refused(script, f'--log={tmp_path / "no" / "log.jsonl"}', '--runs=1', *SMALL)
+    assert 'No such file or directory' in line
+
+
 @pytest.mark.parametrize(
     ('flags', 'line'),
     [

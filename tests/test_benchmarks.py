@@ -311,6 +311,11 @@ def test_projected_seconds(monkeypatch, tmp_path, capsys):
     assert ours['step_seconds'] == [2.0, 1.0]
     # Three epochs of eight at the first pace.
     assert ours['train_seconds'] == pytest.approx(200 * (3 / 8 * 2 + 5 / 8 * 1))
+    short = tmp_path / 'short.jsonl'
+    with loaded(FOLDER / 'time_to_94.py') as script:
+        call(script, '--steps=3', '--rounds=2', '--epochs=2', f'--log={short}')
+    # The same share: three quarters of an epoch.
+    assert report.read_lines(short)[0]['train_seconds'] == ours['train_seconds']
     assert theirs['train_seconds'] == pytest.approx(2 * ours['train_seconds'])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ['fenwicks', '275.0']
@@ -366,6 +371,10 @@ def test_the_comparison_without_pytorch(monkeypatch):
         ('seeds', '--minutes=0', '`minutes` must be positive. Received: minutes=0'),
         ('seeds', '--recipes=fast', '`recipe` must be one of fenwicks24, '),
         ('seeds', '--test_limit=0', '`test_limit` must be in [1, 296]. Received: test_limit=0'),
+        ('throughput', '--rounds=0', '`rounds` must be a positive integer. Received: rounds=0'),
+        ('throughput', '--log=/no/log', '[Errno 2] No such file or directory'),
+        ('throughput', '7', 'there are no arguments besides flags. Received: 7'),
+        ('profile_step', '--log=/no/log', '[Errno 2] No such file or directory'),
         ('profile_step', '--steps=0', '`steps` must be a positive integer. Received: steps=0'),
         ('profile_step', '--none', "Unknown command line flag 'none'"),
     ],
@@ -373,7 +382,7 @@ def test_the_comparison_without_pytorch(monkeypatch):
 def test_bad_input_is_one_line(name, flag, line):
     pytest.importorskip('torch')
     with loaded(FOLDER / f'{name}.py') as script:
-        dataset = () if name == 'profile_step' else ('--dataset=digits',)
+        dataset = ('--dataset=digits',) if name in ('time_to_94', 'seeds') else ()
         assert refused(script, *dataset, flag).startswith(line)
 
 

@@ -212,6 +212,20 @@ def test_files_without_a_digest_are_seen_after_they_are_verified(server, tmp_pat
     assert not (tmp_path / '.download' / NAME).exists()
 
 
+def test_what_a_source_left_before_it_failed_is_not_judged(server, tmp_path):
+    server.files |= {'/1': b'one', '/whole': BODY}
+    url = f'http://127.0.0.1:{server.server_port}'
+    half = Source({'train': f'{url}/1', 'test': f'{url}/missing'})
+    whole = Source({NAME: f'{url}/whole'})
+
+    def verify(work):
+        if (work / 'train').exists():
+            raise ValueError('half of another source')
+
+    assert fetch([half, whole], tmp_path, verify) == whole
+    assert visible(tmp_path) == [NAME]
+
+
 def test_several_files_in_a_folder(server, tmp_path):
     server.files |= {'/1': b'one', '/2': b'two'}
     url = f'http://127.0.0.1:{server.server_port}'
@@ -334,6 +348,15 @@ def test_load_verifies_what_has_no_digest(server, cache, monkeypatch):
     spec = dataclasses.replace(made.spec, sources=tuple(sources))
     monkeypatch.setitem(cifar.SPECS, 'cifar10', spec)
     made.assert_loaded(data.load('cifar10'))
+
+
+def test_load_refuses_what_is_no_form_of_the_data(server, cache, monkeypatch):
+    source = server.source('/page', None, 'welcome.html', b'<html>')
+    spec = dataclasses.replace(make().spec, sources=(source,))
+    monkeypatch.setitem(cifar.SPECS, 'cifar10', spec)
+    with pytest.raises(FileNotFoundError, match='what came is no CIFAR-10'):
+        data.load('cifar10')
+    assert not (cache / 'welcome.html').exists()
 
 
 def test_load_without_a_network(cache, monkeypatch, caplog):

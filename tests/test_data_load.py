@@ -555,6 +555,22 @@ def test_cifar10_that_cannot_be_had(made, tmp_path):
     )
 
 
+def test_a_usual_place_that_may_not_be_read_is_passed_over(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv('FENWICKS_OFFLINE', '1')
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.delenv('FENWICKS_DATA', raising=False)
+
+    def find(folder, spec):
+        raise PermissionError(13, 'Permission denied', str(folder))
+
+    monkeypatch.setattr(formats, 'find', find)
+    assert data.load('auto').name == 'digits'
+    assert 'Permission denied' in caplog.text
+    monkeypatch.setenv('FENWICKS_DATA', str(tmp_path))
+    with pytest.raises(PermissionError):  # the one that the user named
+        data.load('auto')
+
+
 def test_unknown_dataset():
     with pytest.raises(ValueError, match=r"`dataset` must be one of.*dataset='mnist'"):
         data.load('mnist')

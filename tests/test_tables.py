@@ -9,6 +9,7 @@ from fenwicks import recipes, report, tpu
 
 RUN = {
     'recipe': 'speed94',
+    'widths': [64, 256, 256],
     'dataset': 'cifar10',
     'train_images': 50_000,
     'epochs': 8,
@@ -88,6 +89,17 @@ def test_measured_devices(tables, tmp_path):
     ]
 
 
+def test_other_networks_and_batches_have_rows_of_their_own(tables, tmp_path):
+    others = ({'widths': [32, 128, 128]}, {'batch_size': 500})
+    log(tmp_path, 'runs.jsonl', RUN, *({**RUN, **other} for other in others))
+    assert len(rows_of(tables.runs_table())) == len(rows_of(tables.devices_table())) == 3
+
+
+def test_an_argument_that_is_no_flag(tables):
+    with pytest.raises(SystemExit, match=r'^tables.py: there are no arguments .* Received: check$'):
+        tables.main(['tables.py', 'check'])
+
+
 def test_estimated_devices(tables, tmp_path):
     eight = {'hardware': 'TPU v5e, 8 chips', 'devices': 8, 'step_seconds': 0.00244}
     log(tmp_path, 'tpu_estimates.jsonl', ESTIMATE, {**ESTIMATE, **eight})
@@ -132,9 +144,10 @@ def test_turns_with_pytorch(tables, tmp_path):
     log(
         tmp_path,
         'time_to_94.jsonl',
-        {**setting, 'side': 'fenwicks', 'projected': False, 'train_seconds': 800.0},
-        {**setting, 'side': 'pytorch', 'projected': False, 'train_seconds': 1000.0},
-        {**setting, 'side': 'fenwicks', 'projected': False, 'train_seconds': 900.0},
+        {**setting, 'side': 'fenwicks', 'train_seconds': 800.0},
+        {**setting, 'side': 'pytorch', 'train_seconds': 1000.0},
+        {**setting, 'side': 'fenwicks', 'train_seconds': 900.0},
+        {**setting, 'side': 'fenwicks', 'session': 'stopped', 'train_seconds': 700.0},
     )
     assert rows_of(tables.time_to_94_table()) == [
         ['`speed94`', 'AMD EPYC', 'bfloat16', 'trained', '850', '1,000', '0.85']

@@ -61,6 +61,8 @@ def main(argv):
                 'the profile must be taken on the tensorflow backend. '
                 f'Received: KERAS_BACKEND={keras.backend.backend()}'
             )
+        if FLAGS.log:
+            report.start_log(FLAGS.log)
         result = profile()
     except (ValueError, OSError, RuntimeError) as error:
         one_line.fail(__file__, error)

@@ -38,7 +38,7 @@ class Recipe:
     widths: tuple[int, int, int] = (64, 256, 256)
     whitening_images: int = 5000
     whitening_epsilon: float = 5e-4
-    whitening_bias_epochs: int = 3
+    whitening_bias_epochs: float = 3
     muon_rate: float = 0.24
     muon_momentum: float = 0.6
     newton_schulz_steps: int = 3

@@ -221,7 +221,7 @@ class Trainer:
         self._begin_epoch(0)
         chosen = self._order[: self.recipe.batch_size]
         # Several times: the first calls of a compiled function still look for the best kernels.
-        for step in [0] * 3 + [self.recipe.whitening_bias_epochs * self.steps_per_epoch] * 3:
+        for step in [0] * 3 + [self.total_steps] * 3:
             self._set_rates(step)
             self._train_step(self._augmented(chosen), self.labels[chosen])
         self.model.load_state_dict(state)

@@ -57,6 +57,8 @@ def train_all():
     end = began + 60 * FLAGS.minutes if FLAGS.minutes is not None else float('inf')
     chosen = [trainings.find_recipe(name, FLAGS) for name in FLAGS.recipes]
     dataset = trainings.load_dataset(FLAGS)
+    if FLAGS.log:
+        report.start_log(FLAGS.log)
     longest = dict.fromkeys(FLAGS.recipes, 0.0)
     results = {name: [] for name in FLAGS.recipes}
     for run in range(FLAGS.runs):

@@ -21,10 +21,12 @@ import statistics
 import sys
 import time
 
+import one_line
 import turns
 from absl import app, flags
 
 from fenwicks import report
+from fenwicks.checks import positive_integer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('precision', 'float32', ['float32', 'bfloat16'], 'Of both sides.')
@@ -61,9 +63,12 @@ def fenwicks_side():
 
 def pytorch_side():
     """Returns a function that trains for some steps."""
+    import pytorch_trainer
     import torch
     from torch import nn
     from torch.nn import functional
+
+    pytorch_trainer.use_all_threads()
 
     def conv_bn(inputs, outputs):
         return nn.Sequential(
@@ -125,11 +130,30 @@ def make_side():
     return {'take_turn': take_turn, 'memory': report.peak_memory_mb}
 
 
+def parse_flags(argv):
+    return one_line.parse_flags(__file__, argv)
+
+
 def main(argv):
     del argv
-    if FLAGS.side:
-        turns.serve(make_side)
-        return
+    try:
+        for name in ('batch_size', 'rounds', 'steps'):
+            positive_integer(name, FLAGS[name].value)
+        if FLAGS.side:
+            turns.serve(make_side)
+            return
+        if FLAGS.log:
+            report.start_log(FLAGS.log)
+        result = compare()
+    except (ValueError, OSError, RuntimeError) as error:
+        one_line.fail(__file__, error)
+    print(json.dumps(result, indent=1))
+    if FLAGS.log:
+        report.append_line(FLAGS.log, result)
+
+
+def compare():
+    """Lets the sides take turns, and returns what came of it."""
     names = ['fenwicks']
     if importlib.util.find_spec('torch'):
         names.append('pytorch')
@@ -159,10 +183,8 @@ def main(argv):
     if len(names) == 2:
         # Of each round's pair, so that the machine's drift cancels.
         result['ratio'] = round(statistics.median(torch / ours for ours, torch in rounds), 3)
-    print(json.dumps(result, indent=1))
-    if FLAGS.log:
-        report.append_line(FLAGS.log, result)
+    return result
 
 
 if __name__ == '__main__':
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.util
+import math
 import os
 import statistics
 
@@ -27,7 +28,7 @@ import trainings
 import turns
 from absl import app, flags, logging
 
-from fenwicks import recipes, report
+from fenwicks import report
 from fenwicks.checks import positive_integer
 
 FLAGS = flags.FLAGS
@@ -57,6 +58,8 @@ def main(argv):
         if FLAGS.side:
             turns.serve(make_side)
             return
+        if FLAGS.log:
+            report.start_log(FLAGS.log)
         compare(project() if FLAGS.steps else train())
     except (ValueError, OSError, RuntimeError) as error:
         one_line.fail(__file__, error)
@@ -98,14 +101,12 @@ def train():
 
 def project():
     """Takes some steps of each side in turn, and returns what the whole training would take."""
-    recipe = recipes.get(FLAGS.recipe)
+    recipe = trainings.find_recipe(FLAGS.recipe, FLAGS)
     session = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
-    epochs = FLAGS.epochs or recipe.epochs
     # While the whitening layer's bias learns, PyTorch computes a gradient that it later doesn't.
-    early_epochs = min(recipe.whitening_bias_epochs, epochs)
-    parts = {0: early_epochs / epochs}
-    if early_epochs < epochs:
-        parts[early_epochs] = 1 - early_epochs / epochs
+    early = recipe.whitening_bias_epochs / recipe.epochs
+    later_epoch = math.ceil(recipe.whitening_bias_epochs)
+    parts = {0: early, later_epoch: 1 - early} if later_epoch < recipe.epochs else {0: 1.0}
     results = []
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(side(name, FLAGS.seed)) for name in trainings.SIDES]

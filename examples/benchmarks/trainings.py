@@ -266,6 +266,7 @@ class PyTorch(Training):
             batch_size=self.recipe.batch_size,
             epochs=self.recipe.epochs,
             widths=self.recipe.widths,
+            whitening_bias_epochs=self.recipe.whitening_bias_epochs,
         )
         self._trainer = pytorch_trainer.Trainer(
             self.dataset.train_images,

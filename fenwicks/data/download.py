@@ -107,6 +107,9 @@ def download(sources, folder, verify, connect_timeout=8.0, stall_timeout=20.0):
             try:
                 for name, url in source.files.items():
                     _fetch(url, work / name, source.md5.get(name), stall_timeout)
+                # What another source left whole before it failed would be judged with these.
+                foreign = {name for other in sources for name in other.files} - source.files.keys()
+                _remove(work / name for name in foreign)
                 if source.files.keys() - source.md5.keys():
                     verify(work)
             except DiskError:
@@ -184,7 +187,11 @@ def _reachable(sources, timeout, failures):
 
 def _open(url, timeout, headers):
     request = urllib.request.Request(url, headers=_HEADERS | headers)
-    return urllib.request.urlopen(request, timeout=timeout)
+    try:
+        return urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        error.close()  # it is the response as well, with a connection
+        raise
 
 
 def md5_of(path):

@@ -132,18 +132,27 @@ def _from_folder(spec, folder):
 def _search(spec, tried):
     """The data set from the first usual place that has it whole, or None."""
     for folder, named in _places(spec):
-        found = formats.find(folder, spec)
-        if not found:
-            tried.append(f'{folder} (nothing there)')
+        try:
+            found = formats.find(folder, spec)
+            if not found:
+                tried.append(f'{folder} (nothing there)')
+        except OSError as error:  # a folder of another user's
+            _pass_over(error, named, tried)
+            continue
         for path, read in found:
             try:
                 return _dataset(spec, path, read())
             except (ValueError, OSError) as error:
-                if named:
-                    raise
-                _log.warning('passed over: %s', error)
-                tried.append(str(error))
+                _pass_over(error, named, tried)
     return None
+
+
+def _pass_over(error, named, tried):
+    """Notes what is wrong with a usual place; what the user named must be right."""
+    if named:
+        raise error
+    _log.warning('passed over: %s', error)
+    tried.append(str(error))
 
 
 def _download(spec, tried):
@@ -151,7 +160,10 @@ def _download(spec, tried):
     folder = _cache()
 
     def verify(work):
-        for _, read in formats.find(work, spec):
+        found = formats.find(work, spec)
+        if not found:
+            raise ValueError(f'what came is no {spec.title}')
+        for _, read in found:
             read()
 
     try:

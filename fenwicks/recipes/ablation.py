@@ -80,8 +80,9 @@ class Row:
 
     Attributes:
         arm: the arm.
-        n: its number of runs.
-        mean: mean test accuracy in percent.
+        n: its number of runs that came to an end.
+        mean: mean test accuracy in percent; not a number where all runs diverged, nor are then
+            the difference and the seconds.
         difference: mean less that of the arm's preset, in points; for a preset itself 0.
         error: two standard errors of the difference (of the mean, for a preset); infinite where
             no arm was run twice.
@@ -104,7 +105,7 @@ class Row:
 
 
 def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
-    """A row for each arm that has runs, in the order of the arms.
+    """A row for each arm that has runs, as has its preset, in the order of the arms.
 
     The spread of a single run is estimated from all arms together, since a few runs of one arm
     say little of it: `s**2` is the mean over the arms of their variances, weighted by their
@@ -113,20 +114,23 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     Args:
         arms: the grid.
         runs: dicts with at least `recipe`, `test_accuracy` (a fraction, `None` of a run that
-            diverged, which counts in no mean) and `train_seconds`.
+            diverged, which counts in no mean), `epochs` and `train_seconds`.
+
+    Raises:
+        ValueError: a run is none of an ablation, or runs of one recipe differ in their epochs.
 
     Example:
 
     >>> from fenwicks.recipes.ablation import Arm, summarize
-    >>> plain = [{'recipe': 'page24', 'test_accuracy': a, 'train_seconds': 9} for a in (0.6, 0.62)]
-    >>> celu = [
-    ...     {'recipe': 'page24+celu', 'test_accuracy': a, 'train_seconds': 9} for a in (0.7, 0.72)
-    ... ]
+    >>> common = {'epochs': 24, 'train_seconds': 9}
+    >>> plain = [{'recipe': 'page24', 'test_accuracy': a, **common} for a in (0.6, 0.62)]
+    >>> celu = [{'recipe': 'page24+celu', 'test_accuracy': a, **common} for a in (0.7, 0.72)]
     >>> row = summarize([Arm('page24'), Arm('page24', added='celu')], plain + celu)[1]
     >>> round(row.mean, 2), round(row.difference, 2), round(row.error, 2), row.resolved
     (71.0, 10.0, 2.83, True)
     """
     runs = list(runs)
+    _check_runs(runs)
     diverged = [run['recipe'] for run in runs if run['test_accuracy'] is None]
     runs = [run for run in runs if run['test_accuracy'] is not None]
     found = {arm: [run for run in runs if run['recipe'] == arm.recipe] for arm in arms}
@@ -141,18 +145,40 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     rows = []
     for arm in arms:
         values, preset = scores[arm], scores.get(Arm(arm.preset), [])
-        if not values or not preset:
+        failed = diverged.count(arm.recipe)
+        if not (values or failed) or not (preset or diverged.count(arm.preset)):
             continue
-        share = 1 / len(values) + (1 / len(preset) if arm.trick else 0)
+        mean, preset_mean = (statistics.mean(each or [math.nan]) for each in (values, preset))
+        share = 1 / len(values) + (1 / len(preset) if arm.trick else 0) if values and preset else 0
         rows.append(
             Row(
                 arm=arm,
                 n=len(values),
-                mean=statistics.mean(values),
-                difference=statistics.mean(values) - statistics.mean(preset),
-                error=2 * deviation * math.sqrt(share),
-                seconds=statistics.median(run['train_seconds'] for run in found[arm]),
-                diverged=diverged.count(arm.recipe),
+                mean=mean,
+                difference=mean - preset_mean,
+                error=2 * deviation * math.sqrt(share) if share else math.inf,
+                seconds=statistics.median(
+                    [run['train_seconds'] for run in found[arm]] or [math.nan]
+                ),
+                diverged=failed,
             )
         )
     return rows
+
+
+def _check_runs(runs):
+    """Raises unless the runs are an ablation's, and those of each recipe of one length."""
+    epochs = {}
+    for run in runs:
+        missing = {'recipe', 'epochs', 'test_accuracy'} - run.keys()
+        if missing:
+            raise ValueError(
+                'the log must hold the runs of an ablation. '
+                f'Received: a line without {", ".join(sorted(missing))}'
+            )
+        known = epochs.setdefault(run['recipe'], run['epochs'])
+        if run['epochs'] != known:
+            raise ValueError(
+                f"a recipe's runs must have one number of epochs: pass another log. "
+                f'Received: {run["recipe"]} with {known} and {run["epochs"]}'
+            )
