@@ -13,6 +13,8 @@ import re
 import statistics
 import sys
 
+import quiet  # noqa: F401
+
 from absl import app, flags
 
 from fenwicks import files, report, tpu
