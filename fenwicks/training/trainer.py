@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import numbers
 import os
 import pathlib
 import time
@@ -12,14 +11,14 @@ import time
 import keras
 import numpy as np
 
-from fenwicks import data
 from fenwicks import evaluate as evaluation
 from fenwicks.checks import positive_integer
 from fenwicks.losses import CrossEntropy
+from fenwicks.training import arguments
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.averages import Averages
 from fenwicks.training.progress import Progress
-from fenwicks.training.replicas import Replicas, at_hand
+from fenwicks.training.replicas import at_hand
 
 
 class DivergedError(FloatingPointError):
@@ -95,40 +94,13 @@ class Trainer:
         seconds_per_call=None,
         replicas=None,
     ):
-        if not model.built:
-            raise ValueError('`model` must be built: give it an input shape or call it once')
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ValueError(
-                f'`optimizer` must be a Keras optimizer. Received: optimizer={optimizer!r}'
-            )
-        if loss is not None and not callable(loss):
-            raise ValueError(f'`loss` must be a keras.losses.Loss. Received: loss={loss!r}')
-        if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
-            raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
-        if not isinstance(replicas, Replicas | None):
-            raise ValueError(
-                f'`replicas` must come from training.replicate. Received: replicas={replicas!r}'
-            )
-        if seconds_per_call is not None and not seconds_per_call > 0:
-            raise ValueError(
-                '`seconds_per_call` must be positive. '
-                f'Received: seconds_per_call={seconds_per_call}'
-            )
+        arguments.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
         self.batch_size = positive_integer('batch_size', batch_size)
         self.replicas = at_hand() if replicas is None else replicas
         self.replicas.check_batch(self.batch_size)
-        if self.replicas.count > 1 and getattr(self.loss, 'reduction', None) == 'sum':
-            raise ValueError(
-                '`loss` must be a mean over the batch for several replicas, which average it. '
-                'Received: reduction=sum'
-            )
-        if seconds_per_call is not None and self.replicas.processes > 1:
-            raise ValueError(
-                '`seconds_per_call` must be None where several processes train together, which '
-                f'take the same steps in each call. Received: seconds_per_call={seconds_per_call}'
-            )
+        arguments.check_sharing(self.replicas, self.loss, seconds_per_call)
         self.first_step_at = None
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
@@ -139,7 +111,7 @@ class Trainer:
         self._finalized = False  # whether the weights are averages of the optimizer's own
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
-            _build(optimizer, model)
+            arguments.build(optimizer, model)
             self._averages = Averages(averaging, model)
             self._engine, on_cpu = _engine(
                 self.replicas,
@@ -189,7 +161,7 @@ class Trainer:
                 f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
             )
         self._averages.check_apart()
-        self._check(images, labels)
+        arguments.check_data(self.model, images, labels)
         if self.batch_size > len(images):
             raise ValueError(
                 f'`batch_size` must be at most the {len(images)} training images. '
@@ -256,7 +228,7 @@ class Trainer:
 
         The first are those of the images themselves; `tta.combine` makes one of all.
         """
-        self._check_images(images)
+        arguments.check_images(self.model, images)
         with self.averaged():
             return evaluation.predict_logits(
                 lambda batch: self._engine.predict(batch, tta.transforms), images, batch_size
@@ -264,7 +236,7 @@ class Trainer:
 
     def evaluate(self, images, labels, batch_size=500, tta=evaluation.NONE):
         """Loss and accuracy over all images, exactly; see `fenwicks.evaluate.Metrics`."""
-        self._check(images, labels)
+        arguments.check_data(self.model, images, labels)
         return evaluation.metrics(self.predict(images, batch_size, tta), labels)
 
     def averaged(self):
@@ -279,26 +251,6 @@ class Trainer:
         they are the same.
         """
         return self._averages.in_place(len(self.history) * self._steps_per_epoch)
-
-    def _check(self, images, labels):
-        """Raises unless the model takes these images and knows every label."""
-        self._check_images(images)
-        inputs = keras.KerasTensor((1, *np.shape(images)[1:]), 'float32')
-        data.check_arrays(images, labels, self.model(inputs, training=False).shape[-1])
-
-    def _check_images(self, images):
-        """Raises unless the model takes these images."""
-        data.check_arrays(images, np.zeros(len(images), np.int32))
-        shape = np.shape(images)[1:]
-        # Models that are subclasses, not graphs of layers, don't say what they take.
-        takes = getattr(self.model, 'input_shape', (None, *shape))[1:]
-        if len(takes) != len(shape) or any(
-            side not in (None, given) for side, given in zip(takes, shape, strict=True)
-        ):
-            raise ValueError(
-                f'`images` must have the shape (count, {", ".join(map(str, takes))}) that the '
-                f'model takes. Received: shape={np.shape(images)}'
-            )
 
     def _train_epoch(self, epoch, steps, progress):
         loss_sum, correct, step, seconds = 0.0, 0, 0, 0.0
@@ -382,27 +334,15 @@ class Trainer:
         self._half_trained = self._finalized = False
 
 
-def _build(optimizer, model):
-    """Builds a new optimizer for the model; raises where it was built for another one."""
-    weights = model.trainable_variables
-    if not optimizer.built:
-        optimizer.build(weights)
-    elif list(map(id, optimizer._trainable_variables)) != list(map(id, weights)):
-        raise ValueError(
-            '`optimizer` must be new, or that of this model: make another one. '
-            f'Received: {optimizer.name}, made for other weights'
-        )
-
-
-def _engine(replicas, *arguments):
+def _engine(replicas, *settings):
     """The engine for Keras's backend, and whether it runs on a CPU."""
     if keras.backend.backend() == 'jax':
         from fenwicks.training.jax_engine import JaxEngine
 
-        engine = JaxEngine(*arguments, replicas=replicas)
+        engine = JaxEngine(*settings, replicas=replicas)
         return engine, engine.device == 'cpu'
     from fenwicks.layers.kernels import on_cpu
     from fenwicks.training.tensorflow_engine import TensorFlowEngine
 
-    engine = TensorFlowEngine(*arguments, replicas=replicas, jit_compile=not on_cpu())
+    engine = TensorFlowEngine(*settings, replicas=replicas, jit_compile=not on_cpu())
     return engine, on_cpu()

@@ -1,0 +1,81 @@
+"""What a `Trainer` asks of its arguments; each function raises a ValueError in one line."""
+
+from __future__ import annotations
+
+import numbers
+
+import keras
+import numpy as np
+
+from fenwicks import data
+from fenwicks.training.replicas import Replicas
+
+
+def check(model, optimizer, loss, seed, seconds_per_call, replicas):
+    """Raises unless each argument of a Trainer is what it should be."""
+    if not model.built:
+        raise ValueError('`model` must be built: give it an input shape or call it once')
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(
+            f'`optimizer` must be a Keras optimizer. Received: optimizer={optimizer!r}'
+        )
+    if loss is not None and not callable(loss):
+        raise ValueError(f'`loss` must be a keras.losses.Loss. Received: loss={loss!r}')
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+        raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+    if not isinstance(replicas, Replicas | None):
+        raise ValueError(
+            f'`replicas` must come from training.replicate. Received: replicas={replicas!r}'
+        )
+    if seconds_per_call is not None and not seconds_per_call > 0:
+        raise ValueError(
+            f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call}'
+        )
+
+
+def check_sharing(replicas, loss, seconds_per_call):
+    """Raises where what is asked for can't be had on several devices, or processes."""
+    if replicas.count > 1 and getattr(loss, 'reduction', None) == 'sum':
+        raise ValueError(
+            '`loss` must be a mean over the batch for several replicas, which average it. '
+            'Received: reduction=sum'
+        )
+    if replicas.processes > 1 and seconds_per_call is not None:
+        raise ValueError(
+            '`seconds_per_call` must be None where several processes train together, which '
+            f'take the same steps in each call. Received: seconds_per_call={seconds_per_call}'
+        )
+
+
+def build(optimizer, model):
+    """Builds a new optimizer for the model; raises where it was built for another one."""
+    weights = model.trainable_variables
+    if not optimizer.built:
+        optimizer.build(weights)
+    elif list(map(id, optimizer._trainable_variables)) != list(map(id, weights)):
+        raise ValueError(
+            '`optimizer` must be new, or that of this model: make another one. '
+            f'Received: {optimizer.name}, made for other weights'
+        )
+
+
+def check_data(model, images, labels):
+    """Raises unless the model takes these images and knows every label."""
+    check_images(model, images)
+    inputs = keras.KerasTensor((1, *np.shape(images)[1:]), 'float32')
+    data.check_arrays(images, labels, model(inputs, training=False).shape[-1])
+
+
+def check_images(model, images):
+    """Raises unless the model takes these images."""
+    data.check_arrays(images, np.zeros(len(images), np.int32))
+    shape = np.shape(images)[1:]
+    # Models that are subclasses, not graphs of layers, don't say what they take.
+    takes = getattr(model, 'input_shape', (None, *shape))[1:]
+    if len(takes) != len(shape) or any(
+        side not in (None, given) for side, given in zip(takes, shape, strict=True)
+    ):
+        raise ValueError(
+            f'`images` must have the shape (count, {", ".join(map(str, takes))}) that the '
+            f'model takes. Received: shape={np.shape(images)}'
+        )
