@@ -26,7 +26,11 @@ flags.DEFINE_bool('check', False, 'Change nothing; fail where a README differs.'
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / 'examples' / 'results'
-READMES = (ROOT / 'README.md', ROOT / 'examples' / 'benchmarks' / 'README.md')
+READMES = (
+    ROOT / 'README.md',
+    ROOT / 'examples' / 'benchmarks' / 'README.md',
+    RESULTS / 'README.md',
+)
 
 
 def read_lines(name):
@@ -206,7 +210,7 @@ def tricks_table():
     """One row for each trick, with what it was measured to be worth, and on what."""
     rows = ablation_rows()
     presets = [row for row in rows if not row.arm.trick]
-    means = [f'`{row.arm.preset}` {row.mean:.2f} ± {row.error:.2f} %' for row in presets]
+    means = [f'`{row.arm.preset}` {report.mean(row)} %' for row in presets]
     lines = [report.tricks_table(rows)]
     if means:
         lines += ['', f'Measured from {" and ".join(means)}: {ablation_budget()}.']

@@ -81,22 +81,32 @@ def difference(row: Row) -> str:
     """A row's difference and its error; in parentheses where it can't be told from none."""
     if math.isnan(row.difference):
         return 'diverged'
-    text = f'{row.difference:+.2f} ± {row.error:.2f}'
+    text = f'{row.difference:+.2f}{_error(row)}'
     return text if row.resolved else f'({text})'
+
+
+def mean(row: Row) -> str:
+    """A row's mean; that of a preset, which is compared with nothing, with its error."""
+    if not row.n:
+        return 'diverged'
+    return f'{row.mean:.2f}{"" if row.arm.trick else _error(row)}'
+
+
+def _error(row):
+    return f' ± {row.error:.2f}' if math.isfinite(row.error) else ''
 
 
 def ablation_table(rows: Sequence[Row]) -> str:
     """The rows of an ablation as a Markdown table."""
     cells = []
     for row in rows:
-        arm, known = row.arm, math.isfinite(row.error)
+        arm = row.arm
         sign = f'{arm.preset} + ' if arm.added else f'{arm.preset} without '
         cells.append(
             [
                 f'{sign}{arm.trick}' if arm.trick else f'**{arm.preset}**',
                 f'{row.n}' + (f' ({row.diverged} diverged)' if row.diverged else ''),
-                (f'{row.mean:.2f}' if row.n else 'diverged')
-                + ('' if arm.trick or not known else f' ± {row.error:.2f}'),
+                mean(row),
                 difference(row) if arm.trick else '',
                 f'{row.seconds:.0f}' if row.n else '',
             ]

@@ -70,6 +70,9 @@ def test_one_run_of_each_resolves_nothing():
     rows = ablation.summarize(ARMS[:2], [RUNS[0], RUNS[3]])
     assert [row.error for row in rows] == [math.inf, math.inf]
     assert not any(row.resolved for row in rows)
+    plain, celu = report.ablation_table(rows).splitlines()[2:]
+    assert plain.startswith('| **page24** | 1 | 60.00 |  |')
+    assert celu.startswith('| page24 + celu | 1 | 70.00 | (+10.00) |')
 
 
 def test_arms_without_runs_are_left_out_and_diverged_ones_counted():
