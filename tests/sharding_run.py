@@ -15,6 +15,7 @@ from fenwicks import augment, layers, optimizers, training
 from fenwicks.training import sharding
 
 STEPS = 4
+GRADIENTS = [jnp.full((3, 2), 1 / 3), jnp.full((5,), 1 / 3)]  # of a kernel and of a bias
 
 
 def network(normalization):
@@ -64,6 +65,10 @@ def run():
     four = sharding.replicas(jax.devices()[:4])
     synchronized = sharding.replicas(jax.devices()[:4], 'synchronized')
 
+    def mean(gradients):
+        gradients = [gradient * (1 + jax.lax.axis_index('replicas')) for gradient in gradients]
+        return four.mean_gradients(gradients, 'bfloat16')
+
     def draw(seed):
         return jax.lax.all_gather(four.seed(seed), 'replicas')
 
@@ -74,6 +79,8 @@ def run():
         'whole_on_four': losses(layers.BatchNormalization(), synchronized),
         'flipped_on_one': losses(layers.BatchNormalization(), one, augment.random_flip),
         'flipped_on_four': losses(layers.BatchNormalization(), synchronized, augment.random_flip),
+        'mean_gradients': [g.tolist() for g in jax.jit(four.program(mean))(GRADIENTS)],
+        'mean_messages': jax.jit(four.program(mean)).lower(GRADIENTS).as_text(),
         'counts': counts(),
         'seeds': jax.jit(four.program(draw))(jnp.array([3, 4])).tolist(),
     }

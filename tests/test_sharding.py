@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -59,6 +60,15 @@ def test_each_device_draws_for_itself():
     seeds = run()['seeds']
     assert len({tuple(seed) for seed in seeds}) == 4
     assert [3, 4] not in seeds
+
+
+def test_gradients_of_kernels_travel_as_they_were_computed():
+    # Four devices, whose gradients are 1/3, 2/3, 1 and 4/3.
+    kernel, bias = run()['mean_gradients']
+    np.testing.assert_allclose(kernel, np.full((3, 2), 5 / 6), rtol=2**-8)
+    np.testing.assert_allclose(bias, np.full(5, 5 / 6), rtol=1e-6)
+    messages = re.findall(r'-> tensor<(\S+)>', run()['mean_messages'].split('all_reduce', 1)[1])
+    assert '3x2xbf16' in messages and '5xf32' in messages
 
 
 def test_all_accelerators_share_a_batch_but_not_the_parts_of_a_processor():

@@ -178,7 +178,8 @@ class JaxEngine(Engine):
         (_, (loss, logits, fixed)), gradients = differentiate(
             trainable, fixed, slots, inputs, targets
         )
-        loss, fixed, gradients = self.replicas.mean((loss, fixed, gradients))
+        loss, fixed = self.replicas.mean((loss, fixed))
+        gradients = self.replicas.mean_gradients(gradients, self.model.compute_dtype)
         trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         global_step = epoch * (len(labels) // self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)

@@ -165,6 +165,10 @@ class Replicas:
         """The mean over the devices of every float array in a tree; others they have in common."""
         return tree
 
+    def mean_gradients(self, gradients, compute_dtype):
+        """`mean` of gradients that were computed in `compute_dtype`, whatever their own dtype."""
+        return self.mean(gradients)
+
     def total(self, value):
         """The sum over the devices."""
         return value

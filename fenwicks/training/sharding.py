@@ -160,6 +160,16 @@ class _PerReplica(_Several):
 
         return jax.tree.map(mean, tree)  # XLA makes one message of them all
 
+    def mean_gradients(self, gradients, compute_dtype):
+        def mean(gradient):
+            # Of a kernel, it has been widened from `compute_dtype`: the message would be twice as
+            # long for nothing. In float16 the sum could overflow.
+            narrow = compute_dtype == 'bfloat16' and gradient.ndim > 1
+            message = gradient.astype(compute_dtype) if narrow else gradient
+            return lax.pmean(message, _AXIS).astype(gradient.dtype)
+
+        return jax.tree.map(mean, gradients)
+
     def total(self, value):
         return lax.psum(value, _AXIS)
 
