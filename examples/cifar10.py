@@ -129,13 +129,7 @@ def train_all():
     if dataset.name == 'digits' and FLAGS.batch_size is None:
         recipe = recipe.for_small_data()
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
-    replicas.check_batch(recipe.batch_size)
-    images = replicas.images_together(recipe.batch_size)
-    if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
-        raise ValueError(
-            f'`ghost_batch_size` must divide the {images} images of a batch that each of the '
-            f'replicas takes. Received: ghost_batch_size={recipe.ghost_batch_size}'
-        )
+    assemble.check_sharing(recipe, replicas)
     # The last check, so that an error leaves no empty folder behind.
     if replicas.chief:  # of several processes one writes, and speaks
         for folder in folders:
@@ -180,31 +174,18 @@ def check_unused(folder):
 def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
     """One training; returns what it writes to `folder`/result.json."""
     result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
-    described = {
-        'recipe': recipe.name,
-        'widths': list(recipe.widths),
-        'dataset': dataset.name,
-        'precision': chosen_precision,
-        'seed': seed,
-        'epochs': recipe.epochs,
-        'batch_size': recipe.batch_size,
-        'train_images': len(dataset.train_images),
-        'replicas': replicas.count,
-        'batch_norm': replicas.batch_norm,
-    }
-    settings = {
-        'recipe': dataclasses.asdict(recipe),
+    shared = {
         'dataset': dataset.name,
         'train_images': len(dataset.train_images),
         'precision': chosen_precision,
         'replicas': replicas.count,
         'batch_norm': replicas.batch_norm,
     }
+    settings = {'recipe': dataclasses.asdict(recipe), **shared}
     if result_path.exists():
         finished = report.read_json(result_path)
         now = {'backend': strategy.check_backend(), 'seed': seed, 'settings': settings}
-        made = {key: finished[key] for key in now if key in finished}
-        training.checkpoint.check_settings(f'the finished run in {folder}', made, now)
+        training.checkpoint.check_settings(f'the finished run in {folder}', finished, now)
         say(replicas, f'{folder} holds a finished run')
         return finished
 
@@ -235,7 +216,12 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         first_step_seconds = trainer.first_step_at - _STARTED
 
     result = {
-        **described,
+        'recipe': recipe.name,
+        'widths': list(recipe.widths),
+        'epochs': recipe.epochs,
+        'batch_size': recipe.batch_size,
+        'seed': seed,
+        **shared,
         'backend': strategy.check_backend(),
         'device': device,
         'hardware': report.hardware(device),

@@ -69,6 +69,21 @@ def assemble(
     )
 
 
+def check_sharing(recipe: Recipe, replicas: training.Replicas, devices='these devices'):
+    """Raises unless replicas, on `devices`, can share the recipe's batches equally.
+
+    Raises:
+        ValueError: the batch, or a replica's share of it, can't be divided as it would have to be.
+    """
+    replicas.check_batch(recipe.batch_size, devices)
+    images = replicas.images_together(recipe.batch_size)
+    if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
+        raise ValueError(
+            f'`ghost_batch_size` must divide the {images} images of a batch that each of the '
+            f'replicas on {devices} takes. Received: ghost_batch_size={recipe.ghost_batch_size}'
+        )
+
+
 def augmentations(recipe: Recipe) -> list:
     """The recipe's random transforms, in the order in which they are applied."""
     group = {'group_size': recipe.augmentation_group}

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks.checks import positive_integer
+from fenwicks.data.dataset import check_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,15 +182,7 @@ def metrics(logits, labels) -> Metrics:
     """
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     count, classes = logits.shape
-    if labels.shape != (count,) or labels.dtype.kind not in 'iu':
-        raise ValueError(
-            f'`labels` must be {count} integers, one for each row of logits. '
-            f'Received: dtype={labels.dtype}, shape={labels.shape}'
-        )
-    if count and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(
-            f'`labels` must be in [0, {classes}). Received: from {labels.min()} to {labels.max()}'
-        )
+    check_labels(labels, count, classes)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     picked = log_probabilities[np.arange(len(labels)), labels]

@@ -204,7 +204,7 @@ def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_p
         (
             ['--replicas=2', '--recipe=page10'],
             '`ghost_batch_size` must divide the 16 images of a batch that each of the replicas '
-            'takes. Received: ghost_batch_size=32',
+            'on these devices takes. Received: ghost_batch_size=32',
         ),
     ],
 )

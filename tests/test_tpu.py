@@ -250,6 +250,7 @@ def test_a_backend_that_was_chosen_is_an_error():
     [
         ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
         ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
+        ('--recipe=page10 --topology=v5e:4x8', 'must divide the 16 images of a batch'),
         ('--tensorflow=/no/python', '`tensorflow` must be the Python of an environment with'),
         ('--tensorflow=false', 'Received: tensorflow=false, exit status 1'),
     ],

@@ -32,15 +32,31 @@ def check_arrays(images, labels, num_classes=None):
         )
     if not images.size:
         raise ValueError(f'`images` must not be empty. Received: shape={images.shape}')
+    check_labels(labels, len(images), num_classes)
+
+
+def check_labels(labels, count, num_classes=None):
+    """Raises unless `labels` are `count` integers, each in `[0, num_classes)`.
+
+    Args:
+        labels: array of integers `(count,)`.
+        count: number of images, or of rows of logits, that they are for.
+        num_classes: number of classes; None skips the upper bound.
+
+    Raises:
+        ValueError: another shape or dtype, or a label out of range.
+    """
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f'`labels` must be integers. Received: dtype={labels.dtype}')
     if labels.ndim != 1:
         raise ValueError(f'`labels` must have the shape (n,). Received: shape={labels.shape}')
-    if len(images) != len(labels):
+    if len(labels) != count:
         raise ValueError(
             '`images` and `labels` must have the same length. '
-            f'Received: {len(images)} images and {len(labels)} labels'
+            f'Received: {count} images and {len(labels)} labels'
         )
+    if not count:
+        return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         bound = 'inf' if num_classes is None else num_classes

@@ -107,7 +107,7 @@ def estimate_all():
     steps = recipe.steps_per_epoch(shape.train_images)
     precision = precisions.set_precision(FLAGS.precision, 'tpu')
     for topology in FLAGS.topology:  # errors before the first compilation
-        devices, _ = tpu.shared_by(topology, recipe.batch_size, FLAGS.batch_norm)
+        devices, _ = tpu.shared_by(topology, recipe, FLAGS.batch_norm)
         if FLAGS.tensorflow:
             tpu.check_single(topology, devices)
     settings = {

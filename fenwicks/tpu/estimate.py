@@ -171,7 +171,7 @@ def estimate(
     from fenwicks.tpu import compiler  # see `shared_by`
 
     chip = chip_of(topology)
-    devices, replicas = shared_by(topology, recipe.batch_size, batch_norm)
+    devices, replicas = shared_by(topology, recipe, batch_norm)
     if program is None:
         chosen = precisions.set_precision(precision, 'tpu')
         trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
@@ -210,7 +210,7 @@ def check_single(topology: str, devices):
         )
 
 
-def shared_by(topology: str, batch_size: int, batch_norm='per_replica'):
+def shared_by(topology: str, recipe: Recipe, batch_norm='per_replica'):
     """The devices of a topology, and how they share a batch: `training.sharding.Replicas`.
 
     Raises:
@@ -224,7 +224,7 @@ def shared_by(topology: str, batch_size: int, batch_norm='per_replica'):
     chip_of(topology)
     devices = compiler.topology_devices(topology)
     replicas = sharding.replicas(devices, batch_norm)
-    replicas.check_batch(batch_size, topology)
+    assemble.check_sharing(recipe, replicas, topology)
     return devices, replicas
 
 

@@ -65,11 +65,13 @@ def check_settings(where: str, made: dict, now: dict):
 
     Args:
         where: what holds the former settings, for the message.
-        made, now: nested dicts of settings; what JSON doesn't tell apart is the same.
+        made: dict that holds the former settings, among other things.
+        now: nested dict of settings; what JSON doesn't tell apart is the same.
 
     Raises:
         ValueError: they differ; it says where.
     """
+    made = {key: made[key] for key in now if key in made}
     made, now = (_flat(json.loads(json.dumps(settings))) for settings in (made, now))
     if made != now:
         differences = ', '.join(

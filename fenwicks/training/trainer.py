@@ -325,9 +325,7 @@ class Trainer:
 
     def _restore(self, path, fingerprint):
         state, values = checkpoints.load(path)
-        now = self._settings(fingerprint)
-        made = {key: state[key] for key in now if key in state}
-        checkpoints.check_settings(f'the checkpoint {path}', made, now)
+        checkpoints.check_settings(f'the checkpoint {path}', state, self._settings(fingerprint))
         checkpoints.assign(self._variables(), values)
         self.history = state['history']
         self.train_seconds = state['train_seconds']
