@@ -139,6 +139,23 @@ def startup_table():
     return report.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
 
 
+def host_work_table():
+    """One row for each logged look at what the host does for an epoch."""
+    rows = [
+        [
+            f'`{line["recipe"]}`',
+            line['backend'],
+            line['hardware'],
+            line['variables'],
+            f'{line["milliseconds"]:.1f}',
+            f'{line["slowest_milliseconds"]:.1f}',
+        ]
+        for line in read_lines('host_work.jsonl')
+    ]
+    header = ['recipe', 'backend', 'hardware', 'variables', 'ms an epoch, median', 'slowest']
+    return report.markdown(header, rows)
+
+
 def devices_table():
     """One row for each device, framework and recipe: what was measured there, or estimated."""
 
@@ -263,6 +280,7 @@ TABLES = {
     'throughput': throughput_table,
     'time_to_94': time_to_94_table,
     'startup': startup_table,
+    'host_work': host_work_table,
     'devices': devices_table,
     'estimates': estimates_table,
     'profile': profile_table,

@@ -1,5 +1,6 @@
 """The benchmarks: the PyTorch side against closed forms, the profile, the scripts at tiny sizes."""
 
+import json
 import types
 
 import keras
@@ -509,3 +510,28 @@ def test_a_profile_adds_up(tmp_path, capsys):
 def test_the_profile_says_that_it_needs_tensorflow():
     with loaded(FOLDER / 'profile_step.py') as script:
         assert refused(script).startswith('the profile must be taken on the tensorflow backend')
+
+
+def test_the_host_has_little_to_do(tmp_path, capsys):
+    log = tmp_path / 'log.jsonl'
+    with loaded(FOLDER / 'host_work.py') as script:
+        call(script, '--recipe=page10', '--calls=5', f'--log={log}')
+    (result,) = report.read_lines(log)
+    assert result == json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result['recipe'] == 'page10'
+    assert result['n'] == 5
+    assert 0 < result['milliseconds'] <= result['slowest_milliseconds']
+    assert result['milliseconds'] < 50  # 1 or 2 on a quiet machine
+
+
+@pytest.mark.parametrize(
+    ('flag', 'line'),
+    [
+        ('--calls=0', '`calls` must be a positive integer. Received: calls=0'),
+        ('--recipe=fast', '`recipe` must be one of fenwicks24, '),
+        ('--log=/no/log', '[Errno 2] No such file or directory'),
+    ],
+)
+def test_bad_input_of_host_work(flag, line):
+    with loaded(FOLDER / 'host_work.py') as script:
+        assert refused(script, flag).startswith(line)

@@ -1,0 +1,111 @@
+"""What the host does for an epoch besides waiting: the device stands still as long as that takes.
+
+    python examples/benchmarks/host_work.py --recipe=page10
+    KERAS_BACKEND=jax python examples/benchmarks/host_work.py --recipe=page10
+
+It calls the program of an epoch as the Trainer does, but for no steps, with the recipe's network at
+a sixteenth of its width: that has as many variables, which are what the host hands over and takes
+back, and next to nothing to compute. On JAX it is the program that runs on accelerators, the loop
+over the steps inside, and what the program itself takes is left out; on TensorFlow it is in.
+Prints one JSON object; `--log` appends it to a JSON-lines file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import statistics
+import time
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import keras
+import one_line
+from absl import app, flags
+
+from fenwicks import assemble, recipes, report, tpu
+from fenwicks.checks import positive_integer
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
+flags.DEFINE_integer('calls', 100, 'How many epochs are called.')
+flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
+
+
+def trainer_of(recipe):
+    """A trainer with one batch of data on the device."""
+    recipe = recipe.with_width(1 / 16)
+    dataset = tpu.DataShape(recipe.batch_size, (32, 32, 3), 10).stand_in()
+    trainer = assemble.assemble(recipe, dataset)
+    trainer._engine.load(dataset.train_images, dataset.train_labels)
+    return trainer
+
+
+class AsOnAccelerators:
+    """The program of JAX's engine with the loop over the steps inside, its time kept apart."""
+
+    def __init__(self, engine):
+        engine.device, engine._run = 'accelerator', engine._whole_loop
+        engine.compile()
+        self.program, engine._compiled = engine._compiled, self
+        self.seconds = 0.0
+
+    def __call__(self, *arguments):
+        import jax
+
+        results = self.program(*arguments)  # to start it is the host's work
+        began = time.perf_counter()
+        jax.block_until_ready(results)
+        self.seconds += time.perf_counter() - began
+        return results
+
+
+def measure(engine, calls):
+    """Seconds of the host's work in each call of the program of an epoch for no steps."""
+    waiting = AsOnAccelerators(engine) if keras.backend.backend() == 'jax' else None
+    engine.run(0, 0, 0)
+    seconds = []
+    for epoch in range(calls):
+        waited = waiting.seconds if waiting else 0.0
+        began = time.perf_counter()
+        engine.run(epoch, 0, 0)
+        elapsed = time.perf_counter() - began
+        seconds.append(elapsed - (waiting.seconds - waited if waiting else 0.0))
+    return seconds
+
+
+def parse_flags(argv):
+    return one_line.parse_flags(__file__, argv)
+
+
+def main(argv):
+    del argv
+    try:
+        calls = positive_integer('calls', FLAGS.calls)
+        recipe = recipes.get(FLAGS.recipe)
+        if FLAGS.log:
+            report.start_log(FLAGS.log)
+    except (ImportError, OSError, ValueError) as error:
+        one_line.fail(__file__, error)
+    trainer = trainer_of(recipe)
+    seconds = measure(trainer._engine, calls)
+    result = {
+        'recipe': recipe.name,
+        'backend': keras.backend.backend(),
+        'variables': len(trainer.model.variables) + len(trainer.optimizer.variables),
+        'milliseconds': round(1000 * statistics.median(seconds), 3),
+        'slowest_milliseconds': round(1000 * max(seconds), 3),
+        'n': calls,
+        'hardware': report.hardware('cpu'),
+        'versions': report.versions(),
+        'date': f'{datetime.date.today()}',
+        'timed': "the host's work of an epoch: its program called for no steps",
+    }
+    print(json.dumps(result))
+    if FLAGS.log:
+        report.append_line(FLAGS.log, result)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)
