@@ -86,18 +86,21 @@ def check_sharing(recipe: Recipe, replicas: training.Replicas, devices='these de
 
 def augmentations(recipe: Recipe) -> list:
     """The recipe's random transforms, in the order in which they are applied."""
-    group = {'group_size': recipe.augmentation_group}
+
+    def drawing(transform, **settings):
+        transform = functools.partial(transform, **settings)
+        groups = recipe.augmentation_groups
+        return augment.in_groups(transform, groups) if groups else transform
+
     transforms = []
     if recipe.crop_padding:
-        transforms.append(
-            functools.partial(augment.random_crop, padding=recipe.crop_padding, **group)
-        )
+        transforms.append(drawing(augment.random_crop, padding=recipe.crop_padding))
     if recipe.flip == 'random':
-        transforms.append(functools.partial(augment.random_flip, **group))
+        transforms.append(drawing(augment.random_flip))
     if recipe.flip == 'alternating':
         transforms.append(augment.alternating_flip)
     if recipe.cutout:
-        transforms.append(functools.partial(augment.random_cutout, size=recipe.cutout, **group))
+        transforms.append(drawing(augment.random_cutout, size=recipe.cutout))
     return transforms
 
 

@@ -1,6 +1,7 @@
 """From a recipe to a trainer: every setting arrives where it belongs."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -160,7 +161,7 @@ def small(name, **changes):
 
 def test_every_trick_of_page10_arrives():
     dataset = toy()
-    recipe = small('page10', augmentation_group=2)
+    recipe = small('page10')
     trainer = assemble.assemble(recipe, dataset)
     found = {type(layer).__name__: layer for layer in trainer.model._flatten_layers()}
     assert found['PatchWhitening'].kernel_size == 3
@@ -173,10 +174,13 @@ def test_every_trick_of_page10_arrives():
     assert trainer.model.get_layer('stage_2').pool_first
     assert assemble.averaging(recipe, steps_per_epoch=2) == optimizers.EMA(0.99, 5)
     assert assemble.views(recipe) is evaluate.FLIP
-    crop, _ = assemble.augmentations(recipe)
+    crop, flip = assemble.augmentations(recipe)
     images = np.random.default_rng(1).standard_normal((4, 8, 8, 3), np.float32)
-    expected = augment.random_crop(images, (3, 4), padding=4, group_size=2)
-    np.testing.assert_array_equal(crop(images, (3, 4)), expected)
+    facts = (None, 3, np.array([5, 1, 0, 2]), (3, 4))
+    expected = augment.in_groups(functools.partial(augment.random_crop, padding=4), 200)
+    np.testing.assert_array_equal(crop(images, *facts), expected(images, *facts))
+    expected = augment.in_groups(augment.random_flip, 200)
+    np.testing.assert_array_equal(flip(images, *facts), expected(images, *facts))
 
 
 def test_whitening_is_of_the_training_images():

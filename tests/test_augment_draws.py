@@ -135,6 +135,14 @@ def test_fold_is_the_same_everywhere(run):
         np.testing.assert_array_equal(result[0], augment.fold(seed, n))
 
 
+def test_folds_of_many_are_those_of_each():
+    seeds, numbers = np.array([(1, 2), (-3, 4), (5, 6)]), np.array([7, -8, 9])
+    each = [augment.fold(seed, n) for seed, n in zip(seeds, numbers, strict=True)]
+    np.testing.assert_array_equal(augment.fold(seeds, numbers), each)
+    np.testing.assert_array_equal(augment.fold(seeds, 7)[0], each[0])
+    np.testing.assert_array_equal(augment.fold((1, 2), numbers)[0], each[0])
+
+
 def test_fold_is_its_formula():
     """In Python's unbounded integers: the arrays must wrap around and shift in zeros."""
 
@@ -234,39 +242,96 @@ def test_a_framework_that_is_not_there_is_not_missed(monkeypatch, missing):
 
 # Groups that share a draw.
 
+RANDOM = (
+    partial(augment.random_crop, padding=3),
+    augment.random_flip,
+    partial(augment.random_cutout, size=3),
+)
 
-@pytest.mark.parametrize('group_size', [1, 3, 10, 12])
-def test_a_group_shares_its_draw(run, group_size):
-    """Ten images in groups of three: the last group is one image."""
+
+def test_images_of_one_seed_draw_alike(run):
     images = np.ones((10, 12, 12, 1), 'float32')
     images[:, :, :6] = 2
-    transform = augment.compose(
-        [
-            partial(augment.random_crop, padding=3, group_size=group_size),
-            partial(augment.random_flip, group_size=group_size),
-            partial(augment.random_cutout, size=3, group_size=group_size),
-        ]
-    )
-    result = run(transform, images, np.array([5, 6], 'int32'))
-    groups = [result[n : n + group_size] for n in range(0, 10, group_size)]
-    for group in groups:
-        np.testing.assert_array_equal(group, group[:1].repeat(len(group), 0))
-    firsts = np.stack([group[0] for group in groups])
-    assert len(np.unique(firsts, axis=0)) >= min(len(groups), 4)
+    seeds = augment.fold((5, 6), np.array([0, 1, 2, 3, 4] * 2))
+    result = run(augment.compose(RANDOM), images, seeds)
+    np.testing.assert_array_equal(result[:5], result[5:])
+    assert len(np.unique(result[:5], axis=0)) >= 4
 
 
-def test_a_group_draws_what_the_first_images_would(eager):
-    images = coordinates(4, 1, 3).repeat(2, 0)
-    single = eager(lambda x: augment.random_flip(x, (3, 4)), images[::2].copy())
-    grouped = eager(lambda x: augment.random_flip(x, (3, 4), group_size=2), images)
-    np.testing.assert_array_equal(grouped[::2], single)
+@pytest.mark.parametrize('transform', RANDOM)
+def test_an_image_draws_the_same_in_whatever_batch(eager, transform):
+    images = pixels(batch=6, height=12, width=12)
+    seeds = augment.fold((1, 2), np.arange(6))
+    whole = eager(lambda x: transform(x, seeds), images)
+    for n in (0, 3, 5):
+        alone = eager(lambda x, n=n: transform(x, seeds[n : n + 1]), images[n : n + 1])
+        np.testing.assert_array_equal(alone[0], whole[n])
 
 
-def test_groups_draw_uniformly(eager):
+def test_seeds_of_images_draw_uniformly():
     images = coordinates(4000, 8, 8)
-    result = eager(lambda x: augment.random_crop(x, (3, 4), 2, group_size=2), images)
-    top, left = result[::2, 2, 2, 0], result[::2, 2, 2, 1]
+    result = augment.random_crop(images, augment.fold((3, 4), np.arange(4000)), 2)
+    top, left = result[:, 2, 2, 0], result[:, 2, 2, 1]
     assert_uniform(top * 5 + left, 25)
+
+
+def offsets(transform, epoch, indices, run_seed=(5, 6)):
+    """Where a transform of crops by up to 4 pixels puts each image, 0 ... 80."""
+    images = coordinates(1, 12, 12).repeat(len(indices), 0)
+    result = transform(images, None, epoch, indices, run_seed)
+    return result[:, 4, 4, 0] * 9 + result[:, 4, 4, 1]
+
+
+def test_groups_of_an_epoch_share_their_draws():
+    crop = augment.in_groups(partial(augment.random_crop, padding=4), groups=7)
+    indices = np.arange(3000)
+    first, second, other_run = (
+        offsets(crop, epoch, indices, (seed, 6)) for epoch, seed in ((0, 5), (1, 5), (0, 6))
+    )
+    values, counts = np.unique(first, return_counts=True)
+    assert 4 <= len(values) <= 7
+    assert counts.min() > 300  # of 428, or more where groups draw alike
+    # A batch, 512 images in a row, is of all groups, not of two.
+    for start in range(0, 2560, 512):
+        assert len(np.unique(first[start : start + 512])) == len(values)
+    # Groups and draws are others in the next epoch, and in another run.
+    for other in (second, other_run):
+        both = {(a, b) for a, b in zip(first, other, strict=True)}
+        assert len(both) == len(values) * len(np.unique(other))
+    np.testing.assert_array_equal(offsets(crop, 0, indices[::-1]), first[::-1])
+
+
+def test_draws_of_many_groups_are_uniform():
+    crop = augment.in_groups(partial(augment.random_crop, padding=1), groups=200)
+    epochs = [offsets(crop, epoch, np.array([3])).item() for epoch in range(900)]
+    assert len(np.unique(epochs)) == 9
+    assert_uniform(np.unique(epochs, return_inverse=True)[1], 9)
+
+
+def test_groups_of_two_transforms_have_nothing_in_common():
+    flip = augment.in_groups(augment.random_flip, groups=2)
+    seen = []
+
+    def note(images, seed):
+        seen.append(mirrored(images))
+        return images
+
+    chain = augment.compose([flip, note, flip, note])
+    for epoch in range(40):
+        images = coordinates(1, 1, 3).repeat(100, 0)
+        chain(images, (0, 0), epoch, np.arange(100), (1, 2))
+    once, twice = np.concatenate(seen[::2]), np.concatenate(seen[1::2])
+    # Both mirror an image, or neither, in half of the cases.
+    assert 0.3 < np.mean(once ^ twice) < 0.7
+    assert 0.3 < np.mean(twice) < 0.7
+
+
+def test_groups_need_a_transform_of_a_seed_and_a_number():
+    for groups in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match='`groups` must be a positive integer'):
+            augment.in_groups(augment.random_flip, groups)
+    with pytest.raises(ValueError, match=r'`transform` of groups .* asks for epoch, indices'):
+        augment.in_groups(augment.alternating_flip)
 
 
 # Alternating flips, and transforms that ask for what the training knows.
@@ -337,7 +402,8 @@ def test_a_chain_asks_for_what_its_parts_ask_for():
     outer = augment.compose([chain])  # chains of chains, too
     result = outer(images, (1, 2), 3, np.arange(4), (5, 6))
     expected = augment.random_flip(images, augment.fold(augment.fold((1, 2), 0), 0))
-    expected = augment.alternating_flip(expected, None, 3, np.arange(4), (5, 6))
+    run_seed = augment.fold(augment.fold((5, 6), 0), 2)
+    expected = augment.alternating_flip(expected, None, 3, np.arange(4), run_seed)
     np.testing.assert_array_equal(result, expected)
     ((seed, indices),) = seen
     np.testing.assert_array_equal(seed, augment.fold(augment.fold((1, 2), 0), 1))
@@ -360,11 +426,3 @@ def test_input_functions_refuse_what_needs_the_epoch():
     for transform in (chain, augment.alternating_flip):
         with pytest.raises(ValueError, match=r'only the Trainer knows.*asks for epoch, indices'):
             data.train_dataset(images, labels, 2, augment=transform)
-
-
-@pytest.mark.parametrize('group_size', [0, -1, 1.5, True])
-def test_groups_of_no_positive_integer(group_size):
-    images = coordinates(4, 8, 8)
-    for transform in (augment.random_crop, augment.random_flip, augment.random_cutout):
-        with pytest.raises(ValueError, match='`group_size` must be a positive integer'):
-            transform(images, (0, 0), group_size=group_size)

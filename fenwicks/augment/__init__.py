@@ -7,7 +7,7 @@ any is JAX's, else NumPy. Randomness is stateless: a seed is two integers, and t
 the same draw (within one framework; each has its own generator).
 """
 
-from fenwicks.augment.compose import compose, facts_of, with_facts
+from fenwicks.augment.compose import compose, facts_of, in_groups, with_facts
 from fenwicks.augment.draws import alternating_flip, random_crop, random_cutout, random_flip
 from fenwicks.augment.seeds import fold
 from fenwicks.augment.transforms import crop, cutout, denormalize, flip, normalize, pad_reflect
@@ -21,6 +21,7 @@ __all__ = [
     'facts_of',
     'flip',
     'fold',
+    'in_groups',
     'normalize',
     'pad_reflect',
     'random_crop',

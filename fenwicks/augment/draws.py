@@ -1,18 +1,17 @@
 """Random transforms: draw a parameter for each image from a seed, then apply a pure transform.
 
-`group_size` consecutive images of a batch share one draw, to make fewer of them; a batch that it
-doesn't divide ends with a smaller group. David Page's fast preprocessing drew like this, at most
-200 times an epoch.
+A seed is two integers, for a whole batch or `(batch, 2)` for each image: images of the same seed
+then draw the same.
 """
 
 from __future__ import annotations
 
 from fenwicks.augment.arrays import cast, check_floats, check_range, namespace
-from fenwicks.augment.seeds import coins, draw
+from fenwicks.augment.seeds import draw, fold, lot
 from fenwicks.augment.transforms import crop, cutout, flip, pad_reflect
 
 
-def random_crop(images, seed, padding: int = 4, group_size: int = 1):
+def random_crop(images, seed, padding: int = 4):
     """Reflect-pads images, then cuts each back to its size at a random offset of its own.
 
         top, left ~ uniform over 0 ... 2 * padding, both ends included
@@ -20,15 +19,14 @@ def random_crop(images, seed, padding: int = 4, group_size: int = 1):
 
     Args:
         images: Floats (batch, height, width, channels).
-        seed: Two integers, as an array or tensor (2,) or a tuple; may be traced.
+        seed: Two integers, as an array or tensor (2,) or a tuple, or (batch, 2); may be traced.
         padding: Pixels on each side, in [0, min(height, width) - 1].
-        group_size: How many consecutive images share a draw, at least 1.
 
     Returns:
         Images of the same shape and dtype.
 
     Raises:
-        ValueError: `padding` or `group_size` is out of range, or a shape or dtype doesn't fit.
+        ValueError: `padding` is out of range, or a shape or dtype doesn't fit.
 
     Example:
         >>> import numpy as np
@@ -37,27 +35,26 @@ def random_crop(images, seed, padding: int = 4, group_size: int = 1):
     """
     height, width, _ = check_floats(images)
     padded = pad_reflect(images, padding)
-    top = draw(images, seed, 0, 2 * padding, group_size)
-    left = draw(images, seed, 1, 2 * padding, group_size)
+    top = draw(images, seed, 0, 2 * padding)
+    left = draw(images, seed, 1, 2 * padding)
     return crop(padded, top, left, height, width)
 
 
-def random_flip(images, seed, group_size: int = 1):
+def random_flip(images, seed):
     """Mirrors each image left to right with probability 1/2.
 
     Args:
         images: Floats (batch, height, width, channels).
-        seed: Two integers, as an array or tensor (2,) or a tuple; may be traced.
-        group_size: How many consecutive images share a draw, at least 1.
+        seed: Two integers, as an array or tensor (2,) or a tuple, or (batch, 2); may be traced.
 
     Returns:
         Images of the same shape and dtype.
 
     Raises:
-        ValueError: `group_size` is out of range, or a shape or dtype doesn't fit.
+        ValueError: A shape or dtype doesn't fit.
     """
     check_floats(images)
-    return flip(images, draw(images, seed, 0, 1, group_size) == 1)
+    return flip(images, draw(images, seed, 0, 1) == 1)
 
 
 def alternating_flip(images, seed, epoch, indices, run_seed):
@@ -96,10 +93,10 @@ def alternating_flip(images, seed, epoch, indices, run_seed):
     """
     check_floats(images)
     epoch = cast(namespace(images, indices, epoch), epoch, 'int32')
-    return flip(images, ((coins(run_seed, indices) + epoch) & 1) == 1)
+    return flip(images, ((lot(fold(run_seed, indices), 2) + epoch) & 1) == 1)
 
 
-def random_cutout(images, seed, size: int = 8, group_size: int = 1):
+def random_cutout(images, seed, size: int = 8):
     """Zeroes a `size` x `size` square of each image, wholly inside it, at a random place.
 
         top ~ uniform over 0 ... height - size, both ends included
@@ -110,15 +107,14 @@ def random_cutout(images, seed, size: int = 8, group_size: int = 1):
 
     Args:
         images: Floats (batch, height, width, channels), normalised: zero is to be their mean.
-        seed: Two integers, as an array or tensor (2,) or a tuple; may be traced.
+        seed: Two integers, as an array or tensor (2,) or a tuple, or (batch, 2); may be traced.
         size: Side of the square in pixels, in [0, min(height, width)]; 0 changes nothing.
-        group_size: How many consecutive images share a draw, at least 1.
 
     Returns:
         Images of the same shape and dtype.
 
     Raises:
-        ValueError: `size` or `group_size` is out of range, or a shape or dtype doesn't fit.
+        ValueError: `size` is out of range, or a shape or dtype doesn't fit.
 
     Example:
         >>> import numpy as np
@@ -127,6 +123,6 @@ def random_cutout(images, seed, size: int = 8, group_size: int = 1):
     """
     height, width, _ = check_floats(images)
     check_range('size', size, 0, min(height, width), 'the image size')
-    top = draw(images, seed, 0, height - size, group_size)
-    left = draw(images, seed, 1, width - size, group_size)
+    top = draw(images, seed, 0, height - size)
+    left = draw(images, seed, 1, width - size)
     return cutout(images, top, left, size, size)

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 
 from fenwicks.augment.arrays import cast, dtype_name, namespace
-from fenwicks.checks import positive_integer
 
 
 def fold(seed, n):
@@ -16,14 +15,15 @@ def fold(seed, n):
     The result is the same in every framework, compiled or not.
 
     Args:
-        seed: Two int32 numbers, as an array or tensor (2,) or a tuple; may be traced.
-        n: An int32 number or scalar tensor; may be traced.
+        seed: Two int32 numbers, as an array or tensor (2,) or a tuple, or many seeds (count, 2);
+            may be traced.
+        n: An int32 number or scalar tensor, or many (count,); may be traced.
 
     Returns:
-        An int32 array or tensor (2,).
+        An int32 array or tensor (2,), or (count, 2) where either is many.
 
     Raises:
-        ValueError: `seed` isn't two integers, or `n` isn't one.
+        ValueError: `seed` isn't two integers, or `n` isn't one, for each.
 
     Example:
         >>> fold((0, 1), 0)
@@ -35,33 +35,30 @@ def fold(seed, n):
     xp = namespace(n, *seed) if pair else namespace(n, seed)
     words = [_int32(xp, 'seed', word) for word in (seed if pair else [seed])]
     words = xp.stack(words) if pair else words[0]
-    if tuple(words.shape) != (2,):
+    if len(words.shape) not in (1, 2) or words.shape[-1] != 2:
         raise ValueError(f'`seed` must be two integers. Received: seed.shape={words.shape}')
-    salt = _int32(xp, 'n', n) + np.array([0x3C6EF372, 0x1715609D], 'int32')
+    salt = _int32(xp, 'n', n)[..., None] + np.array([0x3C6EF372, 0x1715609D], 'int32')
     # Not `words[::-1]`: TensorFlow's graph optimizer stumbles over the slice, aloud.
-    swapped = xp.stack([words[1], words[0]])
+    swapped = xp.stack([words[..., 1], words[..., 0]], -1)
     return _mix(xp, words + _mix(xp, swapped ^ _mix(xp, salt)))
 
 
-def draw(images, seed, n: int, high: int, group_size: int = 1):
+def draw(images, seed, n: int, high: int):
     """The `n`-th draw: an integer for each image, uniform over 0 ... `high`, both included.
 
-    `group_size` consecutive images share one, and the last group is what remains of the batch.
+    Of a seed for each image, (batch, 2), it is a hash: alike seeds draw alike.
     """
-    group_size = positive_integer('group_size', group_size)
     xp = namespace(images, seed)
+    seed = fold(seed, n)
+    if len(seed.shape) == 2:
+        return lot(seed, high + 1)
     batch = xp.shape(images)[0] if images.shape[0] is None else images.shape[0]
-    drawn = _uniform(images, fold(seed, n), -(-batch // group_size), high)
-    return drawn if group_size == 1 else xp.repeat(drawn, group_size)[:batch]
+    return _uniform(images, seed, batch, high)
 
 
-def coins(run_seed, indices):
-    """A fair coin, 0 or 1, for each number in `indices` (count,): a hash of it and the seed."""
-    xp = namespace(run_seed, indices)
-    first, second = (fold(run_seed, n) for n in range(2))
-    hashed = _mix(xp, _int32(xp, 'indices', indices) ^ first[0])
-    hashed = _mix(xp, (hashed + first[1]) ^ second[0])
-    return _mix(xp, hashed + second[1]) & 1
+def lot(seeds, count: int):
+    """An integer in 0 ... `count` - 1 for each of the seeds (..., 2), which must be folds."""
+    return (seeds[..., 0] & 0x7FFFFFFF) % count
 
 
 def _uniform(images, seed, count, high):

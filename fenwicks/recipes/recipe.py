@@ -38,7 +38,8 @@ class Recipe:
         flip: `'none'`, `'random'` (a coin for each image and epoch), or `'alternating'` (a coin
             for each image; the other way in every other epoch).
         cutout: side of the square that is zeroed in each image, in pixels; 0 for none.
-        augmentation_group: images in a row that share one random choice of each augmentation.
+        augmentation_groups: groups of images that share the random choices of an epoch; 0 for
+            choices of each image's own.
 
         network: `'resnet9'` or `'speednet'`.
         whitening: side of the patches that a fixed first convolution whitens, in pixels; 0 for
@@ -84,7 +85,7 @@ class Recipe:
     crop_padding: int = 4
     flip: str = 'random'
     cutout: int = 8
-    augmentation_group: int = 1
+    augmentation_groups: int = 0
 
     network: str = 'resnet9'
     whitening: int = 0
