@@ -115,9 +115,12 @@ def network(recipe: Recipe, image_shape, num_classes) -> keras.Model:
         'activation': activation(recipe),
     }
     if recipe.network == 'speednet':
-        # Muon's classifier begins with unit deviation and is divided by its width instead.
-        head = None if recipe.muon_learning_rate else layers.init_pytorch
-        return models.speednet(**settings, head_initializer=head)
+        # The two records begin differently: Muon's classifier with unit deviation (it is divided by
+        # its width), and its whitening's bias at random.
+        if not recipe.muon_learning_rate:
+            settings['head_initializer'] = layers.init_pytorch
+            settings['whitening_bias_initializer'] = 'zeros'
+        return models.speednet(**settings)
     return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
 
 

@@ -104,6 +104,9 @@ def test_speednet_start():
     assert settings['padding'] == 'valid'
     assert settings['negatives']
     assert settings['use_bias']
+    bias = array(model.get_layer('whitening').bias)  # of 24 filters of 12 inputs each
+    assert len(np.unique(bias)) == 24
+    assert 0.15 < np.abs(bias).max() <= 1 / np.sqrt(12)
     for unit in (part for part in model._flatten_layers() if type(part).__name__ == 'ConvBN'):
         assert isinstance(unit.kernel_initializer, PartialIdentity)
         norm = unit.normalization
@@ -118,8 +121,14 @@ def test_speednet_start():
     assert model.get_layer('classifier').weight == 1 / 8
 
 
-def test_speednet_with_another_head():
-    model = speednet(widths=(4, 6, 8), logit_scale=1 / 9, head_initializer=init_pytorch)
+def test_speednet_of_the_record_with_sgd():
+    model = speednet(
+        widths=(4, 6, 8),
+        logit_scale=1 / 9,
+        head_initializer=init_pytorch,
+        whitening_bias_initializer='zeros',
+    )
+    assert not array(model.get_layer('whitening').bias).any()
     classifier = model.get_layer('classifier')
     assert classifier.weight == 1 / 9
     assert isinstance(classifier.kernel_initializer, PyTorchUniform)

@@ -111,7 +111,6 @@ class Network(nn.Module):
         self.whitening = Conv(filters.shape[1], filters.shape[0], 2)
         self.whitening.weight.data = filters.clone()
         self.whitening.weight.requires_grad = False
-        nn.init.zeros_(self.whitening.bias)
         sizes = (filters.shape[0], *widths)
         self.groups = nn.Sequential(
             *(Group(inputs, outputs) for inputs, outputs in zip(sizes, widths, strict=False))

@@ -93,7 +93,8 @@ class PatchWhitening(keras.layers.Layer):
         padding: `same` (zeros at the border) or `valid`.
         negatives: whether the negated filters follow the filters, for an activation that cuts off
             negative values right behind.
-        use_bias: whether a trained bias is added, which starts at 0 and is called `bias`.
+        use_bias: whether a trained bias is added, called `bias`.
+        bias_initializer: of that bias, any Keras initializer.
         **kwargs: Keras's own: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -126,6 +127,7 @@ class PatchWhitening(keras.layers.Layer):
         padding='same',
         negatives=False,
         use_bias=False,
+        bias_initializer='zeros',
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -136,6 +138,7 @@ class PatchWhitening(keras.layers.Layer):
         self.padding = padding
         self.negatives = negatives
         self.use_bias = use_bias
+        self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias = None
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
@@ -150,7 +153,9 @@ class PatchWhitening(keras.layers.Layer):
             trainable=False,
         )
         if self.use_bias:
-            self.bias = self.add_weight(name='bias', shape=(filters,), initializer='zeros')
+            self.bias = self.add_weight(
+                name='bias', shape=(filters,), initializer=self.bias_initializer
+            )
 
     def adapt(self, images):
         """Sets the filters to those of `images`, see `whitening_filters`.
@@ -194,6 +199,7 @@ class PatchWhitening(keras.layers.Layer):
             'padding': self.padding,
             'negatives': self.negatives,
             'use_bias': self.use_bias,
+            'bias_initializer': keras.initializers.serialize(self.bias_initializer),
         }
 
 

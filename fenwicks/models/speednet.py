@@ -29,6 +29,7 @@ def speednet(
     widths=(64, 256, 256),
     logit_scale=None,
     kernel_initializer=PartialIdentity,
+    whitening_bias_initializer=None,
     head_initializer=None,
     normalization=_NORMALIZATION,
     activation=_ACTIVATION,
@@ -46,7 +47,8 @@ def speednet(
 
     It has 1,971,352 trainable parameters at the default sizes. Call
     `model.get_layer('whitening').adapt(images)` before training. The defaults are those of the
-    record with Muon; the one with SGD has `logit_scale=1 / 9, head_initializer=init_pytorch`.
+    record with Muon; the one with SGD has `logit_scale=1 / 9`, `head_initializer=init_pytorch` and
+    `whitening_bias_initializer='zeros'`.
 
     Args:
         input_shape: `(height, width, channels)` of the images, the sides at least 9 pixels.
@@ -54,6 +56,8 @@ def speednet(
         widths: channels of the three groups, each at least 1.
         logit_scale: factor on the logits, a finite number; None for `1 / widths[-1]`.
         kernel_initializer: as in `fenwicks.layers.ConvBN`.
+        whitening_bias_initializer: any Keras initializer for the bias of the whitening; None for
+            PyTorch's uniform numbers in `+-1 / sqrt(4 * channels)`.
         head_initializer: any Keras initializer for the dense layer; None for uniform numbers of
             standard deviation 1.
         normalization: as in `fenwicks.layers.ConvBN`; by default without scales, momentum 0.6 and
@@ -94,8 +98,10 @@ def speednet(
         raise ValueError(
             f'`logit_scale` must be a finite number. Received: logit_scale={logit_scale}'
         )
+    if whitening_bias_initializer is None:
+        whitening_bias_initializer = _uniform(1 / math.sqrt(4 * input_shape[-1]))
     if head_initializer is None:
-        head_initializer = keras.initializers.RandomUniform(-math.sqrt(3), math.sqrt(3))
+        head_initializer = _uniform(math.sqrt(3))
     style = {
         'kernel_initializer': kernel_initializer,
         'normalization': normalization,
@@ -103,7 +109,13 @@ def speednet(
     }
     images = keras.Input(input_shape, name='images')
     h = PatchWhitening(
-        2, epsilon=5e-4, padding='valid', negatives=True, use_bias=True, name='whitening'
+        2,
+        epsilon=5e-4,
+        padding='valid',
+        negatives=True,
+        use_bias=True,
+        bias_initializer=whitening_bias_initializer,
+        name='whitening',
     )(images)
     h = new_activation(activation, 'activation', keras.config.dtype_policy())(h)
     for i, width in enumerate(widths, 1):
@@ -115,3 +127,7 @@ def speednet(
     h = keras.layers.GlobalMaxPooling2D(name='global_pool')(h)
     logits = Classifier(num_classes, head_initializer, logit_scale, name='classifier')(h)
     return keras.Model(images, logits, name=name)
+
+
+def _uniform(limit):
+    return keras.initializers.RandomUniform(-limit, limit)
