@@ -95,7 +95,8 @@ def remember_programs():
     if not jax.config.jax_compilation_cache_dir:
         folder = pathlib.Path('~/.cache/fenwicks/jax').expanduser()
         jax.config.update('jax_compilation_cache_dir', str(folder))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    # The many small ones, of eager operations, add up to a second.
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 def _tpu_advice():

@@ -42,7 +42,6 @@ def test_the_second_start_finds_every_program(tmp_path):
     _, seconds = start(tmp_path)
     remembered = [*(tmp_path / '.cache' / 'fenwicks' / 'jax').glob('*-cache')]
     assert any('train_step' in path.name for path in remembered)
-    # What takes less than a fifth of a second, on that day, isn't remembered.
     found, seconds_again = start(tmp_path)
     assert found >= len(remembered)
     # What is left is tracing. How much less that is depends on the network and the machine: for a
