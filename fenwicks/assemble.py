@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import random
-import sys
 
 import keras
-import numpy as np
 
 from fenwicks import (
     augment,
@@ -46,7 +43,7 @@ def assemble(
         ValueError: recipe and data set don't fit each other.
     """
     steps_per_epoch = recipe.steps_per_epoch(len(dataset.train_images))
-    _seed_keras(seed)
+    keras.utils.set_random_seed(seed)
 
     mean, std = data.mean_std(dataset.train_images)
     normalize = functools.partial(augment.normalize, mean=mean, std=std)
@@ -70,15 +67,6 @@ def assemble(
         seed=seed,
         replicas=replicas,
     )
-
-
-def _seed_keras(seed):
-    """Sets the random numbers from which Keras's initializers take their seeds."""
-    if keras.backend.backend() == 'tensorflow' or 'tensorflow' in sys.modules:
-        keras.utils.set_random_seed(seed)
-    else:  # that would import TensorFlow where it is installed, for nothing and for seconds
-        random.seed(seed)
-        np.random.seed(seed)
 
 
 def check_sharing(recipe: Recipe, replicas: training.Replicas, devices='these devices'):

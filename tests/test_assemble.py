@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 
 import keras
 import numpy as np
@@ -246,19 +245,3 @@ def test_every_preset_trains_an_epoch(name):
     assert np.isfinite(history[0]['train_loss'])
     logits = trainer.predict(dataset.test_images, tta=assemble.views(recipe))
     assert logits.shape == (5, 3)
-
-
-@pytest.mark.backend('jax')
-def test_on_jax_nothing_imports_tensorflow(monkeypatch):
-    """Where it is installed but not at work; the weights are the same either way."""
-
-    def weights():
-        model = assemble.assemble(small('page10'), toy(), seed=3).model
-        return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
-
-    expected = weights()
-    monkeypatch.delitem(sys.modules, 'tensorflow', raising=False)
-    monkeypatch.delattr(keras.utils, 'set_random_seed')  # which would import it
-    found = weights()
-    for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one, other)
