@@ -156,6 +156,26 @@ def host_work_table():
     return report.markdown(header, rows)
 
 
+def second_start_table():
+    """One row for each logged pair of starts, before any program was remembered and after."""
+
+    def seconds(start):
+        return f'{start["first_step_seconds"] - start["train_seconds"]:.1f}'
+
+    rows = [
+        [
+            f'`{line["recipe"]}`',
+            line['backend'],
+            line['hardware'],
+            *(seconds(line[start]) for start in ('first', 'second')),
+            *(f'{line[start]["compile_seconds"]:.1f}' for start in ('first', 'second')),
+        ]
+        for line in read_lines('second_start.jsonl')
+    ]
+    header = ['recipe', 'backend', 'hardware', 'command to the first step, s', 'the second time']
+    return report.markdown([*header, 'of which compilation, s', 'the second time'], rows)
+
+
 def devices_table():
     """One row for each device, framework and recipe: what was measured there, or estimated."""
 
@@ -281,6 +301,7 @@ TABLES = {
     'time_to_94': time_to_94_table,
     'startup': startup_table,
     'host_work': host_work_table,
+    'second_start': second_start_table,
     'devices': devices_table,
     'estimates': estimates_table,
     'profile': profile_table,
