@@ -129,7 +129,7 @@ def train_all():
     if dataset.name == 'digits' and FLAGS.batch_size is None:
         recipe = recipe.for_small_data()
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
-    assemble.check_sharing(recipe, replicas)
+    assemble.check_shares(recipe, replicas)
     # The last check, so that an error leaves no empty folder behind.
     if replicas.chief:  # of several processes one writes, and speaks
         for folder in folders:

@@ -164,7 +164,7 @@ def second_start_table():
 
     rows = [
         [
-            f'`{line["recipe"]}`',
+            f'`{line["recipe"]}`, {line["dataset"]}',
             line['backend'],
             line['hardware'],
             *(seconds(line[start]) for start in ('first', 'second')),
@@ -172,8 +172,8 @@ def second_start_table():
         ]
         for line in read_lines('second_start.jsonl')
     ]
-    header = ['recipe', 'backend', 'hardware', 'command to the first step, s', 'the second time']
-    return report.markdown([*header, 'of which compilation, s', 'the second time'], rows)
+    header = ['recipe', 'backend', 'hardware', 'before the first step, s', 'at the second start']
+    return report.markdown([*header, 'compilation, s', 'at the second start'], rows)
 
 
 def devices_table():

@@ -69,7 +69,7 @@ def assemble(
     )
 
 
-def check_sharing(recipe: Recipe, replicas: training.Replicas, devices='these devices'):
+def check_shares(recipe: Recipe, replicas: training.Replicas, devices='these devices'):
     """Raises unless replicas, on `devices`, can share the recipe's batches equally.
 
     Raises:

@@ -224,6 +224,19 @@ def test_fold_counts_in_int32(n):
         augment.fold((0, 0), n)
 
 
+@pytest.mark.parametrize(
+    ('seed', 'n'),
+    [
+        (np.zeros((3, 2), 'int32'), np.arange(4)),
+        ((0, 0), np.zeros((2, 2), 'int32')),
+        (np.zeros((3, 2), 'int32'), np.zeros((3, 1), 'int32')),
+    ],
+)
+def test_fold_counts_one_for_each_seed(seed, n):
+    with pytest.raises(ValueError, match='`n` must be an integer, or one for each seed'):
+        augment.fold(seed, n)
+
+
 def test_compose_takes_callables():
     with pytest.raises(ValueError, match=r'`transforms` must be callables.*None'):
         augment.compose([augment.random_flip, None])

@@ -301,6 +301,20 @@ def test_groups_of_an_epoch_share_their_draws():
     np.testing.assert_array_equal(offsets(crop, 0, indices[::-1]), first[::-1])
 
 
+def test_groups_are_the_same_everywhere(run):
+    crop = augment.in_groups(partial(augment.random_crop, padding=4), groups=7)
+    images, indices = pixels(batch=20, height=12, width=12), np.arange(90, 110, dtype='int32')
+    for epoch in (0, 3):
+        result = run(
+            lambda x, i, e, s: crop(x, None, e[0], i, s),
+            images,
+            indices,
+            np.full(20, epoch, 'int32'),
+            np.array([5, 6], 'int32'),
+        )
+        np.testing.assert_array_equal(result, crop(images, None, epoch, indices, (5, 6)))
+
+
 def test_draws_of_many_groups_are_uniform():
     crop = augment.in_groups(partial(augment.random_crop, padding=1), groups=200)
     epochs = [offsets(crop, epoch, np.array([3])).item() for epoch in range(900)]

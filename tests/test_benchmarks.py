@@ -521,7 +521,6 @@ def test_the_host_has_little_to_do(tmp_path, capsys):
     assert result['recipe'] == 'page10'
     assert result['n'] == 5
     assert 0 < result['milliseconds'] <= result['slowest_milliseconds']
-    assert result['milliseconds'] < 50  # 1 or 2 on a quiet machine
 
 
 @pytest.mark.parametrize(

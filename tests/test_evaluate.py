@@ -90,7 +90,7 @@ def test_bad_input():
     ('labels', 'message'),
     [
         ([[0], [1], [2]], r'shape \(n,\)\. Received: shape=\(3, 1\)'),
-        ([0, 1], 'must have the same length. Received: 3 images and 2 labels'),
+        ([0, 1], 'the same length as the images. Received: 3 images and 2 labels'),
         ([0.0, 1.0, 2.0], 'must be integers. Received: dtype=float64'),
         ([0, 1, -1], r'must be in \[0, 3\). Received: labels from -1 to 1'),
         ([0, 1, 3], r'must be in \[0, 3\). Received: labels from 0 to 3'),

@@ -423,7 +423,7 @@ IMAGES, LABELS = toy()
         (IMAGES[:, :6], LABELS, r'the shape \(count, 8, 8, 3\) .* shape=\(22, 6, 8, 3\)'),
         (IMAGES[..., :1], LABELS, r'the shape \(count, 8, 8, 3\) .* shape=\(22, 8, 8, 1\)'),
         (IMAGES[:0], LABELS[:0], '`images` must not be empty'),
-        (IMAGES, LABELS[:-1], 'the same length. Received: 22 images and 21 labels'),
+        (IMAGES, LABELS[:-1], 'the same length as the images. Received: 22 images and 21'),
         (IMAGES, LABELS[:, None], r'`labels` must have the shape \(n,\)'),
         (IMAGES, LABELS.astype(np.float32), '`labels` must be integers'),
         (IMAGES, LABELS + 1, r'`labels` must be in \[0, 3\). Received: labels from 1 to 3'),

@@ -24,7 +24,7 @@ import keras
 import one_line
 from absl import app, flags
 
-from fenwicks import assemble, recipes, report, tpu
+from fenwicks import assemble, recipes, report, strategy, tpu
 from fenwicks.checks import positive_integer
 
 FLAGS = flags.FLAGS
@@ -88,16 +88,17 @@ def main(argv):
             report.start_log(FLAGS.log)
     except (ImportError, OSError, ValueError) as error:
         one_line.fail(__file__, error)
+    device = strategy.select_device()
     trainer = trainer_of(recipe)
     seconds = measure(trainer._engine, calls)
     result = {
         'recipe': recipe.name,
         'backend': keras.backend.backend(),
-        'variables': len(trainer.model.variables) + len(trainer.optimizer.variables),
+        'variables': len(trainer._variables()),
         'milliseconds': round(1000 * statistics.median(seconds), 3),
         'slowest_milliseconds': round(1000 * max(seconds), 3),
         'n': calls,
-        'hardware': report.hardware('cpu'),
+        'hardware': report.hardware(device),
         'versions': report.versions(),
         'date': f'{datetime.date.today()}',
         'timed': "the host's work of an epoch: its program called for no steps",

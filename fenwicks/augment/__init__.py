@@ -4,7 +4,8 @@ One set serves `tf.data` maps (under any Keras backend), compiled epoch loops in
 JAX, and plain NumPy. All take float batches (batch, height, width, channels), keep their dtype,
 and work in the framework of the arrays they get: TensorFlow if any is TensorFlow's, else JAX if
 any is JAX's, else NumPy. Randomness is stateless: a seed is two integers, and the same seed gives
-the same draw (within one framework; each has its own generator).
+the same draw (within one framework; each has its own generator). What images draw by seeds of their
+own, or in groups, is a hash and the same everywhere.
 """
 
 from fenwicks.augment.compose import compose, facts_of, in_groups, with_facts

@@ -64,8 +64,8 @@ def in_groups(transform: Callable, groups: int = 200) -> Callable:
         group[i] ~ uniform over 0 ... groups - 1, anew in each epoch
         in_groups(transform)(images, ...)[i] = transform(images, seed of group[i])[i]
 
-    So there are at most `groups` different draws in an epoch, while the images of a batch are of
-    all groups: what a step learns from is as varied as before.
+    So there are at most `groups` different draws in an epoch, while the images of a batch are from
+    all over the groups: what a step learns from is nearly as varied as before.
 
     Args:
         transform: A callable `f(images, seed) -> images` that takes a seed for each image,

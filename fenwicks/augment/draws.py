@@ -60,7 +60,7 @@ def random_flip(images, seed):
 def alternating_flip(images, seed, epoch, indices, run_seed):
     """Mirrors every image in every second epoch; a coin for each chooses which of the two.
 
-        coin[i] ~ 0 or 1, of the image's number i and the run's seed only
+        coin[i] ~ 0 or 1, of the image's number i and `run_seed` only
         mirrored in epoch e where (coin[i] + e) % 2 == 1
 
     Two epochs in a row so hold every image in both ways round, where independent flips would show
@@ -72,7 +72,8 @@ def alternating_flip(images, seed, epoch, indices, run_seed):
         epoch: The epoch's number, an integer that may be traced.
         indices: Integers (batch,): the images' numbers in the data set; may be traced.
         run_seed: Two integers, the same throughout a training, as an array or tensor (2,) or a
-            tuple. The `Trainer` hands over its own, and the two above.
+            tuple. The `Trainer` hands over its own, and the two above; `compose` makes one of its
+            own for each transform of it.
 
     Returns:
         Images of the same shape and dtype.

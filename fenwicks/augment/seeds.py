@@ -23,7 +23,7 @@ def fold(seed, n):
         An int32 array or tensor (2,), or (count, 2) where either is many.
 
     Raises:
-        ValueError: `seed` isn't two integers, or `n` isn't one, for each.
+        ValueError: `seed` isn't two integers, or many times two, or `n` isn't one, or as many.
 
     Example:
         >>> fold((0, 1), 0)
@@ -37,7 +37,14 @@ def fold(seed, n):
     words = xp.stack(words) if pair else words[0]
     if len(words.shape) not in (1, 2) or words.shape[-1] != 2:
         raise ValueError(f'`seed` must be two integers. Received: seed.shape={words.shape}')
-    salt = _int32(xp, 'n', n)[..., None] + np.array([0x3C6EF372, 0x1715609D], 'int32')
+    n = _int32(xp, 'n', n)
+    counts = {*words.shape[:-1], *n.shape}  # of many seeds, and of many numbers
+    if len(n.shape) > 1 or len(counts) > 1:
+        raise ValueError(
+            '`n` must be an integer, or one for each seed. '
+            f'Received: seed.shape={words.shape}, n.shape={n.shape}'
+        )
+    salt = n[..., None] + np.array([0x3C6EF372, 0x1715609D], 'int32')
     # Not `words[::-1]`: TensorFlow's graph optimizer stumbles over the slice, aloud.
     swapped = xp.stack([words[..., 1], words[..., 0]], -1)
     return _mix(xp, words + _mix(xp, swapped ^ _mix(xp, salt)))
@@ -46,7 +53,7 @@ def fold(seed, n):
 def draw(images, seed, n: int, high: int):
     """The `n`-th draw: an integer for each image, uniform over 0 ... `high`, both included.
 
-    Of a seed for each image, (batch, 2), it is a hash: alike seeds draw alike.
+    Of a seed for each image, (batch, 2), it is a hash: equal seeds draw the same.
     """
     xp = namespace(images, seed)
     seed = fold(seed, n)

@@ -52,7 +52,7 @@ def check_labels(labels, count, num_classes=None):
         raise ValueError(f'`labels` must have the shape (n,). Received: shape={labels.shape}')
     if len(labels) != count:
         raise ValueError(
-            '`images` and `labels` must have the same length. '
+            '`labels` must have the same length as the images. '
             f'Received: {count} images and {len(labels)} labels'
         )
     if not count:

@@ -224,7 +224,7 @@ def shared_by(topology: str, recipe: Recipe, batch_norm='per_replica'):
     chip_of(topology)
     devices = compiler.topology_devices(topology)
     replicas = sharding.replicas(devices, batch_norm)
-    assemble.check_sharing(recipe, replicas, topology)
+    assemble.check_shares(recipe, replicas, topology)
     return devices, replicas
 
 

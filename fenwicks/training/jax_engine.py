@@ -32,6 +32,7 @@ class JaxEngine(Engine):
         self.replicas = replicas
         # Where new arrays go: 'cpu', 'gpu' or 'tpu'.
         self.device = jnp.zeros(()).device.platform
+        self._compute_dtypes = _compute_dtypes(self.model)
         self._average = _unchanged if self.averages.rule is None else self._update_averages
         # XLA's loops on a CPU miss its fast convolutions: one step there takes as long as twenty
         # outside of a loop.
@@ -179,7 +180,7 @@ class JaxEngine(Engine):
             trainable, fixed, slots, inputs, targets
         )
         loss, fixed = self.replicas.mean((loss, fixed))
-        gradients = self.replicas.mean_gradients(gradients, self.model.compute_dtype)
+        gradients = self.replicas.mean_gradients(gradients, self._compute_dtypes)
         trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         global_step = epoch * (len(labels) // self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
@@ -233,6 +234,17 @@ class JaxEngine(Engine):
         # Unlike a plain call, a stateless one hands it on to models that don't ask for it.
         asks = 'training' in inspect.signature(self.model.call).parameters
         return {'training': training} if asks else {}
+
+
+def _compute_dtypes(model):
+    """For each trainable weight the dtype in which its layer computes."""
+    # Layers come before the layers in them, which know better.
+    dtypes = {
+        id(weight): layer.compute_dtype
+        for layer in (model, *model._flatten_layers())
+        for weight in layer.variables
+    }
+    return [dtypes[id(weight)] for weight in model.trainable_variables]
 
 
 def _unchanged(state, step):

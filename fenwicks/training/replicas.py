@@ -24,7 +24,8 @@ def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
         count: number of devices; `None` for all of their kind, of the processor only one. Where
             several processes train together, it is all of their devices.
         batch_norm: `'per_replica'`: each device normalizes its share of the batch by itself, and
-            the running statistics are the mean over the devices; the devices talk once a step.
+            the running statistics are the mean over the devices; the devices talk at the end
+            of each step.
             Keras's dropout draws the same mask on each of them.
             `'synchronized'`: statistics of the whole batch, as on one device; they talk at each
             batch normalization.
@@ -165,8 +166,8 @@ class Replicas:
         """The mean over the devices of every float array in a tree; others they have in common."""
         return tree
 
-    def mean_gradients(self, gradients, compute_dtype):
-        """`mean` of gradients that were computed in `compute_dtype`, whatever their own dtype."""
+    def mean_gradients(self, gradients, compute_dtypes):
+        """`mean` of gradients, each computed in a dtype that may be narrower than its own."""
         return self.mean(gradients)
 
     def total(self, value):

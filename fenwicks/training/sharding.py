@@ -158,17 +158,17 @@ class _PerReplica(_Several):
         def mean(leaf):
             return lax.pmean(leaf, _AXIS) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-        return jax.tree.map(mean, tree)  # XLA makes one message of them all
+        return jax.tree.map(mean, tree)  # XLA makes one message of all of a dtype
 
-    def mean_gradients(self, gradients, compute_dtype):
-        def mean(gradient):
-            # Of a kernel, it has been widened from `compute_dtype`: the message would be twice as
-            # long for nothing. In float16 the sum could overflow.
-            narrow = compute_dtype == 'bfloat16' and gradient.ndim > 1
-            message = gradient.astype(compute_dtype) if narrow else gradient
+    def mean_gradients(self, gradients, compute_dtypes):
+        def mean(gradient, dtype):
+            # A kernel's was widened from bfloat16 just before: why send twice as many bytes?
+            # The sum is rounded like each of its summands. (In float16 it could overflow.)
+            narrow = dtype == 'bfloat16' and gradient.ndim > 1
+            message = gradient.astype(dtype) if narrow else gradient
             return lax.pmean(message, _AXIS).astype(gradient.dtype)
 
-        return jax.tree.map(mean, gradients)
+        return [mean(*pair) for pair in zip(gradients, compute_dtypes, strict=True)]
 
     def total(self, value):
         return lax.psum(value, _AXIS)
