@@ -155,7 +155,10 @@ def batch_norm(images, scale, offset, epsilon):
 def _batch_norm_by_kernel(images, scale, offset, epsilon):
     import tensorflow as tf
 
-    normalized, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+    # The third version holds a workspace for its gradient, an eighth of the images' size, of which
+    # only GPUs make use.
+    kernel = tf.raw_ops.FusedBatchNormV2 if kernels.on_cpu() else tf.raw_ops.FusedBatchNormV3
+    normalized, mean, variance, *_ = kernel(
         x=images, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon
     )
     # The kernel reports the unbiased variance (n - 1); Keras averages the biased one (n).

@@ -87,7 +87,9 @@ def convolve(images, kernel):
     Returns:
         `(batch, height, width, filters)` of the same type.
     """
-    points = _flat(_cut_kernel(kernel))
+    # Not before the images are there: at once, they would wait in memory from the step's beginning.
+    with tf.control_dependencies([images]):
+        points = _flat(_cut_kernel(kernel))
     parts = []
     for part in _parts(images, max(kernel.shape[2:])):
         # Each part waits for the one before, whose memory it uses again.
@@ -113,13 +115,14 @@ def kernel_gradient(images, upstream, kernel_shape):
     """
     channels, filters = kernel_shape[2:]
     # Not from zeros: TensorFlow would keep them as a constant as large as the products.
-    total = None
+    total, before = None, upstream  # the windows too can wait until the gradient is there
     # The products of a part are as large as the kernel's points: windows should be larger.
     for part in _parts(images, max(channels, filters), at_least=4 * channels * filters):
-        with tf.control_dependencies([] if total is None else [total]):
+        with tf.control_dependencies([before]):
             windows, tiles = _flat(_windows(images[part])), _flat(_tiles(upstream[part]))
             products = tf.matmul(windows, tiles, transpose_a=True)
             total = tf.cast(products, tf.float32) if total is None else _add(total, products)
+            before = total
     return _join_kernel(total, dtype=images.dtype.name)
 
 

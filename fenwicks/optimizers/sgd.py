@@ -18,7 +18,7 @@ def sgd_update(
     ```
     d = gradient + weight_decay * weight
     v = momentum * velocity + d
-    weight = weight - learning_rate * (d + momentum * v if nesterov else v)
+    decrease = learning_rate * (d + momentum * v if nesterov else v)
     ```
 
     Args:
@@ -32,21 +32,21 @@ def sgd_update(
         weight_decay: Python float, coupled: it joins the gradient, hence the velocity.
 
     Returns:
-        `(weight, velocity)` after the step.
+        What the step takes from the weight, and the velocity after it.
 
     Example:
 
     >>> sgd_update(1.0, 0.5, 2.0, 0.1, momentum=0.5)
-    (0.85, 1.5)
+    (0.15000000000000002, 1.5)
     """
     # Options are Python values, so a compiled step holds only the operations it needs.
     if weight_decay:
         gradient = gradient + weight_decay * weight
     if not momentum:
-        return weight - learning_rate * gradient, velocity
+        return learning_rate * gradient, velocity
     velocity = momentum * velocity + gradient
     step = gradient + momentum * velocity if nesterov else velocity
-    return weight - learning_rate * step, velocity
+    return learning_rate * step, velocity
 
 
 def check_settings(learning_rate, momentum, nesterov, weight_decay):
@@ -191,7 +191,7 @@ class SGD(keras.optimizers.Optimizer):
             group: the variable's `ParameterGroup`.
             step: number of updates made.
         """
-        new_weight, new_velocity = sgd_update(
+        decrease, new_velocity = sgd_update(
             ops.convert_to_tensor(variable),
             ops.cast(gradient, variable.dtype),
             None if velocity is None else ops.convert_to_tensor(velocity),
@@ -202,7 +202,8 @@ class SGD(keras.optimizers.Optimizer):
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
-        self.assign(variable, new_weight)
+        # In place: a new weight elsewhere would cut the free memory that TensorFlow uses again.
+        self.assign_sub(variable, decrease)
 
     def rate_at(self, step):
         """The learning rate after `step` updates: of the schedule, or the constant."""

@@ -238,10 +238,10 @@ class JaxEngine(Engine):
 
 def _compute_dtypes(model):
     """For each trainable weight the dtype in which its layer computes."""
-    # Layers come before the layers in them, which know better.
+    # Layers come before the layers in them, which know better; the model itself is the first.
     dtypes = {
         id(weight): layer.compute_dtype
-        for layer in (model, *model._flatten_layers())
+        for layer in model._flatten_layers()
         for weight in layer.variables
     }
     return [dtypes[id(weight)] for weight in model.trainable_variables]

@@ -116,7 +116,9 @@ class TensorFlowEngine(Engine):
         """Loss and logits of a batch, and a step down the loss's gradient."""
         gradients, loss, logits = self.gradients(inputs, targets)
         loss, gradients = self.replicas.agree(loss, gradients, self.model.non_trainable_variables)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        # At once, what the update makes of weights and velocities alone would wait in memory.
+        with tf.control_dependencies([gradient for gradient in gradients if gradient is not None]):
+            self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss, logits
 
     def gradients(self, inputs, targets):
