@@ -429,14 +429,3 @@ def test_a_chain_asks_for_what_its_parts_ask_for():
 def test_a_callable_without_a_signature_asks_for_nothing():
     assert augment.facts_of(dict) == ()
     assert augment.with_facts(max)(3, 4, 0, None, None) == 4
-
-
-def test_input_functions_refuse_what_needs_the_epoch():
-    pytest.importorskip('tensorflow')
-    from fenwicks import data
-
-    images, labels = np.zeros((4, 8, 8, 3), 'uint8'), np.zeros(4, 'int32')
-    chain = augment.compose([augment.random_flip, augment.alternating_flip])
-    for transform in (chain, augment.alternating_flip):
-        with pytest.raises(ValueError, match=r'only the Trainer knows.*asks for epoch, indices'):
-            data.train_dataset(images, labels, 2, augment=transform)

@@ -74,6 +74,48 @@ def test_normalize_comes_before_augment_which_gets_new_seeds():
     assert float(next(iter(again))[0][0, 0, 0, 3]) == seen[0]
 
 
+def test_augmentations_hear_of_epoch_and_images():
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4, 3), np.uint8)
+    dataset = data.train_dataset(images, np.arange(12), 4, augment=augment.alternating_flip)
+    first, second, third = (
+        dict(zip(y.tolist(), x, strict=True)) for x, y in map(epoch, [dataset] * 3)
+    )
+    mirrored = [np.array_equal(first[n], images[n, :, ::-1]) for n in range(12)]
+    assert 0 < sum(mirrored) < 12
+    for n in range(12):
+        np.testing.assert_array_equal(second[n], first[n][:, ::-1])
+        np.testing.assert_array_equal(third[n], first[n])
+
+
+def test_groups_of_images_share_draws():
+    labels = np.arange(200)
+    shifts = np.broadcast_to(np.arange(16, dtype=np.uint8)[:, None], (200, 16, 16, 3))
+
+    def corner(images, seed):
+        return augment.random_crop(images, seed, padding=4)[:, :1, :1]
+
+    grouped = data.train_dataset(shifts, labels, 50, augment=augment.in_groups(corner, groups=1))
+    each = data.train_dataset(shifts, labels, 50, augment=corner)
+    epochs = [np.unique(epoch(grouped)[0]) for _ in range(8)]
+    assert {len(values) for values in epochs} == {1}  # one draw for all images of an epoch
+    assert len(np.unique(epochs)) > 1
+    assert len(np.unique(epoch(each)[0])) > 3
+
+
+def test_what_the_global_seed_is_does_not_matter():
+    orders = []
+    for global_seed in (1, 2):
+        keras.utils.set_random_seed(global_seed)
+        orders.append(epoch(data.train_dataset(*numbered(), 5, seed=3))[1].tolist())
+    assert orders[0] == orders[1]
+
+
+@pytest.mark.parametrize('seed', [-1, 2**31])
+def test_bad_seeds(seed):
+    with pytest.raises(ValueError, match=rf'`seed` must be in .*Received: seed={seed}'):
+        data.train_dataset(*numbered(), 5, seed=seed)
+
+
 def test_evaluation_is_whole_and_in_order():
     images, labels = numbered()
     dataset = data.eval_dataset(images, labels, 4)

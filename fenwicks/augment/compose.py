@@ -18,8 +18,8 @@ def compose(transforms: Sequence[Callable]) -> Callable:
 
     A transform that has parameters named `epoch` (the epoch's number), `indices` (the images'
     numbers in the data set) or `run_seed` (two integers of its own, the same throughout a
-    training) gets those as well. The chain then has all three, which the `Trainer` sees and hands
-    over.
+    training) gets those as well. The chain then has all three, which the `Trainer` and
+    `fenwicks.data.train_dataset` see and hand over.
 
     Args:
         transforms: Callables `f(images, seed) -> images`, applied in this order; bind their
@@ -73,8 +73,8 @@ def in_groups(transform: Callable, groups: int = 200) -> Callable:
         groups: Number of groups, at least 1.
 
     Returns:
-        A callable `f(images, seed, epoch, indices, run_seed) -> images`, for the `Trainer`. Its
-        first seed isn't used: the step doesn't matter.
+        A callable `f(images, seed, epoch, indices, run_seed) -> images`, for the `Trainer` or
+        `fenwicks.data.train_dataset`. Its first seed isn't used: the step doesn't matter.
 
     Raises:
         ValueError: `groups` isn't a positive integer, or the transform asks for more than a seed.

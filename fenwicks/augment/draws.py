@@ -72,8 +72,8 @@ def alternating_flip(images, seed, epoch, indices, run_seed):
         epoch: The epoch's number, an integer that may be traced.
         indices: Integers (batch,): the images' numbers in the data set; may be traced.
         run_seed: Two integers, the same throughout a training, as an array or tensor (2,) or a
-            tuple. The `Trainer` hands over its own, and the two above; `compose` makes one of its
-            own for each transform of it.
+            tuple. The `Trainer` and `fenwicks.data.train_dataset` hand over their own, and the two
+            above; `compose` makes one of its own for each transform of it.
 
     Returns:
         Images of the same shape and dtype.

@@ -39,9 +39,9 @@ def train_dataset(
 ):
     """Batches for training: shuffled anew each epoch, normalised, augmented, prefetched.
 
-    The same `seed` gives the same sequence of epochs each time the data set is built, under the
-    same global seed of TensorFlow's (`keras.utils.set_random_seed`) or without one. Pass the data
-    set to `fit` with `shuffle=False`, or Keras warns that it leaves the shuffling to it.
+    An epoch is a pass over the data set; passes are counted from when it is built. The same `seed`
+    gives the same sequence of epochs each time. Pass the data set to `fit` with `shuffle=False`, or
+    Keras warns that it leaves the shuffling to it.
 
     Args:
         images: uint8 `(n, height, width, channels)`.
@@ -49,44 +49,57 @@ def train_dataset(
         batch_size: images a batch, 1 to n.
         augment: callable `augment(images, seed)` on a float32 batch
             `(batch, height, width, channels)`, where `seed` is an int32 tensor `(2,)` that is
-            new for each batch; it returns a batch. It runs inside `tf.data.Dataset.map`, where
-            the epoch isn't known: transforms that need it, as `alternating_flip` does, are for
-            the `Trainer`.
+            new for each batch; it returns a batch. One that has parameters `epoch`, `indices` or
+            `run_seed` gets those as well, see `fenwicks.augment.compose`. It runs inside
+            `tf.data.Dataset.map`.
         normalize: callable from a uint8 batch to a float32 batch, before `augment`;
             by default a plain cast, which keeps 0 to 255.
-        seed: integer.
+        seed: integer in [0, 2**31).
         drop_remainder: leaves out the last batch of an epoch where it is not full.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, float32 and int32, one pass an epoch.
 
     Raises:
-        ValueError: arrays that `check_arrays` refuses, a batch size out of range, an `augment`
-            that needs to know the epoch.
+        ValueError: arrays that `check_arrays` refuses, a batch size or seed out of range.
         ImportError: TensorFlow is not installed.
     """
     _check(images, labels, batch_size)
-    if batch_size > len(images):
+    count, batch_size = len(images), int(batch_size)
+    if batch_size > count:
         raise ValueError(
-            f'`batch_size` must be at most the {len(images)} images there are. '
+            f'`batch_size` must be at most the {count} images there are. '
             f'Received: batch_size={batch_size}'
         )
-    facts = () if augment is None else augmentation.facts_of(augment)
-    if facts:
-        raise ValueError(
-            '`augment` must not ask for what only the Trainer knows. '
-            f'Received: an augmentation that asks for {", ".join(facts)}'
-        )
+    if not 0 <= seed < 2**31:
+        raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={seed}')
     tf = _tensorflow()
-    finish = _batch_function(tf, images, labels, normalize, augment)
-    # Shuffling indices and gathering whole batches is many times faster than shuffling images.
-    indices = tf.data.Dataset.range(len(images))
-    indices = indices.shuffle(len(images), seed=seed, reshuffle_each_iteration=True)
-    indices = indices.batch(int(batch_size), drop_remainder=drop_remainder)
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    seeds = seeds.batch(2, drop_remainder=True)  # which also makes its shape known
-    batches = tf.data.Dataset.zip((indices, seeds))
-    return batches.map(finish, tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    take = _batch_function(tf, images, labels, normalize)
+    augment = None if augment is None else augmentation.with_facts(augment)
+    with tf.device('CPU'):
+        passes = tf.Variable(0, trainable=False)
+
+    def batches_of(epoch):
+        # Shuffling indices and gathering whole batches is many times faster than shuffling images.
+        order = tf.random.experimental.stateless_shuffle(tf.range(count), seed_of(epoch))
+        numbers = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder)
+        return numbers.enumerate().map(lambda step, indices: (epoch, step, indices))
+
+    def seed_of(epoch):
+        return augmentation.fold((seed, 0), epoch)
+
+    def finish(epoch, step, indices):
+        batch, targets = take(indices)
+        if augment is not None:
+            step_seed = augmentation.fold(seed_of(epoch), tf.cast(step, tf.int32))
+            batch = augment(batch, step_seed, epoch, indices, (seed, 1))
+        return batch, targets
+
+    epochs = tf.data.Dataset.from_tensors(0).map(lambda _: passes.assign_add(1) - 1)
+    batches = epochs.flat_map(batches_of).map(finish, tf.data.AUTOTUNE, deterministic=True)
+    steps = count // batch_size if drop_remainder else -(-count // batch_size)
+    batches = batches.apply(tf.data.experimental.assert_cardinality(steps))  # for `len`
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def eval_dataset(images, labels, batch_size, normalize=None):
@@ -107,26 +120,23 @@ def eval_dataset(images, labels, batch_size, normalize=None):
     """
     _check(images, labels, batch_size)
     tf = _tensorflow()
-    finish = _batch_function(tf, images, labels, normalize, None)
+    take = _batch_function(tf, images, labels, normalize)
     batches = tf.data.Dataset.range(len(images)).batch(int(batch_size))
-    batches = batches.map(lambda indices: finish(indices, None), tf.data.AUTOTUNE)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    return batches.map(take, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def _batch_function(tf, images, labels, normalize, augment):
-    """The function from (indices, two random integers) to a finished batch."""
+def _batch_function(tf, images, labels, normalize):
+    """The function from indices to a batch: images, normalised, and labels."""
     with tf.device('CPU'):
         images = tf.constant(images)
         labels = tf.constant(np.asarray(labels, np.int32))
 
-    def finish(indices, draws):
+    def take(indices):
         batch = tf.gather(images, indices)
         batch = tf.cast(batch if normalize is None else normalize(batch), tf.float32)
-        if augment is not None:
-            batch = augment(batch, tf.cast(draws % 2**31, tf.int32))
         return batch, tf.gather(labels, indices)
 
-    return finish
+    return take
 
 
 def mean_std(images):
