@@ -50,6 +50,8 @@ def main(argv):
         for name in ('baseline', 'full'):
             recipes.get(FLAGS[name].value)
         arms = ablation.grid(FLAGS.baseline, FLAGS.full, FLAGS.tricks)
+        if FLAGS.plot:
+            report.check_plot(FLAGS.plot)
         if not FLAGS.render:
             train_grid(arms)
         rows = ablation.summarize(arms, report.read_lines(FLAGS.log))
@@ -73,6 +75,8 @@ def parse_flags(argv):
         return FLAGS(argv)
     except flags.Error as error:
         fail(error)
+    except SystemExit:  # of --help, which absl ends with 1
+        sys.exit(0)
 
 
 def train_grid(arms):

@@ -39,8 +39,10 @@ from fenwicks import (  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.')
-flags.DEFINE_list('without', [], 'Tricks to take from the recipe, by commas.')
+flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.', allow_overwrite=False)
+flags.DEFINE_list(
+    'without', [], 'Tricks to take from the recipe, by commas.', allow_overwrite=False
+)
 flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
 flags.DEFINE_bool('list_recipes', False, 'Print the recipes and the tricks, and stop.')
 flags.DEFINE_string(
@@ -86,6 +88,8 @@ def parse_flags(argv):
         return FLAGS(argv)
     except flags.Error as error:
         fail(error)
+    except SystemExit:  # of --help, which absl ends with 1
+        sys.exit(0)
 
 
 def fail(error):
@@ -116,8 +120,11 @@ def train_all():
         raise ValueError(
             f'`resume` needs the folder of the interrupted training. Received: out={out}'
         )
-    for folder in folders:
-        check_unused(folder)
+    if FLAGS.resume:
+        check_same_runs(out)
+    else:
+        for folder in folders:
+            check_unused(folder)
     strategy.connect()
     strategy.remember_programs()
     device = strategy.select_device('tpu' if FLAGS.tpu else FLAGS.device)
@@ -140,7 +147,7 @@ def train_all():
         f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
         f'and {len(dataset.test_images)} test images, {recipe.epochs} '
         f'epoch{"s" if recipe.epochs > 1 else ""} of batch '
-        f'{recipe.batch_size}, {device}{several}, {chosen_precision}',
+        f'{recipe.batch_size}, {strategy.check_backend()} on {device}{several}, {chosen_precision}',
     )
 
     try:
@@ -161,13 +168,26 @@ def train_all():
     )
 
 
+def holds_run(folder):
+    return any((folder / name).exists() for name in ('result.json', 'checkpoint.npz'))
+
+
 def check_unused(folder):
-    """Raises if `folder` holds a run, unless it is to go on."""
-    used = any((folder / name).exists() for name in ('result.json', 'checkpoint.npz'))
-    if used and not FLAGS.resume:
+    """Raises if `folder` holds a run."""
+    if holds_run(folder):
         raise ValueError(
             f'`out` must not hold a run already: pass --resume to go on with it, or another '
             f'folder. Received: out={folder}'
+        )
+
+
+def check_same_runs(out):
+    """Raises if `out` holds one run where several are to go on, or the other way round."""
+    other = out / '0' if FLAGS.runs == 1 else out
+    if holds_run(other):
+        raise ValueError(
+            '`resume` needs as many `runs` as before: several lie in folders of their own. '
+            f'Received: runs={FLAGS.runs}, while a run lies in {other}'
         )
 
 

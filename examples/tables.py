@@ -17,7 +17,7 @@ import quiet  # noqa: F401
 
 from absl import app, flags
 
-from fenwicks import files, report, tpu
+from fenwicks import files, recipes, report, tpu
 from fenwicks.recipes import ablation
 from fenwicks.tpu import table
 
@@ -60,11 +60,18 @@ def runs_table():
                 f'{hardware}, {backend}, {precision}',
                 len(group),
                 report.mean_and_error([100 * run['test_accuracy'] for run in group]),
-                f'{statistics.median(seconds):.0f}' if seconds else 'not timed alone',
+                seconds_alone(seconds, len(group)),
             ]
         )
     header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
     return report.markdown(header, rows)
+
+
+def seconds_alone(seconds, n):
+    """The median of the runs that had the machine for themselves; how many, if not all n."""
+    if not seconds:
+        return 'not timed alone'
+    return f'{statistics.median(seconds):.0f}' + (f' (n = {len(seconds)})' * (len(seconds) < n))
 
 
 def network_and_batch(run):
@@ -194,7 +201,8 @@ def devices_table():
             seconds = statistics.median(run['train_seconds'] for run in alone)
             steps = group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs']
             speed = steps * group[0]['batch_size'] / seconds
-            figures += f', {seconds_text(seconds)} s of training, {speed:,.0f} images/s'
+            runs_alone = '' if len(alone) == len(group) else f' (n = {len(alone)})'
+            figures += f', {seconds_text(seconds)} s of training{runs_alone}, {speed:,.0f} images/s'
         rows.append(device_row(group[0], figures, 'measured'))
     for line in read_lines('tpu_estimates.jsonl'):
         figures = (
@@ -232,12 +240,16 @@ def is_whole(run):
 def device_row(line, figures, how):
     """A row of the devices' table for a logged run or estimate."""
     kind = line.get('device', 'tpu')
-    flag = '' if kind == 'cpu' else f' --device={kind}'
+    command = [f'KERAS_BACKEND={line["backend"]} ...']
+    if line['recipe'] in recipes.PRESETS and line['epochs'] != recipes.get(line['recipe']).epochs:
+        command.append(f'--epochs={line["epochs"]}')
+    if kind != 'cpu':
+        command.append(f'--device={kind}')
     return [
         f'{line["hardware"]}, {line["precision"]}',
         line['backend'],
         f'`{line["recipe"]}`, {line["epochs"]} epochs',
-        f'`KERAS_BACKEND={line["backend"]} ...{flag}`',
+        f'`{" ".join(command)}`',
         figures,
         how,
     ]

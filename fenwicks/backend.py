@@ -13,15 +13,21 @@ def choose():
     """Has Keras run on JAX where nothing else will do.
 
     That is where it would look for TensorFlow in vain, as on Colab's TPUs, and for `python -m
-    fenwicks.tpu`, which compiles programs of JAX. A backend that the user named, in `KERAS_BACKEND`
-    or, for all but that command, in Keras's configuration file, stays.
+    fenwicks.tpu`, which compiles programs of JAX, whatever else the user trains on. For all but
+    that command a backend that the user named, in `KERAS_BACKEND` or in Keras's configuration file,
+    stays.
     """
-    if 'keras' in sys.modules or os.environ.get('KERAS_BACKEND') or not _is_installed('jax'):
+    if 'keras' in sys.modules or not _is_installed('jax'):
         return
     compiles_for_tpus = sys.argv[:1] == ['-m'] and 'fenwicks.tpu' in sys.orig_argv
-    in_vain = _configured() == 'tensorflow' and not _is_installed('tensorflow')
-    if compiles_for_tpus or in_vain:
+    if compiles_for_tpus or _is_in_vain():
         os.environ['KERAS_BACKEND'] = 'jax'
+
+
+def _is_in_vain():
+    """Whether nobody named a backend, and Keras's own choice isn't installed."""
+    named = os.environ.get('KERAS_BACKEND')
+    return not named and _configured() == 'tensorflow' and not _is_installed('tensorflow')
 
 
 def _configured():

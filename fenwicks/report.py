@@ -138,18 +138,40 @@ def tricks_table(rows: Sequence[Row]) -> str:
     return markdown(header, cells)
 
 
+def check_plot(path):
+    """Raises, before the work, what would keep `plot_ablation` from drawing into a file.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+        ValueError: it doesn't know the file's suffix, or there is no such folder.
+    """
+    known = _new_figure().canvas.get_supported_filetypes()
+    path = pathlib.Path(path)
+    if (path.suffix[1:] or 'png') not in known:
+        raise ValueError(
+            f'`plot` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
+            f'Received: plot={path}'
+        )
+    if not path.parent.is_dir():
+        raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
+
+
+def _new_figure(**settings):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('a plot needs Matplotlib: pip install matplotlib') from None
+    return Figure(**settings)
+
+
 def plot_ablation(rows: Sequence[Row], path):
     """Draws the differences of an ablation with their errors, one trick a line.
 
     Raises:
         ImportError: Matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError('a plot needs Matplotlib: pip install matplotlib') from None
     rows = [row for row in rows if row.arm.trick and not math.isnan(row.difference)]
-    figure = Figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
+    figure = _new_figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
     axes = figure.subplots()
     for place, row in enumerate(rows):
         axes.errorbar(

@@ -167,18 +167,18 @@ def _nvidia_driver():
 
 def _find_devices() -> set[str]:
     """The kinds that are there, less those that were hidden."""
+    kinds = set()
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 
         kinds = {device.device_type.lower() for device in tf.config.get_visible_devices()}
-    else:
-        kinds = {name.split(':')[0] for name in keras.distribution.list_devices()}
-        if keras.backend.backend() == 'jax':
-            import jax
-            import jax.numpy as jnp
+    elif keras.backend.backend() == 'jax':
+        import jax
+        import jax.numpy as jnp
 
-            if jax.config.jax_default_device is not None:
-                kinds = {jnp.zeros(()).device.platform}
+        kinds = {name.split(':')[0] for name in keras.distribution.list_devices()}
+        if jax.config.jax_default_device is not None:
+            kinds = {jnp.zeros(()).device.platform}
     return (kinds & set(DEVICES)) | {'cpu'}
 
 

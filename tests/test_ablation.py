@@ -122,6 +122,15 @@ def test_the_table_of_tricks_says_what_was_not_measured():
     assert lines['lookahead'].endswith('| not measured | not measured |')
 
 
+def test_plots_that_cannot_be_drawn(tmp_path):
+    pytest.importorskip('matplotlib')
+    report.check_plot(tmp_path / 'ablation.png')
+    with pytest.raises(ValueError, match=r'^`plot` must end in one of .*\.svg.*a\.docx$'):
+        report.check_plot(tmp_path / 'a.docx')
+    with pytest.raises(ValueError, match=r'^`plot` must lie in a folder that is there'):
+        report.check_plot(tmp_path / 'no' / 'a.png')
+
+
 def test_the_plot(tmp_path):
     pytest.importorskip('matplotlib')
     path = tmp_path / 'ablation.svg'

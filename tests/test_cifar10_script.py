@@ -153,6 +153,9 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
         patch.setattr(strategy, 'check_backend', lambda: 'another')
         other = refused(script, *flags, '--runs=2', '--resume')
     assert other.endswith(f"Received: backend='another' instead of '{keras.backend.backend()}'")
+    other = refused(script, *flags, '--resume')
+    assert other.startswith('`resume` needs as many `runs` as before')
+    assert other.endswith(f'Received: runs=1, while a run lies in {out}/0')
     call(script, *flags, '--runs=2', '--resume')
     assert 'holds a finished run' in capsys.readouterr().out
     assert (out / '1' / 'result.json').read_bytes() == before
@@ -275,6 +278,8 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
         assert line.startswith('`resume` must go on with the settings')
         line = refused(script, *SMALL, '--epochs=4', f'--out={out}', '--resume')
         assert line.startswith('`resume` must go on with the settings')
+        line = refused(script, *flags, f'--out={out}', '--resume', '--runs=2')
+        assert line.endswith(f'Received: runs=2, while a run lies in {out}')
 
     status, stderr = ended_in_epoch(3, signal.SIGKILL, out, *flags, '--resume')
     assert status == -signal.SIGKILL
@@ -295,6 +300,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
     [
         (['--recipe=fast'], '`recipe` must be one of fenwicks24, page24, '),
         (['--with=magic'], 'a trick must be one of group_augmentation, pool_first, '),
+        (['--recipe=page24', '--with=celu', '--with=ema'], 'flag --with=ema: already defined as '),
         (['--recipe=page10', '--with=celu'], '`with` must name tricks that page10 lacks.'),
         (['--recipe=page24', '--without=celu'], '`without` must name tricks of page24 (none).'),
         (['--recipe=page10', '--with=six_view_tta'], 'tricks must touch different settings.'),
@@ -428,10 +434,23 @@ def test_the_command_prints_an_error_of_one_line(flag, line):
     assert stderr.startswith(line)
 
 
-def test_a_backend_that_is_not_there_is_an_error_of_one_line(monkeypatch):
-    monkeypatch.setenv('KERAS_BACKEND', 'nonsense')
-    process = command()
+@pytest.mark.parametrize(
+    ('backend', 'line'),
+    [
+        ('nonsense', '`KERAS_BACKEND` must name a backend that is installed '),
+        ('numpy', 'the Trainer must run on the tensorflow or the jax backend: '),
+    ],
+)
+def test_a_backend_that_does_not_train_is_an_error_of_one_line(backend, line):
+    process = command(KERAS_BACKEND=backend)
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (1, '')
     assert len(stderr.splitlines()) == 1, stderr
-    assert stderr.startswith('cifar10.py: `KERAS_BACKEND` must name a backend that is installed ')
+    assert stderr.startswith(f'cifar10.py: {line}')
+
+
+def test_help_ends_well():
+    process = command('--help')
+    stdout, stderr = process.communicate(timeout=300)
+    assert (process.returncode, stderr) == (0, '')
+    assert '--list_recipes' in stdout

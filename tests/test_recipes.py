@@ -151,8 +151,12 @@ def test_with_and_without():
         (
             [],
             ['celu', 'celu'],
-            f'`without` must name tricks of page10 ({", ".join(PRESETS["page10"].tricks)}). '
-            'Received: celu',
+            '`with` and `without` must name a trick once. Received: celu',
+        ),
+        (
+            ['celu'],
+            ['celu'],
+            '`with` and `without` must name a trick once. Received: celu',
         ),
     ],
 )

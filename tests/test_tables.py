@@ -77,7 +77,7 @@ def test_measured_devices(tables, tmp_path):
         [
             *('AMD EPYC, 2 cores, float32', 'tensorflow', '`speed94`, 8 epochs'),
             '`KERAS_BACKEND=tensorflow ...`',
-            '94.10 ± 0.20 % (n = 2), 2,400 s of training, 167 images/s',
+            '94.10 ± 0.20 % (n = 2), 2,400 s of training (n = 1), 167 images/s',
             'measured',
         ],
         [
@@ -93,6 +93,15 @@ def test_other_networks_and_batches_have_rows_of_their_own(tables, tmp_path):
     others = ({'widths': [32, 128, 128]}, {'batch_size': 500})
     log(tmp_path, 'runs.jsonl', RUN, *({**RUN, **other} for other in others))
     assert len(rows_of(tables.runs_table())) == len(rows_of(tables.devices_table())) == 3
+
+
+def test_other_epochs_are_a_flag(tables, tmp_path):
+    log(tmp_path, 'runs.jsonl', {**RUN, 'epochs': 2}, {**RUN, 'recipe': 'speed94-celu'})
+    starts = {row[2]: row[3] for row in rows_of(tables.devices_table())}
+    assert starts == {
+        '`speed94`, 2 epochs': '`KERAS_BACKEND=tensorflow ... --epochs=2`',
+        '`speed94-celu`, 8 epochs': '`KERAS_BACKEND=tensorflow ...`',
+    }
 
 
 def test_an_argument_that_is_no_flag(tables):

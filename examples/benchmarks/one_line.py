@@ -19,6 +19,8 @@ def parse_flags(script, argv):
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         fail(script, error)
+    except SystemExit:  # of --help, which absl ends with 1
+        sys.exit(0)
     if len(rest) > 1:
         fail(script, f'there are no arguments besides flags. Received: {rest[1]}')
     return rest

@@ -75,7 +75,7 @@ def load(dataset='auto', data_dir=None, download=None):
     missing = f'{spec.title} was not found. Tried: {"; ".join(tried)}.'
     advice = (
         f'To have it, put {next(iter(spec.layouts[0].archives))} (or the folder '
-        f'{spec.layouts[0].folder}) into {_cache()}, or name its folder with data_dir'
+        f'{spec.layouts[0].folder}) into {_cache()}, or name its folder with `data_dir`'
     )
     if dataset == 'auto':
         _log.warning(
@@ -122,7 +122,8 @@ def _from_folder(spec, folder):
         layout = spec.layouts[0]
         raise FileNotFoundError(
             f'`data_dir` must hold {spec.title}, as {layout.folder}/, '
-            f"{next(iter(layout.archives))}, {spec.name}.npz or TFDS's {spec.name}/3.0.2/. "
+            f"{next(iter(layout.archives))}, the binary version's, {spec.name}.npz or TFDS's "
+            f'{spec.name}/3.0.2/. '
             f'Received: data_dir={str(folder)!r}'
         )
     path, read = found[0]

@@ -54,10 +54,12 @@ def grid(
         tricks: names of those of interest.
 
     Raises:
-        ValueError: a trick is unknown, or `full` has no trick that `baseline` lacks.
+        ValueError: a trick is unknown or named twice, or `full` has no trick that `baseline` lacks.
     """
     for trick in tricks:
         find(trick)
+        if tricks.count(trick) > 1:
+            raise ValueError(f'`tricks` must name each once. Received: {trick}')
     own = PRESETS[baseline].tricks
     removable = [trick for trick in PRESETS[full].tricks if trick not in own]
     if not removable:

@@ -153,13 +153,15 @@ def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Re
     if name not in PRESETS:
         raise ValueError(f'`recipe` must be one of {", ".join(PRESETS)}. Received: recipe={name}')
     preset = PRESETS[name]
-    for trick in added:
+    for trick in [*added, *removed]:
         find(trick)
-        if trick in preset.tricks or added.count(trick) > 1:
+        if [*added, *removed].count(trick) > 1:
+            raise ValueError(f'`with` and `without` must name a trick once. Received: {trick}')
+    for trick in added:
+        if trick in preset.tricks:
             raise ValueError(f'`with` must name tricks that {name} lacks. Received: {trick}')
     for trick in removed:
-        find(trick)
-        if trick not in preset.tricks or removed.count(trick) > 1:
+        if trick not in preset.tricks:
             raise ValueError(
                 f'`without` must name tricks of {name} ({", ".join(preset.tricks) or "none"}). '
                 f'Received: {trick}'

@@ -17,19 +17,20 @@ import subprocess
 import sys
 import tempfile
 
-import keras
 from absl import app, flags, logging
 
 from fenwicks import precision as precisions
-from fenwicks import recipes
+from fenwicks import recipes, report
 from fenwicks.tpu import table
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT
 
 PACKAGES = pathlib.Path(__file__).resolve().parents[2]  # where fenwicks lies
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.')
-flags.DEFINE_list('without', [], 'Tricks to take from the recipe, by commas.')
+flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.', allow_overwrite=False)
+flags.DEFINE_list(
+    'without', [], 'Tricks to take from the recipe, by commas.', allow_overwrite=False
+)
 flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
 flags.DEFINE_list('topology', ['v5e:1x1'], 'TPUs, by commas: v5e:1x1, v5e:2x4, v6e:1x1, v2:2x2 ...')
 flags.DEFINE_string(
@@ -75,6 +76,8 @@ def parse_flags(argv):
         return FLAGS(argv)
     except flags.Error as error:
         fail(error)
+    except SystemExit:  # of --help, which absl ends with 1
+        sys.exit(0)
 
 
 def fail(error):
@@ -83,16 +86,11 @@ def fail(error):
 
 
 def check_backend():
-    """Says what is missing or in the way of Keras on JAX, which `fenwicks.backend` has chosen."""
+    """Says what is missing of Keras on JAX, which `fenwicks.backend` chooses for this command."""
     missing = [name for name in ('jax', 'libtpu') if importlib.util.find_spec(name) is None]
     if missing:
         missing = ' '.join(missing)
         raise ImportError(f'the compiler for TPUs must be installed: pip install {missing}')
-    if keras.backend.backend() != 'jax':
-        raise ValueError(
-            'programs for TPUs must be compiled on the jax backend: unset KERAS_BACKEND, or set it '
-            f'to jax. Received: KERAS_BACKEND={keras.backend.backend()}'
-        )
     import jax
 
     jax.config.update('jax_platforms', 'cpu')  # the TPU that may be here is none of our business
@@ -106,6 +104,8 @@ def estimate_all():
     recipe = chosen_recipe()
     steps = recipe.steps_per_epoch(shape.train_images)
     precision = precisions.set_precision(FLAGS.precision, 'tpu')
+    if not FLAGS.topology:
+        raise ValueError('`topology` must name a TPU, such as v5e:1x1. Received none')
     for topology in FLAGS.topology:  # errors before the first compilation
         devices, _ = tpu.shared_by(topology, recipe, FLAGS.batch_norm)
         if FLAGS.tensorflow:
@@ -121,6 +121,8 @@ def estimate_all():
         'precision': precision,
         'batch_norm': FLAGS.batch_norm,
     }
+    if FLAGS.log:
+        report.start_log(FLAGS.log)
     program, versions = tensorflow_program(recipe, precision) if FLAGS.tensorflow else (None, {})
     cache = pathlib.Path(FLAGS.cache).expanduser() if FLAGS.cache else None
     if not FLAGS.json:
@@ -140,11 +142,10 @@ def estimate_all():
             cache=cache,
             program=program,
         )
-        logged = json.dumps(table.log_entry(found, settings, versions))
-        print(logged if FLAGS.json else table.row(found), flush=True)
+        entry = table.log_entry(found, settings, versions)
+        print(json.dumps(entry) if FLAGS.json else table.row(found), flush=True)
         if FLAGS.log:
-            with open(FLAGS.log, 'a') as log:
-                log.write(logged + '\n')
+            report.append_line(FLAGS.log, entry)
         if not found.fits:
             too_big.append(f'{topology}, for {table.memory(found)} GiB')
     if not FLAGS.json:
