@@ -145,15 +145,15 @@ def check_plot(path):
         ImportError: Matplotlib is missing.
         ValueError: it doesn't know the file's suffix, or there is no such folder.
     """
-    known = _new_figure().canvas.get_supported_filetypes()
     path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
+    known = _new_figure().canvas.get_supported_filetypes()
     if (path.suffix[1:] or 'png') not in known:
         raise ValueError(
             f'`plot` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
             f'Received: plot={path}'
         )
-    if not path.parent.is_dir():
-        raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
 
 
 def _new_figure(**settings):
