@@ -123,7 +123,7 @@ def train_all():
     if FLAGS.resume:
         check_same_runs(out)
     else:
-        for folder in folders:
+        for folder in {out, out / '0', *folders}:
             check_unused(folder)
     strategy.connect()
     strategy.remember_programs()
@@ -184,10 +184,10 @@ def check_unused(folder):
 def check_same_runs(out):
     """Raises if `out` holds one run where several are to go on, or the other way round."""
     other = out / '0' if FLAGS.runs == 1 else out
-    if holds_run(other):
+    if holds_run(out) if FLAGS.runs > 1 else other.is_dir():
         raise ValueError(
-            '`resume` needs as many `runs` as before: several lie in folders of their own. '
-            f'Received: runs={FLAGS.runs}, while a run lies in {other}'
+            '`runs` must be 1 to resume a run that lies in `out` itself, and more for runs in '
+            f'folders of their own. Received: runs={FLAGS.runs}, while one lies in {other}'
         )
 
 

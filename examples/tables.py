@@ -71,7 +71,8 @@ def seconds_alone(seconds, n):
     """The median of the runs that had the machine for themselves; how many, if not all n."""
     if not seconds:
         return 'not timed alone'
-    return f'{statistics.median(seconds):.0f}' + (f' (n = {len(seconds)})' * (len(seconds) < n))
+    runs = '' if len(seconds) == n else f' (n = {len(seconds)})'
+    return f'{statistics.median(seconds):.0f}{runs}'
 
 
 def network_and_batch(run):

@@ -1,4 +1,4 @@
-"""Keras's backend, where nobody has chosen one; Keras itself is not imported here."""
+"""Which backend Keras is to take where that is JAX; Keras itself is not imported here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 
 
 def choose():
-    """Has Keras run on JAX where nothing else will do.
+    """Has Keras run on JAX where it wouldn't by itself, but must.
 
     That is where it would look for TensorFlow in vain, as on Colab's TPUs, and for `python -m
     fenwicks.tpu`, which compiles programs of JAX, whatever else the user trains on. For all but

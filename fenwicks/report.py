@@ -48,9 +48,18 @@ def read_lines(path) -> list:
 
 
 def start_log(path):
-    """Makes a JSON-lines file if there is none: what can't be written to fails before the work."""
-    with open(path, 'a'):
-        pass
+    """Makes a JSON-lines file if there is none: what can't be written to fails before the work.
+
+    Raises:
+        OSError: it can't.
+    """
+    try:
+        with open(path, 'a'):
+            pass
+    except OSError as error:
+        raise OSError(
+            f'`log` must be a file that can be written to. Received: {path} ({error.strerror})'
+        ) from error
 
 
 def append_line(path, value):
@@ -149,7 +158,7 @@ def check_plot(path):
     if not path.parent.is_dir():
         raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
     known = _new_figure().canvas.get_supported_filetypes()
-    if (path.suffix[1:] or 'png') not in known:
+    if (path.suffix[1:].lower() or 'png') not in known:
         raise ValueError(
             f'`plot` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
             f'Received: plot={path}'

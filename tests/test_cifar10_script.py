@@ -140,6 +140,7 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     # A folder that holds a run is neither overwritten nor taken for another run's.
     before = (out / '1' / 'result.json').read_bytes()
     assert refused(script, *flags, '--runs=2').startswith('`out` must not hold a run already')
+    assert refused(script, *flags).endswith(f'Received: out={out / "0"}')
     assert refused(script, *flags[:-1], f'--out={out / "1"}').endswith(f'Received: out={out / "1"}')
     other = refused(script, *flags, '--runs=2', '--seed=5', '--resume')
     assert other.startswith(f'`resume` must go on with the settings of the finished run in {out}/0')
@@ -154,8 +155,8 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
         other = refused(script, *flags, '--runs=2', '--resume')
     assert other.endswith(f"Received: backend='another' instead of '{keras.backend.backend()}'")
     other = refused(script, *flags, '--resume')
-    assert other.startswith('`resume` needs as many `runs` as before')
-    assert other.endswith(f'Received: runs=1, while a run lies in {out}/0')
+    assert other.startswith('`runs` must be 1 to resume a run that lies in `out` itself, ')
+    assert other.endswith(f'Received: runs=1, while one lies in {out}/0')
     call(script, *flags, '--runs=2', '--resume')
     assert 'holds a finished run' in capsys.readouterr().out
     assert (out / '1' / 'result.json').read_bytes() == before
@@ -279,7 +280,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
         line = refused(script, *SMALL, '--epochs=4', f'--out={out}', '--resume')
         assert line.startswith('`resume` must go on with the settings')
         line = refused(script, *flags, f'--out={out}', '--resume', '--runs=2')
-        assert line.endswith(f'Received: runs=2, while a run lies in {out}')
+        assert line.endswith(f'Received: runs=2, while one lies in {out}')
 
     status, stderr = ended_in_epoch(3, signal.SIGKILL, out, *flags, '--resume')
     assert status == -signal.SIGKILL

@@ -110,9 +110,9 @@ def test_what_the_global_seed_is_does_not_matter():
     assert orders[0] == orders[1]
 
 
-@pytest.mark.parametrize('seed', [-1, 2**31])
+@pytest.mark.parametrize('seed', [-1, 2**31, 1.5, None, True])
 def test_bad_seeds(seed):
-    with pytest.raises(ValueError, match=rf'`seed` must be in .*Received: seed={seed}'):
+    with pytest.raises(ValueError, match=rf'`seed` must be an integer in .*Received: seed={seed}'):
         data.train_dataset(*numbered(), 5, seed=seed)
 
 
@@ -178,6 +178,37 @@ def test_stock_fit():
     history = model.fit(train, epochs=2, verbose=0, shuffle=False)
     assert len(history.history['loss']) == 2
     assert np.isfinite(model.evaluate(data.eval_dataset(images, labels, 4), verbose=0)).all()
+
+
+def epochs_of_a_fit(count):
+    """The epoch that an augmentation heard of in each epoch of a `fit`."""
+
+    def write_epoch(images, seed, epoch):
+        return tf.ones_like(images) * tf.cast(epoch, tf.float32)
+
+    model = keras.Sequential(
+        [
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(
+                1, use_bias=False, kernel_initializer=keras.initializers.Constant(1 / 3)
+            ),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.0), loss=lambda labels, outputs: outputs)
+    train = data.train_dataset(*numbered(), 4, augment=write_epoch)
+    return model.fit(train, epochs=count, verbose=0, shuffle=False).history['loss']
+
+
+def test_every_epoch_of_a_fit_is_one_pass():
+    losses = epochs_of_a_fit(4)
+    np.testing.assert_allclose(np.diff(losses), 1)
+    assert losses[0] == (0 if keras.backend.backend() == 'tensorflow' else 1)
+
+
+@pytest.mark.backend('tensorflow')
+def test_the_scope_of_a_strategy_does_not_matter():
+    with tf.distribute.MirroredStrategy(['CPU:0']).scope():
+        np.testing.assert_allclose(np.diff(epochs_of_a_fit(3)), 1)
 
 
 def test_mean_std_matches_numpy():

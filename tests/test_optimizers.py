@@ -9,7 +9,7 @@ from keras import ops
 from optimizer_run import COMPILED, assert_same, gradients, numpy_of, train, variables_of
 
 from fenwicks.losses import CrossEntropy
-from fenwicks.optimizers import SGD, ParameterGroup, sgd_update
+from fenwicks.optimizers import SGD, ParameterGroup, sgd_step
 from fenwicks.schedules import OneCycle
 
 STEPS = 60
@@ -79,11 +79,11 @@ def torch_train(rates, factors=None, weight_decay=0.0, **options):
 def test_update_worked_by_hand():
     # d = 2 + 0.1 * 10 = 3; v = 0.5 * 4 + 3 = 5.
     options = {'momentum': 0.5, 'weight_decay': 0.1}
-    assert sgd_update(10.0, 2.0, 4.0, 0.2, **options) == (0.2 * 5.0, 5.0)
+    assert sgd_step(10.0, 2.0, 4.0, 0.2, **options) == (0.2 * 5.0, 5.0)
     # Nesterov's step: d + 0.5 * v = 5.5.
-    assert sgd_update(10.0, 2.0, 4.0, 0.2, nesterov=True, **options) == (0.2 * 5.5, 5.0)
-    assert sgd_update(10.0, 2.0, None, 0.2) == (0.2 * 2.0, None)
-    assert sgd_update(10.0, 2.0, None, 0.2, weight_decay=0.1) == (0.2 * 3.0, None)
+    assert sgd_step(10.0, 2.0, 4.0, 0.2, nesterov=True, **options) == (0.2 * 5.5, 5.0)
+    assert sgd_step(10.0, 2.0, None, 0.2) == (0.2 * 2.0, None)
+    assert sgd_step(10.0, 2.0, None, 0.2, weight_decay=0.1) == (0.2 * 3.0, None)
 
 
 def test_two_steps_worked_by_hand():

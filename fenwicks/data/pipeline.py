@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import numpy as np
 
@@ -39,9 +40,10 @@ def train_dataset(
 ):
     """Batches for training: shuffled anew each epoch, normalised, augmented, prefetched.
 
-    An epoch is a pass over the data set; passes are counted from when it is built. The same `seed`
-    gives the same sequence of epochs each time. Pass the data set to `fit` with `shuffle=False`, or
-    Keras warns that it leaves the shuffling to it.
+    An epoch is a pass over the data set; passes are counted from when it is built, and any look at
+    the data is one (on JAX, on PyTorch and under a strategy, Keras takes one before it trains). The
+    same `seed` gives the same sequence of passes each time. Pass the data set to `fit` with
+    `shuffle=False`, or Keras warns that it leaves the shuffling to it.
 
     Args:
         images: uint8 `(n, height, width, channels)`.
@@ -71,13 +73,12 @@ def train_dataset(
             f'`batch_size` must be at most the {count} images there are. '
             f'Received: batch_size={batch_size}'
         )
-    if not 0 <= seed < 2**31:
-        raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={seed}')
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+        raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
     tf = _tensorflow()
     take = _batch_function(tf, images, labels, normalize)
     augment = None if augment is None else augmentation.with_facts(augment)
-    with tf.device('CPU'):
-        passes = tf.Variable(0, trainable=False)
+    passes = itertools.count()
 
     def batches_of(epoch):
         # Shuffling indices and gathering whole batches is many times faster than shuffling images.
@@ -95,7 +96,10 @@ def train_dataset(
             batch = augment(batch, step_seed, epoch, indices, (seed, 1))
         return batch, targets
 
-    epochs = tf.data.Dataset.from_tensors(0).map(lambda _: passes.assign_add(1) - 1)
+    # Counted in Python, where it makes no difference in what strategy's scope this is called.
+    epochs = tf.data.Dataset.from_generator(
+        lambda: [next(passes)], output_signature=tf.TensorSpec((), tf.int32)
+    )
     batches = epochs.flat_map(batches_of).map(finish, tf.data.AUTOTUNE, deterministic=True)
     steps = count // batch_size if drop_remainder else -(-count // batch_size)
     batches = batches.apply(tf.data.experimental.assert_cardinality(steps))  # for `len`

@@ -122,7 +122,7 @@ def _from_folder(spec, folder):
         layout = spec.layouts[0]
         raise FileNotFoundError(
             f'`data_dir` must hold {spec.title}, as {layout.folder}/, '
-            f"{next(iter(layout.archives))}, the binary version's, {spec.name}.npz or TFDS's "
+            f"{next(iter(layout.archives))}, {spec.layouts[1].folder}/, {spec.name}.npz or TFDS's "
             f'{spec.name}/3.0.2/. '
             f'Received: data_dir={str(folder)!r}'
         )

@@ -10,7 +10,7 @@ from fenwicks.optimizers.averaging import (
 from fenwicks.optimizers.groups import ParameterGroup
 from fenwicks.optimizers.muon import Muon, muon_update
 from fenwicks.optimizers.newton_schulz import newton_schulz
-from fenwicks.optimizers.sgd import SGD, sgd_update
+from fenwicks.optimizers.sgd import SGD, sgd_step
 
 __all__ = [
     'EMA',
@@ -23,5 +23,5 @@ __all__ = [
     'initial_averages',
     'muon_update',
     'newton_schulz',
-    'sgd_update',
+    'sgd_step',
 ]

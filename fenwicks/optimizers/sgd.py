@@ -10,10 +10,10 @@ from keras import ops
 from fenwicks.optimizers.groups import ParameterGroup, group_of_each
 
 
-def sgd_update(
+def sgd_step(
     weight, gradient, velocity, learning_rate, *, momentum=0.0, nesterov=False, weight_decay=0.0
 ):
-    """One step of SGD on one tensor; pure: nothing is changed in place.
+    """What one step of SGD takes from one tensor; pure: nothing is changed in place.
 
     ```
     d = gradient + weight_decay * weight
@@ -32,11 +32,11 @@ def sgd_update(
         weight_decay: Python float, coupled: it joins the gradient, hence the velocity.
 
     Returns:
-        What the step takes from the weight, and the velocity after it.
+        `(decrease, velocity)`: what the step takes from the weight, and the velocity after it.
 
     Example:
 
-    >>> sgd_update(1.0, 0.5, 2.0, 0.1, momentum=0.5)
+    >>> sgd_step(1.0, 0.5, 2.0, 0.1, momentum=0.5)
     (0.15000000000000002, 1.5)
     """
     # Options are Python values, so a compiled step holds only the operations it needs.
@@ -191,7 +191,7 @@ class SGD(keras.optimizers.Optimizer):
             group: the variable's `ParameterGroup`.
             step: number of updates made.
         """
-        decrease, new_velocity = sgd_update(
+        decrease, new_velocity = sgd_step(
             ops.convert_to_tensor(variable),
             ops.cast(gradient, variable.dtype),
             None if velocity is None else ops.convert_to_tensor(velocity),

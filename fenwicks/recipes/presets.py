@@ -141,8 +141,8 @@ def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Re
         A recipe, called `page10-whitening` or `page24+celu` where it differs from the preset.
 
     Raises:
-        ValueError: an unknown name; a trick that is added twice or removed without being there;
-            two tricks that touch one field.
+        ValueError: an unknown name; a trick that is named twice, added where it is or removed where
+            it isn't; two tricks that touch one field.
 
     Example:
 

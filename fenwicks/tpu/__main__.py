@@ -32,7 +32,12 @@ flags.DEFINE_list(
     'without', [], 'Tricks to take from the recipe, by commas.', allow_overwrite=False
 )
 flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
-flags.DEFINE_list('topology', ['v5e:1x1'], 'TPUs, by commas: v5e:1x1, v5e:2x4, v6e:1x1, v2:2x2 ...')
+flags.DEFINE_list(
+    'topology',
+    ['v5e:1x1'],
+    'TPUs, by commas: v5e:1x1, v5e:2x4, v6e:1x1, v2:2x2 ...',
+    allow_overwrite=False,
+)
 flags.DEFINE_string(
     'dataset', 'cifar10', 'cifar10, cifar100, digits, or a shape: 50000x32x32x3x10 has 10 classes.'
 )
@@ -60,7 +65,7 @@ def main(argv):
     if len(argv) > 1:
         fail(f'there are no arguments besides flags. Received: {argv[1]}')
     try:
-        check_backend()
+        check_compiler()
         too_big = estimate_all()
     except (ImportError, MemoryError, OSError, ValueError) as error:
         fail(error)
@@ -85,7 +90,7 @@ def fail(error):
     sys.exit(f'fenwicks.tpu: {" ".join(str(error).split())}')
 
 
-def check_backend():
+def check_compiler():
     """Says what is missing of Keras on JAX, which `fenwicks.backend` chooses for this command."""
     missing = [name for name in ('jax', 'libtpu') if importlib.util.find_spec(name) is None]
     if missing:
@@ -105,7 +110,7 @@ def estimate_all():
     steps = recipe.steps_per_epoch(shape.train_images)
     precision = precisions.set_precision(FLAGS.precision, 'tpu')
     if not FLAGS.topology:
-        raise ValueError('`topology` must name a TPU, such as v5e:1x1. Received none')
+        raise ValueError('`topology` must name TPUs, such as v5e:1x1. Received: topology=')
     for topology in FLAGS.topology:  # errors before the first compilation
         devices, _ = tpu.shared_by(topology, recipe, FLAGS.batch_norm)
         if FLAGS.tensorflow:
