@@ -29,9 +29,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string('log', 'ablation.jsonl', 'JSON-lines file of the runs; it is added to.')
 flags.DEFINE_string('baseline', 'page24', 'The recipe without the tricks.')
 flags.DEFINE_string('full', 'page10', 'The recipe with the tricks.')
-flags.DEFINE_list(
-    'tricks', list(recipes.TRICKS), 'The tricks of interest, by commas.', allow_overwrite=False
-)
+flags.DEFINE_list('tricks', list(recipes.TRICKS), 'The tricks of interest, by commas.')
 flags.DEFINE_integer('runs', 3, 'Seeds of each recipe: 0, 1, ...')
 flags.DEFINE_integer('epochs', None, "Epochs of every run; default: each recipe's own.")
 flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
