@@ -71,8 +71,12 @@ def seconds_alone(seconds, n):
     """The median of the runs that had the machine for themselves; how many, if not all n."""
     if not seconds:
         return 'not timed alone'
-    runs = '' if len(seconds) == n else f' (n = {len(seconds)})'
-    return f'{statistics.median(seconds):.0f}{runs}'
+    return f'{statistics.median(seconds):.0f}{of_fewer(len(seconds), n)}'
+
+
+def of_fewer(count, n):
+    """How many of n runs a figure is of, if not all."""
+    return '' if count == n else f' (n = {count})'
 
 
 def network_and_batch(run):
@@ -202,8 +206,8 @@ def devices_table():
             seconds = statistics.median(run['train_seconds'] for run in alone)
             steps = group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs']
             speed = steps * group[0]['batch_size'] / seconds
-            runs_alone = '' if len(alone) == len(group) else f' (n = {len(alone)})'
-            figures += f', {seconds_text(seconds)} s of training{runs_alone}, {speed:,.0f} images/s'
+            fewer = of_fewer(len(alone), len(group))
+            figures += f', {seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
         rows.append(device_row(group[0], figures, 'measured'))
     for line in read_lines('tpu_estimates.jsonl'):
         figures = (
