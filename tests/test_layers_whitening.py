@@ -112,6 +112,30 @@ def test_layer_applies_the_filters(negatives):
     np.testing.assert_allclose(array(layer(images)), expected + bias, rtol=1e-3, atol=1e-3)
 
 
+def test_mixed_precision_rounds_the_outputs_alone():
+    """A faint colour on bright pixels is lost in bfloat16 pixels, not in bfloat16 outputs."""
+    images = smooth_images(count=20, channels=1) + 3
+    images = np.concatenate([images, images + 1e-3 * smooth_images(20, (7, 6), 1, seed=1)], -1)
+    outputs = {}
+    for dtype in ('float32', 'mixed_bfloat16'):
+        layer = PatchWhitening(2, epsilon=1e-9, dtype=dtype)
+        layer.adapt(images)
+        outputs[dtype] = layer(images)
+    assert keras.backend.standardize_dtype(outputs['mixed_bfloat16'].dtype) == 'bfloat16'
+    rounded = array(ops.cast(outputs['mixed_bfloat16'], 'float32'))
+    np.testing.assert_allclose(rounded, array(outputs['float32']), rtol=2**-8)
+
+
+def test_gradient_of_the_bias_in_mixed_precision():
+    """As many summands as bfloat16 can't add up: 1 more makes no difference to it from 256 on."""
+    inputs = keras.Input((32, 32, 2))
+    layer = PatchWhitening(1, use_bias=True, dtype='mixed_bfloat16', name='whitening')
+    model = keras.Model(inputs, layer(inputs))
+    model.compile(keras.optimizers.SGD(1.0), lambda y, outputs: ops.sum(outputs), jit_compile=False)
+    model.fit(np.ones((8, 32, 32, 2)), np.zeros((8, 32, 32, 2)), batch_size=8, verbose=0)
+    np.testing.assert_allclose(array(layer.bias), -8 * 32 * 32, rtol=1e-6)
+
+
 def test_same_padding_is_zeros():
     images = smooth_images(count=2)
     layer = PatchWhitening(3)
