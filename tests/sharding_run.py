@@ -16,7 +16,8 @@ from fenwicks import augment, layers, optimizers, training
 from fenwicks.training import sharding
 
 STEPS = 4
-GRADIENTS = [jnp.full((3, 2), 1 / 3), jnp.full((5,), 1 / 3)]  # of a kernel and of a bias
+# Of a kernel whose four inputs are divided among four devices, of one with three, of a bias.
+GRADIENTS = [jnp.full((4, 2), 1 / 3), jnp.full((3, 2), 1 / 3), jnp.full((5,), 1 / 3)]
 
 
 def network(normalization):
@@ -51,15 +52,35 @@ def losses(normalization, replicas, transform=None):
     return {'losses': found, 'statistics': statistics.tolist()}
 
 
-def messages(replicas):
-    """Shapes of what the devices exchange in a step of a network with a head in float32."""
+def messages(replicas, optimizer):
+    """Kinds and shapes of what the devices exchange in a step, the head's in float32."""
     keras.utils.set_random_seed(1)
-    parts = [keras.Input((8, 8, 3)), layers.ConvBN(4, dtype='mixed_bfloat16')]
-    model = keras.Sequential([*parts, keras.layers.GlobalMaxPooling2D(), layers.Classifier(5)])
-    trainer = training.Trainer(model, optimizers.SGD(0.1), batch_size=32, replicas=replicas)
-    function, arguments = trainer._engine.program(32, (8, 8, 3))
-    text = jax.jit(replicas.program(function)).lower(*arguments).as_text()
-    return re.findall(r'stablehlo.all_reduce.*?\) -> tensor<(\S+)>', text, re.DOTALL)
+    parts = [layers.ConvBN(filters, dtype='mixed_bfloat16') for filters in (4, 8)]
+    parts += [keras.layers.GlobalMaxPooling2D(), layers.Classifier(5)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *parts])
+    trainer = training.Trainer(model, optimizer, batch_size=32, replicas=replicas)
+    program, arguments = trainer._engine.program(32, (8, 8, 3))
+    text = program.lower(*arguments).as_text()
+    pattern = r'stablehlo.(all_reduce|reduce_scatter|all_gather)\b.*?\) -> tensor<(\S+)>'
+    return [' '.join(found) for found in re.findall(pattern, text, re.DOTALL)]
+
+
+def mean_gradients(replicas):
+    """Of devices whose gradients are `GRADIENTS`, twice, three times and four times them."""
+    dtypes = ['bfloat16'] * 3
+
+    def mean(weights):
+        gradients = [gradient * (1 + jax.lax.axis_index('replicas')) for gradient in GRADIENTS]
+        return replicas.mean_gradients(gradients, axes, dtypes), replicas.whole(
+            weights, axes, dtypes
+        )
+
+    axes = [replicas.axis(gradient.shape) for gradient in GRADIENTS]
+    weights = [jnp.arange(gradient.size, dtype='float32') for gradient in GRADIENTS]
+    weights = [w.reshape(g.shape) for w, g in zip(weights, GRADIENTS, strict=True)]
+    means, whole = jax.jit(replicas.shared(mean, axes))(weights)
+    shards = [mean.addressable_shards[0].data.shape for mean in means]
+    return [[mean.tolist() for mean in means], [w.tolist() for w in whole], shards]
 
 
 def counts():
@@ -77,12 +98,8 @@ def run():
     four = sharding.replicas(jax.devices()[:4])
     synchronized = sharding.replicas(jax.devices()[:4], 'synchronized')
 
-    def mean(gradients):
-        gradients = [gradient * (1 + jax.lax.axis_index('replicas')) for gradient in gradients]
-        return four.mean_gradients(gradients, ['bfloat16'] * 2)
-
     def draw(seed):
-        return jax.lax.all_gather(four.seed(seed), 'replicas')
+        return seed, jax.lax.all_gather(four.seed(seed[0]), 'replicas')
 
     return {
         'ghosts_on_one': losses(layers.GhostBatchNormalization(8), one),
@@ -91,10 +108,11 @@ def run():
         'whole_on_four': losses(layers.BatchNormalization(), synchronized),
         'flipped_on_one': losses(layers.BatchNormalization(), one, augment.random_flip),
         'flipped_on_four': losses(layers.BatchNormalization(), synchronized, augment.random_flip),
-        'mean_gradients': [g.tolist() for g in jax.jit(four.program(mean))(GRADIENTS)],
-        'messages': messages(four),
+        'mean_gradients': mean_gradients(four),
+        'messages_of_sgd': messages(four, optimizers.SGD(0.1, momentum=0.9)),
+        'messages_of_clipped_sgd': messages(four, optimizers.SGD(0.1, global_clipnorm=1.0)),
         'counts': counts(),
-        'seeds': jax.jit(four.program(draw))(jnp.array([3, 4])).tolist(),
+        'seeds': jax.jit(four.shared(draw, [None]))([jnp.array([3, 4])])[1].tolist(),
     }
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -61,15 +62,33 @@ def test_each_device_draws_for_itself():
     assert [3, 4] not in seeds
 
 
-def test_gradients_of_kernels_travel_as_they_were_computed():
+def test_means_of_gradients_and_whole_weights():
     # Four devices, whose gradients are 1/3, 2/3, 1 and 4/3.
-    kernel, bias = run()['mean_gradients']
-    np.testing.assert_allclose(kernel, np.full((3, 2), 5 / 6), rtol=2**-8)
-    np.testing.assert_allclose(bias, np.full(5, 5 / 6), rtol=1e-6)
-    messages = run()['messages']
-    assert '3x3x3x4xbf16' in messages  # the convolution's
-    assert '4x5xf32' in messages  # the classifier computes in float32
-    assert not [shape for shape in messages if shape in ('4xbf16', '4x5xbf16', '3x3x3x4xf32')]
+    means, weights, shards = run()['mean_gradients']
+    for mean, shape in zip(means, [(4, 2), (3, 2)], strict=False):
+        np.testing.assert_allclose(mean, np.full(shape, 5 / 6), rtol=2**-8)
+    np.testing.assert_allclose(means[2], np.full(5, 5 / 6), rtol=1e-6)
+    assert weights == [np.arange(8).reshape(4, 2).tolist(), [[0, 1], [2, 3], [4, 5]], [*range(5)]]
+    assert shards == [[1, 2], [3, 2], [5]]
+
+
+def test_kernels_travel_as_they_are_computed_with():
+    """A kernel with 4 inputs in parts, one with 3 whole, as batch norm's; the head in float32."""
+    messages = run()['messages_of_sgd']
+    assert messages.count('all_gather 3x3x4x8xbf16') == 1
+    assert messages.count('reduce_scatter 3x3x1x8xbf16') == 1
+    assert messages.count('all_reduce 3x3x3x4xbf16') == 1
+    assert messages.count('all_gather 8x5xf32') == 1
+    assert messages.count('reduce_scatter 2x5xf32') == 1
+    kernels = [message for message in messages if re.search(r'\dx\d', message)]
+    assert len(kernels) == 5
+    assert 'all_reduce 4xf32' in messages
+
+
+def test_what_depends_on_all_numbers_is_not_divided():
+    messages = run()['messages_of_clipped_sgd']
+    assert {message.split()[0] for message in messages} == {'all_reduce'}
+    assert messages.count('all_reduce 3x3x4x8xbf16') == 1
 
 
 def test_all_accelerators_share_a_batch_but_not_the_parts_of_a_processor():

@@ -157,6 +157,11 @@ class SGD(keras.optimizers.Optimizer):
         self.weight_decay = float(weight_decay)
         self.groups = groups
 
+    @property
+    def elementwise(self) -> bool:
+        """Whether no number's update depends on another number: devices can then divide them."""
+        return not (self.clipnorm or self.global_clipnorm)
+
     def build(self, variables):
         """Creates one velocity for each variable, and settles which group it belongs to.
 

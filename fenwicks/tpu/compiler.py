@@ -36,8 +36,9 @@ class Compiled:
         cycles: what the compiler schedules the operations for, where it says so: not for those
             without an estimate above; of the body of a loop, once.
         scatter_bytes: traffic of the operations `select-and-scatter`, which have no estimate.
-        all_reduces: messages among all devices, of the body of a loop once.
-        all_reduce_bytes: what a device has to say in them.
+        collectives: messages among all devices, of the body of a loop once.
+        collective_bytes: the size of the arrays in them, of which each of n devices sends all but
+            an n-th.
         compile_seconds: what compiling took.
     """
 
@@ -49,8 +50,8 @@ class Compiled:
     optimal_seconds: float = 0.0
     cycles: int = 0
     scatter_bytes: int = 0
-    all_reduces: int = 0
-    all_reduce_bytes: int = 0
+    collectives: int = 0
+    collective_bytes: int = 0
     compile_seconds: float = 0.0
 
 
@@ -76,43 +77,40 @@ def topology_devices(topology: str) -> list:
     return list(description.devices)
 
 
-def compile_program(function, arguments, sharding, cache=None) -> Compiled:
-    """Compiles a program for the devices of a sharding.
+def compile_program(program, arguments, devices, cache=None) -> Compiled:
+    """Compiles a program for the devices of a topology.
 
     Args:
-        function: pure; the memory of its first argument is used again.
-        arguments: tuple of trees of `jax.ShapeDtypeStruct`.
-        sharding: of every argument and result, on the devices of a topology.
+        program: function under `jax.jit`.
+        arguments: tuple of trees of `jax.ShapeDtypeStruct`, on those devices.
+        devices: the devices.
         cache: folder that remembers what the compiler said, or `None`. JAX's own cache of compiled
             programs can't be read back without a TPU.
     """
-    arguments = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments
-    )
-    lowered = jax.jit(function, donate_argnums=0, out_shardings=sharding).lower(*arguments)
+    lowered = program.lower(*arguments)
     if cache is None:
-        return _compile(lowered)
-    remembered = pathlib.Path(cache) / f'{_digest(lowered, sharding)}.json'
+        return _compile(lowered, len(devices))
+    remembered = pathlib.Path(cache) / f'{_digest(lowered, devices)}.json'
     if remembered.exists():
         return Compiled(**json.loads(remembered.read_text()))
-    compiled = _compile(lowered)
+    compiled = _compile(lowered, len(devices))
     remembered.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(remembered) as part:
         part.write_text(json.dumps(dataclasses.asdict(compiled)))
     return compiled
 
 
-def _digest(lowered, sharding):
+def _digest(lowered, devices):
     """What the compiler's answer depends on, as a name of a file."""
     from importlib.metadata import version
 
-    devices = sorted(sharding.device_set, key=lambda device: device.id)
+    devices = sorted(devices, key=lambda device: device.id)
     key = [version('libtpu'), jax.__version__, Compiled.__doc__]
     key += [f'{device.device_kind} {device.coords}' for device in devices]
     return hashlib.sha256('\n'.join([*key, lowered.as_text()]).encode()).hexdigest()
 
 
-def _compile(lowered):
+def _compile(lowered, devices):
     began = time.perf_counter()
     try:
         program = lowered.compile()
@@ -135,8 +133,8 @@ def _compile(lowered):
         optimal_seconds=costs['optimal_seconds'],
         cycles=cycles(text),
         scatter_bytes=scatter_bytes(text),
-        all_reduces=len(messages := all_reduces(text)),
-        all_reduce_bytes=sum(messages),
+        collectives=len(messages := collectives(text, devices)),
+        collective_bytes=sum(messages),
         compile_seconds=seconds,
     )
 
@@ -197,9 +195,25 @@ def scatter_bytes(text: str) -> int:
     return total
 
 
-def all_reduces(text: str) -> list[int]:
-    """Bytes of each operation `all-reduce` of a compiled program."""
-    return [bytes_of(shapes) for shapes in re.findall(r'= (.*) all-reduce(?:-start)?\(', text)]
+def collectives(text: str, devices: int) -> list[int]:
+    """Bytes of the arrays in each message among all devices of a compiled program.
+
+    An `all-gather` and a `reduce-scatter` are of whole arrays; an `all-reduce` is one after the
+    other. Where one is cut up to go beside other operations, its parts are a chain, which counts
+    once.
+
+    Example:
+
+    >>> collectives('%a = f32[8,2] all-gather(%x)\\n%b = f32[1,2] reduce-scatter(%y)', devices=8)
+    [64, 64]
+    """
+    pattern = r'= (.*) (all-reduce|all-gather|reduce-scatter)(?:-start)?\((.*)'
+    times = {'all-reduce': 2, 'all-gather': 1, 'reduce-scatter': devices}
+    messages = {}
+    for shapes, kind, rest in re.findall(pattern, text):
+        chain = re.search(r'chain_id="(\d+)"', rest)
+        messages[chain[1] if chain else len(messages), kind] = times[kind] * bytes_of(shapes)
+    return list(messages.values())
 
 
 def bytes_of(shapes: str) -> int:

@@ -7,8 +7,9 @@ priced    = the compiler's own estimate, the sum over operations of the time tha
             at the device's peak rates
 unpriced  = memory traffic of max pooling's gradient / peak bandwidth: the compiler has no estimate
             for that operation
-network   = 2 (n - 1) / n * bytes of the all-reduces / peak bandwidth of the links of a chip in the
-            corner of n chips: the compiler counts their memory traffic alone
+network   = (n - 1) / n * bytes of the arrays that devices gather or add up / peak bandwidth of the
+            links of a chip in the corner of n chips: the compiler counts their memory traffic
+            alone. (Arrays that every device wants the sum of are added up, then gathered.)
 step      = priced + unpriced + network
 roofline  = flops / the device's peak rate: no program is faster
 ```
@@ -58,7 +59,7 @@ class Estimate:
         roofline_seconds: lower bound of a step: its products at the device's peak rate.
         cycles: that the compiler schedules the priced operations of a step for: a second opinion,
             which knows how full the units are. How long a cycle is, it doesn't say.
-        all_reduces: messages among the devices in a step.
+        collectives: messages among the devices in a step.
         compile_seconds: what compiling took here.
     """
 
@@ -77,7 +78,7 @@ class Estimate:
     unpriced_operations: int | None = None
     roofline_seconds: float | None = None
     cycles: int | None = None
-    all_reduces: int | None = None
+    collectives: int | None = None
     compile_seconds: float | None = None
 
 
@@ -176,11 +177,10 @@ def estimate(
         chosen = precisions.set_precision(precision, 'tpu')
         trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
         function, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
-        function = replicas.program(function)
     else:
         check_single(topology, devices)
-        function, arguments = _imported(program)
-    compiled = compiler.compile_program(function, arguments, replicas.everywhere, cache)
+        function, arguments = _imported(program, replicas.everywhere)
+    compiled = compiler.compile_program(function, arguments, devices, cache)
     return _estimate(
         compiled,
         topology,
@@ -192,13 +192,21 @@ def estimate(
     )
 
 
-def _imported(program):
-    """Function and arguments of serialized StableHLO, the state first."""
+def _imported(program, sharding):
+    """Jitted function and arguments of serialized StableHLO, the state first."""
+    import jax
+
     from fenwicks.tpu import stablehlo
 
     function, arguments = stablehlo.imported(program)
+    arguments = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in arguments]
     state, others = arguments[:-6], arguments[-6:]
-    return lambda state, *others: function(*state, *others), (state, *others)
+    program = jax.jit(
+        lambda state, *others: function(*state, *others),
+        donate_argnums=0,
+        out_shardings=sharding,
+    )
+    return program, (state, *others)
 
 
 def check_single(topology: str, devices):
@@ -245,7 +253,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
     priced, unpriced_operations = untangle(compiled.optimal_seconds, roofline)
     bandwidth = chip.gigabytes_per_second * 1e9 / devices_per_chip
     unpriced = compiled.scatter_bytes / bandwidth
-    network = _network_seconds(compiled.all_reduce_bytes, topology, chip)
+    network = _network_seconds(compiled.collective_bytes, topology, chip)
     step = priced + unpriced + network
     return Estimate(
         **common,
@@ -259,19 +267,19 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
         unpriced_operations=unpriced_operations,
         roofline_seconds=roofline,
         cycles=compiled.cycles,
-        all_reduces=compiled.all_reduces,
+        collectives=compiled.collectives,
     )
 
 
 def _network_seconds(message, topology, chip):
-    """Of an all-reduce of so many bytes, whose pace is that of a chip with the fewest neighbors."""
+    """Of sending arrays of so many bytes, at the pace of a chip with the fewest neighbors."""
     axes = [int(side) for side in topology.partition(':')[2].split('x')]
     chips = math.prod(axes)
     # A chip has two links along each axis; in a corner it has one, and none along an axis of 1.
     links = sum(side > 1 for side in axes) / (2 * len(axes))
     if not links:
         return 0.0
-    return 2 * (chips - 1) / chips * message / (links * chip.links_gigabytes_per_second * 1e9)
+    return (chips - 1) / chips * message / (links * chip.links_gigabytes_per_second * 1e9)
 
 
 def untangle(optimal_seconds: float, at_least: float) -> tuple[float, int]:

@@ -50,17 +50,16 @@ class JaxEngine(Engine):
         self._epoch = self._epoch_order = None
 
     def compile(self):
-        function, arguments = self.program(len(self._images), self._image_shape)
+        program, arguments = self.program(len(self._images), self._image_shape)
         if self.device == 'cpu':
-            function, arguments = self._step_program(arguments)
+            program, arguments = self._step_program(arguments)
         compiled_for = arguments, self._image_shape
         if compiled_for != self._compiled_for:
-            self._compiled = self.replicas.compile(function, arguments)
+            self._compiled = program.lower(*arguments).compile()
             self._compiled_for = compiled_for
             if self.device == 'cpu':  # the parts of the program that surround its steps
                 self._shuffle(self._labels, jnp.int32(0))
-                weights = [variable.value for variable in self._variables()[0]]
-                self._all_finite(self.replicas.place(weights))
+                self._all_finite(self._state()[0])
 
     def program(self, count, image_shape):
         """The program that trains, for compiling it ahead of time, on whatever device.
@@ -70,27 +69,35 @@ class JaxEngine(Engine):
             image_shape: `(height, width, channels)` of each.
 
         Returns:
-            A pure function and the tuple of its abstract arguments (`jax.ShapeDtypeStruct`): the
-            state, whose memory is to be donated (`donate_argnums=0`), the images in rows, the
-            labels, and the epoch, the first step, the step to stop before, and the sum of losses
-            so far. It returns the new state and what `run` returns.
+            A function under `jax.jit` and the tuple of its abstract arguments
+            (`jax.ShapeDtypeStruct`): the state, whose memory is used again, the images in rows,
+            the labels, and the epoch, the first step, the step to stop before, and the sum of
+            losses so far. It returns the new state and what `run` returns.
         """
         self._image_shape = tuple(image_shape)
+        everywhere = self.replicas.everywhere
+
+        def argument(shape, dtype, sharding=everywhere):
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+        shardings = self._shardings()
         state = tuple(
-            [jax.ShapeDtypeStruct(variable.shape, variable.dtype) for variable in part]
-            for part in self._variables()
+            [
+                argument(variable.shape, variable.dtype, sharding)
+                for variable, sharding in zip(*part, strict=True)
+            ]
+            for part in zip(self._variables(), shardings, strict=True)
         )
-        integer = jax.ShapeDtypeStruct((), 'int32')
-        images = jax.ShapeDtypeStruct((count, math.prod(image_shape)), 'uint8')
-        labels = jax.ShapeDtypeStruct((count,), 'int32')
-        number = jax.ShapeDtypeStruct((), 'float32')
-        return self._run_steps, (state, images, labels, integer, integer, integer, number)
+        images = argument((count, math.prod(image_shape)), 'uint8')
+        labels = argument((count,), 'int32')
+        integer, number = argument((), 'int32'), argument((), 'float32')
+        program = jax.jit(self._run_steps, donate_argnums=0, out_shardings=(shardings, everywhere))
+        return program, (state, images, labels, integer, integer, integer, number)
 
     def run(self, epoch, start, stop, loss_sum=0.0):
         if self._compiled is None:
             self.compile()
-        state = tuple([variable.value for variable in part] for part in self._variables())
-        totals = self._run(self.replicas.place(state), epoch, start, stop, loss_sum)
+        totals = self._run(self._state(), epoch, start, stop, loss_sum)
         return tuple(total.item() for total in totals)
 
     def predict(self, images, views):
@@ -111,6 +118,25 @@ class JaxEngine(Engine):
             self.optimizer.variables,
             self.averages.variables,
         )
+
+    def _axes(self):
+        """For each variable of the state the axis along which the devices divide it, or None.
+
+        What isn't updated number by number is whole everywhere, as are running statistics.
+        """
+        axis = self.replicas.axis if getattr(self.optimizer, 'elementwise', False) else _no_axis
+        weights, fixed, slots, averages = self._variables()
+        divided = ([axis(v.shape) for v in part] for part in (weights, slots, averages))
+        weights, slots, averages = divided
+        return weights, [None] * len(fixed), slots, averages
+
+    def _shardings(self):
+        return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
+
+    def _state(self):
+        """The variables' values, where the program finds them."""
+        state = tuple([variable.value for variable in part] for part in self._variables())
+        return self.replicas.place(state, self._shardings())
 
     def _assign(self, state):
         for part, values in zip(self._variables(), self.replicas.take(state), strict=True):
@@ -145,9 +171,17 @@ class JaxEngine(Engine):
     def _step_program(self, arguments):
         """The program of one step and its arguments, from those of `_run_steps`."""
         state, images, labels, epoch, start, _, loss_sum = arguments
-        carry = jax.eval_shape(_first_carry, state, start, loss_sum)
-        order = jax.eval_shape(self._order, labels, epoch)
-        return self._train_step, (carry, images, labels, order, epoch)
+        everywhere = self.replicas.everywhere
+
+        def whole(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+        _, *counts = jax.eval_shape(_first_carry, state, start, loss_sum)
+        carry = (state, *map(whole, counts))
+        order = whole(jax.eval_shape(self._order, labels, epoch))
+        shardings = (self._shardings(), *[everywhere] * len(counts))
+        program = jax.jit(self._train_step, donate_argnums=0, out_shardings=shardings)
+        return program, (carry, images, labels, order, epoch)
 
     def _run_steps(self, state, images, labels, epoch, start, stop, loss_sum):
         order = self._order(labels, epoch)
@@ -170,25 +204,42 @@ class JaxEngine(Engine):
     def _train_step(self, carry, images, labels, order, epoch):
         (trainable, fixed, slots, averages), step, loss_sum, correct, _ = carry
         batch = lax.dynamic_slice_in_dim(order, step * self.batch_size, self.batch_size)
+        weight_axes, *_ = self._axes()
+        differentiate = self.replicas.shared(self._gradients_of_share, weight_axes)
+        gradients, (fixed, loss, hits) = differentiate(
+            trainable, fixed, self._loss_scale(slots), images, labels, batch, epoch, step
+        )
+        trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
+        global_step = epoch * (len(labels) // self.batch_size) + step
+        state = self._average((trainable, fixed, slots, averages), global_step)
+        return state, step + 1, loss_sum + loss, correct + hits, loss
+
+    def _gradients_of_share(self, weights, fixed, scale, images, labels, batch, epoch, step):
+        """What a device finds on its share of a batch, in agreement with the others.
+
+        Args:
+            weights: the device's parts of them.
+            fixed, scale, images, labels, batch, epoch, step: all there is of them.
+
+        Returns:
+            Its parts of the scaled loss's gradients; and the other variables, the loss, and the
+            number of hits, of the whole batch.
+        """
+        weight_axes, *_ = self._axes()
+        weights = self.replicas.whole(weights, weight_axes, self._compute_dtypes)
         batch = self.replicas.share(batch)
         targets = labels[batch]
         step_seed = self.replicas.seed(augmentation.fold(self.epoch_seed(epoch), step))
         pixels = images[batch].reshape(-1, *self._image_shape)
         inputs = self.inputs(pixels, batch, epoch, step_seed)
-        differentiate = jax.value_and_grad(self._scaled_loss, has_aux=True)
-        (_, (loss, logits, fixed)), gradients = differentiate(
-            trainable, fixed, slots, inputs, targets
-        )
-        loss, fixed = self.replicas.mean((loss, fixed))
-        gradients = self.replicas.mean_gradients(gradients, self._compute_dtypes)
-        trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
-        global_step = epoch * (len(labels) // self.batch_size) + step
-        state = self._average((trainable, fixed, slots, averages), global_step)
+        differentiate = jax.grad(self._scaled_loss, has_aux=True)
+        gradients, (loss, logits, fixed) = differentiate(weights, fixed, scale, inputs, targets)
+        gradients = self.replicas.mean_gradients(gradients, weight_axes, self._compute_dtypes)
         hits = jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
-        correct += self.replicas.total(hits)
-        return state, step + 1, loss_sum + loss, correct, loss
+        loss, fixed = self.replicas.mean((loss, fixed))
+        return gradients, (fixed, loss, self.replicas.total(hits))
 
-    def _scaled_loss(self, trainable, fixed, slots, inputs, targets):
+    def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
         logits, fixed, extras = self.model.stateless_call(
             trainable, fixed, inputs, **self._mode(training=True), return_losses=True
         )
@@ -196,10 +247,12 @@ class JaxEngine(Engine):
         if loss.ndim:
             raise ValueError(f'`loss` must return a scalar. Received: shape={loss.shape}')
         loss = loss + sum(extra.astype('float32') for extra in extras)
-        # The scale is a variable of the optimizer, whose value here is one of `slots`.
+        return loss * scale, (loss, logits, fixed)
+
+    def _loss_scale(self, slots):
+        """What the optimizer multiplies the loss by: a variable of its own, in `slots`, or 1."""
         with keras.StatelessScope(list(zip(self.optimizer.variables, slots, strict=True))):
-            scaled_loss = self.optimizer.scale_loss(loss)
-        return scaled_loss, (loss, logits, fixed)
+            return self.optimizer.scale_loss(jnp.float32(1))
 
     def _update_averages(self, state, step):
         """Follows the weights with their averages, after every `every`-th step of the training."""
@@ -237,14 +290,21 @@ class JaxEngine(Engine):
 
 
 def _compute_dtypes(model):
-    """For each trainable weight the dtype in which its layer computes."""
+    """For each trainable weight the dtype in which its layer computes with it."""
     # Layers come before the layers in them, which know better; the model itself is the first.
     dtypes = {
         id(weight): layer.compute_dtype
         for layer in model._flatten_layers()
         for weight in layer.variables
     }
-    return [dtypes[id(weight)] for weight in model.trainable_variables]
+    return [
+        dtypes[id(weight)] if weight._autocast else weight.dtype
+        for weight in model.trainable_variables
+    ]
+
+
+def _no_axis(shape):
+    return None
 
 
 def _unchanged(state, step):

@@ -166,10 +166,6 @@ class Replicas:
         """The mean over the devices of every float array in a tree; others they have in common."""
         return tree
 
-    def mean_gradients(self, gradients, compute_dtypes):
-        """`mean` of gradients, each computed in a dtype that may be narrower than its own."""
-        return self.mean(gradients)
-
     def total(self, value):
         """The sum over the devices."""
         return value
