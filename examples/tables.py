@@ -310,6 +310,18 @@ def profile_table():
     return report.markdown(header, rows)
 
 
+def rounding_table():
+    """One row for each weight: how far its gradient is from float32's, before a change and after."""
+    lines = read_lines('rounding.jsonl')
+    header = ['gradient of'] + [f'off by %, whitening in {line["whitening"]}' for line in lines]
+    paths = lines[0]['relative_errors'] if lines else ()
+    rows = [
+        [f'`{path}`', *(f'{100 * line["relative_errors"][path]:.1f}' for line in lines)]
+        for path in paths
+    ]
+    return report.markdown(header, rows)
+
+
 TABLES = {
     'runs': runs_table,
     'tricks': tricks_table,
@@ -322,6 +334,7 @@ TABLES = {
     'devices': devices_table,
     'estimates': estimates_table,
     'profile': profile_table,
+    'rounding': rounding_table,
 }
 
 

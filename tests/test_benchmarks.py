@@ -534,3 +534,39 @@ def test_the_host_has_little_to_do(tmp_path, capsys):
 def test_bad_input_of_host_work(flag, line):
     with loaded(FOLDER / 'host_work.py') as script:
         assert refused(script, flag).startswith(line)
+
+
+def test_relative_errors():
+    with loaded(FOLDER / 'rounding.py') as script:
+        reference = {'a': np.array([3.0, 4.0]), 'b': np.array([2.0])}
+        found = script.relative_errors({'a': np.array([3.0, 4.5]), 'b': np.array([2.0])}, reference)
+    assert found == {'a': pytest.approx(0.1), 'b': 0.0}
+
+
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
+def test_rounding_of_gradients(tmp_path, capsys, precision):
+    log = tmp_path / 'rounding.jsonl'
+    flags = ['--recipe=page10', '--width=0.0625', '--dataset=digits', f'--precision={precision}']
+    with loaded(FOLDER / 'rounding.py') as script:
+        call(script, *flags, f'--log={log}')
+    (result,) = report.read_lines(log)
+    errors = result['relative_errors']
+    assert f'| `{next(iter(errors))}` | ' in capsys.readouterr().out
+    assert len(errors) == 17
+    assert all(0 < error < 0.5 for error in errors.values())
+
+
+@pytest.mark.parametrize(
+    ('flag', 'line'),
+    [
+        ('--recipe=fast', '`recipe` must be one of fenwicks24, '),
+        ('--precision=int8', 'flag --precision=int8: value should be one of <bfloat16|float16>'),
+        ('--dataset=mnist', '`dataset` must be '),
+        ('--log=/no/log', '`log` must be a file that can be written to. '),
+    ],
+)
+@pytest.mark.backend('tensorflow')
+def test_bad_input_of_rounding(flag, line):
+    with loaded(FOLDER / 'rounding.py') as script:
+        assert refused(script, flag).startswith(line)

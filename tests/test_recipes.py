@@ -42,8 +42,9 @@ def test_page80_holds_the_published_schedule():
     assert knots == [(0, 0.0), (1600, 1.0), (7800, 0.1), (8000, 0.1)]
 
 
-def test_speed94_holds_the_record_settings():
-    recipe = recipes.get('speed94')
+def test_speed94_in_eight_epochs_holds_the_record_settings():
+    recipe = recipes.get('speed94').with_epochs(8)
+    assert recipe.whitening_bias_epochs == 3
     assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (2, 'alternating', 0)
     assert (recipe.batch_size, recipe.epochs, recipe.widths) == (2000, 8, (64, 256, 256))
     assert recipe.schedule_knots(25) == [(0, 1.0), (200, 0.0)]
@@ -219,7 +220,7 @@ def test_the_schedule_stretches_with_the_epochs():
     assert short == dataclasses.replace(page10, epochs=5, warmup_epochs=1, plateau_epochs=1)
     assert short.schedule_knots(100) == [(0, 0.0), (100, 1.0), (400, 0.1), (500, 0.1)]
     assert short.with_epochs(10) == page10
-    assert recipes.get('speed94').with_epochs(16).whitening_bias_epochs == 6
+    assert recipes.get('speed94').with_epochs(18).whitening_bias_epochs == 2 * 3 * 9 / 8
 
 
 def test_the_batch_size_changes_nothing_else():

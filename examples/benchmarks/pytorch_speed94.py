@@ -21,7 +21,7 @@ class Recipe:
     """Every setting; rates are for a loss that is summed over the batch.
 
     Attributes:
-        batch_size, epochs: 8 epochs of 25 batches of 2,000; remainders are dropped.
+        batch_size, epochs: 9 epochs of 25 batches of 2,000; remainders are dropped.
         widths: filters of the three groups.
         whitening_images, whitening_epsilon: what the whitening filters are computed from, and
             what is added to the eigenvalues.
@@ -34,11 +34,11 @@ class Recipe:
     """
 
     batch_size: int = 2000
-    epochs: int = 8
+    epochs: int = 9
     widths: tuple[int, int, int] = (64, 256, 256)
     whitening_images: int = 5000
     whitening_epsilon: float = 5e-4
-    whitening_bias_epochs: float = 3
+    whitening_bias_epochs: float = 3 * 9 / 8
     muon_rate: float = 0.24
     muon_momentum: float = 0.6
     newton_schulz_steps: int = 3

@@ -43,10 +43,11 @@ PAGE = Recipe(
 FENWICKS24 = dataclasses.replace(PAGE, name='fenwicks24', weight_decay=0.000125)
 
 # The small network of the speed records, without the tricks that other networks can take as well.
+# With the published 8 epochs every other run stays below 94 %; all else is as published, stretched.
 _SPEEDNET = Recipe(
     name='speed94',
     batch_size=2000,
-    epochs=8,
+    epochs=9,
     warmup_epochs=0,
     peak_learning_rate=0.053 * 2000,
     weight_decay=2e-6 / 0.053,
@@ -55,7 +56,7 @@ _SPEEDNET = Recipe(
     cutout=0,
     network='speednet',
     whitening=2,
-    whitening_bias_epochs=3,
+    whitening_bias_epochs=3 * 9 / 8,
     pool_first=True,
     activation='gelu',
     train_scales=False,
@@ -73,6 +74,7 @@ _SPEEDNET_SGD = dataclasses.replace(
     name='speed94_sgd',
     batch_size=1024,
     epochs=10,
+    whitening_bias_epochs=3,
     warmup_epochs=2.3,
     peak_learning_rate=1.5,
     weight_decay=0.00133,
@@ -122,7 +124,7 @@ def _page_presets():
 PRESETS = {
     'fenwicks24': Preset(FENWICKS24, source='94.24 % in 2 minutes on a TPU v2-8'),
     **_page_presets(),
-    'speed94': Preset(_SPEEDNET, _SPEED_TRICKS, source='94.01 % in 2.6 s on an A100'),
+    'speed94': Preset(_SPEEDNET, _SPEED_TRICKS, source='94.01 % with 8 epochs, in 2.6 s on an A100'),
     'speed94_sgd': Preset(
         _SPEEDNET_SGD, (*_SPEED_TRICKS, 'lookahead'), source='94.01 % in 3.8 s on an A100'
     ),

@@ -1,0 +1,109 @@
+"""How far the gradients of a narrow precision are from float32's, weight by weight.
+
+    python examples/benchmarks/rounding.py --recipe=speed94 --dataset=cifar10
+
+Two trainings of one seed compute the gradients of one batch, the first images of the data set: one in
+float32, one in `--precision`. The relative error of a weight is the norm of the difference over the
+norm of float32's. Rounding may cost a few percent, evenly; a weight that stands out has a sum that
+was rounded on its way, or small differences of large numbers in front of it. It runs on the
+TensorFlow backend. Prints a table; `--log` appends a line to a JSON-lines file.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+import keras
+import numpy as np
+import one_line
+from absl import app, flags
+
+from fenwicks import assemble, data, recipes, report, strategy
+from fenwicks import precision as precisions
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
+flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+flags.DEFINE_enum('precision', 'bfloat16', ['bfloat16', 'float16'], 'Compared with float32.')
+flags.DEFINE_string('dataset', 'auto', 'As of examples/cifar10.py.')
+flags.DEFINE_string('data_dir', None, 'As of examples/cifar10.py.')
+flags.DEFINE_integer('seed', 0, 'Of the initial weights.')
+flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
+
+
+def gradients(recipe, dataset, precision, seed):
+    """The gradients of the first batch, float64 NumPy arrays by the weights' paths."""
+    import tensorflow as tf
+
+    keras.backend.clear_session()
+    precisions.set_precision(precision)
+    trainer = assemble.assemble(recipe, dataset, precision=precision, seed=seed)
+    engine = trainer._engine
+    inputs = engine.normalize(tf.convert_to_tensor(dataset.train_images[: recipe.batch_size]))
+    targets = tf.convert_to_tensor(dataset.train_labels[: recipe.batch_size])
+    found, loss, _ = tf.function(engine.gradients, autograph=False)(inputs, targets)
+    scale = float(trainer.optimizer.scale_loss(tf.ones([])))
+    if not np.isfinite(float(loss)):
+        raise ValueError(f'the loss must be finite. Received: {float(loss)} in {precision}')
+    paths = [weight.path for weight in trainer.model.trainable_variables]
+    return {path: g.numpy().astype('float64') / scale for path, g in zip(paths, found, strict=True)}
+
+
+def relative_errors(gradients, reference):
+    """By the weights' paths: the norm of the difference over the norm of the reference."""
+    return {
+        path: float(np.linalg.norm(gradients[path] - exact) / np.linalg.norm(exact))
+        for path, exact in reference.items()
+    }
+
+
+def parse_flags(argv):
+    return one_line.parse_flags(__file__, argv)
+
+
+def main(argv):
+    del argv
+    try:
+        strategy.check_backend()
+        if keras.backend.backend() != 'tensorflow':
+            raise ValueError(
+                'rounding is looked at on TensorFlow: set KERAS_BACKEND=tensorflow. '
+                f'Received: KERAS_BACKEND={keras.backend.backend()}'
+            )
+        recipe = recipes.get(FLAGS.recipe)
+        if FLAGS.width is not None:
+            recipe = recipe.with_width(FLAGS.width)
+        dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+        if dataset.name == 'digits':
+            recipe = recipe.for_small_data()
+        if FLAGS.log:
+            report.start_log(FLAGS.log)
+        reference = gradients(recipe, dataset, 'float32', FLAGS.seed)
+        errors = relative_errors(
+            gradients(recipe, dataset, FLAGS.precision, FLAGS.seed), reference
+        )
+    except (ImportError, OSError, ValueError) as error:
+        one_line.fail(__file__, error)
+    rows = [[f'`{path}`', f'{100 * error:.1f}'] for path, error in errors.items()]
+    print(report.markdown(['gradient of', f'{FLAGS.precision}, off by %'], rows))
+    result = {
+        'recipe': recipe.name,
+        'widths': list(recipe.widths),
+        'dataset': dataset.name,
+        'batch_size': recipe.batch_size,
+        'seed': FLAGS.seed,
+        'precision': FLAGS.precision,
+        'relative_errors': errors,
+        'hardware': report.hardware(strategy.select_device()),
+        'versions': report.versions(),
+        'date': f'{datetime.date.today()}',
+    }
+    if FLAGS.log:
+        report.append_line(FLAGS.log, result)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)
