@@ -120,7 +120,7 @@ def network(recipe: Recipe, image_shape, num_classes) -> keras.Model:
         if not recipe.muon_learning_rate:
             settings['head_initializer'] = layers.init_pytorch
             settings['whitening_bias_initializer'] = 'zeros'
-        return models.speednet(**settings)
+        return models.speednet(**settings, residual=recipe.residual)
     return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
 
 

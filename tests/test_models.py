@@ -79,6 +79,16 @@ def test_speednet_parameters():
     assert model.count_params() == trainable + fixed
 
 
+def test_residual_speednet_parameters():
+    model = speednet(widths=(128, 384, 512), residual=True, kernel_initializer='zeros')
+    convs = 24 * 128 + 128 * 384 + 384 * 512 + 2 * (128**2 + 384**2 + 512**2)
+    offsets = 24 + 3 * (128 + 384 + 512)
+    trainable = sum(np.prod(v.shape) for v in model.trainable_variables)
+    assert trainable == 9 * convs + offsets + 512 * 10
+    assert sum(isinstance(part, GELU) for part in model._flatten_layers()) == 1 + 3 * 3
+    assert [model.get_layer(f'group_{i}').output.shape[1] for i in (1, 2, 3)] == [15, 7, 3]
+
+
 @pytest.mark.parametrize(
     ('sides', 'after'),
     [((32, 32), [31, 31, 15, 7, 3]), ((9, 9), [8, 8, 4, 2, 1]), ((16, 16), [15, 15, 7, 3, 1])],
@@ -274,6 +284,7 @@ NETWORKS = {
         (9, 9, 3), widths=WIDTHS, whitening=3, pool_first=True, activation=CELU(0.3)
     ),
     'speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8)),
+    'residual_speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8), residual=True),
 }
 
 

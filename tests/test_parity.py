@@ -99,8 +99,19 @@ class RecordNetwork(Reference):
         x = self.activation(x)
         for group in ('group_1', 'group_2', 'group_3'):
             x = self.unit(x, f'{group}/down/conv_bn_1', training, pool=True)
-            x = self.unit(x, f'{group}/conv_bn', training)
+            x = self.rest(x, group, training)
         return x
+
+    def rest(self, x, group, training):
+        return self.unit(x, f'{group}/conv_bn', training)
+
+
+class ResidualRecordNetwork(RecordNetwork):
+    def rest(self, x, group, training):
+        y = self.unit(x, f'{group}/residual/conv_bn_1', training)
+        y = self.conv(y, f'{group}/residual/conv_bn_2/conv/kernel', 1)
+        y = self.batch_norm(y, f'{group}/residual/conv_bn_2/norm', training)
+        return self.activation(x + y)
 
 
 def test_page10():
@@ -138,11 +149,13 @@ def test_page10():
     train_both(model, optimizer, reference, torch.optim.SGD(groups, momentum=0.9, nesterov=True))
 
 
-def test_speednet():
+@pytest.mark.parametrize('residual', [False, True])
+def test_speednet(residual):
     """The negatives, the trained bias, GELU, statistics that forget quickly."""
-    model = speednet(widths=(4, 8, 12))
+    model = speednet(widths=(4, 8, 12), residual=residual)
     prepare(model)
-    reference = RecordNetwork(model, None, 0.6, 1e-12, functional.gelu)
+    network = ResidualRecordNetwork if residual else RecordNetwork
+    reference = network(model, None, 0.6, 1e-12, functional.gelu)
     parameters = [reference.tensors[path] for path in reference.trainable]
     theirs = torch.optim.SGD(parameters, lr=0.1, momentum=0.85, nesterov=True, weight_decay=1e-3)
     ours = SGD(0.1, momentum=0.85, nesterov=True, weight_decay=1e-3)

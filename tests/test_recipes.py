@@ -56,6 +56,16 @@ def test_speed94_in_eight_epochs_holds_the_record_settings():
     assert (recipe.label_smoothing, recipe.tta) == (0.2, 'flip_translate')
 
 
+def test_speed96_is_wider_deeper_and_longer():
+    recipe, record = recipes.get('speed96'), recipes.get('speed94').with_epochs(24)
+    assert (recipe.widths, recipe.residual) == ((128, 384, 512), True)
+    assert (recipe.crop_padding, recipe.cutout, recipe.tta) == (4, 12, 'flip_translate')
+    changed = {
+        field for field, value in vars(recipe).items() if value != getattr(record, field)
+    } - {'name', 'widths', 'residual', 'crop_padding', 'cutout'}
+    assert changed == {'norm_momentum', 'whitening_bias_epochs'}
+
+
 def test_speed94_sgd_in_the_units_of_its_publication():
     """Rate and decay per 1024 examples, decoupled, at momentum 0.85."""
     recipe = recipes.get('speed94_sgd')
@@ -182,6 +192,15 @@ def test_a_speednet_whitens_in_its_own_way():
         recipes.get('speed94', ['whitening'])
     assert str(raised.value) == (
         '`whitening` of a speednet must be its own, of 2x2 patches. Received: whitening=3'
+    )
+
+
+def test_a_resnet9_has_shortcuts_of_its_own():
+    with pytest.raises(ValueError) as raised:
+        dataclasses.replace(FENWICKS24, residual=True)
+    assert str(raised.value) == (
+        '`residual` must be False unless the network is a speednet. '
+        'Received: residual=True, network=resnet9'
     )
 
 

@@ -2,10 +2,10 @@
 
     python examples/benchmarks/rounding.py --recipe=speed94 --dataset=cifar10
 
-Two trainings of one seed compute the gradients of one batch, the first images of the data set: one in
-float32, one in `--precision`. The relative error of a weight is the norm of the difference over the
-norm of float32's. Rounding may cost a few percent, evenly; a weight that stands out has a sum that
-was rounded on its way, or small differences of large numbers in front of it. It runs on the
+Two trainings of one seed compute the gradients of one batch, the first images of the data set: one
+in float32, one in `--precision`. The relative error of a weight is the norm of the difference over
+the norm of float32's. Rounding may cost a few percent, evenly; a weight that stands out has a sum
+that was rounded on its way, or small differences of large numbers in front of it. It runs on the
 TensorFlow backend. Prints a table; `--log` appends a line to a JSON-lines file.
 """
 
@@ -82,9 +82,7 @@ def main(argv):
         if FLAGS.log:
             report.start_log(FLAGS.log)
         reference = gradients(recipe, dataset, 'float32', FLAGS.seed)
-        errors = relative_errors(
-            gradients(recipe, dataset, FLAGS.precision, FLAGS.seed), reference
-        )
+        errors = relative_errors(gradients(recipe, dataset, FLAGS.precision, FLAGS.seed), reference)
     except (ImportError, OSError, ValueError) as error:
         one_line.fail(__file__, error)
     rows = [[f'`{path}`', f'{100 * error:.1f}'] for path, error in errors.items()]

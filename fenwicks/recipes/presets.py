@@ -68,6 +68,19 @@ _SPEEDNET = Recipe(
     muon_learning_rate=0.24,
 )
 
+# The network and the augmentation of the record for 96 %, trained as for 94 % but longer.
+_SPEEDNET96 = dataclasses.replace(
+    _SPEEDNET,
+    name='speed96',
+    epochs=24,
+    whitening_bias_epochs=3,
+    widths=(128, 384, 512),
+    residual=True,
+    norm_momentum=0.9,
+    crop_padding=4,
+    cutout=12,
+)
+
 # The record before Muon. Published with 9.9 epochs.
 _SPEEDNET_SGD = dataclasses.replace(
     _SPEEDNET,
@@ -124,7 +137,14 @@ def _page_presets():
 PRESETS = {
     'fenwicks24': Preset(FENWICKS24, source='94.24 % in 2 minutes on a TPU v2-8'),
     **_page_presets(),
-    'speed94': Preset(_SPEEDNET, _SPEED_TRICKS, source='94.01 % with 8 epochs, in 2.6 s on an A100'),
+    'speed94': Preset(
+        _SPEEDNET, _SPEED_TRICKS, source='94.01 % with 8 epochs, in 2.6 s on an A100'
+    ),
+    'speed96': Preset(
+        _SPEEDNET96,
+        _SPEED_TRICKS,
+        source='96.05 % with SGD in 37.5 epochs, 46 s on an A100',
+    ),
     'speed94_sgd': Preset(
         _SPEEDNET_SGD, (*_SPEED_TRICKS, 'lookahead'), source='94.01 % in 3.8 s on an A100'
     ),

@@ -46,6 +46,8 @@ class Recipe:
             none. A speednet has its own, of side 2.
         whitening_bias_epochs: epochs in which a bias of that convolution is trained, at a rate
             that falls from the biases' peak to 0; only a speednet has one.
+        residual: whether each group of a speednet has a third convolution, and a shortcut around
+            the last two; a resnet9 has its own shortcuts.
         pool_first: pool before normalization and activation, not after.
         activation: `'relu'`, `'celu'`, `'gelu'` or `'silu'`.
         celu_alpha: how far below zero CELU reaches.
@@ -90,6 +92,7 @@ class Recipe:
     network: str = 'resnet9'
     whitening: int = 0
     whitening_bias_epochs: float = 0
+    residual: bool = False
     pool_first: bool = False
     activation: str = 'relu'
     celu_alpha: float = 0.075
@@ -128,6 +131,11 @@ class Recipe:
             raise ValueError(
                 '`whitening` of a speednet must be its own, of 2x2 patches. '
                 f'Received: whitening={self.whitening}'
+            )
+        if self.residual and self.network != 'speednet':
+            raise ValueError(
+                '`residual` must be False unless the network is a speednet. '
+                f'Received: residual={self.residual}, network={self.network}'
             )
         if self.ghost_batch_size and self.batch_size % self.ghost_batch_size:
             raise ValueError(

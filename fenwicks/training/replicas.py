@@ -15,8 +15,8 @@ BATCH_NORMS = ('per_replica', 'synchronized')
 def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
     """The devices that train together, each on an equal share of every batch.
 
-    Every device holds the whole model and the whole data set. Batch size, learning rate and steps
-    are those of the whole batch, however many devices there are.
+    Every device holds the whole data set and computes with the whole model. Batch size, learning
+    rate and steps are those of the whole batch, however many devices there are.
 
     On TensorFlow, model and optimizer must be made in its `scope()`; on JAX that does nothing.
 
