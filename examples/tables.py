@@ -313,7 +313,7 @@ def profile_table():
 def rounding_table():
     """One row for each weight: how far its gradient is from float32's, in each logged look."""
     lines = read_lines('rounding.jsonl')
-    header = ['gradient of'] + [f'off by %, whitening in {line["whitening"]}' for line in lines]
+    header = ['gradient of'] + [f'off by %, {line.get("code", "now")}' for line in lines]
     paths = lines[0]['relative_errors'] if lines else ()
     rows = [
         [f'`{path}`', *(f'{100 * line["relative_errors"][path]:.1f}' for line in lines)]

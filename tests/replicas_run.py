@@ -40,7 +40,10 @@ CASES = {
     'scaled_on_2': Case(2, optimizer='scaled'),
     'ghosts_of_16': Case(1, 16),
     'resumed_on_2': Case(2, resumed=True),
+    'plain_on_1': Case(1, 16, optimizer='plain_sgd'),
+    'plain_resumed_on_2': Case(2, optimizer='plain_sgd', resumed=True),
     'all': Case(None),
+    'all_plain': Case(None, optimizer='plain_sgd'),
     'all_whole': Case(None, batch_norm='synchronized'),
 }
 
@@ -51,6 +54,11 @@ def sgd():
 
 OPTIMIZERS = {
     'sgd': (sgd, optimizers.EMA(0.5, every=3)),
+    # Without clipping by norm JAX's devices divide kernels, velocities and averages.
+    'plain_sgd': (
+        lambda: optimizers.SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+        optimizers.Lookahead(0.5, every=3),
+    ),
     'muon': (
         lambda: optimizers.Muon(0.05, others=optimizers.SGD(0.05), others_match=['.*dense.*']),
         optimizers.Lookahead(0.5, every=3),

@@ -310,8 +310,8 @@ def test_projected_seconds(monkeypatch, tmp_path, capsys):
     ours, theirs = report.read_lines(log)
     assert ours['projected']
     assert ours['step_seconds'] == [2.0, 1.0]
-    # Three epochs of eight at the first pace.
-    assert ours['train_seconds'] == pytest.approx(200 * (3 / 8 * 2 + 5 / 8 * 1))
+    # Three eighths of the epochs at the first pace.
+    assert ours['train_seconds'] == pytest.approx(225 * (3 / 8 * 2 + 5 / 8 * 1))
     short = tmp_path / 'short.jsonl'
     with loaded(FOLDER / 'time_to_94.py') as script:
         call(script, '--steps=3', '--rounds=2', '--epochs=2', f'--log={short}')

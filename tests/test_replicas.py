@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -23,8 +24,11 @@ PAIRS = [
     ('whole_on_8', 'whole_on_1'),
     ('muon_on_2', 'muon_on_1'),
     ('scaled_on_2', 'scaled_on_1'),
+    ('plain_resumed_on_2', 'plain_on_1'),
     ('resumed_on_2', 'ghosts_of_16'),
 ]
+# Of two processes together, and of one device.
+PROCESS_PAIRS = {'all': 'ghosts_of_16', 'all_plain': 'plain_on_1', 'all_whole': 'whole_on_1'}
 
 
 def start(backend, *cases, **environment):
@@ -48,7 +52,9 @@ def start(backend, *cases, **environment):
 
 def results(*processes):
     try:
-        ends = [process.communicate(timeout=300) for process in processes]
+        # All at once: they wait for each other, and each for somebody to read what it prints.
+        with ThreadPoolExecutor() as pool:
+            ends = list(pool.map(lambda process: process.communicate(timeout=300), processes))
     finally:
         for process in processes:
             process.kill()
@@ -180,9 +186,9 @@ def test_a_broken_description_of_the_processes_is_named(monkeypatch, config):
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_two_processes_train_like_one_and_one_of_them_writes(backend):
     chief, other = results(
-        *(start(backend, 'all', 'all_whole', **told) for told in environments(backend))
+        *(start(backend, *PROCESS_PAIRS, **told) for told in environments(backend))
     )
-    for name, alone in (('all', 'ghosts_of_16'), ('all_whole', 'whole_on_1')):
+    for name, alone in PROCESS_PAIRS.items():
         assert chief[name]['processes'] == chief[name]['replicas'] == 2
         assert chief[name]['checkpoint']
         assert not other[name]['checkpoint']

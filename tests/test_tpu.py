@@ -184,8 +184,9 @@ def test_sizes_in_messages_and_traffic_in_programs():
         '  %c = bf16[64,10]{1,0} all-gather(%p.3), channel_id=1, '
         'frontend_attributes={chain_id="1"}\n'
         '  %d = f32[8,10]{1,0} reduce-scatter(%p.4), channel_id=1, dimensions={0}\n'
+        '  %e = (f32[1,10]{1,0}, f32[8,10]{1,0}) all-gather-start(%p.5), channel_id=1\n'
     )
-    assert collectives(text, devices=8) == [2 * 8 * 64 * 10, 2 * 64 * 10, 8 * 4 * 8 * 10]
+    assert collectives(text, devices=8) == [2 * 8 * 64 * 10, 2 * 64 * 10, 8 * 4 * 8 * 10, 4 * 80]
 
 
 @needs_jax

@@ -207,12 +207,19 @@ def collectives(text: str, devices: int) -> list[int]:
     >>> collectives('%a = f32[8,2] all-gather(%x)\\n%b = f32[1,2] reduce-scatter(%y)', devices=8)
     [64, 64]
     """
-    pattern = r'= (.*) (all-reduce|all-gather|reduce-scatter)(?:-start)?\((.*)'
-    times = {'all-reduce': 2, 'all-gather': 1, 'reduce-scatter': devices}
+    pattern = (
+        r'= (.*) (all-reduce|all-reduce-start|all-gather|all-gather-start|reduce-scatter)\((.*)'
+    )
+    times = {
+        **dict.fromkeys(('all-reduce', 'all-reduce-start'), 2),
+        'all-gather': 1,
+        'all-gather-start': devices / (devices + 1),  # its shape names the operand too
+        'reduce-scatter': devices,
+    }
     messages = {}
     for shapes, kind, rest in re.findall(pattern, text):
         chain = re.search(r'chain_id="(\d+)"', rest)
-        messages[chain[1] if chain else len(messages), kind] = times[kind] * bytes_of(shapes)
+        messages[chain[1] if chain else len(messages), kind] = int(times[kind] * bytes_of(shapes))
     return list(messages.values())
 
 

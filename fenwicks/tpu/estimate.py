@@ -176,11 +176,11 @@ def estimate(
     if program is None:
         chosen = precisions.set_precision(precision, 'tpu')
         trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
-        function, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
+        traced, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
     else:
         check_single(topology, devices)
-        function, arguments = _imported(program, replicas.everywhere)
-    compiled = compiler.compile_program(function, arguments, devices, cache)
+        traced, arguments = _imported(program, replicas.everywhere)
+    compiled = compiler.compile_program(traced, arguments, devices, cache)
     return _estimate(
         compiled,
         topology,

@@ -57,9 +57,11 @@ class JaxEngine(Engine):
         if compiled_for != self._compiled_for:
             self._compiled = program.lower(*arguments).compile()
             self._compiled_for = compiled_for
+            state = self._state()
             if self.device == 'cpu':  # the parts of the program that surround its steps
                 self._shuffle(self._labels, jnp.int32(0))
-                self._all_finite(self._state()[0])
+                jax.block_until_ready(self._all_finite(state[0]))
+            self._assign(state)  # what brings it there and back compiles too
 
     def program(self, count, image_shape):
         """The program that trains, for compiling it ahead of time, on whatever device.
@@ -122,13 +124,15 @@ class JaxEngine(Engine):
     def _axes(self):
         """For each variable of the state the axis along which the devices divide it, or None.
 
-        What isn't updated number by number is whole everywhere, as are running statistics.
+        What the optimizer doesn't say to update number by number is whole everywhere, as are
+        variables that it doesn't update at all. An average is divided like what it follows.
         """
         axis = self.replicas.axis if getattr(self.optimizer, 'elementwise', False) else _no_axis
-        weights, fixed, slots, averages = self._variables()
-        divided = ([axis(v.shape) for v in part] for part in (weights, slots, averages))
-        weights, slots, averages = divided
-        return weights, [None] * len(fixed), slots, averages
+        weights, fixed, slots, _ = self._variables()
+        weight_axes, slot_axes = ([axis(v.shape) for v in part] for part in (weights, slots))
+        axes = {id(weight): axis for weight, axis in zip(weights, weight_axes, strict=True)}
+        average_axes = [axes.get(id(source)) for source in self.averages.sources]
+        return weight_axes, [None] * len(fixed), slot_axes, average_axes
 
     def _shardings(self):
         return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
@@ -163,8 +167,13 @@ class JaxEngine(Engine):
                 carry = self._compiled(carry, self._images, self._labels, self._epoch_order, epoch)
                 if not math.isfinite(carry[-1].item()):
                     break
-        finally:  # after an interrupt too: the memory of the state before has been used again
-            self._assign(carry[0])
+        except BaseException:
+            # The memory of the state before has been used again. (Several processes would wait
+            # for each other here, and go on from the checkpoint anyway.)
+            if self.replicas.processes == 1:
+                self._assign(carry[0])
+            raise
+        self._assign(carry[0])
         state, end, loss_sum, correct, last_loss = carry
         return loss_sum, correct, end - start, last_loss, self._all_finite(state[0])
 
@@ -293,7 +302,7 @@ def _compute_dtypes(model):
     """For each trainable weight the dtype in which its layer computes with it."""
     # Layers come before the layers in them, which know better; the model itself is the first.
     dtypes = {
-        id(weight): layer.compute_dtype
+        id(weight): layer.compute_dtype if layer.autocast else layer.variable_dtype
         for layer in model._flatten_layers()
         for weight in layer.variables
     }

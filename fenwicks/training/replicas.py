@@ -24,8 +24,7 @@ def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
         count: number of devices; `None` for all of their kind, of the processor only one. Where
             several processes train together, it is all of their devices.
         batch_norm: `'per_replica'`: each device normalizes its share of the batch by itself, and
-            the running statistics are the mean over the devices; the devices talk at the end
-            of each step.
+            the running statistics are the mean over the devices; the devices talk once a step.
             Keras's dropout draws the same mask on each of them.
             `'synchronized'`: statistics of the whole batch, as on one device; they talk at each
             batch normalization.

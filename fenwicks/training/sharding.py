@@ -134,23 +134,31 @@ class _Several(Replicas):
         self.processes = len({device.process_index for device in mesh.devices.flat})
         self.chief = here == 0
         self._local = [device for device in mesh.devices.flat if device.process_index == here]
-        self._gather = jax.jit(lambda leaf: leaf, out_shardings=self.everywhere)
+        self._gather = jax.jit(lambda leaves: leaves, out_shardings=self.everywhere)
         self._taken = {}
 
     def place(self, tree, shardings=None):
-        everywhere = self.everywhere
         if shardings is None:
-            shardings = jax.tree.map(lambda leaf: everywhere, tree)
+            return jax.tree.map(self._place_whole, tree)
+        return jax.tree.map(self._place, tree, shardings)
 
-        def place(leaf, sharding):
-            if id(leaf) in self._taken:  # it lies on the other devices already
-                return self._taken[id(leaf)][1]
-            if sharding != everywhere:
-                return jax.make_array_from_callback(leaf.shape, sharding, lambda part: leaf[part])
-            copies = [jax.device_put(leaf, device) for device in self._local]
-            return jax.make_array_from_single_device_arrays(leaf.shape, everywhere, copies)
+    def _place(self, leaf, sharding):
+        if id(leaf) in self._taken:  # it lies on the other devices already
+            _, whole, leaf = self._taken[id(leaf)]
+            if whole is not leaf:
+                whole.delete()  # the parts are about to be changed, and their memory is needed
+            return leaf
+        if sharding == self.everywhere:
+            return self._place_whole(leaf)
+        values = np.asarray(leaf)
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda part: values[part])
 
-        return jax.tree.map(place, tree, shardings)
+    def _place_whole(self, leaf):
+        if id(leaf) in self._taken:
+            _, whole, _ = self._taken[id(leaf)]
+            return whole
+        copies = [jax.device_put(leaf, device) for device in self._local]
+        return jax.make_array_from_single_device_arrays(leaf.shape, self.everywhere, copies)
 
     def spread(self, values, images):
         if self.processes > 1:  # each may be at other images
@@ -162,14 +170,15 @@ class _Several(Replicas):
 
     def take(self, tree):
         leaves, structure = jax.tree.flatten(tree)
-        views = [self._first(leaf) for leaf in leaves]
-        self._taken = {id(view): (view, leaf) for view, leaf in zip(views, leaves, strict=True)}
+        gathered = self._gather([leaf for leaf in leaves if _is_divided(leaf)])
+        # A processor starts the next program beside this one: if another process takes them the
+        # other way round, each waits for a message of the other's.
+        gathered = iter(jax.block_until_ready(gathered))
+        everywhere = [next(gathered) if _is_divided(leaf) else leaf for leaf in leaves]
+        views = [whole.addressable_data(0) for whole in everywhere]
+        taken = zip(views, everywhere, leaves, strict=True)
+        self._taken = {id(view): (view, whole, leaf) for view, whole, leaf in taken}
         return jax.tree.unflatten(structure, views)
-
-    def _first(self, leaf):
-        """The whole of an array, on the first device of this process."""
-        whole = leaf if leaf.sharding.is_fully_replicated else self._gather(leaf)
-        return whole.addressable_data(0)
 
 
 class _PerReplica(_Several):
@@ -234,6 +243,10 @@ class _PerReplica(_Several):
         return lax.psum(value, _AXIS)
 
 
+def _is_divided(array):
+    return not array.sharding.is_fully_replicated
+
+
 def _spec(axis):
     return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, _AXIS)
 
@@ -241,9 +254,9 @@ def _spec(axis):
 def _message(array, dtype):
     """What devices tell each other of a weight or a gradient that is computed with in `dtype`.
 
-    A kernel's gradient was widened from bfloat16 just before, and a kernel is about to be narrowed:
-    why send twice as many bytes? A sum is rounded like each of its summands. (In float16 it could
-    overflow.)
+    A kernel's gradient was widened from bfloat16 just before, and a kernel is about to be narrowed
+    (a regularizer sees it rounded): why send twice as many bytes? A sum is rounded like each of its
+    summands. (In float16 it could overflow.)
     """
     return array.astype(dtype) if dtype == 'bfloat16' and array.ndim > 1 else array
 
