@@ -107,10 +107,11 @@ def time_to_94_table():
     """One row for each session in which fenwicks and PyTorch took turns at a recipe."""
 
     def session(line):
-        return line['session'], line['recipe'], line['hardware'], line['precision']
+        keys = ('session', 'recipe', 'epochs', 'hardware', 'precision')
+        return tuple(line[key] for key in keys)
 
     rows = []
-    for (_, recipe, hardware, precision), group in itertools.groupby(
+    for (_, recipe, epochs, hardware, precision), group in itertools.groupby(
         sorted(read_lines('time_to_94.jsonl'), key=session), session
     ):
         lines = list(group)
@@ -124,7 +125,7 @@ def time_to_94_table():
         how = 'projected' if lines[0].get('projected') else 'trained'
         rows.append(
             [
-                *(f'`{recipe}`', hardware, precision, how),
+                *(f'`{recipe}`, {epochs} epochs', hardware, precision, how),
                 *(f'{seconds[side]:,.0f}' for side in ('fenwicks', 'pytorch')),
                 f'{seconds["fenwicks"] / seconds["pytorch"]:.2f}',
             ]

@@ -149,7 +149,8 @@ def test_the_readme_is_filled(tables, tmp_path):
 
 
 def test_turns_with_pytorch(tables, tmp_path):
-    setting = {'session': '1', 'recipe': 'speed94', 'hardware': 'AMD EPYC', 'precision': 'bfloat16'}
+    setting = {'session': '1', 'recipe': 'speed94', 'epochs': 9, 'hardware': 'AMD EPYC'}
+    setting['precision'] = 'bfloat16'
     log(
         tmp_path,
         'time_to_94.jsonl',
@@ -159,8 +160,28 @@ def test_turns_with_pytorch(tables, tmp_path):
         {**setting, 'side': 'fenwicks', 'session': 'stopped', 'train_seconds': 700.0},
     )
     assert rows_of(tables.time_to_94_table()) == [
-        ['`speed94`', 'AMD EPYC', 'bfloat16', 'trained', '850', '1,000', '0.85']
+        ['`speed94`, 9 epochs', 'AMD EPYC', 'bfloat16', 'trained', '850', '1,000', '0.85']
     ]
+
+
+def test_rounding_before_and_after(tables, tmp_path):
+    log(
+        tmp_path,
+        'rounding.jsonl',
+        {'relative_errors': {'a': 0.5, 'b': 0.013}, 'code': 'of old'},
+        {'relative_errors': {'a': 0.25, 'b': 0.01}},
+    )
+    assert (
+        tables.rounding_table().splitlines()[0]
+        == '| gradient of | off by %, of old | off by %, now |'
+    )
+    assert rows_of(tables.rounding_table()) == [['`a`', '50.0', '25.0'], ['`b`', '1.3', '1.0']]
+
+
+def test_the_tables_of_the_logs_can_be_made():
+    with loaded(ROOT / 'examples' / 'tables.py') as script:
+        made = {name: make() for name, make in script.TABLES.items()}
+    assert all(len(table.splitlines()) > 2 for table in made.values())
 
 
 def test_profiles_side_by_side(tables, tmp_path):
