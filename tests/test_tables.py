@@ -226,6 +226,6 @@ def test_tricks_and_what_they_were_measured_on(tables, tmp_path):
     assert celu.endswith('| +4.00 ± 2.45, n=2 | not measured |')
     assert blank == ''
     assert measured == (
-        'Measured from `page24` 71.00 ± 1.73 %: cifar10, the first 12,800 images, 8 epochs, '
+        'Measured from `page24` 71.00 ± 1.73 %: cifar10, the first 12,800 images, 9 epochs, '
         '0.25 of the width, float32, tensorflow, AMD EPYC, 2 cores.'
     )
