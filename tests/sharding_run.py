@@ -52,6 +52,19 @@ def losses(normalization, replicas, transform=None):
     return {'losses': found, 'statistics': statistics.tolist()}
 
 
+def train_on(replicas):
+    """Losses of one model under trainers that divide its kernels, don't, and do so again."""
+    model = network(layers.BatchNormalization())
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    labels = np.arange(32, dtype=np.int32) % 5
+    losses = []
+    for clipnorm in (None, 100.0, None):
+        optimizer = optimizers.SGD(0.02, momentum=0.9, clipnorm=clipnorm)
+        trainer = training.Trainer(model, optimizer, batch_size=32, replicas=replicas)
+        losses += [epoch['train_loss'] for epoch in trainer.fit(images, labels, 2)]
+    return losses
+
+
 def messages(replicas, optimizer):
     """Kinds and shapes of what the devices exchange in a step, the head's in float32."""
     keras.utils.set_random_seed(1)
@@ -112,6 +125,9 @@ def run():
         'messages_of_sgd': messages(four, optimizers.SGD(0.1, momentum=0.9)),
         'messages_of_clipped_sgd': messages(four, optimizers.SGD(0.1, global_clipnorm=1.0)),
         'counts': counts(),
+        'trained_on_by_one': train_on(one),
+        'trained_on_by_four': train_on(sharding.replicas(jax.devices()[:4], 'synchronized')),
+        'trained_on_divided': train_on(four),
         'seeds': jax.jit(four.shared(draw, [None]))([jnp.array([3, 4])])[1].tolist(),
     }
 

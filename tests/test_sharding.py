@@ -91,6 +91,14 @@ def test_what_depends_on_all_numbers_is_not_divided():
     assert messages.count('all_reduce 3x3x4x8xbf16') == 1
 
 
+def test_trainers_that_divide_and_that_do_not_follow_each_other():
+    """Per-device statistics make the losses differ from one device's, but little."""
+    one, divided = run()['trained_on_by_one'], run()['trained_on_divided']
+    np.testing.assert_allclose(run()['trained_on_by_four'], one, rtol=2e-5)
+    np.testing.assert_allclose(divided, one, rtol=0.1)
+    assert divided[-1] < 0.8 * divided[0]
+
+
 def test_all_accelerators_share_a_batch_but_not_the_parts_of_a_processor():
     assert run()['counts'] == [1, 4]
 

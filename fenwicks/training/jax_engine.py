@@ -40,7 +40,7 @@ class JaxEngine(Engine):
         self._predict = jax.jit(self._logits)
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(_all_finite)
-        self._compiled = self._compiled_for = None
+        self._compiled = self._compiled_for = self._compiled_shardings = None
 
     def load(self, images, labels):
         # In rows: a TPU would pad the three channels, or the columns, of images to whole tiles.
@@ -57,6 +57,7 @@ class JaxEngine(Engine):
         if compiled_for != self._compiled_for:
             self._compiled = program.lower(*arguments).compile()
             self._compiled_for = compiled_for
+            self._compiled_shardings = self._shardings()  # here, not before each call
             state = self._state()
             if self.device == 'cpu':  # the parts of the program that surround its steps
                 self._shuffle(self._labels, jnp.int32(0))
@@ -140,7 +141,7 @@ class JaxEngine(Engine):
     def _state(self):
         """The variables' values, where the program finds them."""
         state = tuple([variable.value for variable in part] for part in self._variables())
-        return self.replicas.place(state, self._shardings())
+        return self.replicas.place(state, self._compiled_shardings)
 
     def _assign(self, state):
         for part, values in zip(self._variables(), self.replicas.take(state), strict=True):

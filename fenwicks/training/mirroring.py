@@ -119,6 +119,10 @@ class Replicas(common.Replicas):
         """`loss`, for the images of this device."""
         return loss
 
+    def program(self, function):
+        """`function` of a whole call, in which steps call the methods of `common.Replicas`."""
+        return function
+
     def step(self, function):
         """`function` of one step, for the loop over the steps."""
         return function

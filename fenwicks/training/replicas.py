@@ -141,10 +141,6 @@ class Replicas:
         """How many images of a batch go through the model at once."""
         return batch_size // self.count
 
-    def program(self, function):
-        """`function` of a whole call, in which steps call the methods below."""
-        return function
-
     def place(self, tree):
         """Arrays of this process where a program finds them: on every device."""
         return tree

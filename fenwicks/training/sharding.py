@@ -143,11 +143,12 @@ class _Several(Replicas):
         return jax.tree.map(self._place, tree, shardings)
 
     def _place(self, leaf, sharding):
-        if id(leaf) in self._taken:  # it lies on the other devices already
-            _, whole, leaf = self._taken[id(leaf)]
-            if whole is not leaf:
+        _, whole, parts = self._taken.get(id(leaf), (None, None, None))
+        # It lies on the devices already; another trainer of the model may divide it otherwise.
+        if parts is not None and parts.sharding.is_equivalent_to(sharding, parts.ndim):
+            if whole is not parts:
                 whole.delete()  # the parts are about to be changed, and their memory is needed
-            return leaf
+            return parts
         if sharding == self.everywhere:
             return self._place_whole(leaf)
         values = np.asarray(leaf)
