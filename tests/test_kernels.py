@@ -129,7 +129,8 @@ def test_conv2d_takes_the_winograd_way():
     assert not np.array_equal(found[0], direct(images, kernel))
 
 
-def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only():
+def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only(monkeypatch):
+    monkeypatch.setattr(kernels, 'has_amx', lambda: False)
     images, kernel = normal(2, 4, 4, 128), normal(3, 3, 128, 128, seed=1)
     upstream = normal(2, 4, 4, 128, seed=2)
     images, kernel, upstream = (tf.cast(x, tf.bfloat16) for x in (images, kernel, upstream))
@@ -139,6 +140,64 @@ def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only():
     for one, other in zip(found[1:], expected[1:], strict=True):
         one, other = (tf.cast(x, tf.float32) for x in (one, other))
         assert 0.005 < tf.math.reduce_std(one - other) / tf.math.reduce_std(other) < 0.02
+
+
+@pytest.mark.parametrize(
+    ('batch', 'sides', 'size', 'widths'),
+    [
+        (16, (3, 3), 3, [8 * 4 - 1]),
+        (12, (4, 7), 3, [4 * 8 - 1]),
+        (7, (5, 8), 3, [8]),  # seven of them would be too wide
+        (10, (8, 6), 5, [2 * 8 - 2]),
+        (4, (2, 5), 1, [4 * 5]),
+        (4, (9, 9), 3, [9]),  # wide enough by itself
+    ],
+)
+def test_kernel_gradient_side_by_side(monkeypatch, batch, sides, size, widths):
+    """What AMX takes: small images in rows, with zeros between them."""
+    slide = kernels._slide_kernel_gradient
+    seen = []
+
+    def noted(images, upstream, kernel_shape):
+        assert upstream.shape[:3] == images.shape[:3]
+        seen.append(images.shape[2])
+        return slide(images, upstream, kernel_shape)
+
+    monkeypatch.setattr(kernels, '_slide_kernel_gradient', noted)
+    images, upstream = normal(batch, *sides, 6), normal(batch, *sides, 7, seed=2)
+    kernel_shape = (size, size, 6, 7)
+    found = kernels._kernel_gradient_side_by_side(images, upstream, kernel_shape)
+    assert_close([found], [slide(images, upstream, kernel_shape)], 1e-5)
+    assert seen == widths
+
+
+def test_conv2d_with_amx(monkeypatch):
+    """In bfloat16 every pass slides; float32, which AMX doesn't multiply, stays with Winograd."""
+    monkeypatch.setattr(kernels, 'has_amx', lambda: True)
+    inputs = normal(4, 4, 4, 128), normal(3, 3, 128, 128, seed=1), normal(4, 4, 4, 128, seed=2)
+    found, expected = (
+        gradients(function, *(tf.cast(x, tf.bfloat16) for x in (inputs[2], *inputs[:2])))
+        for function in (kernels.conv2d, direct)
+    )
+    assert_close(found, expected, 0.01)  # a unit in the last place of the largest
+    for one, other in zip(found, expected, strict=True):
+        one, other = (tf.cast(x, tf.float32) for x in (one, other))
+        assert tf.math.reduce_std(one - other) / tf.math.reduce_std(other) < 0.002
+    images, kernel, upstream = inputs
+    found = gradients(kernels.conv2d, upstream, images, kernel)
+    assert not np.array_equal(found[0], direct(images, kernel))
+
+
+def test_side_by_side_of_an_unknown_batch():
+    images, upstream = normal(4, 3, 3, 5), normal(4, 3, 3, 6, seed=1)
+    function = tf.function(
+        lambda images, upstream: kernels._kernel_gradient_side_by_side(
+            images, upstream, (3, 3, 5, 6)
+        ),
+        input_signature=[tf.TensorSpec((None, 3, 3, 5)), tf.TensorSpec((None, 3, 3, 6))],
+    )
+    expected = kernels._slide_kernel_gradient(images, upstream, (3, 3, 5, 6))
+    assert_close([function(images, upstream)], [expected], 1e-5)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'float16'])

@@ -6,7 +6,10 @@ Profiled on two x86 cores with a ResNet-9 at batch 512 in float32 (`examples/ben
   the forward convolution, though it is one: of the output's gradient, with the kernel turned by
   180 degrees and its channels swapped;
 * 3x3 convolutions between about 100 channels or more take fewer multiplications than a sliding
-  window needs, see `fenwicks.layers.winograd`.
+  window needs, see `fenwicks.layers.winograd`;
+* processors with AMX multiply bfloat16 matrices faster than Winograd's tiles can be moved, but the
+  gradient of a convolution with respect to its *kernel* only between rows of 16 pixels or more.
+  Small images are therefore laid side by side.
 
 Pointwise operations and sums over channels have a module of their own, `fenwicks.layers.fused`.
 
@@ -18,6 +21,10 @@ from __future__ import annotations
 import functools
 
 from fenwicks import processor
+
+# Pixels in a row that AMX's kernel gradient wants: its tiles sum over 32.
+_ROW = 36
+_NARROW = 8  # images of more pixels a row gain less than the copying costs
 
 
 def on_cpu() -> bool:
@@ -50,6 +57,12 @@ def has_avx512() -> bool:
     return 'avx512f' in processor.flags()
 
 
+@functools.cache
+def has_amx() -> bool:
+    """Whether the processor multiplies bfloat16 matrices in tiles, several times as fast."""
+    return 'amx_bf16' in processor.flags()
+
+
 def conv2d(images, kernel):
     """Convolution with stride 1, ``same`` padding and an odd kernel.
 
@@ -66,7 +79,9 @@ def conv2d(images, kernel):
 
     forward = input_gradient = _slide
     kernel_gradient = _slide_kernel_gradient
-    if winograd.pays(images, kernel):
+    if images.dtype == tf.bfloat16 and has_amx():
+        kernel_gradient = _kernel_gradient_side_by_side
+    elif winograd.pays(images, kernel):
         input_gradient, kernel_gradient = winograd.convolve, winograd.kernel_gradient
         if images.dtype == tf.float32:  # in bfloat16 what is rounded more coarsely are gradients
             forward = winograd.convolve
@@ -104,3 +119,25 @@ def _slide_kernel_gradient(images, upstream, kernel_shape):
         strides=[1, 1, 1, 1],
         padding='SAME',
     )
+
+
+def _kernel_gradient_side_by_side(images, upstream, kernel_shape):
+    batch, _, width, _ = images.shape
+    gap = kernel_shape[1] // 2  # of zeros, so that no window sees two images
+    count = 1
+    if batch and width <= _NARROW:
+        count = max(n for n in range(1, _ROW) if batch % n == 0 and n * (width + gap) <= _ROW)
+    if count > 1:
+        images, upstream = (_side_by_side(tensor, count, gap) for tensor in (images, upstream))
+    return _slide_kernel_gradient(images, upstream, kernel_shape)
+
+
+def _side_by_side(images, count, gap):
+    import tensorflow as tf
+
+    batch, height, _, channels = images.shape
+    between = tf.zeros((batch // count, height, gap, channels), images.dtype)
+    row = []
+    for part in tf.split(images, count):
+        row += [part, between]
+    return tf.concat(row[:-1], axis=2)
