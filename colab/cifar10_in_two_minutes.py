@@ -248,7 +248,7 @@ loss = fw.losses.CrossEntropy()
 # should move to lower their loss, and takes a step. *Momentum* lets steps in a lasting direction
 # build up; *weight decay* pulls all weights a little towards zero.
 #
-# How long the steps are is the *learning rate*. It rises in a straight line for the first 5 of 24
+# How long the steps are is the *learning rate*. It rises in a straight line for the first fifth of the
 # epochs, while large steps would still do harm, and falls in another to zero at the end, where
 # small ones settle the details.
 
@@ -360,8 +360,8 @@ show(dataset.test_images[:20], captions)
 # What you have just trained is `fenwicks24`, or on a CPU a small edition of it. A *recipe* holds
 # all such settings as data; the next cell prints three of them with their tricks and with what was
 # published for them. `page10` gets by with 10 epochs; `speed94` is a smaller network with another
-# optimizer, Muon, that held a speed record. To train one here, write its name between the quotes of
-# `RECIPE` and run the cell.
+# optimizer, Muon, that held a speed record. To train one here, in at most `EPOCHS` epochs and at
+# `WIDTH` of its width, write its name between the quotes of `RECIPE` and run the cell.
 
 # %%
 from fenwicks import recipes

@@ -100,7 +100,7 @@ def throughput_table():
         for line in read_lines('throughput.jsonl')
     ]
     header = ['hardware', 'precision', 'batch', 'fenwicks, images/s', 'PyTorch, images/s']
-    return report.markdown([*header, 'ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
+    return report.markdown([*header, 'speed, ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
 
 
 def time_to_94_table():
@@ -131,7 +131,7 @@ def time_to_94_table():
             ]
         )
     header = ['recipe', 'hardware', 'precision', 'how', 'fenwicks, s of training']
-    return report.markdown([*header, 'PyTorch, s of training', 'ratio'], rows)
+    return report.markdown([*header, 'PyTorch, s of training', 'time, ratio'], rows)
 
 
 def startup_table():
@@ -288,11 +288,15 @@ def ablation_budget():
     )
 
 
-def profile_table():
-    """One row for each kind of work in a step: its time with each set of kernels, by recipe."""
+def profile_table(units):
+    """One row for each kind of work in a step: its time with each set of kernels, by recipe.
+
+    Of the processors that multiply bfloat16 in `units`.
+    """
     columns = {
         (line['recipe'], line['precision'], line['kernels']): line
         for line in read_lines('profile.jsonl')
+        if f'({units})' in line['hardware']
     }
     names = {'stock': "TensorFlow's", 'fenwicks': "fenwicks's"}
     header = ['ms a step'] + [
@@ -334,7 +338,8 @@ TABLES = {
     'second_start': second_start_table,
     'devices': devices_table,
     'estimates': estimates_table,
-    'profile': profile_table,
+    'profile': lambda: profile_table('avx512_bf16'),
+    'profile_amx': lambda: profile_table('amx_bf16'),
     'rounding': rounding_table,
 }
 

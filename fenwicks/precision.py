@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 
 from fenwicks import processor
@@ -38,6 +40,20 @@ def set_precision(precision='auto', device='cpu') -> str:
         precision = _fastest(device)
     keras.config.set_dtype_policy(_POLICIES[precision])
     return precision
+
+
+def exact_products():
+    """A context in which JAX multiplies float32 numbers as such, in matrices and convolutions.
+
+    By default TPUs round them to bfloat16, and recent GPUs to ten bits (TF32). For products that
+    are few and must be right. TensorFlow has no such context: its float32 products are exact on a
+    CPU, as `tf.config` says on a GPU, and rounded to bfloat16 on a TPU.
+    """
+    if keras.backend.backend() != 'jax':
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.default_matmul_precision('highest')
 
 
 def _fastest(device):

@@ -65,6 +65,31 @@ def train_on(replicas):
     return losses
 
 
+def interrupted(replicas):
+    """Whether a model predicts after an interrupt while its program runs, as on accelerators."""
+    model = network(layers.BatchNormalization())
+    images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    labels = np.arange(32, dtype=np.int32) % 5
+    optimizer = optimizers.SGD(0.02, momentum=0.9)
+    trainer = training.Trainer(model, optimizer, batch_size=32, replicas=replicas)
+    trainer._engine.device, trainer._engine._run = 'tpu', trainer._engine._whole_loop
+    trainer.fit(images, labels, 1)
+    wait, before = jax.block_until_ready, trainer.predict(images)
+
+    def interrupt(tree):
+        raise KeyboardInterrupt
+
+    jax.block_until_ready = interrupt
+    try:
+        trainer.fit(images, labels, 2)
+    except KeyboardInterrupt:
+        after = trainer.predict(images)
+        return bool(np.isfinite(after).all() and not np.array_equal(before, after))
+    finally:
+        jax.block_until_ready = wait
+    return False
+
+
 def messages(replicas, optimizer):
     """Kinds and shapes of what the devices exchange in a step, the head's in float32."""
     keras.utils.set_random_seed(1)
@@ -128,6 +153,7 @@ def run():
         'trained_on_by_one': train_on(one),
         'trained_on_by_four': train_on(sharding.replicas(jax.devices()[:4], 'synchronized')),
         'trained_on_divided': train_on(four),
+        'predicts_when_interrupted': interrupted(four),
         'seeds': jax.jit(four.shared(draw, [None]))([jnp.array([3, 4])])[1].tolist(),
     }
 

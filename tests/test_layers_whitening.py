@@ -261,3 +261,21 @@ def test_bad_arguments(name, value):
     if name != 'padding':
         with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}='):
             whitening_filters(smooth_images(count=1), **{name: value})
+
+
+@pytest.mark.backend('jax')
+def test_float32_stays_float32_on_accelerators():
+    """Which round the factors of float32 products unless told otherwise."""
+    import jax
+
+    layer = PatchWhitening(2, use_bias=True)
+    layer.build((None, 5, 5, 3))
+
+    def loss(bias, images):
+        with keras.StatelessScope([(layer.bias, bias)]):
+            return ops.sum(layer(images))
+
+    program = jax.jit(jax.value_and_grad(loss)).lower(layer.bias.value, np.ones((1, 5, 5, 3)))
+    program = program.as_text()
+    assert program.count('stablehlo.convolution') == 1
+    assert program.count('precision_config = [#stablehlo<precision HIGHEST>') == 1

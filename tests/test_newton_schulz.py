@@ -43,6 +43,15 @@ def test_newton_schulz_of_zeros_and_of_other_coefficients():
     assert_same(numpy_of([found]), [left @ right])
 
 
+@pytest.mark.backend('jax')
+def test_float32_stays_float32_on_accelerators():
+    """Which round the factors of float32 products unless told otherwise."""
+    import jax
+
+    program = jax.jit(newton_schulz).lower(np.ones((6, 4), np.float32)).as_text()
+    assert program.count('dot_general') == program.count('precision = [HIGHEST, HIGHEST]') == 11
+
+
 def test_newton_schulz_keeps_the_dtype():
     matrix = ops.cast(np.eye(3), 'bfloat16')
     for inside in ('float32', 'bfloat16'):

@@ -25,6 +25,7 @@ PAIRS = [
     ('muon_on_2', 'muon_on_1'),
     ('scaled_on_2', 'scaled_on_1'),
     ('plain_resumed_on_2', 'plain_on_1'),
+    ('own_loss_on_2', 'own_loss_on_1'),
     ('resumed_on_2', 'ghosts_of_16'),
 ]
 # Of two processes together, and of one device.

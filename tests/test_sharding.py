@@ -99,6 +99,10 @@ def test_trainers_that_divide_and_that_do_not_follow_each_other():
     assert divided[-1] < 0.8 * divided[0]
 
 
+def test_an_interrupt_leaves_the_model_its_weights():
+    assert run()['predicts_when_interrupted']
+
+
 def test_all_accelerators_share_a_batch_but_not_the_parts_of_a_processor():
     assert run()['counts'] == [1, 4]
 

@@ -189,6 +189,7 @@ def test_profiles_side_by_side(tables, tmp_path):
         'recipe': 'speed94',
         'precision': 'bfloat16',
         'kernels': 'stock',
+        'hardware': 'AMD EPYC (avx512_bf16), 2 cores',
         'step_seconds': 4.8,
         'images_per_second': 416.7,
         'flops_per_second': 295e9,
@@ -196,14 +197,16 @@ def test_profiles_side_by_side(tables, tmp_path):
         'milliseconds': {'convolution, forward': 1000.4, 'head, forward': 0.2},
     }
     faster = {**line, 'kernels': 'fenwicks', 'step_seconds': 3.7}
-    log(tmp_path, 'profile.jsonl', line, faster)
-    assert rows_of(tables.profile_table()) == [
+    elsewhere = {**faster, 'hardware': 'Xeon (amx_bf16), 2 cores', 'step_seconds': 1.5}
+    log(tmp_path, 'profile.jsonl', line, faster, elsewhere)
+    assert rows_of(tables.profile_table('avx512_bf16')) == [
         ['convolution, forward', '1,000', '1,000'],
         ['**all, without the profiler**', '4,800', '3,700'],
         ['images/s', '417', '417'],
         ['GFLOP/s, as sliding windows', '295', '295'],
         ['of a large matrix product', '0.74', '0.74'],
     ]
+    assert ['**all, without the profiler**', '1,500'] in rows_of(tables.profile_table('amx_bf16'))
 
 
 def test_tricks_and_what_they_were_measured_on(tables, tmp_path):

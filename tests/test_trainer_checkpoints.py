@@ -86,6 +86,7 @@ def test_a_finished_training_trains_no_more(tmp_path):
     second.fit(*toy(), 2, checkpoint=path, resume=True)
     assert_same(first, second)
     assert second.first_step_at is None
+    assert second.compile_seconds == 0  # nor does it compile a program
     second.fit(*toy(), 3)  # and goes on where more is asked
     first.fit(*toy(), 3)
     assert_same(first, second)
@@ -135,6 +136,10 @@ def test_resuming_with_other_settings(tmp_path):
         for old, new in zip(before, values(trainer), strict=True):
             np.testing.assert_array_equal(old, new)
         assert trainer.history == []
+    with pytest.raises(ValueError, match='batch_size=2 instead of 4, steps_per_epoch=11 instead'):
+        make(dense_model(), batch_size=2).fit(*toy(), 2, checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match='Received: steps_per_epoch=2 instead of 5,'):
+        make(dense_model()).fit(*toy(11), 2, checkpoint=path, resume=True)
 
 
 def test_resuming_on_another_backend(tmp_path, monkeypatch):

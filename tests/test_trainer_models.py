@@ -105,6 +105,69 @@ def test_a_subclass_of_model():
         trainer.fit(toy()[0], toy()[1] + 1, 3)
 
 
+def test_layers_within_a_subclass_learn_whether_they_are_trained():
+    """From Keras's context: the model doesn't hand it on."""
+
+    class Net(keras.Model):
+        def __init__(self, parts):
+            super().__init__()
+            self.parts = parts
+
+        def call(self, images):
+            for part in self.parts:
+                images = part(images)
+            return images
+
+    def parts():
+        return [
+            keras.layers.Flatten(),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5, seed=3),
+            keras.layers.Dense(3, kernel_regularizer='l2'),
+        ]
+
+    own, plain = Net(parts()), keras.Sequential([keras.Input((8, 8, 3)), *parts()])
+    own(np.zeros((1, 8, 8, 3), np.float32))
+    own.set_weights(plain.get_weights())
+    own, plain = (make(model, sgd(0.05)) for model in (own, plain))
+    for trainer in (own, plain):
+        trainer.fit(*toy(), 2)
+    assert numbers(own.history) == numbers(plain.history)
+    np.testing.assert_array_equal(own.predict(toy()[0]), plain.predict(toy()[0]))
+    assert np.abs(own.model.parts[1].moving_mean).max() > 0.01
+
+
+def test_an_optimizer_for_each_part():
+    def multi(**options):
+        rates = {'.*bias': keras.optimizers.SGD(0.0)}
+        default = keras.optimizers.SGD(0.1, **options)
+        return keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(default, rates))
+
+    plain, parted = dense_model(), dense_model()
+    parted.set_weights(plain.get_weights())
+    before = parted.get_weights()
+    make(plain, keras.optimizers.SGD(0.1)).fit(*toy(), 1)
+    history = make(parted, multi()).fit(*toy(), 1)
+    assert history[0]['learning_rate'] == 0
+    kernel, bias = parted.get_weights()
+    np.testing.assert_array_equal(bias, before[1])
+    assert not np.array_equal(kernel, before[0])
+    averaging = make(optimizer=multi(use_ema=True))
+    averaging.fit(*toy(), 1)
+    with pytest.raises(ValueError, match='whose optimizer has use_ema must train in one go'):
+        averaging.fit(*toy(), 2)
+
+
+def test_layers_frozen_since_the_trainer_was_made():
+    trainer = make()
+    trainer.fit(*toy(), 1)
+    trainer.model.layers[0].trainable = False
+    with pytest.raises(ValueError, match='weights must stay the same: make another one, and a Tra'):
+        trainer.fit(*toy(), 2)
+    trainer.model.layers[0].trainable = True
+    assert len(trainer.fit(*toy(), 2)) == 2
+
+
 def test_an_averaging_optimizer_puts_its_averages_in_place():
     plain, averaged = dense_model(), dense_model()
     averaged.set_weights(plain.get_weights())
@@ -116,6 +179,8 @@ def test_an_averaging_optimizer_puts_its_averages_in_place():
     for weight, average, raw in weights:
         np.testing.assert_array_equal(weight, np.asarray(average))
         assert not np.array_equal(weight, raw)
+    # Averages and weights are apart again: a compiled step may use the memory of both.
+    assert len(make(averaged, optimizer).fit(*toy(), 1)) == 1
 
 
 @pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])

@@ -5,7 +5,7 @@
 #
 #   DATA_DIR=~/cifar bash examples/benchmarks/gpu.sh gpu.jsonl
 #
-# Needs JAX and PyTorch for CUDA, and Keras; not TensorFlow. Without a GPU, its parts can be tried:
+# Needs fenwicks, JAX and PyTorch for CUDA (pip install . 'jax[cuda13]' torch); not TensorFlow. Without a GPU, its parts can be tried:
 #
 #   DEVICE=cpu MINUTES=1 EPOCHS=1 LIMIT=128 BATCH_SIZE=64 WIDTH=0.125 bash .../gpu.sh /tmp/gpu.jsonl
 set -euo pipefail

@@ -8,8 +8,8 @@ Profiled on two x86 cores with a ResNet-9 at batch 512 in float32 (`examples/ben
 * 3x3 convolutions between about 100 channels or more take fewer multiplications than a sliding
   window needs, see `fenwicks.layers.winograd`;
 * processors with AMX multiply bfloat16 matrices faster than Winograd's tiles can be moved, but the
-  gradient of a convolution with respect to its *kernel* only between rows of 16 pixels or more.
-  Small images are therefore laid side by side.
+  gradient of a convolution with respect to its *kernel* is a sum over the pixels of a row, which
+  fill a tile only if they are many. Small images are therefore laid side by side.
 
 Pointwise operations and sums over channels have a module of their own, `fenwicks.layers.fused`.
 
@@ -22,9 +22,8 @@ import functools
 
 from fenwicks import processor
 
-# Pixels in a row that AMX's kernel gradient wants: its tiles sum over 32.
-_ROW = 36
-_NARROW = 8  # images of more pixels a row gain less than the copying costs
+_TILE = 32  # pixels of a row that AMX sums over at once
+_NARROW = 8  # wider images gain less than the copying costs
 
 
 def on_cpu() -> bool:
@@ -126,7 +125,8 @@ def _kernel_gradient_side_by_side(images, upstream, kernel_shape):
     gap = kernel_shape[1] // 2  # of zeros, so that no window sees two images
     count = 1
     if batch and width <= _NARROW:
-        count = max(n for n in range(1, _ROW) if batch % n == 0 and n * (width + gap) <= _ROW)
+        fits = range(1, (_TILE + gap) // (width + gap) + 1)
+        count = max(n for n in fits if batch % n == 0)
     if count > 1:
         images, upstream = (_side_by_side(tensor, count, gap) for tensor in (images, upstream))
     return _slide_kernel_gradient(images, upstream, kernel_shape)

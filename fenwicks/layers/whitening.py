@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fenwicks import precision
 from fenwicks.checks import positive_integer
 
 # Images whose patches are in memory at a time: 12 MB for 3x3 patches of 32x32x3, as float64.
@@ -89,7 +90,8 @@ class PatchWhitening(keras.layers.Layer):
 
     In mixed precision the layer computes in float32 and rounds its outputs alone: a rare direction
     is a small difference of large pixels, of which bfloat16 would keep little (errors of 6 % in the
-    last filters of CIFAR-10's 2x2 patches, 16 % of 3x3), and the bias's gradient a long sum.
+    last filters of CIFAR-10's 2x2 patches, 16 % of 3x3), and the bias's gradient a long sum. (On a
+    TPU, TensorFlow's float32 convolutions are bfloat16 ones; JAX's are exact here.)
 
     Args:
         kernel_size: side of a patch in pixels, at least 1.
@@ -188,7 +190,10 @@ class PatchWhitening(keras.layers.Layer):
 
     def call(self, inputs):
         images = ops.cast(inputs, self.variable_dtype)
-        outputs = ops.conv(images, self.kernel, padding=self.padding, data_format='channels_last')
+        with precision.exact_products():
+            outputs = ops.conv(
+                images, self.kernel, padding=self.padding, data_format='channels_last'
+            )
         if self.bias is not None:
             outputs = ops.add(outputs, self.bias)
         return ops.cast(outputs, self.compute_dtype)

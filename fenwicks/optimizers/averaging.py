@@ -142,8 +142,8 @@ class Lookahead:
     replaces_values: ClassVar[bool] = True
 
     def __post_init__(self):
-        in_range = not isinstance(self.strength, (int, float)) or 0 <= self.strength < 1
-        if not in_range or not (isinstance(self.strength, (int, float)) or callable(self.strength)):
+        is_number = isinstance(self.strength, (int, float))
+        if not callable(self.strength) and not (is_number and 0 <= self.strength < 1):
             raise ValueError(
                 '`strength` must be in [0, 1), or a function of the step. '
                 f'Received: strength={self.strength!r}'
@@ -169,6 +169,15 @@ class Lookahead:
         return averages, values
 
 
+def check_rule(name, rule):
+    """Raises unless the argument called so is a rule for averaging."""
+    if not all(hasattr(rule, part) for part in ('every', 'update', 'replaces_values')):
+        raise ValueError(
+            f'`{name}` must be a rule such as optimizers.EMA, with `every`, `update` and '
+            f'`replaces_values`. Received: {name}={rule!r}'
+        )
+
+
 class WeightAveraging(keras.callbacks.Callback):
     """Averages the weights while Keras's own `fit` trains them, and evaluates the averages.
 
@@ -180,7 +189,8 @@ class WeightAveraging(keras.callbacks.Callback):
     and the number of steps where they were. A new callback starts anew from the model as it is.
 
     Args:
-        rule: `EMA(...)` or `Lookahead(...)`, or another object with `every` and `update`.
+        rule: `EMA(...)` or `Lookahead(...)`, or another object with `every`, `update` and
+            `replaces_values` (whether `update` changes the values that it is given).
         swap_at_end: bool, whether the averages are in place after `fit`. If not, `use_averages()`
             puts them there.
 
@@ -201,8 +211,7 @@ class WeightAveraging(keras.callbacks.Callback):
 
     def __init__(self, rule, swap_at_end=True):
         super().__init__()
-        if not callable(getattr(rule, 'update', None)) or not hasattr(rule, 'every'):
-            raise ValueError(f'`rule` must be an EMA or a Lookahead. Received: rule={rule!r}')
+        check_rule('rule', rule)
         self.rule = rule
         self.swap_at_end = bool(swap_at_end)
         self.step = 0
@@ -242,7 +251,7 @@ class WeightAveraging(keras.callbacks.Callback):
         self._sync()
         values = [ops.convert_to_tensor(variable) for variable in self._variables]
         self._averages, values = self.rule.update(self._averages, values, self.step - 1)
-        if getattr(self.rule, 'replaces_values', True):
+        if self.rule.replaces_values:
             self._assign(values)
 
     def on_test_begin(self, logs=None):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from keras import backend, ops
 
+from fenwicks import precision
+
 DTYPES = ('float32', 'bfloat16')
 
 
@@ -56,15 +58,15 @@ def newton_schulz(
     # and small, and x be multiplied once: half the work for a 3x3 convolution's kernel. Rounding
     # errors in g grow about a**2 times a step, which float32 bears for three and bfloat16 for none.
     together = 3 if dtype == 'float32' else 1
-    for first in range(0, steps, together):
-        g = ops.matmul(ops.transpose(x), x)
-        product = None
-        for step in range(first, min(first + together, steps)):
-            if step > first:
-                g = ops.matmul(ops.matmul(factor, g), factor)  # noqa: F821
-            factor = identity + b * g + c * ops.matmul(g, g)
-            product = factor if product is None else ops.matmul(product, factor)
-        x = ops.matmul(x, product)
+    with precision.exact_products():
+        for first in range(0, steps, together):
+            g = ops.matmul(ops.transpose(x), x)
+            factor = product = identity + b * g + c * ops.matmul(g, g)
+            for _ in range(first + 1, min(first + together, steps)):
+                g = ops.matmul(ops.matmul(factor, g), factor)
+                factor = identity + b * g + c * ops.matmul(g, g)
+                product = ops.matmul(product, factor)
+            x = ops.matmul(x, product)
     if rows < columns:
         x = ops.transpose(x)
     return ops.cast(x, backend.standardize_dtype(matrix.dtype))

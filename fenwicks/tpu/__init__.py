@@ -2,7 +2,7 @@
 
     python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
 
-libtpu holds the compiler for every TPU and runs on any Linux machine. It compiles the very program
+libtpu holds the compiler for every TPU and runs on any x86-64 Linux. It compiles the very program
 that the JAX engine trains with, a whole epoch, and says what memory that takes and what it will
 cost. Nothing runs on a TPU, so times are estimates, and said to be; `fenwicks.tpu.estimate` has how
 they are made.

@@ -54,9 +54,15 @@ def build(optimizer, model):
         optimizer.build(weights)
     elif list(map(id, optimizer._trainable_variables)) != list(map(id, weights)):
         raise ValueError(
-            '`optimizer` must be new, or that of this model: make another one. '
-            f'Received: {optimizer.name}, made for other weights'
+            '`optimizer` must be new, or that of this model, whose trainable weights must stay the '
+            f'same: make another one, and a Trainer. Received: {optimizer.name}, made for others'
         )
+
+
+def updating(optimizer):
+    """The optimizers that update weights: those within one that scales the loss or shares out."""
+    inner = getattr(optimizer, 'inner_optimizer', None)
+    return getattr(inner or optimizer, 'optimizers', [inner or optimizer])
 
 
 def check_data(model, images, labels):

@@ -19,10 +19,8 @@ class Averages:
     """
 
     def __init__(self, rule, model):
-        if rule is not None and not (hasattr(rule, 'every') and hasattr(rule, 'update')):
-            raise ValueError(
-                f'`averaging` must be a rule such as optimizers.EMA. Received: averaging={rule!r}'
-            )
+        if rule is not None:
+            averaging.check_rule('averaging', rule)
         self.rule = rule
         self.sources = [] if rule is None else averaging.averaged_variables(model)
         self.variables = [

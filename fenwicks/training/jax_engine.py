@@ -6,7 +6,6 @@ of model and optimizer passed through a `lax.while_loop` and its memory used aga
 
 from __future__ import annotations
 
-import inspect
 import math
 
 import jax
@@ -147,6 +146,7 @@ class JaxEngine(Engine):
         for part, values in zip(self._variables(), self.replicas.take(state), strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
+        self.replicas.settle()
 
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
         numbers = [jnp.int32(number) for number in (epoch, start, stop)] + [jnp.float32(loss_sum)]
@@ -250,9 +250,7 @@ class JaxEngine(Engine):
         return gradients, (fixed, loss, self.replicas.total(hits))
 
     def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
-        logits, fixed, extras = self.model.stateless_call(
-            trainable, fixed, inputs, **self._mode(training=True), return_losses=True
-        )
+        logits, fixed, extras = self._call(trainable, fixed, inputs, training=True)
         loss = self.loss(targets, logits).astype('float32')
         if loss.ndim:
             raise ValueError(f'`loss` must return a scalar. Received: shape={loss.shape}')
@@ -288,15 +286,25 @@ class JaxEngine(Engine):
         return values[:count], values[count:], slots, averages
 
     def _logits(self, trainable, fixed, images):
-        logits, _ = self.model.stateless_call(
-            trainable, fixed, images, **self._mode(training=False)
-        )
+        logits, _, _ = self._call(trainable, fixed, images, training=False)
         return logits.astype('float32')
 
-    def _mode(self, training):
-        # Unlike a plain call, a stateless one hands it on to models that don't ask for it.
-        asks = 'training' in inspect.signature(self.model.call).parameters
-        return {'training': training} if asks else {}
+    def _call(self, trainable, fixed, inputs, training):
+        """What the model returns with these values, its other variables after that, its losses.
+
+        A plain call: Keras's `stateless_call` doesn't tell the layers within a subclass of `Model`
+        whether they are being trained, unless the subclass hands it on.
+        """
+        model = self.model
+        variables = zip(
+            [*model.trainable_variables, *model.non_trainable_variables],
+            [*trainable, *fixed],
+            strict=True,
+        )
+        with keras.StatelessScope(list(variables), collect_losses=True) as scope:
+            outputs, losses = model(inputs, training=training), model.losses
+        fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
+        return outputs, fixed, losses
 
 
 def _compute_dtypes(model):

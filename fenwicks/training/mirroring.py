@@ -179,11 +179,16 @@ class _Several(Replicas):
             self.own(other)
 
     def loss_of_share(self, loss):
-        # Keras's own losses are divided by the number of replicas, which add them up.
+        # Keras divides means of a loss an image by the number of replicas, which add them up.
         scaled = isinstance(loss, keras.losses.Loss) and loss.reduction not in ('none', None)
         if not scaled:
             return loss
-        return lambda targets, logits: loss(targets, logits) * self.count
+
+        def mean(targets, logits):
+            is_mean_already = loss.call(targets, logits).shape.rank == 0
+            return loss(targets, logits) * (1 if is_mean_already else self.count)
+
+        return mean
 
     def share(self, batch):
         size = batch.shape[0] // self.count

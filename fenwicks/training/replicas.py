@@ -129,6 +129,9 @@ class Replicas:
     def check_scope(self, model, optimizer):
         """Raises unless both were made in the scope."""
 
+    def begin_alike(self, variables):
+        """Gives the variables the chief's values in every process."""
+
     def check_batch(self, batch_size: int, devices='these devices'):
         """Raises unless the devices, called so, can share a batch equally."""
         if batch_size % self.count:

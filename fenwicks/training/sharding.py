@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fenwicks import augment
@@ -120,6 +121,9 @@ class Replicas(common.Replicas):
         """Arrays of this process where a program finds them; on every device unless told."""
         return tree
 
+    def settle(self):
+        """Waits for what was taken last; an interrupt meanwhile finds the variables assigned."""
+
     def spread(self, values, images):
         """A tree of weights, and images, such that every device infers on some of the images."""
         return values, jnp.asarray(images)
@@ -136,6 +140,13 @@ class _Several(Replicas):
         self._local = [device for device in mesh.devices.flat if device.process_index == here]
         self._gather = jax.jit(lambda leaves: leaves, out_shardings=self.everywhere)
         self._taken = {}
+
+    def begin_alike(self, variables):
+        if self.processes > 1:  # without a seed in common each has drawn weights of its own
+            values = [np.asarray(variable.value) for variable in variables]
+            values = multihost_utils.broadcast_one_to_all(values)
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(np.asarray(value))
 
     def place(self, tree, shardings=None):
         if shardings is None:
@@ -171,15 +182,17 @@ class _Several(Replicas):
 
     def take(self, tree):
         leaves, structure = jax.tree.flatten(tree)
-        gathered = self._gather([leaf for leaf in leaves if _is_divided(leaf)])
-        # A processor starts the next program beside this one: if another process takes them the
-        # other way round, each waits for a message of the other's.
-        gathered = iter(jax.block_until_ready(gathered))
+        gathered = iter(self._gather([leaf for leaf in leaves if _is_divided(leaf)]))
         everywhere = [next(gathered) if _is_divided(leaf) else leaf for leaf in leaves]
         views = [whole.addressable_data(0) for whole in everywhere]
         taken = zip(views, everywhere, leaves, strict=True)
         self._taken = {id(view): (view, whole, leaf) for view, whole, leaf in taken}
         return jax.tree.unflatten(structure, views)
+
+    def settle(self):
+        # A processor starts the next program beside the one that gathers: if another process takes
+        # them the other way round, each waits for a message of the other's.
+        jax.block_until_ready([whole for _, whole, _ in self._taken.values()])
 
 
 class _PerReplica(_Several):

@@ -72,7 +72,7 @@ class Trainer:
             the averages; the model keeps the weights of its last step, see `averaged`.
         seed: of shuffle and augmentation, in [0, 2**31).
         seconds_per_call: how long the compiled loop runs between two reports. `None` is a whole
-            epoch on an accelerator and 5 s on a CPU.
+            epoch on an accelerator, or of several processes, and 5 s on a CPU.
         replicas: the devices that share each batch, from `training.replicate`. `None` is all
             accelerators on JAX, those of the strategy in scope on TensorFlow, or else one device.
 
@@ -124,6 +124,7 @@ class Trainer:
                 self.seed,
                 self._averages,
             )
+        self.replicas.begin_alike(self._variables())
         reports = on_cpu and self.replicas.processes == 1
         self._seconds_per_call = seconds_per_call or (5.0 if reports else math.inf)
 
@@ -145,7 +146,8 @@ class Trainer:
 
         Returns:
             A list with a dict an epoch: `epoch` (from 1), `train_loss`, `train_accuracy`,
-            `learning_rate` (after the epoch's last step), `seconds`, `images_per_second`.
+            `learning_rate` (after the epoch's last step; of a `MultiOptimizer` that of its first),
+            `seconds`, `images_per_second`.
 
         Raises:
             ValueError: an argument breaks its rule.
@@ -161,12 +163,14 @@ class Trainer:
                 f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
             )
         self._averages.check_apart()
+        arguments.build(self.optimizer, self.model)  # raises where layers were frozen since
         arguments.check_data(self.model, images, labels)
         if self.batch_size > len(images):
             raise ValueError(
                 f'`batch_size` must be at most the {len(images)} training images. '
                 f'Received: batch_size={self.batch_size}'
             )
+        self._steps_per_epoch = len(images) // self.batch_size
         if resume and os.path.exists(checkpoint):
             self._restore(checkpoint, fingerprint)
         elif self._half_trained:
@@ -184,14 +188,14 @@ class Trainer:
         elif not self.history:
             self._averages.restart()  # from the weights as they are by now
 
-        started = time.perf_counter()
-        self._engine.load(images, np.asarray(labels, np.int32))
-        loaded = time.perf_counter()
-        self.preprocess_seconds += loaded - started
-        self._engine.compile()
-        self.compile_seconds += time.perf_counter() - loaded
+        if len(self.history) < epochs:
+            started = time.perf_counter()
+            self._engine.load(images, np.asarray(labels, np.int32))
+            loaded = time.perf_counter()
+            self.preprocess_seconds += loaded - started
+            self._engine.compile()
+            self.compile_seconds += time.perf_counter() - loaded
 
-        self._steps_per_epoch = len(images) // self.batch_size
         images_per_epoch = self._steps_per_epoch * self.batch_size
         done = len(self.history)
         progress = Progress(
@@ -207,7 +211,10 @@ class Trainer:
             progress.close()
         # An optimizer that averages the weights (Keras's `use_ema`) puts them in place now.
         self.optimizer.finalize_variable_values(self.model.trainable_variables)
-        self._finalized = getattr(self.optimizer, 'inner_optimizer', self.optimizer).use_ema
+        if any(optimizer.use_ema for optimizer in arguments.updating(self.optimizer)):
+            self._finalized = True
+            for weight in self.model.trainable_variables:  # not the average's own memory
+                weight.assign(keras.ops.copy(weight.value))
         return self.history
 
     def predict(self, images, batch_size=500, tta=evaluation.NONE):
@@ -302,7 +309,8 @@ class Trainer:
         return self.batch_size / self.history[-1]['images_per_second']
 
     def _learning_rate(self):
-        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+        first, *_ = arguments.updating(self.optimizer)
+        return float(keras.ops.convert_to_numpy(first.learning_rate))
 
     def _variables(self):
         return self.model.variables + self.optimizer.variables + self._averages.variables
@@ -312,6 +320,8 @@ class Trainer:
         return {
             'backend': keras.backend.backend(),  # each has random numbers of its own
             'seed': self.seed,
+            'batch_size': self.batch_size,
+            'steps_per_epoch': self._steps_per_epoch,
             'settings': fingerprint,
         }
 
