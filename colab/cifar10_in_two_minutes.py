@@ -248,8 +248,8 @@ loss = fw.losses.CrossEntropy()
 # should move to lower their loss, and takes a step. *Momentum* lets steps in a lasting direction
 # build up; *weight decay* pulls all weights a little towards zero.
 #
-# How long the steps are is the *learning rate*. It rises in a straight line for the first fifth of the
-# epochs, while large steps would still do harm, and falls in another to zero at the end, where
+# How long the steps are is the *learning rate*. It rises in a straight line for the first fifth of
+# the epochs, while large steps would still do harm, and falls in another to zero at the end, where
 # small ones settle the details.
 
 # %%
