@@ -3,8 +3,8 @@
     python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
 
 It needs Linux on x86-64, jax and libtpu (`pip install jax libtpu`), and half a minute to six
-minutes of a processor core for each topology. `--tensorflow=PYTHON` does the same for the TensorFlow
-engine.
+minutes of a processor core for each topology. `--tensorflow=PYTHON` does the same for the
+TensorFlow engine.
 """
 
 from __future__ import annotations
