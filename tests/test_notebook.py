@@ -86,6 +86,7 @@ def test_it_runs_from_top_to_bottom(tmp_path):
     environment = {
         **os.environ,
         **SETTINGS,
+        'HOME': str(tmp_path),  # where no CIFAR-10 lies
         'FENWICKS_DATA': str(tmp_path),
         'FENWICKS_MODEL_FILE': str(tmp_path / 'model.keras'),
         'IPYTHONDIR': str(tmp_path / 'ipython'),
