@@ -124,7 +124,7 @@ import keras
 
 import fenwicks as fw
 
-device = fw.strategy.select_device('auto')
+device = fw.devices.select_device('auto')
 precision = fw.precision.set_precision('auto', device)
 print(f'Keras {keras.__version__} on {keras.backend.backend()}, {device}, {precision}')
 

@@ -20,9 +20,18 @@ import quiet  # noqa: F401
 import keras
 from absl import app, flags, logging
 
-from fenwicks import assemble, data, evaluate, precision, recipes, report, strategy
-from fenwicks.checks import positive_integer
-from fenwicks.recipes import ablation
+from fenwicks import (
+    ablation,
+    assemble,
+    data,
+    devices,
+    evaluate,
+    hardware,
+    precision,
+    recipes,
+    runlog,
+)
+from fenwicks._checks import positive_integer
 from fenwicks.training import DivergedError
 
 FLAGS = flags.FLAGS
@@ -37,7 +46,7 @@ flags.DEFINE_float('width', 1.0, 'Factor on the number of filters in each stage.
 flags.DEFINE_string('dataset', 'auto', f'One of {", ".join(data.DATASETS)}.')
 flags.DEFINE_string('data_dir', None, 'Folder that holds the data set, in any published form.')
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
-flags.DEFINE_string('device', 'auto', f'One of {", ".join(strategy.DEVICES)}.')
+flags.DEFINE_string('device', 'auto', f'One of {", ".join(devices.DEVICES)}.')
 flags.DEFINE_bool('render', False, 'Train nothing; compare the runs that are in the log.')
 flags.DEFINE_string('plot', None, 'Draw the comparison into this file (.png, .svg, ...).')
 
@@ -51,13 +60,13 @@ def main(argv):
             recipes.get(FLAGS[name].value)
         arms = ablation.grid(FLAGS.baseline, FLAGS.full, FLAGS.tricks)
         if FLAGS.plot:
-            report.check_plot(FLAGS.plot)
+            ablation.check_plot(FLAGS.plot)
         if not FLAGS.render:
             train_grid(arms)
-        rows = ablation.summarize(arms, report.read_lines(FLAGS.log))
-        print(report.ablation_table(rows))
+        rows = ablation.summarize(arms, runlog.read_lines(FLAGS.log))
+        print(ablation.comparison_table(rows))
         if FLAGS.plot:
-            report.plot_ablation(rows, FLAGS.plot)
+            ablation.plot(rows, FLAGS.plot)
     except (ValueError, OSError, ImportError, DivergedError) as error:
         fail(error)
     except KeyboardInterrupt:
@@ -82,7 +91,7 @@ def parse_flags(argv):
 def train_grid(arms):
     """Trains what the log lacks, one seed of every arm after the other."""
     positive_integer('runs', FLAGS.runs)
-    device = strategy.select_device(FLAGS.device)
+    device = devices.select_device(FLAGS.device)
     chosen_precision = precision.set_precision(FLAGS.precision, device)
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     if FLAGS.limit is not None:
@@ -105,10 +114,10 @@ def train_grid(arms):
         'width': FLAGS.width,
         'precision': chosen_precision,
         'backend': keras.backend.backend(),
-        'hardware': report.hardware(device),
+        'hardware': hardware.describe(device),
     }
     log = pathlib.Path(FLAGS.log)
-    done = report.read_lines(log) if log.exists() else []
+    done = runlog.read_lines(log) if log.exists() else []
     epochs = {recipe.name: recipe.epochs for recipe in planned.values()}
     for run in done:
         same_epochs = epochs.get(run.get('recipe'), run.get('epochs')) == run.get('epochs')
@@ -117,7 +126,7 @@ def train_grid(arms):
                 f'`log` must hold runs of one budget only: pass another file. Received: {log}, '
                 f'with a run of { {key: run.get(key) for key in ("epochs", *budget)} }'
             )
-    report.start_log(log)
+    runlog.start_log(log)
     finished = {(run['recipe'], run['seed']) for run in done}
     for seed in range(FLAGS.runs):
         for arm, recipe in planned.items():
@@ -127,7 +136,7 @@ def train_grid(arms):
             reached = run['test_accuracy']
             said = 'diverged' if reached is None else f'{100 * reached:.2f} %'
             print(f'{arm.recipe}, seed {seed}: {said}', flush=True)
-            report.append_line(log, run)
+            runlog.append_line(log, run)
 
 
 def train(recipe, dataset, chosen_precision, seed):
@@ -139,7 +148,7 @@ def train(recipe, dataset, chosen_precision, seed):
         'epochs': recipe.epochs,
         'batch_size': recipe.batch_size,
         'seed': seed,
-        'versions': report.versions(),
+        'versions': hardware.versions(),
     }
     try:
         trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)

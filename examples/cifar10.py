@@ -26,14 +26,15 @@ import quiet  # noqa: E402, F401
 from absl import app, flags, logging  # noqa: E402
 
 from fenwicks import (  # noqa: E402
+    _files,
     assemble,
     data,
+    devices,
     evaluate,
-    files,
+    hardware,
     precision,
     recipes,
-    report,
-    strategy,
+    runlog,
     training,
 )
 
@@ -53,7 +54,7 @@ flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
 flags.DEFINE_integer('epochs', None, "Passes over the training images; default: the recipe's.")
 flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
-flags.DEFINE_string('device', 'auto', f'One of {", ".join(strategy.DEVICES)}.')
+flags.DEFINE_string('device', 'auto', f'One of {", ".join(devices.DEVICES)}.')
 flags.DEFINE_bool('tpu', False, 'Short for --device=tpu.')
 flags.DEFINE_integer(
     'replicas', None, 'Devices that share each batch; default: all accelerators, or one processor.'
@@ -125,9 +126,9 @@ def train_all():
     else:
         for folder in {out, out / '0', *folders}:
             check_unused(folder)
-    strategy.connect()
-    strategy.remember_programs()
-    device = strategy.select_device('tpu' if FLAGS.tpu else FLAGS.device)
+    devices.connect()
+    devices.remember_programs()
+    device = devices.select_device('tpu' if FLAGS.tpu else FLAGS.device)
     replicas = training.replicate(FLAGS.replicas, FLAGS.batch_norm, device)
     chosen_precision = precision.set_precision(FLAGS.precision, device)
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
@@ -140,14 +141,14 @@ def train_all():
     # The last check, so that an error leaves no empty folder behind.
     if replicas.chief:  # of several processes one writes, and speaks
         for folder in folders:
-            files.check_writable(folder)
+            _files.check_writable(folder)
     several = f' ({replicas.count} replicas)' if replicas.count > 1 else ''
     say(
         replicas,
         f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
         f'and {len(dataset.test_images)} test images, {recipe.epochs} '
         f'epoch{"s" if recipe.epochs > 1 else ""} of batch '
-        f'{recipe.batch_size}, {strategy.check_backend()} on {device}{several}, {chosen_precision}',
+        f'{recipe.batch_size}, {devices.check_backend()} on {device}{several}, {chosen_precision}',
     )
 
     try:
@@ -203,8 +204,8 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
     }
     settings = {'recipe': dataclasses.asdict(recipe), **shared}
     if result_path.exists():
-        finished = report.read_json(result_path)
-        now = {'backend': strategy.check_backend(), 'seed': seed, 'settings': settings}
+        finished = runlog.read_json(result_path)
+        now = {'backend': devices.check_backend(), 'seed': seed, 'settings': settings}
         training.checkpoint.check_settings(f'the finished run in {folder}', finished, now)
         say(replicas, f'{folder} holds a finished run')
         return finished
@@ -242,9 +243,9 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'batch_size': recipe.batch_size,
         'seed': seed,
         **shared,
-        'backend': strategy.check_backend(),
+        'backend': devices.check_backend(),
         'device': device,
-        'hardware': report.hardware(device),
+        'hardware': hardware.describe(device),
         'test_images': len(dataset.test_images),
         'test_accuracy': score.accuracy,
         'test_accuracy_plain': plain.accuracy,
@@ -257,16 +258,16 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'eval_seconds': eval_seconds,
         'first_step_seconds': first_step_seconds,
         'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
-        'peak_memory_mb': report.peak_memory_mb(),
-        'versions': report.versions(),
+        'peak_memory_mb': hardware.peak_memory_mb(),
+        'versions': hardware.versions(),
         'settings': settings,
         'history': history,
     }
     if replicas.chief:
         model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
-        with trainer.averaged(), files.written_whole(folder / 'model.keras') as part:
+        with trainer.averaged(), _files.written_whole(folder / 'model.keras') as part:
             model.save(part)
-        report.write_json(result_path, result)
+        runlog.write_json(result_path, result)
         checkpoint.unlink(missing_ok=True)
     say(
         replicas,

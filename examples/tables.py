@@ -17,8 +17,7 @@ import quiet  # noqa: F401
 
 from absl import app, flags
 
-from fenwicks import files, recipes, report, tpu
-from fenwicks.recipes import ablation
+from fenwicks import _files, ablation, recipes, runlog, tpu
 from fenwicks.tpu import table
 
 FLAGS = flags.FLAGS
@@ -36,7 +35,7 @@ READMES = (
 def read_lines(name):
     """The runs of a log; none where nothing was logged yet."""
     path = RESULTS / name
-    return report.read_lines(path) if path.exists() else []
+    return runlog.read_lines(path) if path.exists() else []
 
 
 def runs_table():
@@ -59,12 +58,12 @@ def runs_table():
                 epochs,
                 f'{hardware}, {backend}, {precision}',
                 len(group),
-                report.mean_and_error([100 * run['test_accuracy'] for run in group]),
+                runlog.mean_and_error([100 * run['test_accuracy'] for run in group]),
                 seconds_alone(seconds, len(group)),
             ]
         )
     header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
-    return report.markdown(header, rows)
+    return runlog.markdown(header, rows)
 
 
 def seconds_alone(seconds, n):
@@ -100,7 +99,7 @@ def throughput_table():
         for line in read_lines('throughput.jsonl')
     ]
     header = ['hardware', 'precision', 'batch', 'fenwicks, images/s', 'PyTorch, images/s']
-    return report.markdown([*header, 'speed, ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
+    return runlog.markdown([*header, 'speed, ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
 
 
 def time_to_94_table():
@@ -131,7 +130,7 @@ def time_to_94_table():
             ]
         )
     header = ['recipe', 'hardware', 'precision', 'how', 'fenwicks, s of training']
-    return report.markdown([*header, 'PyTorch, s of training', 'time, ratio'], rows)
+    return runlog.markdown([*header, 'PyTorch, s of training', 'time, ratio'], rows)
 
 
 def startup_table():
@@ -149,7 +148,7 @@ def startup_table():
         for line in read_lines('startup.jsonl')
     ]
     header = ['recipe', 'hardware', 'precision', 'batch', 'command to first step, s']
-    return report.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
+    return runlog.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
 
 
 def host_work_table():
@@ -166,7 +165,7 @@ def host_work_table():
         for line in read_lines('host_work.jsonl')
     ]
     header = ['recipe', 'backend', 'hardware', 'variables', 'ms an epoch, median', 'slowest']
-    return report.markdown(header, rows)
+    return runlog.markdown(header, rows)
 
 
 def second_start_table():
@@ -186,7 +185,7 @@ def second_start_table():
         for line in read_lines('second_start.jsonl')
     ]
     header = ['recipe', 'backend', 'hardware', 'before the first step, s', 'at the second start']
-    return report.markdown([*header, 'compilation, s', 'at the second start'], rows)
+    return runlog.markdown([*header, 'compilation, s', 'at the second start'], rows)
 
 
 def devices_table():
@@ -201,7 +200,7 @@ def devices_table():
     for _, group in itertools.groupby(sorted(runs, key=setting), setting):
         group = list(group)
         alone = [run for run in group if not run.get('shared_machine')]
-        accuracy = report.mean_and_error([100 * run['test_accuracy'] for run in group])
+        accuracy = runlog.mean_and_error([100 * run['test_accuracy'] for run in group])
         figures = f'{accuracy} % (n = {len(group)})'
         if alone:
             seconds = statistics.median(run['train_seconds'] for run in alone)
@@ -217,7 +216,7 @@ def devices_table():
         )
         rows.append(device_row(line, figures, 'estimated'))
     header = ['device', 'backend', 'recipe', 'how to start', 'figures', '']
-    return report.markdown(header, rows)
+    return runlog.markdown(header, rows)
 
 
 def seconds_text(seconds):
@@ -265,8 +264,8 @@ def tricks_table():
     """One row for each trick, with what it was measured to be worth, and on what."""
     rows = ablation_rows()
     presets = [row for row in rows if not row.arm.trick]
-    means = [f'`{row.arm.preset}` {report.mean(row)} %' for row in presets]
-    lines = [report.tricks_table(rows)]
+    means = [f'`{row.arm.preset}` {ablation.mean(row)} %' for row in presets]
+    lines = [ablation.tricks_table(rows)]
     if means:
         lines += ['', f'Measured from {" and ".join(means)}: {ablation_budget()}.']
     return '\n'.join(lines)
@@ -312,7 +311,7 @@ def profile_table(units):
         ['GFLOP/s, as sliding windows', *(f'{x["flops_per_second"] / 1e9:.0f}' for x in lines)],
         ['of a large matrix product', *(f'{line["efficiency"]:.2f}' for line in lines)],
     ]
-    return report.markdown(header, rows)
+    return runlog.markdown(header, rows)
 
 
 def rounding_table():
@@ -324,13 +323,13 @@ def rounding_table():
         [f'`{path}`', *(f'{100 * line["relative_errors"][path]:.1f}' for line in lines)]
         for path in paths
     ]
-    return report.markdown(header, rows)
+    return runlog.markdown(header, rows)
 
 
 TABLES = {
     'runs': runs_table,
     'tricks': tricks_table,
-    'ablation': lambda: report.ablation_table(ablation_rows()),
+    'ablation': lambda: ablation.comparison_table(ablation_rows()),
     'throughput': throughput_table,
     'time_to_94': time_to_94_table,
     'startup': startup_table,
@@ -364,7 +363,7 @@ def main(argv):
             name = readme.relative_to(ROOT)
             sys.exit(f'{name} must hold the tables of the logged runs: run examples/tables.py')
         if not FLAGS.check:
-            with files.written_whole(readme) as part:
+            with _files.written_whole(readme) as part:
                 part.write_text(filled)
 
 

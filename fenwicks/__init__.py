@@ -6,18 +6,19 @@ Read the package in the order of the data's walk: ``data`` -> ``augment`` -> ``l
 
 import os
 
-from fenwicks import backend
+from fenwicks import _backend
 
 # TensorFlow's CPU device returns every large activation to the operating system and asks for it
 # again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
 # allocator keeps them. TensorFlow reads this once, when it first touches the device.
 os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
 
-backend.choose()
+_backend.choose()
 
 from fenwicks import (  # noqa: E402
     augment,
     data,
+    devices,
     evaluate,
     layers,
     losses,
@@ -25,7 +26,6 @@ from fenwicks import (  # noqa: E402
     optimizers,
     precision,
     schedules,
-    strategy,
     training,
 )
 
@@ -34,6 +34,7 @@ __version__ = '0.1.0'
 __all__ = [
     'augment',
     'data',
+    'devices',
     'evaluate',
     'layers',
     'losses',
@@ -41,6 +42,5 @@ __all__ = [
     'optimizers',
     'precision',
     'schedules',
-    'strategy',
     'training',
 ]

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 from fenwicks.data.dataset import check_labels
 
 

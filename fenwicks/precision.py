@@ -6,7 +6,7 @@ import contextlib
 
 import keras
 
-from fenwicks import processor
+from fenwicks.kernels import device as processor
 
 _POLICIES = {
     'float32': 'float32',
@@ -66,7 +66,7 @@ def _fastest(device):
 
 def cpu_has_bfloat16(cpuinfo='/proc/cpuinfo') -> bool:
     """Whether the processor multiplies in bfloat16; elsewhere it would be emulated, slowly."""
-    return bool(processor.flags(cpuinfo) & {'avx512_bf16', 'amx_bf16', 'bf16'})
+    return bool(processor.cpu_flags(cpuinfo) & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
 def _gpu_has_bfloat16():

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from training_toys import toy
 
-from fenwicks import augment, layers, optimizers, strategy, training
+from fenwicks import augment, devices, layers, optimizers, training
 
 BATCH, EPOCHS = 32, 2
 
@@ -139,7 +139,7 @@ def seeds():
 
 
 if __name__ == '__main__':
-    strategy.connect()
+    devices.connect()
     with tempfile.TemporaryDirectory() as folder:
         found = {
             name: seeds() if name == 'seeds' else train(CASES[name], folder)

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from fenwicks import augment, layers, optimizers, training
-from fenwicks.training import sharding
+from fenwicks.training.replicas import jax as sharding
 
 STEPS = 4
 # Of a kernel whose four inputs are divided among four devices, of one with three, of a bias.

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from fenwicks import recipes, report
-from fenwicks.recipes import ablation
-from fenwicks.recipes.ablation import Arm
+from fenwicks import ablation, recipes, runlog
+from fenwicks.ablation import Arm
 
 
 def run(recipe, accuracy, seconds=10.0):
@@ -70,7 +69,7 @@ def test_one_run_of_each_resolves_nothing():
     rows = ablation.summarize(ARMS[:2], [RUNS[0], RUNS[3]])
     assert [row.error for row in rows] == [math.inf, math.inf]
     assert not any(row.resolved for row in rows)
-    plain, celu = report.ablation_table(rows).splitlines()[2:]
+    plain, celu = ablation.comparison_table(rows).splitlines()[2:]
     assert plain.startswith('| **page24** | 1 | 60.00 |  |')
     assert celu.startswith('| page24 + celu | 1 | 70.00 | (+10.00) |')
 
@@ -85,15 +84,17 @@ def test_arms_that_always_diverge_have_rows():
     runs = [*RUNS[:3], run('page24+celu', None), run('page24+celu', None)]
     rows = ablation.summarize(ARMS, runs)
     assert [(row.arm.trick, row.n, row.diverged) for row in rows] == [('', 3, 0), ('celu', 0, 2)]
-    line = report.ablation_table(rows).splitlines()[3]
+    line = ablation.comparison_table(rows).splitlines()[3]
     assert line == '| page24 + celu | 0 (2 diverged) | diverged | diverged |  |'
-    assert '| diverged, n=2 | not measured |' in report.tricks_table(rows)
+    assert '| diverged, n=2 | not measured |' in ablation.tricks_table(rows)
     # And those of a preset that always does can be compared with nothing.
     runs = [run('page24', None), *RUNS[3:6]]
     plain, celu = ablation.summarize(ARMS, runs)
     assert (plain.n, plain.diverged, celu.n) == (0, 1, 3)
     assert not celu.resolved
-    assert '| page24 + celu | 3 | 71.00 | diverged | 10 |' in report.ablation_table([plain, celu])
+    assert '| page24 + celu | 3 | 71.00 | diverged | 10 |' in ablation.comparison_table(
+        [plain, celu]
+    )
 
 
 def test_runs_of_different_lengths():
@@ -107,14 +108,14 @@ def test_a_log_of_something_else():
 
 
 def test_the_table_marks_what_is_not_resolved():
-    lines = report.ablation_table(ablation.summarize(ARMS, RUNS)).splitlines()
+    lines = ablation.comparison_table(ablation.summarize(ARMS, RUNS)).splitlines()
     assert lines[2].startswith('| **page24** | 3 | 61.00 ± 1.10 |')
     assert lines[3] == '| page24 + celu | 3 | 71.00 | +10.00 ± 1.55 | 10 |'
     assert lines[4] == '| page24 + whitening | 2 | 61.50 | (+0.50 ± 1.73) | 20 |'
 
 
 def test_the_table_of_tricks_says_what_was_not_measured():
-    table = report.tricks_table(ablation.summarize(ARMS, RUNS))
+    table = ablation.tricks_table(ablation.summarize(ARMS, RUNS))
     lines = {line.split('`')[1]: line for line in table.splitlines()[2:]}
     assert set(lines) == set(recipes.TRICKS)
     assert lines['celu'].endswith('| +10.00 ± 1.55, n=3 | not measured |')
@@ -124,17 +125,17 @@ def test_the_table_of_tricks_says_what_was_not_measured():
 
 def test_plots_that_cannot_be_drawn(tmp_path):
     pytest.importorskip('matplotlib')
-    report.check_plot(tmp_path / 'ablation.png')
+    ablation.check_plot(tmp_path / 'ablation.png')
     with pytest.raises(ValueError, match=r'^`plot` must end in one of .*\.svg.*a\.docx$'):
-        report.check_plot(tmp_path / 'a.docx')
+        ablation.check_plot(tmp_path / 'a.docx')
     with pytest.raises(ValueError, match=r'^`plot` must lie in a folder that is there'):
-        report.check_plot(tmp_path / 'no' / 'a.png')
+        ablation.check_plot(tmp_path / 'no' / 'a.png')
 
 
 def test_the_plot(tmp_path):
     pytest.importorskip('matplotlib')
     path = tmp_path / 'ablation.svg'
-    report.plot_ablation(ablation.summarize(ARMS, RUNS), path)
+    ablation.plot(ablation.summarize(ARMS, RUNS), path)
     text = path.read_text()
     assert text.lstrip().startswith('<?xml')
     assert text.count('errorbar') or text.count('LineCollection') == 2
@@ -143,9 +144,9 @@ def test_the_plot(tmp_path):
 def test_lines_come_back_and_a_broken_one_is_named(tmp_path):
     log = tmp_path / 'log.jsonl'
     for value in ({'a': 1}, {'b': 2.5}):
-        report.append_line(log, value)
-    assert report.read_lines(log) == [{'a': 1}, {'b': 2.5}]
+        runlog.append_line(log, value)
+    assert runlog.read_lines(log) == [{'a': 1}, {'b': 2.5}]
     with log.open('a') as file:
         file.write('{"c": ')
     with pytest.raises(ValueError, match=r'^`log` must hold a JSON value a line\. .*line 3'):
-        report.read_lines(log)
+        runlog.read_lines(log)

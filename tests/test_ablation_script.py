@@ -5,7 +5,7 @@ import json
 import pytest
 from scripts import ROOT, call, loaded, refused
 
-from fenwicks import report
+from fenwicks import runlog
 from fenwicks.training import DivergedError
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -43,13 +43,13 @@ def test_it_goes_on_where_it_stopped(script, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(script, 'train', interrupted_at_the_third)
     line = refused(script, f'--log={log}', '--runs=1', *SMALL)
     assert line == 'interrupted: the same command goes on'
-    assert [run['recipe'] for run in report.read_lines(log)] == ARMS[:2]
+    assert [run['recipe'] for run in runlog.read_lines(log)] == ARMS[:2]
     first = log.read_text()
 
     monkeypatch.setattr(script, 'train', train)
     call(script, f'--log={log}', '--runs=1', *SMALL)
     assert log.read_text().startswith(first)
-    runs = report.read_lines(log)
+    runs = runlog.read_lines(log)
     assert [run['recipe'] for run in runs] == ARMS
     assert {run['seed'] for run in runs} == {0}
     assert all(0 <= run['test_accuracy'] <= 1 and run['train_seconds'] > 0 for run in runs)
@@ -70,7 +70,7 @@ def test_a_run_that_diverges_is_a_result(script, tmp_path, monkeypatch):
     monkeypatch.setattr('fenwicks.training.Trainer.fit', diverge)
     log = tmp_path / 'log.jsonl'
     call(script, f'--log={log}', '--runs=1', *SMALL)
-    assert [run['test_accuracy'] for run in report.read_lines(log)] == [None] * len(ARMS)
+    assert [run['test_accuracy'] for run in runlog.read_lines(log)] == [None] * len(ARMS)
 
 
 def test_a_log_of_another_budget(script, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from scripts import ROOT, call, loaded, refused
 
 import fenwicks as fw
-from fenwicks import recipes, report
+from fenwicks import recipes, runlog
 
 FOLDER = ROOT / 'examples' / 'benchmarks'
 SMALL = ('--dataset=digits', '--device=cpu', '--precision=float32', '--width=0.0625')
@@ -307,7 +307,7 @@ def test_projected_seconds(monkeypatch, tmp_path, capsys):
     with loaded(FOLDER / 'time_to_94.py') as script:
         monkeypatch.setattr('turns.Side', FakeSide)
         call(script, '--steps=3', '--rounds=2', f'--log={log}')
-    ours, theirs = report.read_lines(log)
+    ours, theirs = runlog.read_lines(log)
     assert ours['projected']
     assert ours['step_seconds'] == [2.0, 1.0]
     # Three eighths of the epochs at the first pace.
@@ -316,7 +316,7 @@ def test_projected_seconds(monkeypatch, tmp_path, capsys):
     with loaded(FOLDER / 'time_to_94.py') as script:
         call(script, '--steps=3', '--rounds=2', '--epochs=2', f'--log={short}')
     # The same share: three quarters of an epoch.
-    assert report.read_lines(short)[0]['train_seconds'] == ours['train_seconds']
+    assert runlog.read_lines(short)[0]['train_seconds'] == ours['train_seconds']
     assert theirs['train_seconds'] == pytest.approx(2 * ours['train_seconds'])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ['fenwicks', '275.0']
@@ -352,7 +352,7 @@ def test_whole_trainings_alternate(monkeypatch, tmp_path):
         ('pytorch', '--seed=6'),
         ('fenwicks', '--seed=6'),
     ]
-    assert [line['side'] for line in report.read_lines(log)] == [name for name, _ in order]
+    assert [line['side'] for line in runlog.read_lines(log)] == [name for name, _ in order]
 
 
 def test_the_comparison_without_pytorch(monkeypatch):
@@ -410,7 +410,7 @@ def test_seeds_take_turns_until_time_is_up(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(script, 'time', types.SimpleNamespace(monotonic=lambda: now[0]))
         recipes_flag = '--recipes=page10,speed94'
         call(script, recipes_flag, '--minutes=1.6', '--seed=2', f'--log={log}', '--dataset=digits')
-    done = [(line['recipe'], line['seed']) for line in report.read_lines(log)]
+    done = [(line['recipe'], line['seed']) for line in runlog.read_lines(log)]
     # 30, 40, 70, 80; a third page10 would end at 110, after the 96 seconds; speed94 at 90.
     assert done == [('page10', 2), ('speed94', 2), ('page10', 3), ('speed94', 3), ('speed94', 4)]
     assert capsys.readouterr().out.splitlines()[-1] == (
@@ -423,7 +423,7 @@ def test_a_training_of_the_library_reports(tmp_path):
     log = tmp_path / 'log.jsonl'
     with loaded(FOLDER / 'seeds.py') as script:
         call(script, *SMALL, '--recipes=speed94', '--runs=1', f'--log={log}')
-    (line,) = report.read_lines(log)
+    (line,) = runlog.read_lines(log)
     assert (line['side'], line['backend'], line['recipe']) == ('fenwicks', 'tensorflow', 'speed94')
     assert (line['widths'], line['epochs'], line['train_images']) == ([4, 16, 16], 1, 64)
     assert (line['test_images'], line['device_memory_mb']) == (20, None)
@@ -440,7 +440,7 @@ def test_pytorch_reports(torch, monkeypatch, tmp_path):
     with loaded(FOLDER / 'seeds.py') as script:
         call(script, *SMALL, '--side=pytorch', '--runs=1', f'--log={log}')
         message = refused(script, *SMALL, '--side=pytorch', '--recipes=page10')
-    (line,) = report.read_lines(log)
+    (line,) = runlog.read_lines(log)
     assert (line['side'], line['backend'], line['widths']) == ('pytorch', 'pytorch', [4, 16, 16])
     assert line['train_seconds'] > 0
     assert message == '`recipe` must be one of speed94 for PyTorch. Received: recipe=page10'
@@ -490,7 +490,7 @@ def test_a_profile_adds_up(tmp_path, capsys):
         call(script, *flags, '--steps=2', '--peak_size=64', '--top=300', f'--log={log}')
     text = capsys.readouterr().out
     assert 'convolution, kernel gradient' in text
-    (result,) = report.read_lines(log)
+    (result,) = runlog.read_lines(log)
     times = result['milliseconds']
     assert sum(times.values()) == pytest.approx(1000 * result['traced_step_seconds'], rel=0.01)
     for kind in ('convolution, forward', 'convolution, kernel gradient', 'batch norm, backward'):
@@ -516,7 +516,7 @@ def test_the_host_has_little_to_do(tmp_path, capsys):
     log = tmp_path / 'log.jsonl'
     with loaded(FOLDER / 'host_work.py') as script:
         call(script, '--recipe=page10', '--calls=5', f'--log={log}')
-    (result,) = report.read_lines(log)
+    (result,) = runlog.read_lines(log)
     assert result == json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result['recipe'] == 'page10'
     assert result['n'] == 5
@@ -550,7 +550,7 @@ def test_rounding_of_gradients(tmp_path, capsys, precision):
     flags = ['--recipe=page10', '--width=0.0625', '--dataset=digits', f'--precision={precision}']
     with loaded(FOLDER / 'rounding.py') as script:
         call(script, *flags, f'--log={log}')
-    (result,) = report.read_lines(log)
+    (result,) = runlog.read_lines(log)
     errors = result['relative_errors']
     assert f'| `{next(iter(errors))}` | ' in capsys.readouterr().out
     assert len(errors) == 17

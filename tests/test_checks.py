@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 
 
 @pytest.mark.parametrize('value', [1, 24, np.int64(24), np.uint8(3)])

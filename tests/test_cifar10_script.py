@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from scripts import ROOT, call, free_ports, loaded, refused
 
-from fenwicks import data, files, recipes, strategy
+from fenwicks import _files, data, devices, recipes
 from fenwicks.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -151,7 +151,7 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
         other = refused(script, *flags, '--runs=2', '--resume')
     assert 'settings.recipe.peak_learning_rate=0.3 instead of ' in other
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strategy, 'check_backend', lambda: 'another')
+        patch.setattr(devices, 'check_backend', lambda: 'another')
         other = refused(script, *flags, '--runs=2', '--resume')
     assert other.endswith(f"Received: backend='another' instead of '{keras.backend.backend()}'")
     other = refused(script, *flags, '--resume')
@@ -339,8 +339,8 @@ def test_bad_input_is_one_line_and_leaves_no_file(script, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize('flags', [['--tpu'], ['--device=tpu'], ['--device=gpu']])
 def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
-    monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu'})
-    monkeypatch.setattr(strategy, '_is_installed', lambda distribution: False)
+    monkeypatch.setattr(devices, '_find_devices', lambda: {'cpu'})
+    monkeypatch.setattr(devices, '_is_installed', lambda distribution: False)
     monkeypatch.chdir(tmp_path)
     kind = 'gpu' if flags == ['--device=gpu'] else 'tpu'
     line = refused(script, '--dataset=digits', *flags)
@@ -392,7 +392,7 @@ def test_a_disk_without_room_for_the_model(tmp_path):
     path = tmp_path / 'model.keras'
 
     def save():
-        with files.written_whole(path) as part:
+        with _files.written_whole(path) as part:
             model.save(part)
 
     with largest_file(4000), pytest.raises(OSError, match='the disk must take the whole') as raised:

@@ -7,7 +7,7 @@ import resource
 
 import pytest
 
-from fenwicks import files
+from fenwicks import _files
 
 
 def names(folder):
@@ -16,7 +16,7 @@ def names(folder):
 
 def test_the_file_appears_when_the_block_ends(tmp_path):
     path = tmp_path / 'model.tar.gz'
-    with files.written_whole(path) as part:
+    with _files.written_whole(path) as part:
         assert part.parent == tmp_path
         assert part.suffix == '.gz'
         part.write_text('new')
@@ -28,7 +28,7 @@ def test_the_file_appears_when_the_block_ends(tmp_path):
 def test_a_former_file_is_replaced(tmp_path):
     path = tmp_path / 'a.json'
     path.write_text('old')
-    with files.written_whole(str(path)) as part:
+    with _files.written_whole(str(path)) as part:
         part.write_text('new')
         assert path.read_text() == 'old'
     assert path.read_text() == 'new'
@@ -40,7 +40,7 @@ def test_an_error_leaves_the_former_file(tmp_path, error):
     path.write_text('old')
 
     def write():
-        with files.written_whole(path) as part:
+        with _files.written_whole(path) as part:
             part.write_text('half of the n')
             raise error
 
@@ -52,10 +52,10 @@ def test_an_error_leaves_the_former_file(tmp_path, error):
 
 def test_what_a_kill_left_behind_does_not_disturb(tmp_path):
     path = tmp_path / 'a.json'
-    with files.written_whole(path) as part:
+    with _files.written_whole(path) as part:
         part.write_text('first')
     part.write_text('half of a file that a kill cut o')
-    with files.written_whole(path) as part:
+    with _files.written_whole(path) as part:
         part.write_text('second')
     assert path.read_text() == 'second'
     assert names(tmp_path) == ['a.json']
@@ -64,7 +64,7 @@ def test_what_a_kill_left_behind_does_not_disturb(tmp_path):
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with (
         pytest.raises(OSError, match=r'the whole of .*a.json'),
-        files.written_whole(tmp_path / 'a.json'),
+        _files.written_whole(tmp_path / 'a.json'),
     ):
         pass
     assert names(tmp_path) == []
@@ -75,11 +75,11 @@ def test_a_temporary_file_that_cannot_be_removed_hides_no_error(tmp_path, monkey
         raise PermissionError(1, 'Operation not permitted')
 
     monkeypatch.setattr(pathlib.Path, 'unlink', unlink)
-    with pytest.raises(RuntimeError, match='broken'), files.written_whole(tmp_path / 'a.json'):
+    with pytest.raises(RuntimeError, match='broken'), _files.written_whole(tmp_path / 'a.json'):
         raise RuntimeError('broken')
     with (
         pytest.raises(OSError, match=r'the disk must take .* No space left on device$'),
-        files.written_whole(tmp_path / 'a.json'),
+        _files.written_whole(tmp_path / 'a.json'),
     ):
         raise OSError(28, 'No space left on device')
 
@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_the_former_file_and_says_so_in_a_line(tmp_path):
     with (
         pytest.raises(OSError, match=r'the disk must take the whole of .*a.json') as raised,
         largest_file(1000),
-        files.written_whole(path) as part,
+        _files.written_whole(path) as part,
     ):
         part.write_bytes(bytes(5000))
     assert str(raised.value).endswith('Received: File too large')
@@ -111,8 +111,8 @@ def test_a_full_disk_leaves_the_former_file_and_says_so_in_a_line(tmp_path):
 
 def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
     folder = tmp_path / 'a' / 'b'
-    files.check_writable(folder)
-    files.check_writable(str(folder))
+    _files.check_writable(folder)
+    _files.check_writable(str(folder))
     assert names(folder) == []
 
 
@@ -120,7 +120,7 @@ def test_a_file_in_the_way(tmp_path):
     (tmp_path / 'file').write_text('kept')
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
         with pytest.raises(OSError, match='`out` must be a folder that can be') as raised:
-            files.check_writable(folder)
+            _files.check_writable(folder)
         assert str(folder) in str(raised.value)
         assert '\n' not in str(raised.value)
     assert (tmp_path / 'file').read_text() == 'kept'
@@ -128,7 +128,7 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_a_disk_without_room(tmp_path):
     with largest_file(3), pytest.raises(OSError, match=r'`out` must be .*\(File too large\)$'):
-        files.check_writable(tmp_path)
+        _files.check_writable(tmp_path)
     assert names(tmp_path) == []
 
 
@@ -136,4 +136,4 @@ def test_a_disk_without_room(tmp_path):
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r'`out` must be .*Permission denied'):
-        files.check_writable(tmp_path)
+        _files.check_writable(tmp_path)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from fenwicks import assemble, data, precision, recipes, strategy
+from fenwicks import assemble, data, devices, precision, recipes
 
 pytestmark = [pytest.mark.gpu, pytest.mark.backend('tensorflow', 'jax')]
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.backend('tensorflow', 'jax')]
 @pytest.mark.parametrize('name', ['fenwicks24', 'page10', 'speed94'])
 @pytest.mark.parametrize('chosen', ['float32', 'bfloat16', 'float16'])
 def test_a_narrow_network_learns(name, chosen):
-    device = strategy.select_device('gpu')
+    device = devices.select_device('gpu')
     assert precision.set_precision(chosen, device) == chosen
     digits = data.load('digits')
     recipe = recipes.get(name).with_width(0.25).for_small_data().with_epochs(4)

@@ -9,7 +9,10 @@ if keras.backend.backend() != 'tensorflow':
 
 import tensorflow as tf
 
-from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D, fused, kernels, winograd
+from fenwicks.kernels import batch_norm as fused
+from fenwicks.kernels import convolution as kernels
+from fenwicks.kernels import winograd
+from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D
 
 
 def normal(*shape, seed=0):
@@ -224,7 +227,7 @@ def exact_batch_norm(images, scale, offset, epsilon):
 @pytest.mark.parametrize('has_avx512', [True, False])
 def test_batch_norm(monkeypatch, dtype, has_avx512):
     """TensorFlow's kernel, as on accelerators, and what is faster on other processors."""
-    monkeypatch.setattr(fused.kernels, 'has_avx512', lambda: has_avx512)
+    monkeypatch.setattr(fused.device, 'has_avx512', lambda: has_avx512)
     images = tf.cast(2 * normal(4, 3, 5, 6) + 1, dtype)
     scale, offset = normal(6, seed=1), normal(6, seed=2)
     upstream = tf.cast(normal(4, 3, 5, 6, seed=3), dtype)
@@ -251,7 +254,7 @@ def test_ghost_batch_norm_both_ways(monkeypatch, dtype):
     upstream = tf.cast(normal(6, 4, 5, 3, seed=3), dtype)
     ways = []
     for has_avx512 in (True, False):
-        monkeypatch.setattr(fused.kernels, 'has_avx512', lambda has=has_avx512: has)
+        monkeypatch.setattr(fused.device, 'has_avx512', lambda has=has_avx512: has)
         _, *moments = fused.ghost_batch_norm(images, scale, offset, 2, 1e-3)
         assert [x.shape for x in moments] == [(3, 3), (3, 3)]
         inputs = (images, scale, offset)

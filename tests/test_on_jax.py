@@ -24,7 +24,7 @@ FILES = (
     'test_one_pass.py',
     'test_optimizers.py',
     'test_schedules.py',
-    'test_strategy.py',
+    'test_devices.py',
     'test_trainer.py',
     'test_trainer_averaging.py',
     'test_trainer_checkpoints.py',

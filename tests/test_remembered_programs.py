@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 START = """
 import jax
 import numpy as np
-from fenwicks import models, optimizers, strategy, training
+from fenwicks import models, optimizers, devices, training
 
 events = []
 jax.monitoring.register_event_listener(lambda name, **details: events.append(name))
-strategy.remember_programs()
+devices.remember_programs()
 model = models.resnet9(input_shape=(16, 16, 3), widths=(4, 8, 8, 16))
 trainer = training.Trainer(model, optimizers.SGD(0.1, momentum=0.9), batch_size=8)
 trainer.fit(np.zeros((8, 16, 16, 3), np.uint8), np.zeros(8, np.int32), 1)

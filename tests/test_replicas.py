@@ -134,7 +134,7 @@ def environments(backend):
     ],
 )
 def test_the_processes_that_train_are_chief_and_workers(monkeypatch, cluster, several):
-    from fenwicks.training import mirroring
+    from fenwicks.training.replicas import tensorflow as mirroring
 
     class Asked(Exception):
         pass
@@ -155,7 +155,7 @@ def test_the_processes_that_train_are_chief_and_workers(monkeypatch, cluster, se
 def test_evaluators_and_parameter_servers_are_no_processes_that_train():
     import tensorflow as tf
 
-    from fenwicks.training import mirroring
+    from fenwicks.training.replicas import tensorflow as mirroring
 
     class Strategy(tf.distribute.MultiWorkerMirroredStrategy):
         num_replicas_in_sync = 2
@@ -218,11 +218,11 @@ def test_the_loop_in_the_replica_as_on_tpus():
 def test_the_tpu_of_this_machine(monkeypatch):
     import tensorflow as tf
 
-    from fenwicks import strategy
-    from fenwicks.training import mirroring
+    from fenwicks import devices
+    from fenwicks.training.replicas import tensorflow as mirroring
 
     asked = []
-    monkeypatch.setattr(strategy, '_find_devices', lambda: {'cpu', 'tpu'})
+    monkeypatch.setattr(devices, '_find_devices', lambda: {'cpu', 'tpu'})
     monkeypatch.setattr(
         tf.distribute.cluster_resolver, 'TPUClusterResolver', lambda tpu: asked.append(tpu) or tpu
     )
@@ -244,7 +244,7 @@ def test_the_tpu_of_this_machine(monkeypatch):
 def test_a_model_made_outside_of_the_scope():
     import tensorflow as tf
 
-    from fenwicks.training import mirroring
+    from fenwicks.training.replicas import tensorflow as mirroring
 
     replicas = mirroring.replicas(tf.distribute.MirroredStrategy(['CPU:0']))
     with pytest.raises(ValueError, match=r'must be made in the scope of the strategy.* outside'):
@@ -279,7 +279,7 @@ def test_bad_arguments(monkeypatch):
 
 def test_synchronized_replicas_on_jax_take_the_batch_as_a_whole():
     jax = pytest.importorskip('jax')
-    from fenwicks.training import sharding
+    from fenwicks.training.replicas import jax as sharding
 
     mesh = jax.sharding.AbstractMesh((2,), ('replicas',))
     for kind, images in ((sharding._PerReplica, 16), (sharding._Synchronized, 32)):

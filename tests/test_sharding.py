@@ -108,7 +108,7 @@ def test_all_accelerators_share_a_batch_but_not_the_parts_of_a_processor():
 
 
 def test_bad_arguments():
-    from fenwicks.training import sharding
+    from fenwicks.training.replicas import jax as sharding
 
     with pytest.raises(ValueError, match=r'per_replica, synchronized\. Received: batch_norm=froz'):
         sharding.replicas(['a device'], 'frozen')

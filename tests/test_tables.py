@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from scripts import ROOT, loaded
 
-from fenwicks import recipes, report, tpu
+from fenwicks import recipes, runlog, tpu
 
 RUN = {
     'recipe': 'speed94',
@@ -50,7 +50,7 @@ def tables(tmp_path, monkeypatch):
 
 def log(folder, name, *lines):
     for line in lines:
-        report.append_line(folder / name, line)
+        runlog.append_line(folder / name, line)
 
 
 def rows_of(table):

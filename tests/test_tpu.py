@@ -13,7 +13,7 @@ import pytest
 
 from fenwicks import recipes, tpu
 from fenwicks.tpu import table
-from fenwicks.tpu.estimate import _estimate, untangle
+from fenwicks.tpu.costs import _estimate, untangle
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 needs_jax = pytest.mark.skipif(
@@ -320,7 +320,7 @@ def test_what_does_not_fit_is_found_out():
     import jax
 
     from fenwicks.tpu import compiler
-    from fenwicks.training.sharding import replicas
+    from fenwicks.training.replicas.jax import replicas
 
     devices = compiler.topology_devices('v5e:1x1')
     argument = jax.ShapeDtypeStruct((2**33,), 'float32', sharding=replicas(devices).everywhere)
@@ -343,7 +343,7 @@ def test_eight_replicas(batch_norm, most):
 
 def test_eight_chips_in_words():
     found = tpu.Estimate('v5e:2x4', 8, True, 1, 2)
-    assert table.hardware(found) == 'TPU v5e, 8 chips'
+    assert table.hardware_of(found) == 'TPU v5e, 8 chips'
 
 
 @pytest.mark.slow

@@ -209,7 +209,7 @@ def test_regularizers_join_the_loss(policy):
 @tensorflow_only
 def test_the_program_for_accelerators_makes_the_same_training(monkeypatch):
     """XLA compiles the whole epoch, on this machine's CPU."""
-    from fenwicks.training import tensorflow_engine
+    from fenwicks.training.engines import tensorflow as tensorflow_engine
 
     images, labels = toy()
     changes = [

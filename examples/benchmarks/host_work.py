@@ -24,8 +24,8 @@ import keras
 import one_line
 from absl import app, flags
 
-from fenwicks import assemble, recipes, report, strategy, tpu
-from fenwicks.checks import positive_integer
+from fenwicks import assemble, devices, hardware, recipes, runlog, tpu
+from fenwicks._checks import positive_integer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
@@ -85,10 +85,10 @@ def main(argv):
         calls = positive_integer('calls', FLAGS.calls)
         recipe = recipes.get(FLAGS.recipe)
         if FLAGS.log:
-            report.start_log(FLAGS.log)
+            runlog.start_log(FLAGS.log)
     except (ImportError, OSError, ValueError) as error:
         one_line.fail(__file__, error)
-    device = strategy.select_device()
+    device = devices.select_device()
     trainer = trainer_of(recipe)
     seconds = measure(trainer._engine, calls)
     result = {
@@ -98,14 +98,14 @@ def main(argv):
         'milliseconds': round(1000 * statistics.median(seconds), 3),
         'slowest_milliseconds': round(1000 * max(seconds), 3),
         'n': calls,
-        'hardware': report.hardware(device),
-        'versions': report.versions(),
+        'hardware': hardware.describe(device),
+        'versions': hardware.versions(),
         'date': f'{datetime.date.today()}',
         'timed': "the host's work of an epoch: its program called for no steps",
     }
     print(json.dumps(result))
     if FLAGS.log:
-        report.append_line(FLAGS.log, result)
+        runlog.append_line(FLAGS.log, result)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ seconds of a whole step; beside it stands what this machine reaches in one large
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -28,9 +29,9 @@ import numpy as np
 import one_line
 from absl import app, flags
 
-from fenwicks import assemble, data, precision, recipes, report, strategy
-from fenwicks.checks import positive_integer
-from fenwicks.layers import kernels
+from fenwicks import assemble, data, devices, hardware, precision, recipes, runlog
+from fenwicks._checks import positive_integer
+from fenwicks.kernels import device
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
@@ -62,13 +63,13 @@ def main(argv):
                 f'Received: KERAS_BACKEND={keras.backend.backend()}'
             )
         if FLAGS.log:
-            report.start_log(FLAGS.log)
+            runlog.start_log(FLAGS.log)
         result = profile()
     except (ValueError, OSError, RuntimeError) as error:
         one_line.fail(__file__, error)
     print(json.dumps(result, indent=1) if FLAGS.json else as_text(result))
     if FLAGS.log:
-        report.append_line(FLAGS.log, result)
+        runlog.append_line(FLAGS.log, result)
 
 
 def profile():
@@ -80,20 +81,20 @@ def profile():
         recipe = recipe.with_width(FLAGS.width)
     if FLAGS.batch_size is not None:
         recipe = recipe.with_batch_size(FLAGS.batch_size)
-    strategy.select_device('cpu')
+    devices.select_device('cpu')
     chosen_precision = precision.set_precision(FLAGS.precision)
 
     trainer = assemble.assemble(
         recipe, random_dataset(recipe.batch_size), precision=chosen_precision
     )
-    if FLAGS.stock:  # layers ask when they are traced
-        kernels.on_cpu = lambda: False
     flops = count_flops(trainer.model)
     engine = trainer._engine
     scopes = op_times.note_scopes(trainer.model)
     images = random_dataset(recipe.batch_size * FLAGS.steps)
     engine.load(images.train_images, images.train_labels)
-    with op_times.named_gradients():
+    # Layers ask for their kernels when they are traced.
+    kernels = device.override(on_cpu=False) if FLAGS.stock else contextlib.nullcontext()
+    with kernels, op_times.named_gradients():
         compile_seconds = timed(engine.compile)
     engine.run(0, 0, 1)  # kernels are prepared, memory is taken
 
@@ -134,7 +135,7 @@ def profile():
         'precision': chosen_precision,
         'kernels': 'stock' if FLAGS.stock else 'fenwicks',
         'date': datetime.date.today().isoformat(),
-        'hardware': report.hardware(),
+        'hardware': hardware.describe(),
         'steps': FLAGS.steps,
         'step_seconds': best,
         'traced_step_seconds': traced,
@@ -145,10 +146,10 @@ def profile():
         'flops_per_second': step_flops / best,
         'peak_flops_per_second': peak,
         'efficiency': step_flops / best / peak,
-        'peak_memory_mb': report.peak_memory_mb(),
+        'peak_memory_mb': hardware.peak_memory_mb(),
         'milliseconds': {kind: round(spent, 3) for kind, spent in kinds.items()},
         'operations': operations[: FLAGS.top],
-        'versions': report.versions(),
+        'versions': hardware.versions(),
     }
 
 

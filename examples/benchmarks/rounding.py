@@ -21,7 +21,7 @@ import numpy as np
 import one_line
 from absl import app, flags
 
-from fenwicks import assemble, data, recipes, report, strategy
+from fenwicks import assemble, data, devices, hardware, recipes, runlog
 from fenwicks import precision as precisions
 
 FLAGS = flags.FLAGS
@@ -67,7 +67,7 @@ def parse_flags(argv):
 def main(argv):
     del argv
     try:
-        strategy.check_backend()
+        devices.check_backend()
         if keras.backend.backend() != 'tensorflow':
             raise ValueError(
                 'rounding is looked at on TensorFlow: set KERAS_BACKEND=tensorflow. '
@@ -80,13 +80,13 @@ def main(argv):
         if dataset.name == 'digits':
             recipe = recipe.for_small_data()
         if FLAGS.log:
-            report.start_log(FLAGS.log)
+            runlog.start_log(FLAGS.log)
         reference = gradients(recipe, dataset, 'float32', FLAGS.seed)
         errors = relative_errors(gradients(recipe, dataset, FLAGS.precision, FLAGS.seed), reference)
     except (ImportError, OSError, ValueError) as error:
         one_line.fail(__file__, error)
     rows = [[f'`{path}`', f'{100 * error:.1f}'] for path, error in errors.items()]
-    print(report.markdown(['gradient of', f'{FLAGS.precision}, off by %'], rows))
+    print(runlog.markdown(['gradient of', f'{FLAGS.precision}, off by %'], rows))
     result = {
         'recipe': recipe.name,
         'widths': list(recipe.widths),
@@ -95,12 +95,12 @@ def main(argv):
         'seed': FLAGS.seed,
         'precision': FLAGS.precision,
         'relative_errors': errors,
-        'hardware': report.hardware(strategy.select_device()),
-        'versions': report.versions(),
+        'hardware': hardware.describe(devices.select_device()),
+        'versions': hardware.versions(),
         'date': f'{datetime.date.today()}',
     }
     if FLAGS.log:
-        report.append_line(FLAGS.log, result)
+        runlog.append_line(FLAGS.log, result)
 
 
 if __name__ == '__main__':

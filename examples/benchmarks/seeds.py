@@ -21,8 +21,8 @@ import one_line
 import trainings
 from absl import app, flags, logging
 
-from fenwicks import report
-from fenwicks.checks import positive_integer
+from fenwicks import runlog
+from fenwicks._checks import positive_integer
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
@@ -58,7 +58,7 @@ def train_all():
     chosen = [trainings.find_recipe(name, FLAGS) for name in FLAGS.recipes]
     dataset = trainings.load_dataset(FLAGS)
     if FLAGS.log:
-        report.start_log(FLAGS.log)
+        runlog.start_log(FLAGS.log)
     longest = dict.fromkeys(FLAGS.recipes, 0.0)
     results = {name: [] for name in FLAGS.recipes}
     for run in range(FLAGS.runs):
@@ -73,7 +73,7 @@ def train_all():
             longest[recipe.name] = max(longest[recipe.name], time.monotonic() - started)
             print(trainings.say_run(result), flush=True)
             if FLAGS.log:
-                report.append_line(FLAGS.log, result)
+                runlog.append_line(FLAGS.log, result)
         if time.monotonic() + min(longest.values()) > end:
             break
     for own in results.values():

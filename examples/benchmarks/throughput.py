@@ -25,8 +25,8 @@ import one_line
 import turns
 from absl import app, flags
 
-from fenwicks import report
-from fenwicks.checks import positive_integer
+from fenwicks import hardware, runlog
+from fenwicks._checks import positive_integer
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('precision', 'float32', ['float32', 'bfloat16'], 'Of both sides.')
@@ -127,7 +127,7 @@ def make_side():
         train(FLAGS.steps)
         return time.perf_counter() - started
 
-    return {'take_turn': take_turn, 'memory': report.peak_memory_mb}
+    return {'take_turn': take_turn, 'memory': hardware.peak_memory_mb}
 
 
 def parse_flags(argv):
@@ -143,13 +143,13 @@ def main(argv):
             turns.serve(make_side)
             return
         if FLAGS.log:
-            report.start_log(FLAGS.log)
+            runlog.start_log(FLAGS.log)
         result = compare()
     except (ValueError, OSError, RuntimeError) as error:
         one_line.fail(__file__, error)
     print(json.dumps(result, indent=1))
     if FLAGS.log:
-        report.append_line(FLAGS.log, result)
+        runlog.append_line(FLAGS.log, result)
 
 
 def compare():
@@ -168,13 +168,13 @@ def compare():
         'benchmark': 'throughput',
         'network': 'resnet9',
         'date': datetime.date.today().isoformat(),
-        'hardware': report.hardware(),
+        'hardware': hardware.describe(),
         'precision': FLAGS.precision,
         'batch_size': FLAGS.batch_size,
         'rounds': FLAGS.rounds,
         'steps_per_round': FLAGS.steps,
         'timed': 'whole training steps; augmentation on the fenwicks side only',
-        'versions': report.versions(),
+        'versions': hardware.versions(),
     }
     images = FLAGS.steps * FLAGS.batch_size
     for name, seconds, peak in zip(names, zip(*rounds, strict=True), memory, strict=True):

@@ -28,8 +28,8 @@ import trainings
 import turns
 from absl import app, flags, logging
 
-from fenwicks import report
-from fenwicks.checks import positive_integer
+from fenwicks import runlog
+from fenwicks._checks import positive_integer
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
@@ -59,7 +59,7 @@ def main(argv):
             turns.serve(make_side)
             return
         if FLAGS.log:
-            report.start_log(FLAGS.log)
+            runlog.start_log(FLAGS.log)
         compare(project() if FLAGS.steps else train())
     except (ValueError, OSError, RuntimeError) as error:
         one_line.fail(__file__, error)
@@ -155,7 +155,7 @@ def compare(results):
             text += f', projected from steps of {steps} s'
         else:
             accuracies = [100 * result['test_accuracy'] for result in own]
-            text += f', {report.mean_and_error(accuracies)} % over {len(own)}'
+            text += f', {runlog.mean_and_error(accuracies)} % over {len(own)}'
         print(f'{text}, {peak:.1f} GiB')
     ratio = medians['fenwicks'] / medians['pytorch']
     first = results[0]
@@ -167,7 +167,7 @@ def compare(results):
 
 def log(result):
     if FLAGS.log:
-        report.append_line(FLAGS.log, result)
+        runlog.append_line(FLAGS.log, result)
 
 
 if __name__ == '__main__':

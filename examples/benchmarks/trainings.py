@@ -13,7 +13,7 @@ import time
 
 from absl import flags
 
-from fenwicks import data, evaluate, precision, recipes, report
+from fenwicks import data, evaluate, hardware, precision, recipes, runlog
 
 SIDES = ('fenwicks', 'pytorch')
 PYTORCH_RECIPES = ('speed94',)  # those that are written down in PyTorch as well
@@ -142,7 +142,7 @@ class Training:
             **times,
             'eval_seconds': eval_seconds,
             'images_per_second': trained_on / times['train_seconds'],
-            'peak_memory_mb': report.peak_memory_mb(),
+            'peak_memory_mb': hardware.peak_memory_mb(),
             'device_memory_mb': self._device_memory_mb(),
         }
 
@@ -161,7 +161,7 @@ class Training:
             'device': self.device,
             'hardware': self._hardware(),
             'date': datetime.date.today().isoformat(),
-            'versions': report.versions(),
+            'versions': hardware.versions(),
         }
 
     def total_steps(self):
@@ -173,7 +173,7 @@ class Training:
 
     def memory(self) -> dict:
         return {
-            'peak_memory_mb': report.peak_memory_mb(),
+            'peak_memory_mb': hardware.peak_memory_mb(),
             'device_memory_mb': self._device_memory_mb(),
         }
 
@@ -182,9 +182,9 @@ class Fenwicks(Training):
     """The training with this library, on whatever Keras's backend is."""
 
     def _choose(self, values):
-        from fenwicks import strategy
+        from fenwicks import devices
 
-        device = strategy.select_device(values.device)
+        device = devices.select_device(values.device)
         return device, precision.set_precision(values.precision, device)
 
     def _build(self, values):
@@ -223,7 +223,7 @@ class Fenwicks(Training):
         return keras.backend.backend()
 
     def _hardware(self):
-        return report.hardware(self.device)
+        return hardware.describe(self.device)
 
     def _device_memory_mb(self):
         if self._backend() != 'jax' or self.device == 'cpu':
@@ -300,7 +300,7 @@ class PyTorch(Training):
         import torch
 
         if self.device == 'cpu':
-            return report.hardware()
+            return hardware.describe()
         return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
 
     def _device_memory_mb(self):
@@ -324,6 +324,6 @@ def summary(results):
     accuracies = [100 * result['test_accuracy'] for result in results]
     seconds = statistics.median(result['train_seconds'] for result in results)
     return (
-        f'{results[0]["recipe"]}, {results[0]["backend"]}: {report.mean_and_error(accuracies)} % '
+        f'{results[0]["recipe"]}, {results[0]["backend"]}: {runlog.mean_and_error(accuracies)} % '
         f'over {len(results)}, median {seconds:.1f} s of training'
     )

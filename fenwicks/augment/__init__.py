@@ -8,7 +8,7 @@ the same draw (within one framework; each has its own generator). What images dr
 own, or in groups, is a hash and the same everywhere.
 """
 
-from fenwicks.augment.compose import compose, facts_of, in_groups, with_facts
+from fenwicks.augment.chain import compose, facts_of, in_groups, with_facts
 from fenwicks.augment.draws import alternating_flip, random_crop, random_cutout, random_flip
 from fenwicks.augment.seeds import fold
 from fenwicks.augment.transforms import crop, cutout, denormalize, flip, normalize, pad_reflect

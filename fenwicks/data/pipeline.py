@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 from fenwicks.data.dataset import check_arrays
 
 

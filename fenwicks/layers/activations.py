@@ -11,7 +11,8 @@ import numbers
 
 import keras
 
-from fenwicks.layers import fused, kernels
+from fenwicks.kernels import batch_norm as fused
+from fenwicks.kernels import device
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -58,7 +59,7 @@ class CELU(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        if kernels.on_cpu():
+        if device.on_cpu():
             return fused.celu(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
@@ -104,7 +105,7 @@ class GELU(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        if kernels.on_cpu():
+        if device.on_cpu():
             return fused.gelu(inputs)
         return keras.activations.gelu(inputs, approximate=False)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import keras
 
-from fenwicks.checks import positive_integer
-from fenwicks.layers import one_pass
+from fenwicks._checks import positive_integer
+from fenwicks.kernels import batch_norm_jax as one_pass
 from fenwicks.layers.composite import Residual, serialize_unbuilt
 from fenwicks.layers.initializers import init_pytorch
 from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D

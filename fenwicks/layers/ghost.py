@@ -5,8 +5,10 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from fenwicks.checks import positive_integer
-from fenwicks.layers import fused, kernels, one_pass
+from fenwicks._checks import positive_integer
+from fenwicks.kernels import batch_norm as fused
+from fenwicks.kernels import batch_norm_jax as one_pass
+from fenwicks.kernels import device
 from fenwicks.layers.primitives import BatchNormalization
 
 
@@ -91,7 +93,7 @@ class GhostBatchNormalization(BatchNormalization):
         if mask is not None:
             raise ValueError(f'`mask` must be None in training. Received: mask={mask!r}')
         inputs = self._checked(inputs)
-        if kernels.on_cpu() and self._has_fused_kernel(inputs) and None not in inputs.shape[1:]:
+        if device.on_cpu() and self._has_fused_kernel(inputs) and None not in inputs.shape[1:]:
             outputs, means, variances = self._fused_groups(inputs)
         else:
             outputs, means, variances = self._normalize_groups(inputs)

@@ -8,7 +8,7 @@ import numbers
 import keras
 from keras import ops
 
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 from fenwicks.layers.composite import Chain
 from fenwicks.layers.style import Block
 

@@ -1,15 +1,17 @@
 """Keras's convolution, batch normalization and max pooling, with faster kernels underneath.
 
 The classes take their parents' arguments, own the same variables and compute the same numbers.
-On TensorFlow, where the shapes allow it, they go through `fenwicks.layers.kernels`, and batch
-normalization on JAX through `fenwicks.layers.one_pass`; everywhere else they are their parents.
+On TensorFlow, where the shapes allow it, they use `fenwicks.kernels`, and so does batch
+normalization on JAX; everywhere else they are their parents.
 """
 
 from __future__ import annotations
 
 import keras
 
-from fenwicks.layers import fused, kernels, one_pass
+from fenwicks.kernels import batch_norm as fused
+from fenwicks.kernels import batch_norm_jax as one_pass
+from fenwicks.kernels import convolution, device
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -27,8 +29,8 @@ class Conv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs, kernel):
-        if kernels.on_cpu() and self._has_fast_gradient(inputs):
-            return kernels.conv2d(inputs, kernel)
+        if device.on_cpu() and self._has_fast_gradient(inputs):
+            return convolution.conv2d(inputs, kernel)
         return super().convolution_op(inputs, kernel)
 
     def _has_fast_gradient(self, inputs):
@@ -60,7 +62,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
     """
 
     def call(self, inputs):
-        if kernels.on_cpu() and self._tiles(inputs):
+        if device.on_cpu() and self._tiles(inputs):
             return fused.max_pool_2x2(inputs)
         return super().call(inputs)
 

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks import precision
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 
 # Images whose patches are in memory at a time: 12 MB for 3x3 patches of 32x32x3, as float64.
 _IMAGES_AT_A_TIME = 64

@@ -9,7 +9,7 @@ from fenwicks.optimizers.averaging import (
 )
 from fenwicks.optimizers.groups import ParameterGroup
 from fenwicks.optimizers.muon import Muon, muon_update
-from fenwicks.optimizers.newton_schulz import newton_schulz
+from fenwicks.optimizers.orthogonalize import newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_step
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 
 
 def averaged_variables(model) -> list:

@@ -7,9 +7,9 @@ import math
 import keras
 from keras import ops
 
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 from fenwicks.optimizers.groups import check_match, group_of_each, matches
-from fenwicks.optimizers.newton_schulz import DTYPES, newton_schulz
+from fenwicks.optimizers.orthogonalize import DTYPES, newton_schulz
 from fenwicks.optimizers.sgd import SGD, check_settings
 
 

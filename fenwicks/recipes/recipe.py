@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 
 SMALL_BATCH = 64
 

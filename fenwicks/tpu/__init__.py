@@ -4,12 +4,12 @@
 
 libtpu holds the compiler for every TPU and runs on any x86-64 Linux. It compiles the very program
 that the JAX engine trains with, a whole epoch, and says what memory that takes and what it will
-cost. Nothing runs on a TPU, so times are estimates, and said to be; `fenwicks.tpu.estimate` has how
+cost. Nothing runs on a TPU, so times are estimates, and said to be; `fenwicks.tpu.costs` has how
 they are made.
 """
 
 from fenwicks.tpu.chips import CHIPS, Chip, chip_of
-from fenwicks.tpu.estimate import (
+from fenwicks.tpu.costs import (
     DATA_SHAPES,
     ESTIMATED,
     DataShape,

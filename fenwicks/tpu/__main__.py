@@ -21,7 +21,7 @@ import tempfile
 from absl import app, flags, logging
 
 from fenwicks import precision as precisions
-from fenwicks import recipes, report
+from fenwicks import recipes, runlog
 from fenwicks.tpu import table
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT
 
@@ -128,7 +128,7 @@ def estimate_all():
         'batch_norm': FLAGS.batch_norm,
     }
     if FLAGS.log:
-        report.start_log(FLAGS.log)
+        runlog.start_log(FLAGS.log)
     program, versions = tensorflow_program(recipe, precision) if FLAGS.tensorflow else (None, {})
     cache = pathlib.Path(FLAGS.cache).expanduser() if FLAGS.cache else None
     if not FLAGS.json:
@@ -151,7 +151,7 @@ def estimate_all():
         entry = table.log_entry(found, settings, versions)
         print(json.dumps(entry) if FLAGS.json else table.row(found), flush=True)
         if FLAGS.log:
-            report.append_line(FLAGS.log, entry)
+            runlog.append_line(FLAGS.log, entry)
         if not found.fits:
             too_big.append(f'{topology}, for {table.memory(found)} GiB')
     if not FLAGS.json:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from fenwicks.files import written_whole
+from fenwicks._files import written_whole
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown
 
 

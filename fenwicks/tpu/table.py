@@ -7,8 +7,8 @@ import datetime
 import importlib.metadata
 import math
 
-from fenwicks import report
-from fenwicks.tpu.estimate import ESTIMATED, Estimate
+from fenwicks import hardware
+from fenwicks.tpu.costs import ESTIMATED, Estimate
 
 COLUMNS = (
     'topology  ',
@@ -57,7 +57,7 @@ def memory(found: Estimate) -> str:
     return f'{found.memory_bytes / 2**30:.2f} of {found.memory_limit_bytes / 2**30:.2f}'
 
 
-def hardware(found: Estimate) -> str:
+def hardware_of(found: Estimate) -> str:
     """What a program was compiled for, in words."""
     generation, _, shape = found.topology.partition(':')
     chips = math.prod(map(int, shape.split('x')))
@@ -67,11 +67,11 @@ def hardware(found: Estimate) -> str:
 def log_entry(found: Estimate, settings: dict, more_versions: dict | None = None) -> dict:
     """An estimate with all that it depends on, JSON-able."""
     kept = ('fenwicks', 'jax', 'keras', 'python')
-    versions = {name: version for name, version in report.versions().items() if name in kept}
+    versions = {name: version for name, version in hardware.versions().items() if name in kept}
     versions['libtpu'] = importlib.metadata.version('libtpu')
     return {
         **settings,
-        'hardware': hardware(found),
+        'hardware': hardware_of(found),
         **dataclasses.asdict(found),
         'estimated': list(ESTIMATED),
         'versions': {**versions, **(more_versions or {})},

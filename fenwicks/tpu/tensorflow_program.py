@@ -28,17 +28,17 @@ import sys
 def main(out):
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     from fenwicks import assemble, precision, tpu
-    from fenwicks.layers import kernels
+    from fenwicks.kernels import device
     from fenwicks.recipes import Recipe
 
     settings = json.loads(sys.stdin.read())
     # JSON has no tuples.
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings['recipe'].items()}
-    kernels.on_cpu = lambda: False  # this machine's processor is none of the program's business
     chosen = precision.set_precision(settings['precision'], 'tpu')
     shape = tpu.DataShape.named(settings['dataset'])
-    trainer = assemble.assemble(Recipe(**fields), shape.stand_in(), precision=chosen)
-    pathlib.Path(out).write_bytes(lower(trainer._engine, shape))
+    with device.override(on_cpu=False):  # the TPU's program, not this processor's
+        trainer = assemble.assemble(Recipe(**fields), shape.stand_in(), precision=chosen)
+        pathlib.Path(out).write_bytes(lower(trainer._engine, shape))
     print(json.dumps({'tensorflow-tpu': importlib.metadata.version('tensorflow-tpu')}))
 
 
@@ -72,7 +72,7 @@ def program(engine):
     import tensorflow as tf
 
     from fenwicks import augment
-    from fenwicks.training.tensorflow_engine import hits
+    from fenwicks.training.engines.tensorflow import hits
 
     _unbind(engine.optimizer)
     variables = [*engine.model.variables, *engine.optimizer.variables, *engine.averages.variables]

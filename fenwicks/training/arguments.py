@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from fenwicks import data
-from fenwicks.training.replicas import Replicas
+from fenwicks.training.replicas.base import Replicas
 
 
 def check(model, optimizer, loss, seed, seconds_per_call, replicas):

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from fenwicks.files import written_whole
+from fenwicks._files import written_whole
 
 
 def save(path, variables, state: dict):

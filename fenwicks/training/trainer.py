@@ -12,13 +12,13 @@ import keras
 import numpy as np
 
 from fenwicks import evaluate as evaluation
-from fenwicks.checks import positive_integer
+from fenwicks._checks import positive_integer
 from fenwicks.losses import CrossEntropy
 from fenwicks.training import arguments
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.averages import Averages
 from fenwicks.training.progress import Progress
-from fenwicks.training.replicas import at_hand
+from fenwicks.training.replicas.base import at_hand
 
 
 class DivergedError(FloatingPointError):
@@ -345,12 +345,12 @@ class Trainer:
 def _engine(replicas, *settings):
     """The engine for Keras's backend, and whether it runs on a CPU."""
     if keras.backend.backend() == 'jax':
-        from fenwicks.training.jax_engine import JaxEngine
+        from fenwicks.training.engines.jax import JaxEngine
 
         engine = JaxEngine(*settings, replicas=replicas)
         return engine, engine.device == 'cpu'
-    from fenwicks.layers.kernels import on_cpu
-    from fenwicks.training.tensorflow_engine import TensorFlowEngine
+    from fenwicks.kernels.device import on_cpu
+    from fenwicks.training.engines.tensorflow import TensorFlowEngine
 
     engine = TensorFlowEngine(*settings, replicas=replicas, jit_compile=not on_cpu())
     return engine, on_cpu()

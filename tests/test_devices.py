@@ -3,11 +3,11 @@
 import keras
 import pytest
 
-from fenwicks import strategy
+from fenwicks import devices
 
 
 def found(monkeypatch, *kinds):
-    monkeypatch.setattr(strategy, '_find_devices', lambda: set(kinds))
+    monkeypatch.setattr(devices, '_find_devices', lambda: set(kinds))
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ def found(monkeypatch, *kinds):
 )
 def test_auto_takes_the_fastest(monkeypatch, kinds, expected):
     found(monkeypatch, *kinds)
-    assert strategy.select_device() == expected
+    assert devices.select_device() == expected
 
 
 def refused(monkeypatch, device, *installed, backend='tensorflow', driver=None):
@@ -24,11 +24,11 @@ def refused(monkeypatch, device, *installed, backend='tensorflow', driver=None):
     found(monkeypatch, 'cpu')
     monkeypatch.delenv('KERAS_BACKEND', raising=False)
     monkeypatch.setattr(keras.backend, 'backend', lambda: backend)
-    monkeypatch.setattr(strategy, '_is_installed', lambda name: name in installed)
-    monkeypatch.setattr(strategy, '_nvidia_driver', lambda: driver)
-    monkeypatch.setattr(strategy.glob, 'glob', lambda pattern: [])
+    monkeypatch.setattr(devices, '_is_installed', lambda name: name in installed)
+    monkeypatch.setattr(devices, '_nvidia_driver', lambda: driver)
+    monkeypatch.setattr(devices.glob, 'glob', lambda pattern: [])
     with pytest.raises(ValueError) as raised:
-        strategy.select_device(device)
+        devices.select_device(device)
     message = str(raised.value)
     assert '\n' not in message
     assert message.startswith(f'`device` must be one that the {backend} backend finds: cpu. ')
@@ -87,8 +87,8 @@ def test_a_missing_gpu_says_what_to_install(monkeypatch, backend, installed, dri
 
 
 def test_what_is_installed_is_found():
-    assert strategy._is_installed('keras')
-    assert not strategy._is_installed('no-such-distribution')
+    assert devices._is_installed('keras')
+    assert not devices._is_installed('no-such-distribution')
 
 
 def test_a_backend_that_was_named_too_late(monkeypatch):
@@ -96,7 +96,7 @@ def test_a_backend_that_was_named_too_late(monkeypatch):
     other = 'jax' if loaded == 'tensorflow' else 'tensorflow'
     monkeypatch.setenv('KERAS_BACKEND', other)
     with pytest.raises(ValueError) as raised:
-        strategy.select_device()
+        devices.select_device()
     assert str(raised.value) == (
         '`KERAS_BACKEND` must be set before Keras is imported: start Python anew. '
         f'Received: KERAS_BACKEND={other}, while Keras runs on {loaded}'
@@ -118,7 +118,7 @@ def test_processes_that_are_told_half_of_it(monkeypatch, values):
         else:
             monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=r'_ADDRESS`, .*`JAX_PROCESS_ID` must be set together'):
-        strategy.connect()
+        devices.connect()
 
 
 @pytest.mark.parametrize(('hosts', 'joins'), [('localhost', False), ('10.0.0.1,10.0.0.2', True)])
@@ -130,23 +130,23 @@ def test_the_hosts_of_a_tpu_slice_join(monkeypatch, hosts, joins):
     for name in JOINING:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('TPU_WORKER_HOSTNAMES', hosts)
-    strategy.connect()
+    devices.connect()
     assert calls == [()] * joins
 
 
 @pytest.mark.parametrize('device', ['cuda', 'GPU', '', None])
 def test_unknown_device(device):
     with pytest.raises(ValueError) as raised:
-        strategy.select_device(device)
+        devices.select_device(device)
     assert str(raised.value) == (
         f'`device` must be one of auto, cpu, gpu, tpu. Received: device={device}'
     )
 
 
 def test_every_machine_has_a_cpu():
-    assert 'cpu' in strategy._find_devices()
-    assert strategy._find_devices() <= {'cpu', 'gpu', 'tpu'}
-    assert strategy.select_device('cpu') == 'cpu'
+    assert 'cpu' in devices._find_devices()
+    assert devices._find_devices() <= {'cpu', 'gpu', 'tpu'}
+    assert devices.select_device('cpu') == 'cpu'
 
 
 @pytest.mark.backend('tensorflow')
@@ -158,9 +158,9 @@ def test_choosing_the_cpu_hides_the_accelerators(monkeypatch):
         tf.config, 'set_visible_devices', lambda devices, kind: hidden.append((devices, kind))
     )
     found(monkeypatch, 'cpu', 'gpu')
-    assert strategy.select_device('gpu') == 'gpu'
+    assert devices.select_device('gpu') == 'gpu'
     assert hidden == []
-    assert strategy.select_device('cpu') == 'cpu'
+    assert devices.select_device('cpu') == 'cpu'
     assert hidden == [([], 'GPU'), ([], 'TPU')]
 
 
@@ -173,9 +173,9 @@ def test_what_was_hidden_is_not_found_again(monkeypatch):
     seen = [cpu, gpu]
     monkeypatch.setattr(tf.config, 'list_physical_devices', lambda *kinds: [cpu, gpu])
     monkeypatch.setattr(tf.config, 'get_visible_devices', lambda *kinds: seen)
-    assert strategy.select_device() == 'gpu'
+    assert devices.select_device() == 'gpu'
     seen.remove(gpu)
-    assert strategy.select_device() == 'cpu'
+    assert devices.select_device() == 'cpu'
 
 
 @pytest.mark.backend('jax')
@@ -184,6 +184,6 @@ def test_the_default_device_of_jax_is_the_only_one_found(monkeypatch, default):
     import jax
 
     monkeypatch.setattr(keras.distribution, 'list_devices', lambda: ['gpu:0', 'cpu:0'])
-    assert strategy.select_device() == 'gpu'
+    assert devices.select_device() == 'gpu'
     with jax.default_device(jax.devices('cpu')[0] if default == 'device' else 'cpu'):
-        assert strategy.select_device() == 'cpu'
+        assert devices.select_device() == 'cpu'

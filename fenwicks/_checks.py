@@ -20,7 +20,7 @@ def positive_integer(name: str, value) -> int:
 
     Example:
 
-    >>> from fenwicks.checks import positive_integer
+    >>> from fenwicks._checks import positive_integer
     >>> positive_integer('epochs', 24)
     24
     """

@@ -33,7 +33,7 @@ import math
 
 import numpy as np
 
-from fenwicks.layers import kernels
+from fenwicks.kernels import device
 
 
 def compiled(function):
@@ -144,7 +144,7 @@ def batch_norm(images, scale, offset, epsilon):
     Returns:
         The normalized images, and the float32 mean and biased variance of each channel.
     """
-    if kernels.on_cpu() and not kernels.has_avx512() and images.shape.is_fully_defined():
+    if device.on_cpu() and not device.has_avx512() and images.shape.is_fully_defined():
         outputs, means, variances = _ghost_batch_norm_by_xla(
             images, scale, offset, images.shape[0], epsilon
         )
@@ -157,7 +157,7 @@ def _batch_norm_by_kernel(images, scale, offset, epsilon):
 
     # The third version holds a workspace for its gradient, an eighth of the images' size, of which
     # only GPUs make use.
-    kernel = tf.raw_ops.FusedBatchNormV2 if kernels.on_cpu() else tf.raw_ops.FusedBatchNormV3
+    kernel = tf.raw_ops.FusedBatchNormV2 if device.on_cpu() else tf.raw_ops.FusedBatchNormV3
     normalized, mean, variance, *_ = kernel(
         x=images, scale=scale, offset=offset, mean=[], variance=[], epsilon=epsilon
     )
@@ -181,7 +181,7 @@ def ghost_batch_norm(images, scale, offset, ghost_batch_size, epsilon):
     Returns:
         The normalized images, and the float32 means and biased variances `(groups, channels)`.
     """
-    if kernels.has_avx512() and images.shape.is_fully_defined():
+    if device.has_avx512() and images.shape.is_fully_defined():
         by = _ghost_batch_norm_by_kernel
     else:
         by = _ghost_batch_norm_by_xla

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from fenwicks._files import written_whole
 from fenwicks.recipes.presets import PRESETS
 from fenwicks.recipes.tricks import TRICKS, find
+from fenwicks.runlog import markdown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +126,7 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
 
     Example:
 
-    >>> from fenwicks.recipes.ablation import Arm, summarize
+    >>> from fenwicks.ablation import Arm, summarize
     >>> common = {'epochs': 24, 'train_seconds': 9}
     >>> plain = [{'recipe': 'page24', 'test_accuracy': a, **common} for a in (0.6, 0.62)]
     >>> celu = [{'recipe': 'page24+celu', 'test_accuracy': a, **common} for a in (0.7, 0.72)]
@@ -184,3 +187,115 @@ def _check_runs(runs):
                 f"a recipe's runs must have one number of epochs: pass another log. "
                 f'Received: {run["recipe"]} with {known} and {run["epochs"]}'
             )
+
+
+def difference(row: Row) -> str:
+    """A row's difference and its error; in parentheses where it can't be told from none."""
+    if math.isnan(row.difference):
+        return 'diverged'
+    text = f'{row.difference:+.2f}{_error(row)}'
+    return text if row.resolved else f'({text})'
+
+
+def mean(row: Row) -> str:
+    """A row's mean; that of a preset, which is compared with nothing, with its error."""
+    if not row.n:
+        return 'diverged'
+    return f'{row.mean:.2f}{"" if row.arm.trick else _error(row)}'
+
+
+def _error(row):
+    return f' ± {row.error:.2f}' if math.isfinite(row.error) else ''
+
+
+def comparison_table(rows: Sequence[Row]) -> str:
+    """The rows of an ablation as a Markdown table."""
+    cells = []
+    for row in rows:
+        arm = row.arm
+        sign = f'{arm.preset} + ' if arm.added else f'{arm.preset} without '
+        cells.append(
+            [
+                f'{sign}{arm.trick}' if arm.trick else f'**{arm.preset}**',
+                f'{row.n}' + (f' ({row.diverged} diverged)' if row.diverged else ''),
+                mean(row),
+                difference(row) if arm.trick else '',
+                f'{row.seconds:.0f}' if row.n else '',
+            ]
+        )
+    header = ['trick', 'n', 'test accuracy, %', 'difference, points', 'training, s']
+    return markdown(header, cells)
+
+
+def tricks_table(rows: Sequence[Row]) -> str:
+    """Every trick: what it does, where it is, what was published, what was measured here."""
+    found = {(row.arm.trick, bool(row.arm.added)): row for row in rows if row.arm.trick}
+
+    def measured(name, added):
+        row = found.get((name, added))
+        return f'{difference(row)}, n={row.n or row.diverged}' if row else 'not measured'
+
+    cells = [
+        [
+            f'`{name}`',
+            trick.summary,
+            f'`{trick.symbol}`',
+            trick.published or 'part of a record, not apart',
+            measured(name, True),
+            measured(name, False),
+        ]
+        for name, trick in TRICKS.items()
+    ]
+    header = ['trick', 'what it does', 'in `fenwicks`', 'published', 'added', 'taken away']
+    return markdown(header, cells)
+
+
+def check_plot(path):
+    """Raises, before the work, what would keep `plot` from drawing into a file.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+        ValueError: it doesn't know the file's suffix, or there is no such folder.
+    """
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
+    known = _new_figure().canvas.get_supported_filetypes()
+    if (path.suffix[1:].lower() or 'png') not in known:
+        raise ValueError(
+            f'`plot` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
+            f'Received: plot={path}'
+        )
+
+
+def _new_figure(**settings):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('a plot needs Matplotlib: pip install matplotlib') from None
+    return Figure(**settings)
+
+
+def plot(rows: Sequence[Row], path):
+    """Draws the differences of an ablation with their errors, one trick a line.
+
+    Raises:
+        ImportError: Matplotlib is missing.
+    """
+    rows = [row for row in rows if row.arm.trick and not math.isnan(row.difference)]
+    figure = _new_figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        axes.errorbar(
+            row.difference,
+            -place,
+            xerr=row.error if math.isfinite(row.error) else None,
+            fmt='o' if row.resolved else 'x',
+            color='tab:green' if row.arm.added else 'tab:red',
+        )
+    axes.set_yticks([-place for place in range(len(rows))])
+    axes.set_yticklabels([row.arm.recipe for row in rows])
+    axes.axvline(0, color='gray', linewidth=0.8)
+    axes.set_xlabel('difference in test accuracy, points, with two standard errors')
+    with written_whole(path) as part:
+        figure.savefig(part, format=pathlib.Path(path).suffix[1:] or 'png')

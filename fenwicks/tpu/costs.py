@@ -227,7 +227,7 @@ def shared_by(topology: str, recipe: Recipe, batch_norm='per_replica'):
     """
     # Here, so that whoever lacks jax can be told in one line.
     from fenwicks.tpu import compiler
-    from fenwicks.training import sharding
+    from fenwicks.training.replicas import jax as sharding
 
     chip_of(topology)
     devices = compiler.topology_devices(topology)

@@ -6,60 +6,22 @@ Profiled on two x86 cores with a ResNet-9 at batch 512 in float32 (`examples/ben
   the forward convolution, though it is one: of the output's gradient, with the kernel turned by
   180 degrees and its channels swapped;
 * 3x3 convolutions between about 100 channels or more take fewer multiplications than a sliding
-  window needs, see `fenwicks.layers.winograd`;
+  window needs, see `fenwicks.kernels.winograd`;
 * processors with AMX multiply bfloat16 matrices faster than Winograd's tiles can be moved, but the
   gradient of a convolution with respect to its *kernel* is a sum over the pixels of a row, which
   fill a tile only if they are many. Small images are therefore laid side by side.
 
-Pointwise operations and sums over channels have a module of their own, `fenwicks.layers.fused`.
+Pointwise operations and sums over channels are in `fenwicks.kernels.batch_norm`.
 
 The functions take and return ``(batch, height, width, channels)`` tensors, any float dtype.
 """
 
 from __future__ import annotations
 
-import functools
-
-from fenwicks import processor
+from fenwicks.kernels.device import has_amx
 
 _TILE = 32  # pixels of a row that AMX sums over at once
 _NARROW = 8  # wider images gain less than the copying costs
-
-
-def on_cpu() -> bool:
-    """Whether Keras runs on TensorFlow with no accelerator, where these kernels pay."""
-    return _no_accelerator() and not _in_scope_of_tpus()
-
-
-def _in_scope_of_tpus():
-    import tensorflow as tf
-
-    return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
-
-
-@functools.cache
-def _no_accelerator():
-    import keras
-
-    if keras.backend.backend() != 'tensorflow':
-        return False
-    import tensorflow as tf
-
-    return not any(
-        device.device_type in ('GPU', 'TPU') for device in tf.config.get_visible_devices()
-    )
-
-
-@functools.cache
-def has_avx512() -> bool:
-    """Whether the processor has the vectors for which oneDNN's batch normalization is written."""
-    return 'avx512f' in processor.flags()
-
-
-@functools.cache
-def has_amx() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in tiles, several times as fast."""
-    return 'amx_bf16' in processor.flags()
 
 
 def conv2d(images, kernel):
@@ -74,7 +36,7 @@ def conv2d(images, kernel):
     """
     import tensorflow as tf
 
-    from fenwicks.layers import winograd
+    from fenwicks.kernels import winograd
 
     forward = input_gradient = _slide
     kernel_gradient = _slide_kernel_gradient

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 
 from fenwicks import augment
-from fenwicks.training import replicas as common
+from fenwicks.training.replicas import base as common
 
 
 def replicate(count, batch_norm, device) -> common.Replicas:

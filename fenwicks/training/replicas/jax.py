@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fenwicks import augment
-from fenwicks.training import replicas as common
+from fenwicks.training.replicas import base as common
 
 _AXIS = 'replicas'
 

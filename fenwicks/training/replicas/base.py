@@ -6,8 +6,8 @@ import contextlib
 
 import keras
 
-from fenwicks import strategy
-from fenwicks.checks import positive_integer
+from fenwicks import devices
+from fenwicks._checks import positive_integer
 
 BATCH_NORMS = ('per_replica', 'synchronized')
 
@@ -28,7 +28,7 @@ def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
             Keras's dropout draws the same mask on each of them.
             `'synchronized'`: statistics of the whole batch, as on one device; they talk at each
             batch normalization.
-        device: kind of the devices, as `strategy.select_device` takes it.
+        device: kind of the devices, as `devices.select_device` takes it.
 
     Returns:
         A `Replicas`, for the `Trainer`.
@@ -49,14 +49,14 @@ def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
     check_batch_norm(batch_norm)
     if count is not None:
         count = positive_integer('replicas', count)
-    device = strategy.select_device(device)
+    device = devices.select_device(device)
     backend = keras.backend.backend()
     if backend == 'tensorflow':
-        from fenwicks.training import mirroring
+        from fenwicks.training.replicas import tensorflow as mirroring
 
         return mirroring.replicate(count, batch_norm, device)
     if backend == 'jax':
-        from fenwicks.training import sharding
+        from fenwicks.training.replicas import jax as sharding
 
         return sharding.replicate(count, batch_norm, device)
     raise no_engine()
@@ -68,14 +68,14 @@ def at_hand() -> Replicas:
     On JAX that is all accelerators, or else the device that was made the default; on TensorFlow
     the replicas of the strategy in whose scope this is called, or else one device.
     """
-    strategy.check_backend()
+    devices.check_backend()
     backend = keras.backend.backend()
     if backend == 'tensorflow':
-        from fenwicks.training import mirroring
+        from fenwicks.training.replicas import tensorflow as mirroring
 
         return mirroring.at_hand()
     if backend == 'jax':
-        from fenwicks.training import sharding
+        from fenwicks.training.replicas import jax as sharding
 
         return sharding.at_hand()
     raise no_engine()

@@ -1,6 +1,6 @@
 """The JAX engine: the steps of an epoch as one compiled program.
 
-The twin of `fenwicks.training.tensorflow_engine`: the same steps on the same data, with the state
+The twin of `fenwicks.training.engines.tensorflow`: the same steps on the same data, with the state
 of model and optimizer passed through a `lax.while_loop` and its memory used again (donated).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from fenwicks import augment as augmentation
-from fenwicks.training.engine import Engine
+from fenwicks.training.engines.base import Engine
 
 
 class JaxEngine(Engine):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
+from fenwicks._checks import positive_integer
 from fenwicks.augment.seeds import fold, lot
-from fenwicks.checks import positive_integer
 
 FACTS = ('epoch', 'indices', 'run_seed')
 

@@ -14,7 +14,7 @@ The matrices are Toom and Cook's for the points 0, 5/8, -5/8, 3/2, -3/2 and infi
 decide how rounding errors add up: with the usual 0, 1, -1, 2, -2 they are 2.6 times as large. In
 float32 they are about 1e-6 of the output's size. In bfloat16 they are 1.3 %, against 0.2 % of the
 sliding window: as noise on a gradient that is little beside the choice of the batch, but it is why
-only gradients go this way in bfloat16 (`fenwicks.layers.kernels`).
+only gradients go this way in bfloat16 (`fenwicks.kernels.convolution`).
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,
@@ -30,7 +30,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from fenwicks.layers.fused import compiled
+from fenwicks.kernels.batch_norm import compiled
 
 TILE = 4  # pixels of output on a side
 WINDOW = 6  # pixels of input on a side: the tile and the kernel's reach around it

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from fenwicks import augment as augmentation
-from fenwicks.training.engine import Engine
+from fenwicks.training.engines.base import Engine
 
 
 class TensorFlowEngine(Engine):

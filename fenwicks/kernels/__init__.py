@@ -1,0 +1,1 @@
+"""What is fast underneath the layers; see README.md."""

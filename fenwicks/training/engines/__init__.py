@@ -1,0 +1,1 @@
+"""The compiled training programs, one module a framework."""
