@@ -1,29 +1,143 @@
-"""Checks of arguments that several modules make. No framework is imported here."""
+"""Checks of numbers that come as arguments. No framework is imported here.
+
+A message names the argument, the rule, and what came:
+
+    `momentum` must be a number in [0, 1). Received: momentum=1.5
+"""
 
 from __future__ import annotations
 
+import math
 import numbers
+from typing import Any
 
 
-def positive_integer(name: str, value) -> int:
-    """`value` as an `int`, if it is a whole number of at least 1; any integer type will do.
+def positive_integer(name: str, value: Any) -> int:
+    """Returns `value` as an `int` if it is an integer of at least 1, of whatever integer type.
 
     Args:
         name: the argument's name, for the message.
-        value: what came.
+        value: the argument. Floats are refused, `2.0` too, and so are bools.
 
     Returns:
         A plain `int`.
 
     Raises:
-        ValueError: it is something else, a bool or a float included.
+        ValueError: `value` is anything else.
 
     Example:
 
-    >>> from fenwicks._checks import positive_integer
     >>> positive_integer('epochs', 24)
     24
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+    if not _is_integer(value) or value < 1:
         raise ValueError(f'`{name}` must be a positive integer. Received: {name}={value!r}')
     return int(value)
+
+
+def integer(name: str, value: Any, *, low: int | None = None, below: int | None = None) -> int:
+    """Returns `value` as an `int` if it is an integer within its range, of whatever integer type.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the argument. Floats are refused, `2.0` too, and so are bools.
+        low: the least integer allowed; `None` for no limit.
+        below: the least integer too large; `None` for no limit.
+
+    Returns:
+        A plain `int`.
+
+    Raises:
+        ValueError: `value` is anything else.
+
+    Example:
+
+    >>> integer('seed', 7, low=0, below=2**31)
+    7
+    """
+    if not _is_integer(value) or not _in_range(value, low=low, below=below):
+        rule = _range(low=low, below=below)
+        raise ValueError(f'`{name}` must be an integer{rule}. Received: {name}={value!r}')
+    return int(value)
+
+
+def finite_number(
+    name: str,
+    value: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Returns `value` as a `float` if it is a finite real number within its range.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the argument: an `int`, a `float`, or a NumPy scalar of an integer or floating type.
+            Bools, strings, arrays, NaN and the infinities are refused.
+        low: the least number allowed; `None` for no limit.
+        high: the greatest number allowed; `None` for no limit.
+        above: a limit below the range, itself not allowed; instead of `low`.
+        below: a limit beyond the range, itself not allowed; instead of `high`.
+
+    Returns:
+        A plain `float`.
+
+    Raises:
+        ValueError: `value` is anything else.
+
+    Example:
+
+    >>> finite_number('weight_decay', 0.0005, low=0)
+    0.0005
+    >>> finite_number('momentum', 1.5, low=0, below=1)
+    Traceback (most recent call last):
+    ...
+    ValueError: `momentum` must be a number in [0, 1). Received: momentum=1.5
+    """
+    limits = {'low': low, 'high': high, 'above': above, 'below': below}
+    if not _is_finite(value) or not _in_range(value, **limits):
+        bounded = (low is not None or above is not None) and (high, below) != (None, None)
+        kind = 'a number' if bounded else 'a finite number'
+        raise ValueError(f'`{name}` must be {kind}{_range(**limits)}. Received: {name}={value!r}')
+    return float(value)
+
+
+def _is_integer(value) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_finite(value) -> bool:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the largest float
+        return False
+
+
+def _in_range(value, low=None, high=None, above=None, below=None) -> bool:
+    return (
+        (low is None or value >= low)
+        and (high is None or value <= high)
+        and (above is None or value > above)
+        and (below is None or value < below)
+    )
+
+
+def _range(low=None, high=None, above=None, below=None) -> str:
+    """The range in words: ` in [0, 1)`, ` >= 0`, ` above 0`; empty where there is no limit."""
+    low, high, above, below = map(_as_written, (low, high, above, below))
+    start = None if (low, above) == (None, None) else f'[{low}' if above is None else f'({above}'
+    end = None if (high, below) == (None, None) else f'{high}]' if below is None else f'{below})'
+    if start and end:
+        return f' in {start}, {end}'
+    words = {'>=': low, '<=': high, 'above': above, 'below': below}
+    return ''.join(f' {word} {limit}' for word, limit in words.items() if limit is not None)
+
+
+def _as_written(limit):
+    """A large power of two as `2**31`, all else as it is."""
+    is_power = isinstance(limit, int) and limit >= 2**16 and limit.bit_count() == 1
+    return f'2**{limit.bit_length() - 1}' if is_power else limit
