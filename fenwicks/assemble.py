@@ -151,7 +151,9 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     knots = recipe.schedule_knots(steps_per_epoch)
 
     def schedule(peak):
-        return schedules.PiecewiseLinear([(step, share * peak) for step, share in knots])
+        return schedules.PiecewiseLinear(
+            [(step - recipe.first_step, share * peak) for step, share in knots]
+        )
 
     rate = recipe.peak_learning_rate
     groups = []
@@ -176,6 +178,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         momentum=recipe.momentum,
         nesterov=True,
         weight_decay=recipe.weight_decay,
+        rate_in_velocity=recipe.rate_in_velocity,
         groups=groups,
     )
     if not recipe.muon_learning_rate:

@@ -66,6 +66,20 @@ def test_every_setting_arrives():
     assert rates == pytest.approx([0.0, 0.2, 0.4, 0.2, 0.0])
 
 
+def test_page_has_his_own_sgd_and_first_step():
+    steps_per_epoch = 4
+    page, fenwicks = (
+        assemble.optimizer(recipes.get(name), steps_per_epoch) for name in ('page24', 'fenwicks24')
+    )
+    assert (page.rate_in_velocity, fenwicks.rate_in_velocity) == (True, False)
+    rise = 5 * steps_per_epoch
+    # The same corners; Page's first update reads the schedule at 1.
+    assert page.rate_at(0) == pytest.approx(0.4 / rise)
+    assert fenwicks.rate_at(0) == 0
+    assert page.rate_at(rise - 1) == fenwicks.rate_at(rise) == pytest.approx(0.4)
+    assert page.rate_at(24 * steps_per_epoch - 1) == 0
+
+
 def test_the_logit_scale_arrives():
     logits = []
     for scale in (0.25, 0.5):

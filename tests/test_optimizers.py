@@ -57,6 +57,22 @@ def numpy_train(rates, momentum=0.0, nesterov=False, weight_decay=0.0, factors=N
     return weights_now
 
 
+def page_train(rates, momentum, nesterov=False, weight_decay=0.0, factors=None):
+    """An independent implementation in float64, in the form of Page's `nesterov_update`."""
+    weights_now = [w.astype('float64') for w in numpy_of(weights())]
+    velocities = [np.zeros_like(w) for w in weights_now]
+    for step in range(STEPS):
+        grads = gradients(step, weights_now)
+        for i, (w, v) in enumerate(zip(weights_now, velocities, strict=True)):
+            rate_factor, decay_factor = factors[i] if factors else (1.0, 1.0)
+            grads[i] += weight_decay * decay_factor * w
+            grads[i] *= -rates(step) * rate_factor
+            v *= momentum
+            v += grads[i]
+            w += grads[i] + momentum * v if nesterov else v
+    return weights_now
+
+
 def torch_train(rates, factors=None, weight_decay=0.0, **options):
     torch = pytest.importorskip('torch')
     parameters = [torch.nn.Parameter(torch.tensor(w)) for w in numpy_of(weights())]
@@ -84,6 +100,14 @@ def test_update_worked_by_hand():
     assert sgd_step(10.0, 2.0, 4.0, 0.2, nesterov=True, **options) == (0.2 * 5.5, 5.0)
     assert sgd_step(10.0, 2.0, None, 0.2) == (0.2 * 2.0, None)
     assert sgd_step(10.0, 2.0, None, 0.2, weight_decay=0.1) == (0.2 * 3.0, None)
+
+
+def test_update_with_the_rate_in_the_velocity_worked_by_hand():
+    # d = 0.2 * (2 + 0.1 * 10) = 0.6; v = 0.5 * 4 + 0.6 = 2.6; Nesterov's step: 0.6 + 0.5 * 2.6.
+    options = {'momentum': 0.5, 'weight_decay': 0.1, 'rate_in_velocity': True}
+    assert sgd_step(10.0, 2.0, 4.0, 0.2, **options) == pytest.approx((2.6, 2.6))
+    assert sgd_step(10.0, 2.0, 4.0, 0.2, nesterov=True, **options) == pytest.approx((1.9, 2.6))
+    assert sgd_step(10.0, 2.0, None, 0.2, rate_in_velocity=True) == (0.4, None)
 
 
 def test_two_steps_worked_by_hand():
@@ -127,6 +151,28 @@ def test_groups_equal_torch_parameter_groups():
     rates = OneCycle(0.1, STEPS, 15)
     expected = torch_train(rates, factors=FACTORS, **options)
     assert_same(train(SGD(rates, groups=GROUPS, **options), weights(), STEPS), expected)
+
+
+@pytest.mark.parametrize('compiled', COMPILED)
+@pytest.mark.parametrize('options', VARIANTS[2:])
+def test_many_steps_with_the_rate_in_the_velocity_equal_page(options, compiled):
+    optimizer = SGD(RATES, rate_in_velocity=True, **options)
+    assert_same(train(optimizer, weights(), STEPS, compiled=compiled), page_train(RATES, **options))
+
+
+def test_groups_with_the_rate_in_the_velocity_equal_page():
+    options = {'momentum': 0.9, 'nesterov': True, 'weight_decay': 0.02}
+    rates = OneCycle(0.1, STEPS, 15)
+    optimizer = SGD(rates, groups=GROUPS, rate_in_velocity=True, **options)
+    expected = page_train(rates, factors=FACTORS, **options)
+    assert_same(train(optimizer, weights(), STEPS), expected)
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_with_the_rate_in_the_velocity_it_is_keras_sgd_without_decay(nesterov):
+    options = {'momentum': 0.9, 'nesterov': nesterov}
+    ours = train(SGD(RATES, rate_in_velocity=True, **options), weights(), STEPS)
+    assert_same(ours, train(keras.optimizers.SGD(RATES, **options), weights(), STEPS))
 
 
 def test_how_keras_sgd_differs_when_the_rate_changes():
@@ -215,7 +261,14 @@ def test_exclusions_by_method_are_refused():
 @pytest.mark.parametrize('rate', [0.1, 1, RATES], ids=['float', 'int', 'schedule'])
 def test_config_round_trip(rate):
     optimizer = SGD(
-        rate, momentum=0.9, nesterov=True, weight_decay=5e-4, groups=GROUPS, clipnorm=2.0, name='s'
+        rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        rate_in_velocity=True,
+        groups=GROUPS,
+        clipnorm=2.0,
+        name='s',
     )
     config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
     again = keras.optimizers.deserialize(config)
@@ -223,6 +276,7 @@ def test_config_round_trip(rate):
     assert again.get_config() == optimizer.get_config()
     assert (again.momentum, again.nesterov, again.weight_decay) == (0.9, True, 5e-4)
     assert (again.groups, again.clipnorm, again.name) == (GROUPS, 2.0, 's')
+    assert again.rate_in_velocity
     assert_same([float(ops.convert_to_numpy(again.learning_rate))],
                 [rate(0) if callable(rate) else rate])  # fmt: skip
 

@@ -11,14 +11,30 @@ from fenwicks.optimizers.groups import ParameterGroup, group_of_each
 
 
 def sgd_step(
-    weight, gradient, velocity, learning_rate, *, momentum=0.0, nesterov=False, weight_decay=0.0
+    weight,
+    gradient,
+    velocity,
+    learning_rate,
+    *,
+    momentum=0.0,
+    nesterov=False,
+    weight_decay=0.0,
+    rate_in_velocity=False,
 ):
-    """What one step of SGD takes from one tensor; pure: nothing is changed in place.
+    """Computes one SGD step of one tensor; pure: nothing is changed in place.
 
     ```
     d = gradient + weight_decay * weight
     v = momentum * velocity + d
     decrease = learning_rate * (d + momentum * v if nesterov else v)
+    ```
+
+    and with `rate_in_velocity`:
+
+    ```
+    d = learning_rate * (gradient + weight_decay * weight)
+    v = momentum * velocity + d
+    decrease = d + momentum * v if nesterov else v
     ```
 
     Args:
@@ -30,6 +46,7 @@ def sgd_step(
         momentum: Python float, the fraction of the velocity kept.
         nesterov: Python bool.
         weight_decay: Python float, coupled: it joins the gradient, hence the velocity.
+        rate_in_velocity: Python bool, which of the two forms.
 
     Returns:
         `(decrease, velocity)`: what the step takes from the weight, and the velocity after it.
@@ -42,11 +59,13 @@ def sgd_step(
     # Options are Python values, so a compiled step holds only the operations it needs.
     if weight_decay:
         gradient = gradient + weight_decay * weight
-    if not momentum:
-        return learning_rate * gradient, velocity
-    velocity = momentum * velocity + gradient
-    step = gradient + momentum * velocity if nesterov else velocity
-    return learning_rate * step, velocity
+    if rate_in_velocity:
+        gradient = learning_rate * gradient
+    step = gradient
+    if momentum:
+        velocity = momentum * velocity + gradient
+        step = gradient + momentum * velocity if nesterov else velocity
+    return step if rate_in_velocity else learning_rate * step, velocity
 
 
 def check_settings(learning_rate, momentum, nesterov, weight_decay):
@@ -87,11 +106,16 @@ class SGD(keras.optimizers.Optimizer):
     w = w - learning_rate * (d + momentum * v if nesterov else v)
     ```
 
-    `keras.optimizers.SGD` differs in two ways, so that settings published for PyTorch or TF1 do
-    not carry over to it: it stores `learning_rate * gradient` in the velocity, so that a change of
-    rate takes effect only as the velocity forgets; and it applies weight decay directly to the
-    weights, past the velocity, which is about `1 / (1 - momentum)` times weaker. With a constant
-    rate and no decay the two agree.
+    Settings published with one of three forms of SGD don't carry over to the others where the rate
+    changes or weights decay:
+
+    * PyTorch's and TF1's, above, the default here: the rate multiplies the whole velocity.
+    * David Page's, with `rate_in_velocity=True`: `learning_rate * d` joins the velocity, so that a
+      change of rate takes effect only as the velocity forgets.
+    * `keras.optimizers.SGD` has Page's velocity, but applies weight decay directly to the weights,
+      past the velocity, which is about `1 / (1 - momentum)` times weaker.
+
+    With a constant rate and no decay all three agree.
 
     Args:
         learning_rate: float >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or a
@@ -99,6 +123,8 @@ class SGD(keras.optimizers.Optimizer):
         momentum: float in [0, 1), the fraction of the velocity kept at each step.
         nesterov: bool, look ahead along the velocity. Needs `momentum` above 0.
         weight_decay: float >= 0, for a loss that is averaged over the batch.
+        rate_in_velocity: bool, whether the velocity holds gradients times the rate (Page's form) or
+            gradients (PyTorch's).
         groups: sequence of `ParameterGroup`s: the rate and decay of chosen variables.
         clipnorm: float, clips each variable's gradient to this norm (before weight decay).
         clipvalue: float, clips each element of the gradients.
@@ -124,7 +150,8 @@ class SGD(keras.optimizers.Optimizer):
     >>> model.compile(optimizer=optimizer, loss='mse')
 
     Reference: Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum
-    in deep learning", 2013 (Nesterov); the form is that of `torch.optim.SGD`.
+    in deep learning", 2013 (Nesterov); the default form is that of `torch.optim.SGD`, the other
+    that of Page, "How to train your ResNet", 2018, https://myrtle.ai/learn/how-to-train-your-resnet/
     """
 
     def __init__(
@@ -138,6 +165,7 @@ class SGD(keras.optimizers.Optimizer):
         clipvalue=None,
         global_clipnorm=None,
         name=None,
+        rate_in_velocity=False,
     ):
         learning_rate = check_settings(learning_rate, momentum, nesterov, weight_decay)
         groups = tuple(groups)
@@ -153,6 +181,7 @@ class SGD(keras.optimizers.Optimizer):
         )
         self.momentum = float(momentum)
         self.nesterov = bool(nesterov)
+        self.rate_in_velocity = bool(rate_in_velocity)
         # Kept from the base class's constructor on purpose: see _apply_weight_decay.
         self.weight_decay = float(weight_decay)
         self.groups = groups
@@ -204,6 +233,7 @@ class SGD(keras.optimizers.Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=group.weight_decay * self.weight_decay,
+            rate_in_velocity=self.rate_in_velocity,
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
@@ -245,6 +275,7 @@ class SGD(keras.optimizers.Optimizer):
             'momentum': self.momentum,
             'nesterov': self.nesterov,
             'weight_decay': self.weight_decay,
+            'rate_in_velocity': self.rate_in_velocity,
             'groups': [group.get_config() for group in self.groups],
         }
 

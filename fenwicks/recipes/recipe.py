@@ -60,11 +60,15 @@ class Recipe:
         label_smoothing: share of the target spread evenly over the classes, in [0, 1).
 
         momentum: Nesterov momentum of SGD, in [0, 1).
+        rate_in_velocity: whether SGD's velocity holds gradients times the rate, as Page's does, or
+            gradients alone, as PyTorch's.
         bias_rate: factor on the learning rate of the biases; their weight decay is divided by it.
         head_rate: the same for the classifier's kernel.
         muon_learning_rate: peak rate of Muon for the convolution kernels; 0 leaves them to SGD.
         muon_momentum: Nesterov momentum of Muon.
 
+        first_step: step of the schedule at which the first update reads its rate: 0, or 1 in
+            Page's code.
         start_share: learning rate of the first step, as a share of the peak.
         plateau_epochs: epochs at the end with a constant learning rate.
         plateau_share: that rate, and the one at which the training ends, as a share of the peak.
@@ -105,11 +109,13 @@ class Recipe:
     label_smoothing: float = 0.0
 
     momentum: float = 0.9
+    rate_in_velocity: bool = False
     bias_rate: float = 1.0
     head_rate: float = 1.0
     muon_learning_rate: float = 0.0
     muon_momentum: float = 0.6
 
+    first_step: int = 0
     start_share: float = 0.0
     plateau_epochs: float = 0
     plateau_share: float = 0.0
