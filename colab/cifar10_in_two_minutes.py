@@ -365,7 +365,7 @@ show(dataset.test_images[:20], captions)
 
 # %%
 from fenwicks import recipes
-from fenwicks.assemble import assemble, views
+from fenwicks.assemble import build_trainer, views
 
 for name in ('fenwicks24', 'page10', 'speed94'):
     print(f'{name}: {recipes.get(name).epochs} epochs. {recipes.PRESETS[name].source}')
@@ -379,7 +379,7 @@ if RECIPE:
     recipe = recipe.with_epochs(min(recipe.epochs, EPOCHS))
     if dataset.name == 'digits':
         recipe = recipe.for_small_data()
-    fast = assemble(recipe, dataset, precision=precision, seed=SEED)
+    fast = build_trainer(recipe, dataset, precision=precision, seed=SEED)
     fast.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
     fast_score = fast.evaluate(dataset.test_images, dataset.test_labels, tta=views(recipe))
     print(

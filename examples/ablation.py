@@ -142,7 +142,7 @@ def train_grid(arms):
 def train(recipe, dataset, chosen_precision, seed):
     """One training; what it reached."""
     keras.utils.clear_session()  # or the graphs of earlier runs would pile up
-    trainer = assemble.assemble(recipe, dataset, precision=chosen_precision, seed=seed)
+    trainer = assemble.build_trainer(recipe, dataset, precision=chosen_precision, seed=seed)
     described = {
         'recipe': recipe.name,
         'epochs': recipe.epochs,

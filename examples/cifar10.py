@@ -211,7 +211,7 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         return finished
 
     began = time.perf_counter()
-    trainer = assemble.assemble(
+    trainer = assemble.build_trainer(
         recipe, dataset, precision=chosen_precision, seed=seed, replicas=replicas
     )
     build_seconds = time.perf_counter() - began

@@ -23,7 +23,7 @@ from fenwicks.recipes import Recipe
 WHITENING_IMAGES = 10_000
 
 
-def assemble(
+def build_trainer(
     recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed=0, replicas=None
 ) -> training.Trainer:
     """The trainer of a recipe on a data set.

@@ -48,7 +48,7 @@ def toy(count=20, classes=3, size=8):
 
 def test_every_setting_arrives():
     dataset = toy()
-    trainer = assemble.assemble(RECIPE, dataset, seed=5)
+    trainer = assemble.build_trainer(RECIPE, dataset, seed=5)
     assert trainer.model.input_shape == (None, 8, 8, 3)
     assert trainer.model.output_shape == (None, 3)
     kernels = [v for v in trainer.model.trainable_variables if len(v.shape) == 4]
@@ -84,14 +84,14 @@ def test_the_logit_scale_arrives():
     logits = []
     for scale in (0.25, 0.5):
         recipe = dataclasses.replace(RECIPE, logit_scale=scale)
-        trainer = assemble.assemble(recipe, toy())
+        trainer = assemble.build_trainer(recipe, toy())
         logits.append(trainer.predict(toy().test_images))
     np.testing.assert_allclose(2 * logits[0], logits[1], rtol=1e-5)
 
 
 def test_normalisation_is_by_the_training_set():
     dataset = toy()
-    trainer = assemble.assemble(RECIPE, dataset)
+    trainer = assemble.build_trainer(RECIPE, dataset)
     mean, std = data.mean_std(dataset.train_images)
     inputs = augment.normalize(dataset.test_images, mean, std)
     logits = keras.ops.convert_to_numpy(trainer.model(inputs, training=False))
@@ -99,7 +99,9 @@ def test_normalisation_is_by_the_training_set():
 
 
 def test_the_seed_decides_the_weights():
-    one, same, other = (assemble.assemble(RECIPE, toy(), seed=seed).model for seed in (1, 1, 2))
+    one, same, other = (
+        assemble.build_trainer(RECIPE, toy(), seed=seed).model for seed in (1, 1, 2)
+    )
     for a, b, c in zip(one.weights, same.weights, other.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
         if a.path.endswith('kernel'):
@@ -127,7 +129,7 @@ def test_an_augmentation_can_be_left_out(field):
 def test_each_precision_trains_a_step(chosen):
     precision.set_precision(chosen)
     dataset = toy()
-    trainer = assemble.assemble(RECIPE, dataset, precision=chosen)
+    trainer = assemble.build_trainer(RECIPE, dataset, precision=chosen)
     scaled = isinstance(trainer.optimizer, keras.optimizers.LossScaleOptimizer)
     assert scaled == (chosen == 'float16')
     history = trainer.fit(dataset.train_images, dataset.train_labels, 1)
@@ -138,17 +140,17 @@ def test_each_precision_trains_a_step(chosen):
 
 def test_a_batch_larger_than_the_data():
     with pytest.raises(ValueError, match='at most the 7 training images'):
-        assemble.assemble(RECIPE, toy(7))
+        assemble.build_trainer(RECIPE, toy(7))
 
 
 def test_images_too_small_for_the_network():
     with pytest.raises(ValueError, match='sides of at least 8'):
-        assemble.assemble(dataclasses.replace(RECIPE, cutout=0), toy(size=4))
+        assemble.build_trainer(dataclasses.replace(RECIPE, cutout=0), toy(size=4))
 
 
 def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
     dataset = toy()
-    trainer = assemble.assemble(RECIPE, dataset)
+    trainer = assemble.build_trainer(RECIPE, dataset)
     trainer.fit(dataset.train_images, dataset.train_labels, 1)
     raw = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
     raw.save(tmp_path / 'model.keras')
@@ -176,7 +178,7 @@ def small(name, **changes):
 def test_every_trick_of_page10_arrives():
     dataset = toy()
     recipe = small('page10')
-    trainer = assemble.assemble(recipe, dataset)
+    trainer = assemble.build_trainer(recipe, dataset)
     found = {type(layer).__name__: layer for layer in trainer.model._flatten_layers()}
     assert found['PatchWhitening'].kernel_size == 3
     ghost, celu = found['GhostBatchNormalization'], found['CELU']
@@ -199,7 +201,7 @@ def test_every_trick_of_page10_arrives():
 
 def test_whitening_is_of_the_training_images():
     dataset = toy()
-    trainer = assemble.assemble(small('page24', whitening=3), dataset)
+    trainer = assemble.build_trainer(small('page24', whitening=3), dataset)
     mean, std = data.mean_std(dataset.train_images)
     images = augment.normalize(dataset.train_images, mean, std)
     (filters,) = trainer.model.get_layer('whitening').weights
@@ -208,7 +210,7 @@ def test_whitening_is_of_the_training_images():
 
 
 def test_the_record_with_sgd_starts_in_its_own_way():
-    model = assemble.assemble(small('speed94_sgd'), toy(size=12)).model
+    model = assemble.build_trainer(small('speed94_sgd'), toy(size=12)).model
     assert not keras.ops.convert_to_numpy(model.get_layer('whitening').bias).any()
     initializer = model.get_layer('classifier').kernel_initializer
     assert isinstance(initializer, layers.PyTorchUniform)
@@ -218,7 +220,7 @@ def test_the_record_network_gets_its_rates():
     """Muon for the convolutions; the whitening's bias learns for three eighths of the time."""
     dataset = toy(size=12)
     recipe = small('speed94')
-    trainer = assemble.assemble(recipe, dataset)
+    trainer = assemble.build_trainer(recipe, dataset)
     assert isinstance(trainer.optimizer, optimizers.Muon)
     others = trainer.optimizer.others
     assert (others.momentum, trainer.optimizer.momentum) == (0.85, 0.6)
@@ -240,7 +242,7 @@ def test_grey_images_vary_in_every_channel_of_the_record_network():
     digits = data.load('digits')
     # All 24 whitened channels go through the first kernels unchanged.
     recipe = dataclasses.replace(recipes.get('speed94').for_small_data(), widths=(24, 32, 32))
-    trainer = assemble.assemble(recipe, digits)
+    trainer = assemble.build_trainer(recipe, digits)
     images = augment.normalize(digits.train_images, *data.mean_std(digits.train_images))
     trainer.model(images[:64], training=True)
     moved = [v for v in trainer.model.variables if v.path.endswith('moving_variance')]
@@ -254,7 +256,7 @@ def test_grey_images_vary_in_every_channel_of_the_record_network():
 def test_every_preset_trains_an_epoch(name):
     dataset = toy(size=12)
     recipe = small(name)
-    trainer = assemble.assemble(recipe, dataset)
+    trainer = assemble.build_trainer(recipe, dataset)
     history = trainer.fit(dataset.train_images, dataset.train_labels, 1)
     assert np.isfinite(history[0]['train_loss'])
     logits = trainer.predict(dataset.test_images, tta=assemble.views(recipe))

@@ -16,7 +16,7 @@ def test_a_narrow_network_learns(name, chosen):
     assert precision.set_precision(chosen, device) == chosen
     digits = data.load('digits')
     recipe = recipes.get(name).with_width(0.25).for_small_data().with_epochs(4)
-    trainer = assemble.assemble(recipe, digits, precision=chosen, seed=0)
+    trainer = assemble.build_trainer(recipe, digits, precision=chosen, seed=0)
     history = trainer.fit(digits.train_images, digits.train_labels, recipe.epochs)
     losses = [epoch['train_loss'] for epoch in history]
     assert np.isfinite(losses).all()

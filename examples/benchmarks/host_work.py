@@ -37,7 +37,7 @@ def trainer_of(recipe):
     """A trainer with one batch of data on the device."""
     recipe = recipe.with_width(1 / 16)
     dataset = tpu.DataShape(recipe.batch_size, (32, 32, 3), 10).stand_in()
-    trainer = assemble.assemble(recipe, dataset)
+    trainer = assemble.build_trainer(recipe, dataset)
     trainer._engine.load(dataset.train_images, dataset.train_labels)
     return trainer
 

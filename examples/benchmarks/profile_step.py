@@ -84,7 +84,7 @@ def profile():
     devices.select_device('cpu')
     chosen_precision = precision.set_precision(FLAGS.precision)
 
-    trainer = assemble.assemble(
+    trainer = assemble.build_trainer(
         recipe, random_dataset(recipe.batch_size), precision=chosen_precision
     )
     flops = count_flops(trainer.model)

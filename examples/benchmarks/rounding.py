@@ -40,7 +40,7 @@ def gradients(recipe, dataset, precision, seed):
 
     keras.backend.clear_session()
     precisions.set_precision(precision)
-    trainer = assemble.assemble(recipe, dataset, precision=precision, seed=seed)
+    trainer = assemble.build_trainer(recipe, dataset, precision=precision, seed=seed)
     engine = trainer._engine
     inputs = engine.normalize(tf.convert_to_tensor(dataset.train_images[: recipe.batch_size]))
     targets = tf.convert_to_tensor(dataset.train_labels[: recipe.batch_size])

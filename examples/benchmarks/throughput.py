@@ -51,7 +51,7 @@ def fenwicks_side():
     names = tuple(str(n) for n in range(10))
     dataset = data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
     recipe = recipes.get('fenwicks24').with_batch_size(FLAGS.batch_size)
-    trainer = assemble.assemble(recipe, dataset)
+    trainer = assemble.build_trainer(recipe, dataset)
     engine = trainer._engine
     engine.load(images, labels)
 

@@ -191,7 +191,7 @@ class Fenwicks(Training):
         from fenwicks import assemble
 
         self._views = assemble.views(self.recipe)
-        self._trainer = assemble.assemble(
+        self._trainer = assemble.build_trainer(
             self.recipe, self.dataset, precision=self.precision, seed=self.seed
         )
         self._loaded = False

@@ -175,7 +175,9 @@ def estimate(
     devices, replicas = shared_by(topology, recipe, batch_norm)
     if program is None:
         chosen = precisions.set_precision(precision, 'tpu')
-        trainer = assemble.assemble(recipe, shape.stand_in(), precision=chosen, replicas=replicas)
+        trainer = assemble.build_trainer(
+            recipe, shape.stand_in(), precision=chosen, replicas=replicas
+        )
         traced, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
     else:
         check_single(topology, devices)

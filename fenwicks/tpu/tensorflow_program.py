@@ -37,7 +37,7 @@ def main(out):
     chosen = precision.set_precision(settings['precision'], 'tpu')
     shape = tpu.DataShape.named(settings['dataset'])
     with device.override(on_cpu=False):  # the TPU's program, not this processor's
-        trainer = assemble.assemble(Recipe(**fields), shape.stand_in(), precision=chosen)
+        trainer = assemble.build_trainer(Recipe(**fields), shape.stand_in(), precision=chosen)
         pathlib.Path(out).write_bytes(lower(trainer._engine, shape))
     print(json.dumps({'tensorflow-tpu': importlib.metadata.version('tensorflow-tpu')}))
 
