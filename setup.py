@@ -18,14 +18,13 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['fenwicks', 'fenwicks.*']),
-    package_data={'fenwicks': ['py.typed']},
+    package_data={'fenwicks': ['py.typed', 'data/digits.npz']},
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2',
         'keras>=3.15',
         'numpy>=1.26',
         'pillow>=10',
-        'scikit-learn>=1.4',  # ships the embedded sample of images
         'tqdm>=4.66',
     ],
     extras_require={

@@ -72,7 +72,7 @@ def has(module):
 
 
 def lacks_something():
-    if not all(map(has, ('absl', 'keras', 'matplotlib', 'PIL', 'sklearn', 'tqdm'))):
+    if not all(map(has, ('absl', 'keras', 'matplotlib', 'PIL', 'tqdm'))):
         return True
     if not has('jax') and not has('tensorflow'):
         return True

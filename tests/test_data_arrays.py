@@ -1,11 +1,14 @@
 """Dataset, its checks, and the embedded sample."""
 
 import dataclasses
+import hashlib
+import pathlib
 
 import numpy as np
 import pytest
 
 from fenwicks import data
+from fenwicks.data import sample
 
 
 def arrays(n=6):
@@ -98,10 +101,43 @@ def test_digits_are_a_fixed_stratified_split():
     np.testing.assert_array_equal(again.train_images, digits.train_images)
 
 
-def test_digits_are_resized_bilinearly():
-    from sklearn import datasets
+def embedded():
+    """The digits as they are stored: images 0 to 16 `(1797, 8, 8)`, and labels."""
+    with np.load(sample.__file__.replace('sample.py', 'digits.npz')) as file:
+        return file['images'], file['labels']
 
-    source = datasets.load_digits().images[0] * (255 / 16)
+
+def test_digits_never_change():
+    digits = data.load('digits')
+    digest = hashlib.sha256()
+    for array in (
+        digits.train_images,
+        digits.train_labels,
+        digits.test_images,
+        digits.test_labels,
+    ):
+        digest.update(array.tobytes())
+    # Computed when they still came from scikit-learn 1.9.1.
+    assert digest.hexdigest() == 'da777bd44716c87acf5ad691d6350baa91f93c3d125ed6ff7ef6c2c3ebce4d61'
+
+
+def test_digits_are_those_of_scikit_learn():
+    datasets = pytest.importorskip('sklearn.datasets', reason='compares with scikit-learn')
+    source = datasets.load_digits()
+    images, labels = embedded()
+    np.testing.assert_array_equal(images, source.images)
+    np.testing.assert_array_equal(labels, source.target)
+
+
+def test_digits_are_packaged():
+    root = pathlib.Path(sample.__file__).parents[2]
+    if not (root / 'setup.py').exists():
+        pytest.skip('an installed package')
+    assert "'data/digits.npz'" in (root / 'setup.py').read_text()
+
+
+def test_digits_are_resized_bilinearly():
+    source = embedded()[0][0] * (255 / 16)
     image = data.load('digits').train_images[0].astype(float)
     assert (image == image[..., :1]).all()
     # Four new pixels lie around each old one, at +-1/8 and +-3/8 of its width.

@@ -2,8 +2,9 @@
 sample, and tf.data input functions."""
 
 from fenwicks.data.dataset import Dataset, check_arrays
-from fenwicks.data.pipeline import eval_dataset, mean_std, train_dataset
+from fenwicks.data.pipeline import eval_dataset, train_dataset
 from fenwicks.data.search import DATASETS, load
+from fenwicks.data.statistics import mean_std
 
 __all__ = [
     'DATASETS',

@@ -1,22 +1,24 @@
-"""What CIFAR-10 and CIFAR-100 are: classes, files, digests and mirrors."""
+"""CIFAR-10 and CIFAR-100: classes, files, digests and mirrors."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import pathlib
 
 import numpy as np
 
 from fenwicks.data.dataset import check_arrays
+from fenwicks.data.digests import content_digest
 from fenwicks.data.download import Source
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """One published form of a data set: a folder of files, and the archive that holds it.
+    """A published form of a data set: a folder of files, and the archive of that folder.
 
     `train` and `test` map each file to its MD5, `archives` maps archive names to theirs.
-    `label` is the pickle's key, or the place of the label among the bytes before the pixels.
+    `label` is the key of the labels in a pickle, or the offset of the label in a binary record,
+    which has `label_bytes` bytes before the pixels.
     """
 
     folder: str
@@ -29,9 +31,9 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A data set: its names, sizes, layouts, and where to download it.
+    """A data set: names, sizes, layouts, digests and mirrors.
 
-    `content` maps 'train' and 'test' to `content_digest`; empty where it isn't known.
+    `content` maps 'train' and 'test' to their `content_digest`; it is empty where none is known.
     """
 
     name: str
@@ -44,27 +46,9 @@ class Spec:
     sources: tuple[Source, ...]
 
 
-def content_digest(images, labels):
-    """SHA-256 of a set of labelled images, whatever their order.
-
-    `sha256(sorted(sha256(label as one byte + pixels) for each image))`
-
-    Args:
-        images: uint8 `(n, height, width, channels)`.
-        labels: integers `(n,)`, 0 to 255.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    images = np.ascontiguousarray(images)
-    parts = sorted(
-        hashlib.sha256(bytes([label]) + image.tobytes()).digest()
-        for image, label in zip(images, labels, strict=True)
-    )
-    return hashlib.sha256(b''.join(parts)).hexdigest()
-
-
-def check_content(spec, split, images, labels, where):
+def check_content(
+    spec: Spec, split: str, images: np.ndarray, labels: np.ndarray, where: pathlib.Path | str
+) -> None:
     """Raises ValueError unless the arrays are that split of the data set, in any order.
 
     With a known digest they must match it; without, the number of images and the number of
@@ -122,7 +106,7 @@ _BIN100 = {'cifar-100-binary.tar.gz': '03b5dce01913d631647c71ecec9e9cb8'}
 
 
 def _archive(url, md5):
-    """A source that is one archive with a published MD5."""
+    """A source of one archive with a published MD5."""
     (name,) = md5
     return Source({name: url + name}, md5)
 

@@ -1,14 +1,15 @@
-"""The arrays of a data set, and the checks they must pass."""
+"""A labelled data set as arrays, and the checks that its arrays must pass."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def check_arrays(images, labels, num_classes=None):
-    """Raises unless `images` and `labels` are a set of uint8 pictures with integer labels.
+def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None = None) -> None:
+    """Raises unless `images` are uint8 images and `labels` their classes as integers.
 
     Args:
         images: array, uint8 `(n, height, width, channels)`, n >= 1.
@@ -35,12 +36,12 @@ def check_arrays(images, labels, num_classes=None):
     check_labels(labels, len(images), num_classes)
 
 
-def check_labels(labels, count, num_classes=None):
+def check_labels(labels: np.ndarray, count: int, num_classes: int | None = None) -> None:
     """Raises unless `labels` are `count` integers, each in `[0, num_classes)`.
 
     Args:
         labels: array of integers `(count,)`.
-        count: number of images, or of rows of logits, that they are for.
+        count: number of images (or rows of logits) that the labels belong to.
         num_classes: number of classes; None skips the upper bound.
 
     Raises:
@@ -68,13 +69,13 @@ class Dataset:
     """A training and a test set of labelled images, as NumPy arrays.
 
     Args:
-        name: 'cifar10', 'cifar100' or 'digits'.
+        name: a short name, such as 'cifar10'.
         train_images: uint8 `(n, height, width, channels)`.
         train_labels: int32 `(n,)`.
         test_images: uint8 `(m, height, width, channels)`.
         test_labels: int32 `(m,)`.
-        class_names: one name a class.
-        source: where it was read from, for people.
+        class_names: the name of each class.
+        source: where the arrays were read from, as a reader of logs wants to know it.
 
     Raises:
         ValueError: arrays that `check_arrays` refuses, or test images of another shape.
@@ -105,16 +106,16 @@ class Dataset:
         )
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)` of one image."""
         return tuple(self.train_images.shape[1:])
 
-    def limit(self, n):
+    def limit(self, n: int | None) -> Dataset:
         """The same data set with the first `n` training images only; the test set stays whole.
 
         Args:

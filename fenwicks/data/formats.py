@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fenwicks.data import unpickle
 from fenwicks.data.cifar import check_content
-from fenwicks.data.download import md5_of
+from fenwicks.data.digests import check_md5, md5_of
 
 
 def find(root, spec):
@@ -62,14 +62,6 @@ def find(root, spec):
         if path.name == f'{spec.name}.tgz' and spec.content:
             found.append((path, functools.partial(_read_png_archive, path, spec)))
     return [(path, read) for path, read in found if path.exists()]
-
-
-def check_md5(where, found, expected):
-    """Raises ValueError if the digests differ."""
-    if found != expected:
-        raise ValueError(
-            f'{where}: the file is truncated or altered: MD5 is {found}, expected {expected}'
-        )
 
 
 def _missing(path, spec):

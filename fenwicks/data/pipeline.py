@@ -1,9 +1,11 @@
-"""Input functions for stock `fit`: arrays to tf.data.Dataset, for Keras on TensorFlow or JAX."""
+"""Input functions for Keras's `fit`: from arrays to a tf.data.Dataset."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +13,12 @@ from fenwicks import augment as augmentation
 from fenwicks._checks import positive_integer
 from fenwicks.data.dataset import check_arrays
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 
 def _tensorflow():
-    """TensorFlow, or an error that says how to get it."""
+    """The module `tensorflow`; raises with what to install where it is missing."""
     try:
         import tensorflow as tf
     except ImportError:
@@ -23,8 +28,8 @@ def _tensorflow():
     import keras
 
     if keras.backend.backend() != 'tensorflow':
-        # TensorFlow would take the accelerator's memory away from the backend that trains. It
-        # refuses where its devices are in use already: then their owner's choice stands.
+        # TensorFlow would take GPU memory that the training backend needs. Once its devices are
+        # in use it refuses to hide them; whoever uses them has decided.
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], 'GPU')
     return tf
@@ -36,42 +41,47 @@ def _check(images, labels, batch_size):
 
 
 def train_dataset(
-    images, labels, batch_size, augment=None, normalize=None, seed=0, drop_remainder=True
-):
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    augment: Callable | None = None,
+    normalize: Callable | None = None,
+    seed: int = 0,
+    drop_remainder: bool = True,
+) -> tf.data.Dataset:
     """Batches for training: shuffled anew each epoch, normalised, augmented, prefetched.
 
-    An epoch is a pass over the data set; passes are counted from when it is built, and any look at
-    the data is one (on JAX, on PyTorch and under a strategy, Keras takes one before it trains). The
-    same `seed` gives the same sequence of passes each time. Pass the data set to `fit` with
-    `shuffle=False`, or Keras warns that it leaves the shuffling to it.
+    An epoch is a pass over the data set, counted from its creation. Reading one batch counts as a
+    pass: Keras does so before training on JAX, on PyTorch and under a strategy. The same `seed`
+    gives the same sequence of passes each time. Call `fit` with `shuffle=False`, or Keras warns
+    that it does not shuffle a data set.
 
     Args:
         images: uint8 `(n, height, width, channels)`.
         labels: integers `(n,)`.
-        batch_size: images a batch, 1 to n.
+        batch_size: images per batch, 1 to n.
         augment: callable `augment(images, seed)` on a float32 batch
             `(batch, height, width, channels)`, where `seed` is an int32 tensor `(2,)` that is
-            new for each batch; it returns a batch. One that has parameters `epoch`, `indices` or
-            `run_seed` gets those as well, see `fenwicks.augment.compose`. It runs inside
+            different for each batch; it returns a batch. Parameters named `epoch`, `indices` or
+            `run_seed` are passed as well, see `fenwicks.augment.compose`. It runs inside
             `tf.data.Dataset.map`.
-        normalize: callable from a uint8 batch to a float32 batch, before `augment`;
-            by default a plain cast, which keeps 0 to 255.
+        normalize: callable from a uint8 batch to a float32 batch, applied before `augment`;
+            None casts to float32 and keeps 0 to 255.
         seed: integer in [0, 2**31).
-        drop_remainder: leaves out the last batch of an epoch where it is not full.
+        drop_remainder: whether to leave out the last batch of an epoch if it is not full.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, float32 and int32, one pass an epoch.
 
     Raises:
-        ValueError: arrays that `check_arrays` refuses, a batch size or seed out of range.
+        ValueError: `check_arrays` refuses the arrays, or `batch_size` or `seed` is out of range.
         ImportError: TensorFlow is not installed.
     """
     _check(images, labels, batch_size)
     count, batch_size = len(images), int(batch_size)
     if batch_size > count:
         raise ValueError(
-            f'`batch_size` must be at most the {count} images there are. '
-            f'Received: batch_size={batch_size}'
+            f'`batch_size` must be at most the {count} images. Received: batch_size={batch_size}'
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
@@ -96,7 +106,7 @@ def train_dataset(
             batch = augment(batch, step_seed, epoch, indices, (seed, 1))
         return batch, targets
 
-    # Counted in Python, where it makes no difference in what strategy's scope this is called.
+    # Counted in Python: a variable would belong to the strategy in whose scope it was created.
     epochs = tf.data.Dataset.from_generator(
         lambda: [next(passes)], output_signature=tf.TensorSpec((), tf.int32)
     )
@@ -106,20 +116,25 @@ def train_dataset(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def eval_dataset(images, labels, batch_size, normalize=None):
+def eval_dataset(
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int,
+    normalize: Callable | None = None,
+) -> tf.data.Dataset:
     """Batches for evaluation: every image once, in order; the last batch may be smaller.
 
     Args:
         images: uint8 `(n, height, width, channels)`.
         labels: integers `(n,)`.
-        batch_size: images a batch, at least 1; more than n gives one batch of n.
+        batch_size: images per batch, at least 1; more than n gives one batch of n.
         normalize: as in `train_dataset`.
 
     Returns:
         A `tf.data.Dataset` of `(images, labels)`, float32 and int32.
 
     Raises:
-        ValueError: arrays that `check_arrays` refuses, a batch size below 1.
+        ValueError: `check_arrays` refuses the arrays, or `batch_size` is below 1.
         ImportError: TensorFlow is not installed.
     """
     _check(images, labels, batch_size)
@@ -141,42 +156,3 @@ def _batch_function(tf, images, labels, normalize):
         return batch, tf.gather(labels, indices)
 
     return take
-
-
-def mean_std(images):
-    """Per-channel mean and standard deviation of a set of images, in units of 0 to 255.
-
-    ```
-    mean = sum(x) / count
-    std = sqrt(sum(x * x) / count - mean * mean)      # of the whole population
-    ```
-
-    The sums are exact integers. CIFAR-10's training set has the mean (125.31, 122.95, 113.87) and
-    the standard deviation (62.99, 62.09, 66.70).
-
-    Args:
-        images: uint8 `(n, height, width, channels)`.
-
-    Returns:
-        `(mean, std)`, each a float64 array `(channels,)`.
-
-    Raises:
-        ValueError: images of another shape or dtype, or none.
-
-    >>> mean_std(np.array([0, 10], np.uint8).reshape(1, 1, 2, 1))
-    (array([5.]), array([5.]))
-    """
-    images = np.asarray(images)
-    check_arrays(images, np.zeros(len(images) if images.ndim else 0, np.int32))
-    channels = images.shape[-1]
-    rows = images.reshape(len(images), -1)
-    total = np.zeros(rows.shape[1], np.uint64)
-    squares = np.zeros_like(total)
-    for start in range(0, len(rows), 1000):  # 255 * 255 fits 16 bits, 1000 of them fit 32
-        chunk = rows[start : start + 1000]
-        total += chunk.sum(axis=0, dtype=np.uint32)
-        squares += np.square(chunk, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-    count = images.size // channels
-    total, squares = (x.reshape(-1, channels).sum(axis=0) for x in (total, squares))
-    mean = total / count
-    return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0.0))

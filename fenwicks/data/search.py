@@ -1,4 +1,4 @@
-"""Finds a data set on this machine, or brings it here."""
+"""Finds a data set on this machine or downloads it."""
 
 from __future__ import annotations
 
@@ -16,34 +16,39 @@ DATASETS = ('auto', 'cifar10', 'cifar100', 'digits')
 _log = logging.getLogger('fenwicks')
 
 
-def load(dataset='auto', data_dir=None, download=None):
+def load(
+    dataset: str = 'auto',
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool | None = None,
+) -> Dataset:
     """Loads a data set as NumPy arrays, checked against published digests.
 
-    CIFAR is looked for in `data_dir` alone where that is given; else in `$FENWICKS_DATA`,
-    `~/.cache/fenwicks`, Keras's cache and TFDS's cache, and at last downloaded, into
-    `$FENWICKS_DATA` where that is set, else into `~/.cache/fenwicks`. It may lie there as the
-    folder `cifar-10-batches-py` or `cifar-10-batches-bin`, as the archive of one
-    (`cifar-10-python.tar.gz`), as `cifar10.npz` (x_train, y_train, x_test, y_test), or as TFDS's
-    folder `cifar10/3.0.2`; CIFAR-100 likewise.
+    With `data_dir`, CIFAR is looked for there and nowhere else. Without, it is looked for in
+    `$FENWICKS_DATA`, `~/.cache/fenwicks`, Keras's cache and TFDS's cache, and downloaded if none
+    of them has it: to `$FENWICKS_DATA` if that is set, else to `~/.cache/fenwicks`. These forms are
+    read: the folders `cifar-10-batches-py` and `cifar-10-batches-bin`, the archives of either
+    (`cifar-10-python.tar.gz`), `cifar10.npz` (x_train, y_train, x_test, y_test), and TFDS's folder
+    `cifar10/3.0.2`; the same for CIFAR-100.
 
-    Files are checked before anything in them is unpickled. A damaged file in `data_dir` or
-    `$FENWICKS_DATA` is an error; one in a cache is reported and passed over.
+    The digest of a pickle is checked before it is read. A damaged file in `data_dir` or
+    `$FENWICKS_DATA` is an error; a damaged file in a cache is logged and skipped.
 
     All forms but TFDS's keep the original order of the images.
 
     Args:
         dataset: 'cifar10'; 'cifar100'; 'digits', the embedded sample; or 'auto': CIFAR-10 if it
-            can be had, else the sample. The `name` of what comes back says which it is.
-        data_dir: folder (or archive or .npz file) in which the data set must be; not for 'digits'.
-        download: whether it may be downloaded; None for yes, unless `$FENWICKS_OFFLINE` is set.
+            is found or can be downloaded, else the sample. The result's `name` says which it is.
+        data_dir: folder, archive or .npz file that holds the data set; not for 'digits'.
+        download: whether to download it if it is not found; None means yes, unless
+            `$FENWICKS_OFFLINE` is set.
 
     Returns:
         A Dataset: uint8 images `(n, 32, 32, 3)`, int32 labels `(n,)`.
 
     Raises:
-        ValueError: an unknown data set, a damaged file, or a `data_dir` for the digits.
-        FileNotFoundError: the data set, or one of its files, is not there; says what was tried
-            and which file to put where.
+        ValueError: `dataset` is unknown, a file is damaged, or `data_dir` is given for 'digits'.
+        FileNotFoundError: the data set or one of its files is missing; the message says which
+            places were tried and which file to put where.
 
     >>> load('digits').name
     'digits'
@@ -55,7 +60,7 @@ def load(dataset='auto', data_dir=None, download=None):
     if dataset == 'digits':
         if data_dir is not None:
             raise ValueError(
-                "`data_dir` must be left out with dataset='digits', which fenwicks itself holds. "
+                "`data_dir` must be left out with dataset='digits', which is part of fenwicks. "
                 f'Received: data_dir={str(data_dir)!r}'
             )
         return load_digits()
@@ -74,12 +79,12 @@ def load(dataset='auto', data_dir=None, download=None):
         return found
     missing = f'{spec.title} was not found. Tried: {"; ".join(tried)}.'
     advice = (
-        f'To have it, put {next(iter(spec.layouts[0].archives))} (or the folder '
+        f'Put {next(iter(spec.layouts[0].archives))} (or the folder '
         f'{spec.layouts[0].folder}) into {_cache()}, or name its folder with `data_dir`'
     )
     if dataset == 'auto':
         _log.warning(
-            '%s %s. Going on with the embedded sample instead: 1,797 handwritten digits.',
+            '%s %s. The embedded sample is used instead: 1,797 handwritten digits.',
             missing,
             advice,
         )
@@ -92,12 +97,12 @@ def _home(variable, default):
 
 
 def _cache():
-    """Where downloads go."""
+    """The folder for downloads."""
     return _home('FENWICKS_DATA', '~/.cache/fenwicks')
 
 
 def _places(spec):
-    """Folders to search, in order, and whether the user named it."""
+    """Yields each folder to search, in order, and whether the user named it."""
     yield _cache(), 'FENWICKS_DATA' in os.environ
     if 'FENWICKS_DATA' in os.environ:
         yield pathlib.Path('~/.cache/fenwicks').expanduser(), False
@@ -112,7 +117,7 @@ def _dataset(spec, path, arrays):
 
 
 def _from_folder(spec, folder):
-    """The data set in a folder that the user named, or an error."""
+    """The data set in the folder that the user named."""
     if not folder.exists():
         raise FileNotFoundError(
             f'`data_dir` must be an existing folder or file. Received: data_dir={str(folder)!r}'
@@ -131,39 +136,39 @@ def _from_folder(spec, folder):
 
 
 def _search(spec, tried):
-    """The data set from the first usual place that has it whole, or None."""
+    """The data set from the first of the usual places that has all of it, or None."""
     for folder, named in _places(spec):
         try:
             found = formats.find(folder, spec)
             if not found:
                 tried.append(f'{folder} (nothing there)')
-        except OSError as error:  # a folder of another user's
-            _pass_over(error, named, tried)
+        except OSError as error:  # a folder that may not be read
+            _skip(error, named, tried)
             continue
         for path, read in found:
             try:
                 return _dataset(spec, path, read())
             except (ValueError, OSError) as error:
-                _pass_over(error, named, tried)
+                _skip(error, named, tried)
     return None
 
 
-def _pass_over(error, named, tried):
-    """Notes what is wrong with a usual place; what the user named must be right."""
+def _skip(error, named, tried):
+    """Logs what is wrong with a place; raises if the user named it."""
     if named:
         raise error
-    _log.warning('passed over: %s', error)
+    _log.warning('skipped: %s', error)
     tried.append(str(error))
 
 
 def _download(spec, tried):
-    """The data set from a mirror, or None."""
+    """The data set, downloaded from a mirror, or None."""
     folder = _cache()
 
     def verify(work):
         found = formats.find(work, spec)
         if not found:
-            raise ValueError(f'what came is no {spec.title}')
+            raise ValueError(f'what was downloaded is not {spec.title}')
         for _, read in found:
             read()
 
