@@ -1,5 +1,6 @@
 """Random transforms: draws that are uniform, seeded, and the same from every compiler."""
 
+import pickle
 import sys
 from functools import partial
 
@@ -344,11 +345,11 @@ def test_groups_need_a_transform_of_a_seed_and_a_number():
     for groups in (0, -1, 1.5, True):
         with pytest.raises(ValueError, match='`groups` must be a positive integer'):
             augment.in_groups(augment.random_flip, groups)
-    with pytest.raises(ValueError, match=r'`transform` of groups .* asks for epoch, indices'):
+    with pytest.raises(ValueError, match=r'`transform` must take images .* needs epoch, indices'):
         augment.in_groups(augment.alternating_flip)
 
 
-# Alternating flips, and transforms that ask for what the training knows.
+# Alternating flips, and transforms that need the context of the training.
 
 
 def mirrored(result):
@@ -402,16 +403,16 @@ def test_an_images_coin_does_not_depend_on_its_batch():
         np.testing.assert_array_equal(alone[0], whole[n])
 
 
-def test_a_chain_asks_for_what_its_parts_ask_for():
+def test_a_chain_needs_the_context_of_its_parts():
     def note(images, seed, indices):
         seen.append((seed, indices))
         return images
 
     seen = []
     chain = augment.compose([partial(augment.random_flip), note, augment.alternating_flip])
-    assert augment.facts_of(chain) == augment.facts_of(augment.alternating_flip)
-    assert augment.facts_of(chain) == ('epoch', 'indices', 'run_seed')
-    assert augment.facts_of(note) == ('indices',)
+    assert augment.context_arguments(chain) == augment.context_arguments(augment.alternating_flip)
+    assert augment.context_arguments(chain) == ('epoch', 'indices', 'run_seed')
+    assert augment.context_arguments(note) == ('indices',)
     images = coordinates(4, 1, 3)
     outer = augment.compose([chain])  # chains of chains, too
     result = outer(images, (1, 2), 3, np.arange(4), (5, 6))
@@ -423,9 +424,59 @@ def test_a_chain_asks_for_what_its_parts_ask_for():
     np.testing.assert_array_equal(seed, augment.fold(augment.fold((1, 2), 0), 1))
     np.testing.assert_array_equal(indices, np.arange(4))
     plain = augment.compose([augment.random_flip])
-    assert augment.facts_of(plain) == ()
+    assert augment.context_arguments(plain) == ()
 
 
-def test_a_callable_without_a_signature_asks_for_nothing():
-    assert augment.facts_of(dict) == ()
-    assert augment.with_facts(max)(3, 4, 0, None, None) == 4
+def test_a_callable_without_a_signature_needs_no_context():
+    assert augment.context_arguments(dict) == ()
+    assert augment.with_context(max)(3, 4, 0, None, None) == 4
+
+
+# Draws for transforms of one's own.
+
+
+def test_draws_are_uniform_and_the_same_everywhere(run):
+    images = np.zeros((4000, 1, 1, 1), 'float32')
+    for seed in ([5, 6], augment.fold((5, 6), np.arange(4000))):
+        seed = np.array(seed, 'int32')
+        expected = augment.draw(images, seed, n=1, low=-2, high=3)
+        if len(seed) == 2:
+            result = run(lambda x, s: augment.draw(x, s, n=1, low=-2, high=3), images, seed)
+            np.testing.assert_allclose(result, expected, atol=1e-6)
+            result = run(lambda x, s: augment.draw_integers(x, s, count=9), images, seed)
+            np.testing.assert_array_equal(result, augment.draw_integers(images, seed, count=9))
+        assert expected.dtype == np.float32
+        assert expected.min() >= -2
+        assert expected.max() < 3
+        assert_uniform(np.floor(expected) + 2, 5)
+        assert_uniform(augment.draw_integers(images, seed, count=9), 9)
+        assert_uniform(augment.draw_integers(images, seed), 2)
+
+
+def test_draws_of_other_numbers_and_images_are_independent():
+    images = np.zeros((4000, 1, 1, 1), 'float32')
+    first, second = (augment.draw_integers(images, (1, 2), n, 5) for n in range(2))
+    assert_uniform(first * 5 + second, 25)
+    assert_uniform(first[1:] * 5 + first[:-1], 25)
+
+
+def test_an_empty_range_draws_its_bound():
+    images = np.zeros((4, 1, 1, 1), 'float32')
+    np.testing.assert_array_equal(augment.draw(images, (1, 2), low=0.5, high=0.5), 0.5)
+    np.testing.assert_array_equal(augment.draw_integers(images, (1, 2), count=1), 0)
+
+
+def test_compositions_can_be_pickled():
+    images = pixels(batch=8, height=8, width=8)
+    context = ((5, 6), 1, np.arange(8), (7, 8))
+    grouped = augment.in_groups(partial(augment.random_crop, padding=2))
+    for transform in (
+        AUGMENT,
+        augment.compose([AUGMENT, augment.alternating_flip]),
+        grouped,
+        augment.with_context(AUGMENT),
+        augment.compose([augment.compose([grouped])]),
+    ):
+        copy = pickle.loads(pickle.dumps(transform))
+        arguments = context if augment.context_arguments(transform) else context[:1]
+        np.testing.assert_array_equal(copy(images, *arguments), transform(images, *arguments))

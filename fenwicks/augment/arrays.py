@@ -1,4 +1,4 @@
-"""What the transforms share: the framework an array belongs to, and the checks of arguments."""
+"""Helpers of all transforms: the framework of an array, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 
 
 def namespace(*arrays):
-    """`tensorflow`, `jax.numpy` or `numpy`; imports nothing: who has a tensor has its framework."""
+    """The module `tensorflow`, `jax.numpy` or `numpy` that the arrays belong to.
+
+    It imports nothing: a framework whose arrays exist has been imported.
+    """
     tf, jax = sys.modules.get('tensorflow'), sys.modules.get('jax')
     if tf is not None and any(tf.is_tensor(array) for array in arrays):
         return tf
@@ -18,15 +21,22 @@ def namespace(*arrays):
 
 
 def cast(xp, array, dtype):
+    """`array` in the framework `xp`, as `dtype`."""
     return xp.cast(array, dtype) if xp.__name__ == 'tensorflow' else xp.asarray(array, dtype)
 
 
 def dtype_name(value) -> str:
-    """`'float32'` and the like; the name of its type for what isn't an array."""
+    """The name of an array's dtype, such as `'float32'`, or of another value's type."""
     return getattr(getattr(value, 'dtype', None), 'name', type(value).__name__)
 
 
+def batch_size(xp, images):
+    """Number of images: an integer, or a scalar tensor if it is unknown when traced."""
+    return xp.shape(images)[0] if images.shape[0] is None else images.shape[0]
+
+
 def check_rank(images):
+    """Raises unless `images` are an array of four axes."""
     if namespace(images) is np and not isinstance(images, np.ndarray):
         raise ValueError(
             f'`images` must be a TensorFlow, JAX or NumPy array. Received: {type(images).__name__}'
@@ -40,7 +50,7 @@ def check_rank(images):
 
 
 def check_floats(images) -> tuple[int, int, int]:
-    """Height, width and channels of a float batch."""
+    """Height, width and channels of `images`; raises unless they are a float batch."""
     check_rank(images)
     if 'float' not in dtype_name(images):
         raise ValueError(
@@ -57,6 +67,7 @@ def check_floats(images) -> tuple[int, int, int]:
 
 
 def check_range(name: str, value: int, low: int, high: int, meaning: str):
+    """Raises unless `value` is an integer in [low, high]; `meaning` explains `high`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f'`{name}` must be an integer. Received: {name}={value!r}')
     if not low <= value <= high:
@@ -66,7 +77,7 @@ def check_range(name: str, value: int, low: int, high: int, meaning: str):
 
 
 def per_image(xp, name: str, values, images, kind: str = 'int'):
-    """`values` as a vector (batch,), integers as int32."""
+    """`values`, one of `kind` per image, as a vector (batch,); integers become int32."""
     values = xp.convert_to_tensor(values) if xp.__name__ == 'tensorflow' else xp.asarray(values)
     sizes = {size for size in (*values.shape, images.shape[0]) if size is not None}
     if len(values.shape) != 1 or len(sizes) > 1 or kind not in dtype_name(values):

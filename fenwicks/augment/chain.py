@@ -1,4 +1,8 @@
-"""Chains of transforms, groups of images that share draws, and what of a training each asks for."""
+"""Combines transforms: chains, draws shared by groups of images, and the training's context.
+
+What these functions return are small classes, not closures, so that data loaders can pickle them
+for other processes.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,18 @@ import inspect
 from collections.abc import Callable, Sequence
 
 from fenwicks._checks import positive_integer
-from fenwicks.augment.seeds import fold, lot
+from fenwicks.augment.seeds import fold, hashed_integers
 
-FACTS = ('epoch', 'indices', 'run_seed')
+CONTEXT = ('epoch', 'indices', 'run_seed')
 
 
 def compose(transforms: Sequence[Callable]) -> Callable:
-    """Chains random transforms into one, each drawing from a seed of its own.
+    """Chains random transforms into one, each with a seed of its own.
 
         augment(images, seed) = f_1(f_0(images, fold(seed, 0)), fold(seed, 1))    # of two
 
-    A transform that has parameters named `epoch` (the epoch's number), `indices` (the images'
-    numbers in the data set) or `run_seed` (two integers of its own, the same throughout a
-    training) gets those as well. The chain then has all three, which the `Trainer` and
-    `fenwicks.data.train_dataset` see and hand over.
+    The chain has parameters for the training's context, `epoch`, `indices` and `run_seed`, if one
+    of the transforms has; see `fenwicks.augment` for what they mean.
 
     Args:
         transforms: Callables `f(images, seed) -> images`, applied in this order; bind their
@@ -27,7 +29,8 @@ def compose(transforms: Sequence[Callable]) -> Callable:
 
     Returns:
         A callable `augment(images, seed) -> images`, or
-        `augment(images, seed, epoch, indices, run_seed) -> images`.
+        `augment(images, seed, epoch, indices, run_seed) -> images`. It can be pickled if the
+        transforms can.
 
     Raises:
         ValueError: One of `transforms` isn't callable.
@@ -40,44 +43,65 @@ def compose(transforms: Sequence[Callable]) -> Callable:
         >>> augment(np.ones((2, 8, 8, 3), 'float32'), seed=(0, 1)).shape
         (2, 8, 8, 3)
     """
+    transforms = check_callables(transforms)
+    needs_context = any(map(context_arguments, transforms))
+    return (_ContextChain if needs_context else _Chain)(transforms)
+
+
+def check_callables(transforms) -> tuple:
+    """`transforms` as a tuple; raises unless all of them are callable."""
     transforms = tuple(transforms)
     for transform in transforms:
         if not callable(transform):
             raise ValueError(f'`transforms` must be callables. Received: {transform!r}')
-    informed = [with_facts(transform) for transform in transforms]
+    return transforms
 
-    def augment_with_facts(images, seed, epoch, indices, run_seed):
-        for n, transform in enumerate(informed):
-            its_run_seed = None if run_seed is None else fold(run_seed, n)
-            images = transform(images, fold(seed, n), epoch, indices, its_run_seed)
+
+class _Chain:
+    """Transforms of which none needs the training's context."""
+
+    def __init__(self, transforms):
+        self.transforms = transforms
+
+    def __call__(self, images, seed):
+        for n, transform in enumerate(self.transforms):
+            images = transform(images, fold(seed, n))
         return images
 
-    def augment(images, seed):
-        return augment_with_facts(images, seed, None, None, None)
 
-    return augment_with_facts if any(map(facts_of, transforms)) else augment
+class _ContextChain:
+    """Transforms of which at least one needs the training's context."""
+
+    def __init__(self, transforms):
+        self.transforms = tuple(map(with_context, transforms))
+
+    def __call__(self, images, seed, epoch, indices, run_seed):
+        for n, transform in enumerate(self.transforms):
+            transform_seed = None if run_seed is None else fold(run_seed, n)
+            images = transform(images, fold(seed, n), epoch, indices, transform_seed)
+        return images
 
 
 def in_groups(transform: Callable, groups: int = 200) -> Callable:
-    """A random transform whose draws are shared by groups of images, drawn by lot in each epoch.
+    """Makes groups of images share a transform's draws; each epoch forms new groups at random.
 
-        group[i] ~ uniform over 0 ... groups - 1, anew in each epoch
+        group[i] ~ uniform over 0 ... groups - 1, drawn anew in each epoch
         in_groups(transform)(images, ...)[i] = transform(images, seed of group[i])[i]
 
-    So there are at most `groups` different draws in an epoch, while the images of a batch are from
-    all over the groups: what a step learns from is nearly as varied as before.
+    An epoch has at most `groups` different draws, while a batch holds images of all groups, so
+    that the batches are nearly as varied as with a draw for each image.
 
     Args:
         transform: A callable `f(images, seed) -> images` that takes a seed for each image,
-            (batch, 2), as the `random_*` of this module do.
+            (batch, 2), as every `random_*` function of `fenwicks.augment` does.
         groups: Number of groups, at least 1.
 
     Returns:
         A callable `f(images, seed, epoch, indices, run_seed) -> images`, for the `Trainer` or
-        `fenwicks.data.train_dataset`. Its first seed isn't used: the step doesn't matter.
+        `fenwicks.data.train_dataset`. It ignores `seed`: draws depend on the epoch, not the step.
 
     Raises:
-        ValueError: `groups` isn't a positive integer, or the transform asks for more than a seed.
+        ValueError: `groups` isn't a positive integer, or the transform needs more than a seed.
 
     Example:
         >>> import numpy as np
@@ -90,46 +114,71 @@ def in_groups(transform: Callable, groups: int = 200) -> Callable:
         https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
     """
     groups = positive_integer('groups', groups)
-    if facts_of(transform):
+    if context_arguments(transform):
         raise ValueError(
-            '`transform` of groups must take images and a seed. '
-            f'Received: one that asks for {", ".join(facts_of(transform))}'
+            '`transform` must take images and a seed only. '
+            f'Received: one that also needs {", ".join(context_arguments(transform))}'
         )
-
-    def transform_in_groups(images, seed, epoch, indices, run_seed):
-        of_epoch = fold(run_seed, epoch)
-        group = lot(fold(fold(of_epoch, 0), indices), groups)
-        return transform(images, fold(fold(of_epoch, 1), group))
-
-    return transform_in_groups
+    return _InGroups(transform, groups)
 
 
-def facts_of(transform: Callable) -> tuple[str, ...]:
-    """Which of `epoch`, `indices` and `run_seed` a transform has as parameters.
+class _InGroups:
+    """The callable that `in_groups` returns."""
+
+    def __init__(self, transform, groups):
+        self.transform, self.groups = transform, groups
+
+    def __call__(self, images, seed, epoch, indices, run_seed):
+        epoch_seed = fold(run_seed, epoch)
+        group = hashed_integers(fold(fold(epoch_seed, 0), indices), self.groups)
+        return self.transform(images, fold(fold(epoch_seed, 1), group))
+
+
+def context_arguments(transform: Callable) -> tuple[str, ...]:
+    """Lists which of `epoch`, `indices` and `run_seed` a transform has as parameters.
+
+    Args:
+        transform: A callable. One without a Python signature counts as having none of them.
+
+    Returns:
+        The names, in the order above.
 
     Example:
         >>> from fenwicks.augment import alternating_flip, random_flip
-        >>> facts_of(random_flip)
+        >>> context_arguments(random_flip)
         ()
-        >>> facts_of(alternating_flip)
+        >>> context_arguments(alternating_flip)
         ('epoch', 'indices', 'run_seed')
     """
     try:
         parameters = inspect.signature(transform).parameters
-    except (TypeError, ValueError):  # of some callables written in C nothing is known
+    except (TypeError, ValueError):  # some callables written in C have no signature
         return ()
-    return tuple(fact for fact in FACTS if fact in parameters)
+    return tuple(name for name in CONTEXT if name in parameters)
 
 
-def with_facts(transform: Callable) -> Callable:
-    """`transform` as a callable `(images, seed, epoch, indices, run_seed)`, whatever it asks for.
+def with_context(transform: Callable) -> Callable:
+    """Gives any transform the signature `(images, seed, epoch, indices, run_seed)`.
 
-    What it asks for is looked up here, once, not on each call.
+    The transform's own parameters are looked up once, here, not on each call. A training loop
+    calls this on the user's `augment` and then needs no cases.
+
+    Args:
+        transform: A callable `f(images, seed)` that may have `epoch`, `indices` and `run_seed` as
+            further parameters.
+
+    Returns:
+        A callable that passes on those of the five arguments that `transform` takes.
     """
-    asked = facts_of(transform)
+    return _WithContext(transform, context_arguments(transform))
 
-    def informed(images, seed, epoch, indices, run_seed):
-        facts = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
-        return transform(images, seed, **{fact: facts[fact] for fact in asked})
 
-    return informed
+class _WithContext:
+    """The callable that `with_context` returns."""
+
+    def __init__(self, transform, arguments):
+        self.transform, self.arguments = transform, arguments
+
+    def __call__(self, images, seed, epoch, indices, run_seed):
+        context = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
+        return self.transform(images, seed, **{name: context[name] for name in self.arguments})

@@ -1,4 +1,4 @@
-"""Stateless randomness: seeds made out of seeds, and draws from them, in every framework."""
+"""Stateless random numbers: seeds derived from seeds, and draws from them, in every framework."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import sys
 
 import numpy as np
 
-from fenwicks.augment.arrays import cast, dtype_name, namespace
+from fenwicks.augment.arrays import batch_size, cast, dtype_name, namespace
 
 
 def fold(seed, n):
-    """Makes the `n`-th seed out of a seed: a hash of all three numbers, folds of folds included.
+    """Derives the `n`-th seed from a seed: a hash of the seed's two integers and `n`.
 
-    The result is the same in every framework, compiled or not.
+    The result is the same in every framework, eager or compiled. Seeds derived from derived seeds
+    are independent too.
 
     Args:
-        seed: Two int32 numbers, as an array or tensor (2,) or a tuple, or many seeds (count, 2);
-            may be traced.
-        n: An int32 number or scalar tensor, or many (count,); may be traced.
+        seed: Two int32 numbers, as an array or tensor (2,) or a tuple, or one seed for each image,
+            (batch, 2); may be traced.
+        n: An int32 number or scalar tensor, or one for each image, (batch,); may be traced.
 
     Returns:
-        An int32 array or tensor (2,), or (count, 2) where either is many.
+        An int32 array or tensor (2,), or (batch, 2) if `seed` or `n` has one for each image.
 
     Raises:
-        ValueError: `seed` isn't two integers, or many times two, or `n` isn't one, or as many.
+        ValueError: `seed` isn't two integers or (batch, 2), or `n` isn't an integer or (batch,).
 
     Example:
         >>> fold((0, 1), 0)
@@ -38,44 +39,110 @@ def fold(seed, n):
     if len(words.shape) not in (1, 2) or words.shape[-1] != 2:
         raise ValueError(f'`seed` must be two integers. Received: seed.shape={words.shape}')
     n = _int32(xp, 'n', n)
-    counts = {*words.shape[:-1], *n.shape}  # of many seeds, and of many numbers
+    counts = {*words.shape[:-1], *n.shape}
+    counts.discard(None)  # batches of unknown size
     if len(n.shape) > 1 or len(counts) > 1:
         raise ValueError(
             '`n` must be an integer, or one for each seed. '
             f'Received: seed.shape={words.shape}, n.shape={n.shape}'
         )
     salt = n[..., None] + np.array([0x3C6EF372, 0x1715609D], 'int32')
-    # Not `words[::-1]`: TensorFlow's graph optimizer stumbles over the slice, aloud.
+    # Not `words[::-1]`: TensorFlow's graph optimizer logs a warning about the reversed slice.
     swapped = xp.stack([words[..., 1], words[..., 0]], -1)
     return _mix(xp, words + _mix(xp, swapped ^ _mix(xp, salt)))
 
 
-def draw(images, seed, n: int, high: int):
-    """The `n`-th draw: an integer for each image, uniform over 0 ... `high`, both included.
+def draw(images, seed, n: int = 0, low: float = 0.0, high: float = 1.0):
+    """Draws a number for each image, uniform over [low, high).
 
-    Of a seed for each image, (batch, 2), it is a hash: equal seeds draw the same.
+        draw(images, seed, n)[i] = low + (high - low) * hash(seed, n, i) / 2**24
+
+    The draws are the same in every framework, eager or compiled, up to the rounding of the last
+    operation. Use it, and `draw_integers`, to write random transforms of your own.
+
+    Args:
+        images: The batch, of which only the number of images and the framework are used.
+        seed: Two integers for the whole batch, or (batch, 2); may be traced.
+        n: Number of the draw: a transform that draws several numbers gives each its own.
+        low: Smallest value.
+        high: Upper bound; it may equal `low`.
+
+    Returns:
+        A float32 array or tensor (batch,).
+
+    Raises:
+        ValueError: `seed` isn't two integers or (batch, 2).
+
+    Example:
+        >>> def random_gain(images, seed, amount=0.1):
+        ...     gain = draw(images, seed, low=1 - amount, high=1 + amount)
+        ...     return images * gain[:, None, None, None]
+        >>> random_gain(np.ones((2, 8, 8, 3), 'float32'), seed=(0, 1)).shape
+        (2, 8, 8, 3)
+    """
+    xp = namespace(images, seed)
+    bits = image_seeds(images, seed, n)[..., 0] & 0x00FFFFFF
+    unit = cast(xp, bits, 'float32') * np.float32(2**-24)
+    return np.float32(low) + np.float32(high - low) * unit
+
+
+def draw_integers(images, seed, n: int = 0, count: int = 2):
+    """Draws an integer for each image, uniform over 0 ... count - 1.
+
+    The draws are the same in every framework, eager or compiled.
+
+    Args:
+        images: The batch, of which only the number of images and the framework are used.
+        seed: Two integers for the whole batch, or (batch, 2); may be traced.
+        n: Number of the draw: a transform that draws several numbers gives each its own.
+        count: Number of values, at least 1.
+
+    Returns:
+        An int32 array or tensor (batch,).
+
+    Raises:
+        ValueError: `seed` isn't two integers or (batch, 2).
+
+    Example:
+        >>> draw_integers(np.ones((5, 8, 8, 3), 'float32'), seed=(0, 1), count=3).shape
+        (5,)
+    """
+    return hashed_integers(image_seeds(images, seed, n), count)
+
+
+def image_seeds(images, seed, n: int):
+    """A seed for each image, (batch, 2), derived from the `n`-th seed of `seed`."""
+    seeds = fold(seed, n)
+    if len(seeds.shape) == 2:
+        return seeds
+    xp = namespace(images, seed)
+    size = batch_size(xp, images)
+    numbers = xp.range(size) if xp.__name__ == 'tensorflow' else xp.arange(size, dtype='int32')
+    return fold(seeds, numbers)
+
+
+def hashed_integers(seeds, count: int):
+    """An integer in 0 ... count - 1 for each of `seeds`, (..., 2), which `fold` has returned."""
+    return (seeds[..., 0] & 0x7FFFFFFF) % count
+
+
+def native_integers(images, seed, n: int, high: int):
+    """Draws an integer for each image, uniform over 0 ... high, both included.
+
+    The framework's own generator draws them, so they differ between frameworks, except with a seed
+    for each image, (batch, 2), where a hash does. `random_crop`, `random_flip` and `random_cutout`
+    keep to this, so that earlier trainings can be repeated.
     """
     xp = namespace(images, seed)
     seed = fold(seed, n)
     if len(seed.shape) == 2:
-        return lot(seed, high + 1)
-    batch = xp.shape(images)[0] if images.shape[0] is None else images.shape[0]
-    return _uniform(images, seed, batch, high)
-
-
-def lot(seeds, count: int):
-    """An integer in 0 ... `count` - 1 for each of the seeds (..., 2), which must be folds."""
-    return (seeds[..., 0] & 0x7FFFFFFF) % count
-
-
-def _uniform(images, seed, count, high):
-    """`count` integers from 0 ... `high`, in the framework of `images` and `seed`."""
-    xp = namespace(images, seed)
+        return hashed_integers(seed, high + 1)
+    count = batch_size(xp, images)
     if xp is np:
         generator = np.random.Generator(np.random.Philox(key=seed.view('uint32').astype('uint64')))
         return generator.integers(0, high + 1, count, 'int32')
     if xp.__name__ == 'tensorflow':
-        # A named algorithm draws the same on every device; the default follows the device.
+        # Philox draws the same on every device; TensorFlow's default depends on the device.
         return xp.random.stateless_uniform(
             [count], cast(xp, seed, 'int32'), 0, high + 1, dtype='int32', alg='philox'
         )
@@ -85,7 +152,7 @@ def _uniform(images, seed, count, high):
 
 
 def _int32(xp, name: str, value):
-    """`value` as int32; arrays of wider integers wrap around, Python's may not."""
+    """`value` as int32; arrays of wider integers wrap around, Python integers are refused."""
     if 'int' not in dtype_name(value):
         raise ValueError(f'`{name}` must be of integers. Received: {name} of {dtype_name(value)}')
     if isinstance(value, int) and not -(1 << 31) <= value < 1 << 31:
@@ -96,7 +163,7 @@ def _int32(xp, name: str, value):
 def _mix(xp, x):
     """A bijection of int32 in which each bit of the input flips about half of the output's."""
     shift = xp.bitwise.right_shift if xp.__name__ == 'tensorflow' else xp.right_shift
-    # The masks make the arithmetic shift a logical one: a sign dragged along would lose a bit.
+    # The masks turn the arithmetic shift into a logical one, which keeps it a bijection.
     x = (x ^ (shift(x, 16) & 0x0000FFFF)) * 0x7FEB352D
     x = (x ^ (shift(x, 15) & 0x0001FFFF)) * (0x846CA68B - (1 << 32))
     return x ^ (shift(x, 16) & 0x0000FFFF)

@@ -63,7 +63,7 @@ def train_dataset(
         augment: callable `augment(images, seed)` on a float32 batch
             `(batch, height, width, channels)`, where `seed` is an int32 tensor `(2,)` that is
             different for each batch; it returns a batch. Parameters named `epoch`, `indices` or
-            `run_seed` are passed as well, see `fenwicks.augment.compose`. It runs inside
+            `run_seed` are passed as well, see `fenwicks.augment`. It runs inside
             `tf.data.Dataset.map`.
         normalize: callable from a uint8 batch to a float32 batch, applied before `augment`;
             None casts to float32 and keeps 0 to 255.
@@ -87,7 +87,7 @@ def train_dataset(
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
     tf = _tensorflow()
     take = _batch_function(tf, images, labels, normalize)
-    augment = None if augment is None else augmentation.with_facts(augment)
+    augment = None if augment is None else augmentation.with_context(augment)
     passes = itertools.count()
 
     def batches_of(epoch):

@@ -17,7 +17,7 @@ class Engine:
 
     def __init__(self, model, optimizer, loss, normalize, augment, batch_size, seed, averages):
         self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.normalize, self.augment = normalize, augmentation.with_facts(augment)
+        self.normalize, self.augment = normalize, augmentation.with_context(augment)
         self.batch_size, self.seed, self.averages = batch_size, seed, averages
 
     def load(self, images, labels):

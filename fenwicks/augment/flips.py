@@ -1,0 +1,93 @@
+"""Mirror images, drawn anew for each image or alternating from epoch to epoch."""
+
+from __future__ import annotations
+
+from fenwicks.augment.arrays import cast, check_floats, namespace, per_image
+from fenwicks.augment.seeds import fold, hashed_integers, native_integers
+
+
+def flip(images, mask):
+    """Mirrors the images where `mask` is true, left to right.
+
+        flip(images, mask)[i] = images[i, :, ::-1] if mask[i] else images[i]
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        mask: Booleans (batch,).
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A shape or dtype doesn't fit.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(2, 1, 2, 1)
+        >>> flip(images, np.array([True, False]))[:, 0, :, 0]
+        array([[2., 1.],
+               [3., 4.]])
+    """
+    xp = namespace(images, mask)
+    check_floats(images)
+    mask = per_image(xp, 'mask', mask, images, kind='bool')
+    # A slice of stride -1 takes TensorFlow seven times as long.
+    mirrored = xp.reverse(images, [2]) if xp.__name__ == 'tensorflow' else xp.flip(images, 2)
+    return xp.where(mask[:, None, None, None], mirrored, images)
+
+
+def random_flip(images, seed):
+    """Mirrors each image left to right with probability 1/2.
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        seed: Two integers for the batch, or (batch, 2); may be traced.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A shape or dtype doesn't fit.
+    """
+    check_floats(images)
+    return flip(images, native_integers(images, seed, 0, 1) == 1)
+
+
+def alternating_flip(images, seed, epoch, indices, run_seed):
+    """Mirrors every image in every second epoch; a random bit per image says in which.
+
+        bit[i] ~ 0 or 1, a hash of the image's number i and `run_seed`
+        mirrored in epoch e where (bit[i] + e) % 2 == 1
+
+    Any two consecutive epochs show every image both ways, whereas independent flips show half of
+    the images the same way twice.
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        seed: Ignored; it is there because every augmentation takes a seed.
+        epoch: The epoch's number, an integer; may be traced.
+        indices: Integers (batch,): the images' numbers in the data set; may be traced.
+        run_seed: Two integers that stay the same throughout a training. The `Trainer` and
+            `fenwicks.data.train_dataset` pass this and the two above; `compose` derives a different
+            one for each of its transforms.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A shape or dtype doesn't fit.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.arange(6.0).reshape(1, 1, 6, 1)
+        >>> both = [alternating_flip(images, None, e, np.array([7]), (0, 1)) for e in range(2)]
+        >>> sorted(view[0, 0, 0, 0].item() for view in both)
+        [0.0, 5.0]
+
+    Reference:
+        Keller Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, 2024,
+        https://arxiv.org/abs/2404.00498
+    """
+    check_floats(images)
+    epoch = cast(namespace(images, indices, epoch), epoch, 'int32')
+    return flip(images, ((hashed_integers(fold(run_seed, indices), 2) + epoch) & 1) == 1)
