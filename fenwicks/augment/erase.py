@@ -36,8 +36,8 @@ def cutout(images, top, left, height: int, width: int):
                [0., 0., 1.]])
 
     Reference:
-        DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552; there the border may cut off a part
-        of the square.
+        DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552; there the border
+        may cut off a part of the square.
     """
     xp = namespace(images, top, left)
     full_height, full_width, _ = check_floats(images)
