@@ -1,19 +1,29 @@
 """fenwicks: CIFAR-10 to 94 % in minutes, in Keras; every trick a block you can lift out.
 
-Read the package in the order of the data's walk: ``data`` -> ``augment`` -> ``layers``, ``models``
--> ``losses`` -> ``optimizers`` -> ``schedules`` -> ``training`` -> ``evaluate`` -> ``report``.
+The modules, in the order in which the data flow:
+
+    data -> augment -> layers, models -> losses -> optimizers, schedules -> training -> evaluate
+
+beside them `precision` and `devices`, which say on what and in which precision to train. `recipes`
+holds whole trainings as data, `assemble` makes a trainer of one, `ablation` measures what each of
+its tricks is worth, `runlog` and `hardware` record runs, and `tpu` estimates what a training takes
+on a TPU. These are loaded when they are first used: `fenwicks.recipes` needs no import of its own.
+
+Importing fenwicks sets two environment variables, unless they are set already or
+`FENWICKS_KEEP_ENVIRONMENT` is 1:
+
+- `TF_CPU_ALLOCATOR_USE_BFC=true`: TensorFlow keeps memory between steps on a CPU, where it would
+  return each large activation to the operating system.
+- `KERAS_BACKEND=jax`, where no backend was chosen, TensorFlow is not installed and JAX is; and for
+  the command `python -m fenwicks.tpu`, which compiles programs of JAX.
 """
 
-import os
+import importlib
+import types
 
 from fenwicks import _backend
 
-# TensorFlow's CPU device returns every large activation to the operating system and asks for it
-# again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
-# allocator keeps them. TensorFlow reads this once, when it first touches the device.
-os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
-
-_backend.choose()
+_backend.prepare()
 
 from fenwicks import (  # noqa: E402
     augment,
@@ -29,7 +39,7 @@ from fenwicks import (  # noqa: E402
     training,
 )
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 __all__ = [
     'augment',
@@ -44,3 +54,15 @@ __all__ = [
     'schedules',
     'training',
 ]
+
+_ON_FIRST_USE = ('ablation', 'assemble', 'hardware', 'recipes', 'runlog', 'tpu')
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name in _ON_FIRST_USE:
+        return importlib.import_module(f'fenwicks.{name}')
+    raise AttributeError(f"module 'fenwicks' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ON_FIRST_USE, '__version__'])

@@ -1,4 +1,4 @@
-"""Which backend Keras is to take where that is JAX; Keras itself is not imported here."""
+"""What must be in the environment before Keras and TensorFlow are imported; neither is, here."""
 
 from __future__ import annotations
 
@@ -9,29 +9,42 @@ import pathlib
 import sys
 
 
-def choose():
-    """Has Keras run on JAX where it wouldn't by itself, but must.
+def prepare() -> None:
+    """Sets `TF_CPU_ALLOCATOR_USE_BFC` and `KERAS_BACKEND` where the user left them open.
 
-    That is where it would look for TensorFlow in vain, as on Colab's TPUs, and for `python -m
-    fenwicks.tpu`, which compiles programs of JAX, whatever else the user trains on. For all but
-    that command a backend that the user named, in `KERAS_BACKEND` or in Keras's configuration file,
-    stays.
+    With `FENWICKS_KEEP_ENVIRONMENT=1` the environment stays as it is.
+    """
+    if os.environ.get('FENWICKS_KEEP_ENVIRONMENT', '') not in ('', '0'):
+        return
+    # TensorFlow's CPU device returns every large activation to the operating system and asks for it
+    # again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
+    # allocator keeps them. TensorFlow reads this once, when it first touches the device.
+    os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
+    _choose_backend()
+
+
+def _choose_backend():
+    """Selects JAX where TensorFlow is missing, as on Colab's TPUs, and for `fenwicks.tpu`.
+
+    `python -m fenwicks.tpu` compiles programs of JAX, whatever backend the user trains on. Apart
+    from that command, a backend that the user chose, by `KERAS_BACKEND` or in Keras's configuration
+    file, is kept.
     """
     if 'keras' in sys.modules or not _is_installed('jax'):
         return
     compiles_for_tpus = sys.argv[:1] == ['-m'] and 'fenwicks.tpu' in sys.orig_argv
-    if compiles_for_tpus or _is_in_vain():
+    if compiles_for_tpus or _lacks_default_backend():
         os.environ['KERAS_BACKEND'] = 'jax'
 
 
-def _is_in_vain():
-    """Whether nobody named a backend, and Keras's own choice isn't installed."""
-    named = os.environ.get('KERAS_BACKEND')
-    return not named and _configured() == 'tensorflow' and not _is_installed('tensorflow')
+def _lacks_default_backend():
+    """Whether the user chose no backend and Keras's default, TensorFlow, is not installed."""
+    chosen = os.environ.get('KERAS_BACKEND')
+    return not chosen and _configured() == 'tensorflow' and not _is_installed('tensorflow')
 
 
 def _configured():
-    """The backend in Keras's configuration file, or Keras's own choice."""
+    """The backend in Keras's configuration file; without one, Keras's default."""
     folder = os.environ.get('KERAS_HOME') or pathlib.Path.home() / '.keras'
     try:
         return json.loads((pathlib.Path(folder) / 'keras.json').read_text())['backend']

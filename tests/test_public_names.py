@@ -1,0 +1,135 @@
+"""The public face: what `dir(fenwicks)` and each public module show, what importing changes.
+
+`public_names.txt` holds every public name. Whoever adds one adds its line:
+
+    python tests/test_public_names.py > tests/public_names.txt
+"""
+
+import ast
+import importlib
+import inspect
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+import fenwicks as fw
+
+ROOT = pathlib.Path(__file__).parent.parent
+LIST = ROOT / 'tests' / 'public_names.txt'
+
+
+def public_names(module: types.ModuleType) -> list[str]:
+    """`__all__`, or else the constants, functions and classes that the module defines."""
+    if hasattr(module, '__all__'):
+        return sorted(module.__all__)
+    defined = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            defined.update(target.id for target in targets if isinstance(target, ast.Name))
+    return sorted(name for name in defined if not name.startswith('_'))
+
+
+def all_public_names() -> list[str]:
+    modules = [name for name in dir(fw) if not name.startswith('__')]
+    lines = [f'fenwicks.{module}' for module in modules]
+    for module in modules:
+        loaded = importlib.import_module(f'fenwicks.{module}')
+        lines += [f'fenwicks.{module}.{name}' for name in public_names(loaded)]
+    return sorted(lines)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_the_public_names_are_those_of_the_list():
+    listed, found = set(LIST.read_text().split()), set(all_public_names())
+    assert not found - listed, f'new: {sorted(found - listed)}'
+    assert not listed - found, f'gone: {sorted(listed - found)}'
+
+
+def test_every_public_name_is_there():
+    for line in LIST.read_text().split():
+        owner, name = line.rsplit('.', 1)
+        if owner != 'fenwicks.tpu':  # which wants JAX
+            assert hasattr(importlib.import_module(owner), name), line
+
+
+def test_dir_shows_the_walk_and_hides_the_helpers():
+    shown = dir(fw)
+    assert set(fw.__all__) <= set(shown)
+    for helper in ('os', 'importlib', 'types', 'kernels', '_backend', '_checks', '_files'):
+        assert helper not in shown
+    with pytest.raises(AttributeError, match="'fenwicks' has no attribute 'nothing'"):
+        _ = fw.nothing
+
+
+def run(code: str, **environment: str) -> str:
+    """What a fresh Python prints; variables given as '' are unset."""
+    variables = {**os.environ, **environment}
+    variables = {name: value for name, value in variables.items() if value}
+    ended = subprocess.run(
+        [sys.executable, '-c', code],
+        env=variables,
+        cwd=ROOT,  # so that `python -c` imports this clone
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
+
+
+def test_heavy_modules_are_loaded_on_first_use():
+    code = """
+import sys
+import fenwicks as fw
+late = ['ablation', 'assemble', 'hardware', 'recipes', 'runlog', 'tpu']
+assert not [name for name in late if f'fenwicks.{name}' in sys.modules]
+assert fw.recipes.get('speed94').epochs == 9
+assert 'fenwicks.recipes' in sys.modules
+assert 'fenwicks.assemble' not in sys.modules
+"""
+    run(code)
+
+
+SHOW = 'import os, fenwicks; print(os.environ.get("TF_CPU_ALLOCATOR_USE_BFC"))'
+
+
+@pytest.mark.parametrize(
+    ('keep', 'before', 'after'),
+    [('', '', 'true'), ('0', '', 'true'), ('1', '', 'None'), ('', 'false', 'false')],
+)
+def test_what_importing_sets_can_be_declined(keep, before, after):
+    printed = run(SHOW, FENWICKS_KEEP_ENVIRONMENT=keep, TF_CPU_ALLOCATOR_USE_BFC=before)
+    assert printed == after
+
+
+# `_backend.py` imports nothing of the library, so it runs here by itself; JAX alone is installed.
+CHOOSE = """
+import importlib.util, os, pathlib
+
+importlib.util.find_spec = lambda name: object() if name == 'jax' else None
+exec(compile(pathlib.Path({source!r}).read_text(), 'backend', 'exec'))
+prepare()
+print(os.environ.get('KERAS_BACKEND'))
+"""
+
+
+@pytest.mark.parametrize(
+    ('keep', 'before', 'after'),
+    [('', '', 'jax'), ('1', '', 'None'), ('', 'torch', 'torch'), ('', 'tensorflow', 'tensorflow')],
+)
+def test_where_tensorflow_is_missing_the_backend_is_jax(keep, before, after, tmp_path):
+    source = pathlib.Path(fw.__file__).parent / '_backend.py'
+    variables = {'KERAS_BACKEND': before, 'KERAS_HOME': str(tmp_path)}
+    printed = run(CHOOSE.format(source=str(source)), FENWICKS_KEEP_ENVIRONMENT=keep, **variables)
+    assert printed == after
+
+
+if __name__ == '__main__':
+    print('\n'.join(all_public_names()))
