@@ -28,6 +28,7 @@ RESULTS = ROOT / 'examples' / 'results'
 READMES = (
     ROOT / 'README.md',
     ROOT / 'examples' / 'benchmarks' / 'README.md',
+    ROOT / 'fenwicks' / 'tpu' / 'README.md',
     RESULTS / 'README.md',
 )
 

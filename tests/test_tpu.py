@@ -13,7 +13,7 @@ import pytest
 
 from fenwicks import recipes, tpu
 from fenwicks.tpu import table
-from fenwicks.tpu.costs import _estimate, untangle
+from fenwicks.tpu.costs import _estimate, split_seconds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 needs_jax = pytest.mark.skipif(
@@ -94,14 +94,14 @@ def test_every_example_is_a_topology():
     ],
 )
 def test_seconds_come_apart_from_operations_without_estimate(figure, at_least, seconds, operations):
-    found = untangle(figure, at_least)
+    found = split_seconds(figure, at_least)
     assert found == (pytest.approx(seconds), operations)
 
 
 def test_data_shapes():
     assert tpu.DataShape.named('cifar100').num_classes == 100
     shape = tpu.DataShape.named('300x8x10x1x7')
-    dataset = shape.stand_in()
+    dataset = shape.noise()
     assert dataset.train_images.shape == (300, 8, 10, 1)
     assert dataset.num_classes == 7
     assert dataset.train_images.std() > 50  # or it couldn't be normalised, or whitened

@@ -36,7 +36,7 @@ flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 def trainer_of(recipe):
     """A trainer with one batch of data on the device."""
     recipe = recipe.with_width(1 / 16)
-    dataset = tpu.DataShape(recipe.batch_size, (32, 32, 3), 10).stand_in()
+    dataset = tpu.DataShape(recipe.batch_size, (32, 32, 3), 10).noise()
     trainer = assemble.build_trainer(recipe, dataset)
     trainer._engine.load(dataset.train_images, dataset.train_labels)
     return trainer

@@ -1,11 +1,11 @@
-"""What a training takes on a TPU, found out without one: memory, flops and time of its program.
+"""Memory, operations and estimated time of a training on TPUs, without a TPU.
 
     python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
 
-libtpu holds the compiler for every TPU and runs on any x86-64 Linux. It compiles the very program
-that the JAX engine trains with, a whole epoch, and says what memory that takes and what it will
-cost. Nothing runs on a TPU, so times are estimates, and said to be; `fenwicks.tpu.costs` has how
-they are made.
+libtpu contains the compiler for every TPU and runs on any x86-64 Linux. It compiles the program
+with which the JAX engine trains, a whole epoch, and reports its memory and its operations. Nothing
+runs on a TPU, so times are estimates and are called so; `fenwicks.tpu.costs` says how they are
+computed, `README.md` in this folder how to use all this.
 """
 
 from fenwicks.tpu.chips import CHIPS, Chip, chip_of
@@ -14,9 +14,9 @@ from fenwicks.tpu.costs import (
     ESTIMATED,
     DataShape,
     Estimate,
-    check_single,
+    check_single_device,
     estimate,
-    shared_by,
+    replicas_on,
 )
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     'Chip',
     'DataShape',
     'Estimate',
-    'check_single',
+    'check_single_device',
     'chip_of',
     'estimate',
-    'shared_by',
+    'replicas_on',
 ]

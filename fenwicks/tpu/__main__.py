@@ -1,10 +1,10 @@
-"""Says what a recipe's training takes on TPUs, without a TPU.
+"""Estimates memory and time of a recipe's training on TPUs, without a TPU.
 
     python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
 
 It needs Linux on x86-64, jax and libtpu (`pip install jax libtpu`), and half a minute to six
-minutes of a processor core for each topology. `--tensorflow=PYTHON` does the same for the
-TensorFlow engine.
+minutes of a processor core for each topology. `--tensorflow=PYTHON` estimates the TensorFlow
+engine's program instead.
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ from fenwicks import recipes, runlog
 from fenwicks.tpu import table
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT
 
-PACKAGES = pathlib.Path(__file__).resolve().parents[2]  # where fenwicks lies
+PACKAGES = pathlib.Path(__file__).resolve().parents[2]  # the folder that contains fenwicks
 FLAGS = flags.FLAGS
 flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.', allow_overwrite=False)
 flags.DEFINE_list(
-    'without', [], 'Tricks to take from the recipe, by commas.', allow_overwrite=False
+    'with', [], 'Tricks to add to the recipe, separated by commas.', allow_overwrite=False
+)
+flags.DEFINE_list(
+    'without', [], 'Tricks to remove from the recipe, separated by commas.', allow_overwrite=False
 )
 flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
 flags.DEFINE_list(
     'topology',
     ['v5e:1x1'],
-    'TPUs, by commas: v5e:1x1, v5e:2x4, v6e:1x1, v2:2x2 ...',
+    'TPUs, separated by commas: v5e:1x1, v5e:2x4, v6e:1x1, v2:2x2 ...',
     allow_overwrite=False,
 )
 flags.DEFINE_string(
@@ -52,12 +54,12 @@ flags.DEFINE_string(
     "Python of an environment with tensorflow-tpu: estimates the TensorFlow engine's program, on "
     'topologies of one device; see fenwicks/tpu/tensorflow_program.py.',
 )
-flags.DEFINE_bool('json', False, 'Print a JSON object a topology instead of the table.')
-flags.DEFINE_string('log', None, 'File to which those JSON objects are added, a line each.')
+flags.DEFINE_bool('json', False, 'Print one JSON object per topology instead of the table.')
+flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 flags.DEFINE_string(
     'cache',
     '~/.cache/fenwicks/tpu',
-    "Folder that keeps the compiler's answers; empty to compile anew.",
+    "Folder that keeps the compiler's figures; empty for none.",
 )
 
 
@@ -77,7 +79,7 @@ def main(argv):
 
 
 def parse_flags(argv):
-    """The arguments that are no flags; a flag that breaks its rule ends the program."""
+    """Parses the flags and returns the other arguments; a bad flag ends the program."""
     try:
         return FLAGS(argv)
     except flags.Error as error:
@@ -92,18 +94,18 @@ def fail(error):
 
 
 def check_compiler():
-    """Says what is missing of Keras on JAX, which `fenwicks.backend` chooses for this command."""
+    """Raises unless jax and libtpu are installed, and keeps JAX off any TPU of this machine."""
     missing = [name for name in ('jax', 'libtpu') if importlib.util.find_spec(name) is None]
     if missing:
         missing = ' '.join(missing)
         raise ImportError(f'the compiler for TPUs must be installed: pip install {missing}')
     import jax
 
-    jax.config.update('jax_platforms', 'cpu')  # the TPU that may be here is none of our business
+    jax.config.update('jax_platforms', 'cpu')
 
 
 def estimate_all():
-    """Prints the estimates, topology by topology; returns in words what fits none."""
+    """Prints the estimate of each topology; describes in words those that the program exceeds."""
     from fenwicks import tpu
 
     shape = tpu.DataShape.named(FLAGS.dataset)
@@ -112,10 +114,10 @@ def estimate_all():
     precision = precisions.set_precision(FLAGS.precision, 'tpu')
     if not FLAGS.topology:
         raise ValueError('`topology` must name TPUs, such as v5e:1x1. Received: topology=')
-    for topology in FLAGS.topology:  # errors before the first compilation
-        devices, _ = tpu.shared_by(topology, recipe, FLAGS.batch_norm)
+    for topology in FLAGS.topology:  # bad ones are reported before the first compilation
+        devices, _ = tpu.replicas_on(topology, recipe, FLAGS.batch_norm)
         if FLAGS.tensorflow:
-            tpu.check_single(topology, devices)
+            tpu.check_single_device(topology, devices)
     settings = {
         'backend': 'tensorflow' if FLAGS.tensorflow else 'jax',
         'recipe': recipe.name,
@@ -160,21 +162,21 @@ def estimate_all():
 
 
 def tensorflow_program(recipe, precision):
-    """The TensorFlow engine's program, from an environment of its own, and versions there."""
+    """The TensorFlow engine's program, lowered by the Python of `--tensorflow`."""
     settings = {
         'recipe': dataclasses.asdict(recipe),
         'dataset': FLAGS.dataset,
         'precision': precision,
     }
     wrong = (
-        '`tensorflow` must be the Python of an environment with tensorflow-tpu and the needs of '
-        f'fenwicks. Received: tensorflow={FLAGS.tensorflow}'
+        '`tensorflow` must be the Python of an environment with tensorflow-tpu and the '
+        f'requirements of fenwicks. Received: tensorflow={FLAGS.tensorflow}'
     )
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / 'program'
         environment = {**os.environ, **LIBTPU_ENVIRONMENT}
         environment |= {'KERAS_BACKEND': 'tensorflow', 'PYTHONPATH': str(PACKAGES)}
-        environment.pop('TPU_LIBRARY_PATH', None)  # JAX's libtpu, with which TensorFlow aborts
+        environment.pop('TPU_LIBRARY_PATH', None)  # JAX's libtpu makes TensorFlow abort
         try:
             run = subprocess.run(
                 [FLAGS.tensorflow, '-m', 'fenwicks.tpu.tensorflow_program', str(out)],

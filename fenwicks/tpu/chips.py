@@ -1,12 +1,12 @@
-"""The TPUs that there are."""
+"""The generations of TPUs, and the figures of a chip of each."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
 
-# libtpu looks for the machine that it runs on, at length and aloud, unless it is told; and it lets
-# one process at a time have the TPU, which nobody wants here.
+# Without these, libtpu searches for the TPU that it runs on, which takes long and logs much, and
+# refuses to load while another process has loaded it. Nothing here uses a TPU.
 LIBTPU_ENVIRONMENT = {
     'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
     'TPU_SKIP_MDS_QUERY': '1',
@@ -19,14 +19,15 @@ LIBTPU_ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one chip of a generation has; a JAX device may be a whole chip or one of its two cores.
+    """A chip of one generation. A JAX device is a chip, or in v2 and v3 one of its two cores.
 
     Attributes:
         example: a small topology of such chips.
-        memory_gib: high-bandwidth memory.
-        teraflops: peak of bfloat16 products.
-        gigabytes_per_second: peak of that memory.
-        links_gigabytes_per_second: peak of all links to other chips together, one way.
+        memory_gib: high-bandwidth memory, in GiB.
+        teraflops: peak rate of bfloat16 matrix products, in 10^12 operations/s.
+        gigabytes_per_second: peak bandwidth of that memory, in 10^9 bytes/s.
+        links_gigabytes_per_second: peak bandwidth of all links to other chips together, one way,
+            in 10^9 bytes/s.
     """
 
     example: str
@@ -51,13 +52,16 @@ CHIPS = {
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology, which is a generation and how many chips lie along each axis.
+    """The chip of a topology: a generation and the number of chips along each axis.
 
     Args:
         topology: such as `'v5e:2x4'`, eight chips, or `'v4:2x2x1'`, four.
 
+    Returns:
+        An entry of `CHIPS`.
+
     Raises:
-        ValueError: it isn't of that form, or there is no such generation.
+        ValueError: the topology has another form, or an unknown generation.
 
     Example:
 
@@ -68,12 +72,12 @@ def chip_of(topology: str) -> Chip:
     chip = CHIPS.get(generation)
     axes = chip.example.count('x', chip.example.index(':')) if chip else 0
     if chip is None or not re.fullmatch(r'[1-9]\d*' + r'x[1-9]\d*' * axes, shape):
-        raise unknown(topology)
+        raise unknown_topology(topology)
     return chip
 
 
-def unknown(topology: str, reason: str = '') -> ValueError:
-    """The error for a topology that there isn't."""
+def unknown_topology(topology: str, reason: str = '') -> ValueError:
+    """The error for a topology that doesn't exist."""
     known = ', '.join(chip.example for chip in CHIPS.values())
     return ValueError(
         f'`topology` must be chips of a known TPU, such as {known}{reason and f" ({reason})"}. '

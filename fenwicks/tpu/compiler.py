@@ -1,4 +1,4 @@
-"""libtpu's compiler: from a traced program to what it takes, without a TPU."""
+"""libtpu's compiler: memory and cost of a traced program, without a TPU."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ import numpy as np
 from jax.experimental import topologies
 
 from fenwicks._files import written_whole
-from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown
+from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown_topology
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What the compiler says of a program, for each device.
+    """The compiler's figures for a program, per device. The body of a loop counts once.
 
     Attributes:
-        fits: whether it fits the memory; where not, only the next two say anything.
-        memory_bytes: arguments, outputs that don't take an argument's place, temporaries and code;
-            where it doesn't fit, what the compiler named as too much.
-        memory_limit_bytes: what the compiler lets a program have; 0 where it doesn't say.
-        flops: floating-point operations; of the body of a loop, once.
-        bytes_accessed: to and from memory, near or far; of the body of a loop, once.
-        optimal_seconds: the compiler's estimate of the time; of the body of a loop, once. Each
-            operation that it has no estimate for takes a second away.
-        cycles: what the compiler schedules the operations for, where it says so: not for those
-            without an estimate above; of the body of a loop, once.
-        scatter_bytes: traffic of the operations `select-and-scatter`, which have no estimate.
-        collectives: messages among all devices, of the body of a loop once.
-        collective_bytes: the size of the arrays in them, of which each of n devices sends all but
-            an n-th.
-        compile_seconds: what compiling took.
+        fits: whether the program fits the memory; if not, only the next two fields are set.
+        memory_bytes: arguments, outputs that don't reuse an argument's memory, temporaries and
+            code; for a program that doesn't fit, the size in the compiler's message.
+        memory_limit_bytes: memory that the compiler allows a program; 0 if it doesn't say.
+        flops: floating-point operations.
+        bytes_accessed: traffic to all kinds of memory.
+        optimal_seconds: the compiler's estimate of the time, minus one second for each operation
+            that it has no estimate for.
+        cycles: sum of the cycles for which the compiler schedules operations; those without an
+            estimate are missing.
+        scatter_bytes: traffic of the `select-and-scatter` operations, which have no estimate.
+        collectives: number of messages among all devices.
+        collective_bytes: size of the arrays in them; each of n devices sends (n - 1) / n of it.
+        compile_seconds: duration of the compilation.
     """
 
     fits: bool
@@ -56,12 +55,18 @@ class Compiled:
 
 
 def topology_devices(topology: str) -> list:
-    """The devices of a topology, to compile for.
+    """Lists the devices of a topology, to compile for.
+
+    Args:
+        topology: such as `'v5e:2x4'`.
+
+    Returns:
+        A list of JAX devices that exist in the compiler only.
 
     Raises:
         ImportError: libtpu isn't installed.
-        OSError: it doesn't start.
-        ValueError: it doesn't know the topology.
+        OSError: libtpu doesn't start.
+        ValueError: libtpu doesn't know the topology.
     """
     if importlib.util.find_spec('libtpu') is None:
         raise ImportError("the TPUs' compiler must be installed: pip install libtpu")
@@ -72,7 +77,7 @@ def topology_devices(topology: str) -> list:
     except jax.errors.JaxRuntimeError as error:
         code, _, reason = str(error).partition(': ')
         if code == 'INVALID_ARGUMENT':
-            raise unknown(topology, f'libtpu: {" ".join(reason.split())}') from None
+            raise unknown_topology(topology, f'libtpu: {" ".join(reason.split())}') from None
         raise OSError(f'libtpu must start. Received: {error}') from None
     return list(description.devices)
 
@@ -81,11 +86,14 @@ def compile_program(program, arguments, devices, cache=None) -> Compiled:
     """Compiles a program for the devices of a topology.
 
     Args:
-        program: function under `jax.jit`.
-        arguments: tuple of trees of `jax.ShapeDtypeStruct`, on those devices.
-        devices: the devices.
-        cache: folder that remembers what the compiler said, or `None`. JAX's own cache of compiled
-            programs can't be read back without a TPU.
+        program: a function wrapped in `jax.jit`.
+        arguments: tuple of trees of `jax.ShapeDtypeStruct`, sharded over the devices.
+        devices: from `topology_devices`.
+        cache: folder that keeps the compiler's figures, or `None`. JAX's own cache of compiled
+            programs can't be read without a TPU.
+
+    Returns:
+        A `Compiled`.
     """
     lowered = program.lower(*arguments)
     if cache is None:
@@ -101,11 +109,12 @@ def compile_program(program, arguments, devices, cache=None) -> Compiled:
 
 
 def _digest(lowered, devices):
-    """What the compiler's answer depends on, as a name of a file."""
+    """A hash of everything that the compiler's figures depend on."""
     from importlib.metadata import version
 
     devices = sorted(devices, key=lambda device: device.id)
-    key = [version('libtpu'), jax.__version__, Compiled.__doc__]
+    fields = ' '.join(field.name for field in dataclasses.fields(Compiled))
+    key = [version('libtpu'), jax.__version__, fields]
     key += [f'{device.device_kind} {device.coords}' for device in devices]
     return hashlib.sha256('\n'.join([*key, lowered.as_text()]).encode()).hexdigest()
 
@@ -140,22 +149,22 @@ def _compile(lowered, devices):
 
 
 def text_of(program) -> str:
-    """The operations of a compiled program.
+    """The operations of a compiled program, as text.
 
     Raises:
-        OSError: libtpu writes them as this jaxlib can't read.
+        OSError: this jaxlib can't read libtpu's format.
     """
     try:
         return program.as_text()
     except jax.errors.JaxRuntimeError as error:
         raise OSError(
-            "libtpu must be of jax's time to say what it compiled: pip install 'jax[tpu]'. "
+            "libtpu must be the version that belongs to this jax: pip install 'jax[tpu]'. "
             f'Received: {error}'
         ) from None
 
 
 def sizes_in(message: str) -> tuple[int, int]:
-    """The first two sizes in the compiler's message that memory is short: needed, and there.
+    """The first two sizes in the compiler's out-of-memory message: needed and available bytes.
 
     Example:
 
@@ -172,7 +181,7 @@ def sizes_in(message: str) -> tuple[int, int]:
 
 
 def cycles(text: str) -> int:
-    """The sum of the cycles that operations of a compiled program are scheduled for.
+    """Adds up the cycles for which the operations of a compiled program are scheduled.
 
     Example:
 
@@ -183,9 +192,10 @@ def cycles(text: str) -> int:
 
 
 def scatter_bytes(text: str) -> int:
-    """Bytes that the operations `select-and-scatter` of a compiled program read and write.
+    """Bytes that the `select-and-scatter` operations of a compiled program read and write.
 
-    That is max pooling's gradient: it reads an image and one value a window, and writes an image.
+    This is the gradient of max pooling: it reads an image and one value per window, and writes an
+    image.
     """
     pattern = r'= (\w+\[[\d,]*\])\S* select-and-scatter\(.*?window=\{size=[\dx]+ stride=([\dx]+)'
     total = 0
@@ -198,9 +208,9 @@ def scatter_bytes(text: str) -> int:
 def collectives(text: str, devices: int) -> list[int]:
     """Bytes of the arrays in each message among all devices of a compiled program.
 
-    An `all-gather` and a `reduce-scatter` are of whole arrays; an `all-reduce` is one after the
-    other. Where one is cut up to go beside other operations, its parts are a chain, which counts
-    once.
+    An `all-gather` and a `reduce-scatter` count the whole array once, an `all-reduce`, which is
+    both, twice. The compiler may cut one up to overlap it with other operations; the parts share a
+    chain's number and count as one message.
 
     Example:
 
@@ -213,7 +223,7 @@ def collectives(text: str, devices: int) -> list[int]:
     times = {
         **dict.fromkeys(('all-reduce', 'all-reduce-start'), 2),
         'all-gather': 1,
-        'all-gather-start': devices / (devices + 1),  # its shape names the operand too
+        'all-gather-start': devices / (devices + 1),  # its shape includes the operand's
         'reduce-scatter': devices,
     }
     messages = {}
@@ -224,7 +234,7 @@ def collectives(text: str, devices: int) -> list[int]:
 
 
 def bytes_of(shapes: str) -> int:
-    """Bytes of the arrays in a shape, or a tuple of shapes, as a compiled program has them.
+    """Bytes of the arrays in a shape, or a tuple of shapes, in a compiled program's notation.
 
     Example:
 
@@ -238,5 +248,5 @@ def bytes_of(shapes: str) -> int:
 
 
 def devices_per_chip(devices) -> int:
-    """2 where JAX sees the two cores of a chip as two devices."""
+    """2 if JAX treats the two cores of a chip as two devices, else 1."""
     return len(devices) // len(np.unique([device.coords for device in devices], axis=0))

@@ -1,27 +1,27 @@
-"""Memory and time of a training on a TPU, from its program alone.
+"""Memory and estimated time of a training on a TPU, computed from its compiled program.
 
-How a step's time is estimated, per device:
+The time of a step is estimated per device:
 
 ```
-priced    = the compiler's own estimate, the sum over operations of the time that each would take
-            at the device's peak rates
-unpriced  = memory traffic of max pooling's gradient / peak bandwidth: the compiler has no estimate
-            for that operation
-network   = (n - 1) / n * bytes of the arrays that devices gather or add up / peak bandwidth of the
-            links of a chip in the corner of n chips: the compiler counts their memory traffic
-            alone. (Arrays that every device wants the sum of are added up, then gathered.)
+priced    = the compiler's own estimate: the sum over the operations of the time that each takes at
+            the device's peak rates
+unpriced  = memory traffic of max pooling's gradient / peak memory bandwidth, since the compiler has
+            no estimate for that operation
+network   = (n - 1) / n * bytes of the arrays that devices gather or reduce / peak bandwidth of the
+            links of a chip in a corner of the n chips, since the compiler counts only the memory
+            traffic of messages (an all-reduce counts twice: it reduces, then gathers)
 step      = priced + unpriced + network
-roofline  = flops / the device's peak rate: no program is faster
+roofline  = flops / the device's peak rate, a lower bound
 ```
 
-The compiler prices the body of a loop once, and a program is one loop over the steps of an epoch:
-so its estimate is that of a step, and of what an epoch does besides (the shuffle: microseconds).
-It takes a second away for each operation that it can't price, which is why `priced` is its figure
-modulo one second; these operations are, besides max pooling's gradient, the sort of the shuffle
-and calls that do nothing.
+The compiler counts the body of a loop once, and a program is one loop over the steps of an epoch.
+Its estimate is therefore that of one step, plus what happens once an epoch (the shuffle, which
+takes microseconds). It subtracts a second for each operation that it has no estimate for, so
+`priced` is its figure modulo one second. Besides max pooling's gradient these operations are the
+sort of the shuffle and calls that do nothing.
 
-Real steps take longer than that: the estimate knows of no pauses between operations. And a run is
-its steps: it leaves out compilation, evaluation and the way of the data to the device.
+Real steps take longer: the estimate contains no pauses between operations. A run is the sum of its
+steps, without compilation, evaluation and the transfer of the data to the device.
 """
 
 from __future__ import annotations
@@ -43,24 +43,25 @@ ESTIMATED = ('step_seconds', 'epoch_seconds', 'run_seconds', 'cycles')
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What the training of a recipe takes on a topology. Times are estimated, memory is exact.
+    """Memory and time of a recipe's training on a topology. Times are estimated, memory is exact.
 
     Attributes:
         topology: generation and shape.
-        devices: how many share a batch: chips, or cores where those are devices of their own.
-        fits: whether the program fits their memory; where not, the figures besides the next two
-            and `compile_seconds` are `None`.
-        memory_bytes: what the program takes on a device, the data set included.
-        memory_limit_bytes: what a device has for programs.
-        flops_per_step: of all devices together.
-        step_seconds, epoch_seconds, run_seconds: estimated; of training steps alone.
-        priced_seconds, unpriced_seconds, network_seconds: of which a step is the sum.
+        devices: number of devices that share a batch: chips, or cores of v2 and v3 chips.
+        fits: whether the program fits the memory of a device; if not, all other figures except the
+            next two and `compile_seconds` are `None`.
+        memory_bytes: memory that the program needs on a device, the data set included.
+        memory_limit_bytes: memory that a device has for programs.
+        flops_per_step: floating-point operations of all devices together.
+        step_seconds, epoch_seconds, run_seconds: estimated time of the training steps only.
+        priced_seconds, unpriced_seconds, network_seconds: the terms of `step_seconds`.
         unpriced_operations: number of operations that the compiler has no estimate for.
-        roofline_seconds: lower bound of a step: its products at the device's peak rate.
-        cycles: that the compiler schedules the priced operations of a step for: a second opinion,
-            which knows how full the units are. How long a cycle is, it doesn't say.
-        collectives: messages among the devices in a step.
-        compile_seconds: what compiling took here.
+        roofline_seconds: lower bound of `step_seconds`: the operations at the device's peak rate.
+        cycles: cycles for which the compiler schedules the priced operations of a step. This
+            second estimate accounts for how well the units are used, but the length of a cycle is
+            unknown.
+        collectives: number of messages among the devices in a step.
+        compile_seconds: duration of the compilation on this machine.
     """
 
     topology: str
@@ -84,7 +85,7 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class DataShape:
-    """All that the program depends on of a data set.
+    """The properties of a data set that a training program depends on.
 
     Args:
         train_images: number of training images.
@@ -96,8 +97,8 @@ class DataShape:
     image_shape: tuple[int, int, int]
     num_classes: int
 
-    def stand_in(self) -> data.Dataset:
-        """A data set of that shape, of noise."""
+    def noise(self) -> data.Dataset:
+        """Makes a data set of that shape from random pixels."""
         count = self.train_images
         noise = np.random.default_rng(0).integers(0, 256, (257, *self.image_shape), np.uint8)
         images = np.resize(noise, (count, *self.image_shape))
@@ -107,7 +108,14 @@ class DataShape:
 
     @classmethod
     def named(cls, name: str) -> DataShape:
-        """The shape of the data set called `name`, or written out in it.
+        """Looks up the shape of a data set, or parses one.
+
+        Args:
+            name: `'cifar10'`, `'cifar100'`, `'digits'`, or the numbers of images, rows, columns,
+                channels and classes with an x between them.
+
+        Raises:
+            ValueError: it is neither.
 
         Example:
 
@@ -142,45 +150,43 @@ def estimate(
     cache=None,
     program=None,
 ) -> Estimate:
-    """Compiles the training program of a recipe for a TPU and says what it takes there.
+    """Estimates memory and time of a recipe's training on a TPU by compiling its program.
 
-    Compiling takes one to three minutes of a processor core. Leave a process that is to use a TPU
-    itself alone: libtpu can't be had twice.
+    Compiling takes one to three minutes of a processor core. Don't call this in a process that
+    uses a TPU: a process can load libtpu for one purpose only.
 
     Args:
         recipe: the settings.
         topology: such as `'v5e:2x4'`; see `fenwicks.tpu.CHIPS`.
-        shape: of the data set.
+        shape: the shape of the data set.
         precision: as `fenwicks.precision.set_precision` takes it.
         batch_norm: `'per_replica'` or `'synchronized'`, see `fenwicks.training.replicate`.
-        cache: folder in which the compiler's answers are kept, or `None`.
+        cache: folder that keeps the compiler's figures, or `None`.
         program: the recipe's program in another framework, for one device, as serialized
             StableHLO; see `fenwicks.tpu.tensorflow_program`. `None` for the JAX engine's.
 
     Returns:
-        An `Estimate`. A program that doesn't fit the memory is no error.
+        An `Estimate`. If the program doesn't fit the memory, its `fits` is False.
 
     Raises:
         ImportError: libtpu isn't installed.
-        ValueError: an argument breaks its rule, or Keras isn't on its JAX backend.
+        ValueError: an argument breaks its rule, or Keras's backend isn't JAX.
     """
     if keras.backend.backend() != 'jax':
         raise ValueError(
             'programs for TPUs must be compiled on the jax backend: set KERAS_BACKEND=jax before '
             f'Keras is imported. Received: KERAS_BACKEND={keras.backend.backend()}'
         )
-    from fenwicks.tpu import compiler  # see `shared_by`
+    from fenwicks.tpu import compiler  # see `replicas_on`
 
     chip = chip_of(topology)
-    devices, replicas = shared_by(topology, recipe, batch_norm)
+    devices, replicas = replicas_on(topology, recipe, batch_norm)
     if program is None:
         chosen = precisions.set_precision(precision, 'tpu')
-        trainer = assemble.build_trainer(
-            recipe, shape.stand_in(), precision=chosen, replicas=replicas
-        )
+        trainer = assemble.build_trainer(recipe, shape.noise(), precision=chosen, replicas=replicas)
         traced, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
     else:
-        check_single(topology, devices)
+        check_single_device(topology, devices)
         traced, arguments = _imported(program, replicas.everywhere)
     compiled = compiler.compile_program(traced, arguments, devices, cache)
     return _estimate(
@@ -195,7 +201,7 @@ def estimate(
 
 
 def _imported(program, sharding):
-    """Jitted function and arguments of serialized StableHLO, the state first."""
+    """The jitted function of serialized StableHLO, and its arguments, the state first."""
     import jax
 
     from fenwicks.tpu import stablehlo
@@ -211,8 +217,8 @@ def _imported(program, sharding):
     return program, (state, *others)
 
 
-def check_single(topology: str, devices):
-    """Raises unless a topology is one device, which is all that an imported program is for."""
+def check_single_device(topology: str, devices):
+    """Raises unless a topology is one device, as imported programs require."""
     if len(devices) > 1:
         raise ValueError(
             '`topology` must be a single device for a program of TensorFlow, such as v5e:1x1. '
@@ -220,14 +226,22 @@ def check_single(topology: str, devices):
         )
 
 
-def shared_by(topology: str, recipe: Recipe, batch_norm='per_replica'):
-    """The devices of a topology, and how they share a batch: `training.sharding.Replicas`.
+def replicas_on(topology: str, recipe: Recipe, batch_norm='per_replica'):
+    """The devices of a topology, and the replicas that share a batch on them.
+
+    Args:
+        topology: such as `'v5e:2x4'`.
+        recipe: the settings.
+        batch_norm: `'per_replica'` or `'synchronized'`.
+
+    Returns:
+        A list of JAX devices, and the `Replicas` of `fenwicks.training`.
 
     Raises:
         ImportError: libtpu isn't installed.
-        ValueError: there is no such topology, or its devices can't share the batch equally.
+        ValueError: the topology is unknown, or its devices can't share the batch equally.
     """
-    # Here, so that whoever lacks jax can be told in one line.
+    # Imported here, so that a missing jax can be reported in one line.
     from fenwicks.tpu import compiler
     from fenwicks.training.replicas import jax as sharding
 
@@ -239,7 +253,7 @@ def shared_by(topology: str, recipe: Recipe, batch_norm='per_replica'):
 
 
 def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs):
-    """What the compiler said, for a whole training."""
+    """The `Estimate` of a training from the compiler's figures for its program."""
     limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // devices_per_chip
     common = {
         'topology': topology,
@@ -252,7 +266,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
     if not common['fits']:
         return Estimate(**common)
     roofline = compiled.flops / (chip.teraflops * 1e12 / devices_per_chip)
-    priced, unpriced_operations = untangle(compiled.optimal_seconds, roofline)
+    priced, unpriced_operations = split_seconds(compiled.optimal_seconds, roofline)
     bandwidth = chip.gigabytes_per_second * 1e9 / devices_per_chip
     unpriced = compiled.scatter_bytes / bandwidth
     network = _network_seconds(compiled.collective_bytes, topology, chip)
@@ -274,26 +288,32 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
 
 
 def _network_seconds(message, topology, chip):
-    """Of sending arrays of so many bytes, at the pace of a chip with the fewest neighbors."""
+    """Time to send arrays of `message` bytes, limited by the chip with the fewest neighbors."""
     axes = [int(side) for side in topology.partition(':')[2].split('x')]
     chips = math.prod(axes)
-    # A chip has two links along each axis; in a corner it has one, and none along an axis of 1.
+    # A chip has two links along each axis; at the end of an axis it uses one, alone on it none.
     links = sum(side > 1 for side in axes) / (2 * len(axes))
     if not links:
         return 0.0
     return (chips - 1) / chips * message / (links * chip.links_gigabytes_per_second * 1e9)
 
 
-def untangle(optimal_seconds: float, at_least: float) -> tuple[float, int]:
-    """The seconds in the compiler's figure, and how many seconds were taken away from them.
+def split_seconds(optimal_seconds: float, at_least: float) -> tuple[float, int]:
+    """Splits the compiler's figure into a time and the number of seconds subtracted from it.
+
+        optimal_seconds = seconds - operations, with the smallest seconds >= at_least
 
     Args:
-        optimal_seconds: the figure: seconds, less one for each operation without an estimate.
-        at_least: a lower bound of the seconds, which settles how many whole ones there are.
+        optimal_seconds: the compiler's figure, which lacks one second for each operation without
+            an estimate.
+        at_least: a lower bound of the time, such as the roofline.
+
+    Returns:
+        The seconds, and the number of operations without an estimate.
 
     Example:
 
-    >>> seconds, operations = untangle(-2.99, at_least=0.004)
+    >>> seconds, operations = split_seconds(-2.99, at_least=0.004)
     >>> round(seconds, 6), operations
     (0.01, 3)
     """

@@ -1,4 +1,4 @@
-"""A program that another framework wrote as StableHLO, as a function of JAX."""
+"""Imports a program that another framework wrote as StableHLO into JAX."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ _DTYPES = {'f32': 'float32', 'bf16': 'bfloat16', 'i32': 'int32', 'ui8': 'uint8',
 
 
 def imported(serialized: bytes):
-    """A function of arrays, and the `jax.ShapeDtypeStruct`s of its arguments.
+    """Turns a StableHLO module into a JAX function.
 
     Args:
-        serialized: a StableHLO module whose function `main` takes and returns arrays of known
-            shapes.
+        serialized: the module; its function `main` takes and returns arrays of known shapes.
+
+    Returns:
+        The function, and a list of the `jax.ShapeDtypeStruct`s of its arguments.
     """
     context = mlir.make_ir_context()
     context.allow_unregistered_dialects = True
@@ -63,15 +65,15 @@ def _array(kind):
 
 
 def _erase_copies(module):
-    """Takes out operations that only TensorFlow's compiler knows, and that do nothing."""
+    """Removes copies that only TensorFlow's compiler knows and that change nothing."""
     copies = []
 
-    def note(operation):
+    def collect(operation):
         if operation.name == 'mhlo.copy':
             copies.append(operation)
         return ir.WalkResult.ADVANCE
 
-    module.operation.walk(note)
+    module.operation.walk(collect)
     for copy in copies:
         copy.results[0].replace_all_uses_with(copy.operands[0])
         copy.erase()

@@ -1,4 +1,4 @@
-"""Estimates as lines of a table, and of a log."""
+"""Estimates as rows of a table and lines of a log."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COLUMNS = (
     'compiled in, s',
 )
 NOTE = (
-    "Estimated: ms/step, s/epoch and s/run, from the compiler's prices for the operations of the "
-    'program\nand the peak rates of memory and links; steps alone, without a pause.\n'
+    "Estimated: ms/step, s/epoch and s/run, from the compiler's cost of each operation of the "
+    'program\nand the peak rates of memory and links; steps only, without pauses between them.\n'
     'Nothing was run on a TPU.'
 )
 
 
 def row(found: Estimate) -> str:
-    """A line of the table."""
+    """The table's row for an estimate."""
     cells = [found.topology, found.devices, 'yes' if found.fits else 'no', memory(found)]
     if found.fits:
         cells += [
@@ -41,31 +41,31 @@ def row(found: Estimate) -> str:
     else:
         cells += ['-'] * 4
     cells.append(f'{found.compile_seconds:.0f}')
-    return _line_of(cells)
+    return _aligned(cells)
 
 
-def _line_of(cells):
+def _aligned(cells):
     padded = [f'{cell!s:<{len(title)}}' for cell, title in zip(cells, COLUMNS, strict=True)]
     return '  '.join(padded).rstrip()
 
 
-HEADER = _line_of(COLUMNS)
+HEADER = _aligned(COLUMNS)
 
 
 def memory(found: Estimate) -> str:
-    """What the program takes of what a device has, in GiB."""
+    """Memory that the program needs, and that a device has, in GiB."""
     return f'{found.memory_bytes / 2**30:.2f} of {found.memory_limit_bytes / 2**30:.2f}'
 
 
 def hardware_of(found: Estimate) -> str:
-    """What a program was compiled for, in words."""
+    """The hardware that a program was compiled for, in words."""
     generation, _, shape = found.topology.partition(':')
     chips = math.prod(map(int, shape.split('x')))
     return f'TPU {generation}, {chips} chip{"s" * (chips > 1)}'
 
 
 def log_entry(found: Estimate, settings: dict, more_versions: dict | None = None) -> dict:
-    """An estimate with all that it depends on, JSON-able."""
+    """An estimate with the settings and versions that it depends on, for a JSON-lines file."""
     kept = ('fenwicks', 'jax', 'keras', 'python')
     versions = {name: version for name, version in hardware.versions().items() if name in kept}
     versions['libtpu'] = importlib.metadata.version('libtpu')

@@ -1,19 +1,19 @@
-"""The TensorFlow engine's program for a TPU, as StableHLO, written where there is no TPU.
+"""Lowers the TensorFlow engine's program for a TPU to StableHLO, without a TPU.
 
     python -m fenwicks.tpu.tensorflow_program OUT < SETTINGS
 
-It runs in an environment of its own, with the last TensorFlow that knows TPUs:
+It runs in a separate environment with the last TensorFlow that supports TPUs, since jax, which
+compiles the program, requires another libtpu:
 
     pip install tensorflow-tpu==2.20.0 libtpu==0.0.21.1 fenwicks
 
-since jax, which compiles the program, wants another libtpu. `python -m fenwicks.tpu
---tensorflow=PYTHON` starts it there, with KERAS_BACKEND=tensorflow, and hands the settings over: a
-JSON object with `recipe`, its fields; `dataset` and `precision`, as the flags have them. It prints
-a JSON object of versions.
+`python -m fenwicks.tpu --tensorflow=PYTHON` starts it with KERAS_BACKEND=tensorflow and sends the
+settings, a JSON object with `recipe` (the recipe's fields), `dataset` and `precision` (the flags).
+It prints a JSON object of versions.
 
-TensorFlow lowers a function for a TPU that isn't there only if no variable is captured. So the
-steps are those of the engine, but the variables' values go through the loop as tensors: Keras's
-`StatelessScope` puts them in the variables' place.
+TensorFlow lowers a function for a TPU that isn't present only if the function captures no variable.
+So the steps are those of the engine, but the values of the variables pass through the loop as
+tensors, which Keras's `StatelessScope` puts in the variables' place.
 """
 
 from __future__ import annotations
@@ -37,17 +37,20 @@ def main(out):
     chosen = precision.set_precision(settings['precision'], 'tpu')
     shape = tpu.DataShape.named(settings['dataset'])
     with device.override(on_cpu=False):  # the TPU's program, not this processor's
-        trainer = assemble.build_trainer(Recipe(**fields), shape.stand_in(), precision=chosen)
+        trainer = assemble.build_trainer(Recipe(**fields), shape.noise(), precision=chosen)
         pathlib.Path(out).write_bytes(lower(trainer._engine, shape))
     print(json.dumps({'tensorflow-tpu': importlib.metadata.version('tensorflow-tpu')}))
 
 
 def lower(engine, shape) -> bytes:
-    """The program of an epoch: arguments are state, images, labels and what `Engine.run` takes.
+    """Lowers the program of an epoch; its arguments are the state, the data and `run`'s arguments.
 
     Args:
         engine: a `TensorFlowEngine`.
-        shape: the `DataShape` of what it is to train on.
+        shape: the `DataShape` of the training data.
+
+    Returns:
+        A serialized StableHLO module.
     """
     import tensorflow as tf
 
@@ -64,9 +67,9 @@ def lower(engine, shape) -> bytes:
 
 
 def program(engine):
-    """The engine's epoch as a pure function, and the state that it takes first, at its start.
+    """The engine's epoch as a pure function of state and data, and the initial state.
 
-    The function returns the new state, then what `Engine.run` returns but for the last.
+    The function returns the new state, then the values that `Engine.run` returns, except the last.
     """
     import keras
     import tensorflow as tf
@@ -98,7 +101,7 @@ def program(engine):
             with keras.StatelessScope(list(zip(variables, values, strict=True))):
                 gradients, loss, logits = engine.gradients(inputs, targets)
                 engine.optimizer.apply(gradients)
-                _follow(engine.averages, first_step + step)
+                _average(engine.averages, first_step + step)
                 state = narrow([tf.convert_to_tensor(v.value) for v in variables])
             return step + 1, loss_sum + loss, correct + hits(logits, targets), loss, *state
 
@@ -112,7 +115,7 @@ def program(engine):
 
 
 def _unbind(optimizer):
-    """Gives an optimizer Keras's methods for all backends; TensorFlow's own reach for variables."""
+    """Gives an optimizer Keras's backend-neutral methods; TensorFlow's capture variables."""
     base = next(kind for kind in type(optimizer).__mro__ if kind.__name__ == 'BaseOptimizer')
     for name in ('assign', 'assign_add', 'assign_sub', '_var_key', '_backend_update_step'):
         setattr(optimizer, name, getattr(base, name).__get__(optimizer))
@@ -125,8 +128,8 @@ def _unbind(optimizer):
         _unbind(optimizer.others)
 
 
-def _follow(averages, step):
-    """The engine's averaging, by choosing between values: what a branch assigns is lost."""
+def _average(averages, step):
+    """The engine's averaging with a select instead of a branch, whose assignments would be lost."""
     import tensorflow as tf
 
     rule = averages.rule
