@@ -104,11 +104,11 @@ def finite_number(
     return float(value)
 
 
-def _is_integer(value) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _is_finite(value) -> bool:
+def _is_finite(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
     try:
@@ -117,7 +117,7 @@ def _is_finite(value) -> bool:
         return False
 
 
-def _in_range(value, low=None, high=None, above=None, below=None) -> bool:
+def _in_range(value, low=None, high=None, above=None, below=None):
     return (
         (low is None or value >= low)
         and (high is None or value <= high)
@@ -126,7 +126,7 @@ def _in_range(value, low=None, high=None, above=None, below=None) -> bool:
     )
 
 
-def _range(low=None, high=None, above=None, below=None) -> str:
+def _range(low=None, high=None, above=None, below=None):
     """The range in words: ` in [0, 1)`, ` >= 0`, ` above 0`; empty where there is no limit."""
     low, high, above, below = map(_as_written, (low, high, above, below))
     start = None if (low, above) == (None, None) else f'[{low}' if above is None else f'({above}'

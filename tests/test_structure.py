@@ -16,7 +16,7 @@ LONGEST = 350  # lines
 
 # A module imports those of earlier entries and of its own entry, never those of later ones.
 ORDER = (
-    ('_backend', '_checks', '_files', '_keras'),
+    ('_backend', '_checks', '_files', '_keras', '_typing'),
     ('kernels.device',),
     ('augment',),
     ('data',),
