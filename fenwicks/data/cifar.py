@@ -173,8 +173,7 @@ CIFAR10 = Spec(
                     'cifar10-train.tfrecord-00000-of-00001',
                     'cifar10-test.tfrecord-00000-of-00001',
                 )
-            },
-            needs='tensorflow',
+            }
         ),
         _archive(_TORONTO, _PY10),
     ),

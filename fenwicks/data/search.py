@@ -21,7 +21,7 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool | None = None,
 ) -> Dataset:
-    """Loads a data set as NumPy arrays, checked against published digests.
+    """Loads a data set as NumPy arrays, verified by digests.
 
     With `data_dir`, CIFAR is looked for there and nowhere else. Without, it is looked for in
     `$FENWICKS_DATA`, `~/.cache/fenwicks`, Keras's cache and TFDS's cache, and downloaded if none
@@ -30,8 +30,10 @@ def load(
     (`cifar-10-python.tar.gz`), `cifar10.npz` (x_train, y_train, x_test, y_test), and TFDS's folder
     `cifar10/3.0.2`; the same for CIFAR-100.
 
-    The digest of a pickle is checked before it is read. A damaged file in `data_dir` or
-    `$FENWICKS_DATA` is an error; a damaged file in a cache is logged and skipped.
+    The folders and archives are checked against their published MD5s before they are read; other
+    forms of CIFAR-10 against a SHA-256 of images and labels. Of CIFAR-100 no such digest is known:
+    in other forms its content is not verified, which a warning says. A damaged file in `data_dir`
+    or `$FENWICKS_DATA` is an error; a damaged file in a cache is logged and skipped.
 
     All forms but TFDS's keep the original order of the images.
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 from fenwicks.data.dataset import check_arrays
+
+_log = logging.getLogger('fenwicks')
 
 
 def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -18,11 +22,14 @@ def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     The sums are exact integers. CIFAR-10's training set has the mean (125.31, 122.95, 113.87) and
     the standard deviation (62.99, 62.09, 66.70).
 
+    A channel that never varies, such as an opaque alpha, gets the standard deviation 1, and a
+    warning names it: normalised, it is 0 everywhere.
+
     Args:
         images: uint8 `(n, height, width, channels)`.
 
     Returns:
-        `(mean, std)`, each a float64 array `(channels,)`.
+        `(mean, std)`, each a float64 array `(channels,)`; all of `std` is positive.
 
     Raises:
         ValueError: images of another shape or dtype, or none.
@@ -43,4 +50,12 @@ def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count = images.size // channels
     total, squares = (x.reshape(-1, channels).sum(axis=0) for x in (total, squares))
     mean = total / count
-    return mean, np.sqrt(np.maximum(squares / count - mean * mean, 0.0))
+    # In Python's integers, which are exact: count * squares may have more than 64 bits.
+    spread = [count * int(s) - int(t) ** 2 for t, s in zip(total, squares, strict=True)]
+    constant = [channel for channel, value in enumerate(spread) if not value]
+    if constant:
+        _log.warning(
+            'channels %s of the images never vary: their standard deviation is taken as 1', constant
+        )
+    std = np.array([np.sqrt(value / count**2) if value else 1.0 for value in spread])
+    return mean, std

@@ -1,0 +1,109 @@
+"""Guards for files that nobody has verified: their size, and whatever their parsers raise."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+PNG_BYTES = 2**16  # far above any PNG of 32x32 pixels
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, on one line.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        Its message, or its type if it has none.
+
+    >>> reason(ValueError('a\\nb')), reason(EOFError())
+    ('a b', 'EOFError')
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return ' '.join(str(error).split())[:300] or type(error).__name__
+
+
+@contextlib.contextmanager
+def damage_named(path: str | os.PathLike[str], rule: str) -> Iterator[None]:
+    """Turns every error of a parser into one line that names the file.
+
+    Parsers of archives, images and columns raise almost anything on damaged input: `RuntimeError`,
+    `NotImplementedError`, `struct.error`, `RecursionError`, ... Only calls of such a parser belong
+    into the block.
+
+    Args:
+        path: the file.
+        rule: what the file must be, as the end of the sentence "must ...".
+
+    Raises:
+        ValueError: the block raised; an error about memory or an `OSError` without number included.
+        OSError: the operating system failed to read the file.
+
+    >>> with damage_named('x.npz', 'be an .npz file'):
+    ...     raise NotImplementedError('compression 97')
+    Traceback (most recent call last):
+    ValueError: x.npz: must be an .npz file (compression 97)
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to where a file says
+            raise OSError(error.errno, f'{path}: {error.strerror}') from None
+        raise ValueError(f'{path}: must {rule} ({reason(error)})') from None
+    except Exception as error:
+        raise ValueError(f'{path}: must {rule} ({reason(error)})') from None
+
+
+def check_size(path: pathlib.Path, most: int) -> None:
+    """Raises unless a path is a regular file of at most so many bytes.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: it is larger, or a folder, a pipe or a device.
+        OSError: it is not there or may not be looked at.
+
+    >>> check_size(pathlib.Path('.'), 10)
+    Traceback (most recent call last):
+    ValueError: .: must be a regular file
+    """
+    if not path.is_file():
+        if not path.exists():
+            raise FileNotFoundError(f'{path}: no such file')
+        raise ValueError(f'{path}: must be a regular file')
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f'{path}: must have at most {most} bytes. Received: {size} bytes')
+
+
+class LimitedReader(io.RawIOBase):
+    """A stream that raises once more than so many bytes were read from it.
+
+    Args:
+        source: a binary stream, such as a decompressor's.
+        most: bytes that it may give.
+    """
+
+    def __init__(self, source: BinaryIO, most: int):
+        self.source, self.most = source, most
+        self._left = most
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
+        data = self.source.read(wanted)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError(f'it unpacks to more than {self.most} bytes')
+        return data

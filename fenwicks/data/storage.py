@@ -1,0 +1,96 @@
+"""Files by path or URL: the local disk, and `gs://` and its like through what is installed."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+from typing import BinaryIO, cast
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL, such as `gs://bucket/file`, and not on this machine.
+
+    Args:
+        path: path or URL.
+
+    >>> is_url('gs://bucket/a'), is_url('/tmp/a')
+    (True, False)
+    """
+    return '://' in os.fspath(path)
+
+
+def _remote(path):
+    """'fsspec' or 'tensorflow', whichever can open the URL."""
+    scheme = os.fspath(path).partition('://')[0]
+    if importlib.util.find_spec('fsspec') is not None:
+        import fsspec
+
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ImportError, ValueError):
+            pass
+        else:
+            return 'fsspec'
+    if importlib.util.find_spec('tensorflow') is not None:
+        return 'tensorflow'
+    raise ImportError(
+        f'{path}: reading {scheme}:// needs TensorFlow (pip install "fenwicks[cpu]"), or fsspec '
+        f'with its package for {scheme}:// (for gs://: pip install gcsfs)'
+    )
+
+
+def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading bytes.
+
+    Args:
+        path: a path on this machine, or a URL that fsspec or TensorFlow can open.
+
+    Returns:
+        A binary file.
+
+    Raises:
+        OSError: it can't be opened; the message names it.
+        ImportError: nothing that is installed opens such a URL.
+    """
+    if not is_url(path):
+        return open(path, 'rb')
+    if _remote(path) == 'fsspec':
+        import fsspec
+
+        return cast(BinaryIO, fsspec.open(os.fspath(path), 'rb').open())
+    import tensorflow as tf
+
+    if not tf.io.gfile.exists(
+        os.fspath(path)
+    ):  # GFile opens when it is read, with errors of its own
+        raise FileNotFoundError(f'{path}: no such file')
+    return cast(BinaryIO, tf.io.gfile.GFile(os.fspath(path), 'rb'))
+
+
+def find_files(pattern: str | os.PathLike[str]) -> list[str]:
+    """Names of the files that match a pattern, sorted.
+
+    Args:
+        pattern: as for `glob.glob`, `**` included; or a URL with `*` in it.
+
+    Returns:
+        List of paths or URLs.
+
+    Raises:
+        ImportError: nothing that is installed opens such a URL.
+
+    >>> find_files('no-such-folder/*')
+    []
+    """
+    pattern = os.fspath(pattern)
+    if not is_url(pattern):
+        return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
+    if _remote(pattern) == 'fsspec':
+        import fsspec
+
+        scheme = pattern.partition('://')[0]
+        return sorted(f'{scheme}://{name}' for name in fsspec.filesystem(scheme).glob(pattern))
+    import tensorflow as tf
+
+    return sorted(tf.io.gfile.glob(pattern))
