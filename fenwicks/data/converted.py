@@ -32,7 +32,7 @@ def _size(spec, split):
     return spec.train_size if split == 'train' else spec.test_size
 
 
-def _checked(spec, splits, where) -> Arrays:
+def _checked(spec, splits, where):
     """Checks {'train': (images, labels), 'test': ...} and returns the four arrays."""
     if not spec.content:
         _log.warning(
@@ -42,7 +42,8 @@ def _checked(spec, splits, where) -> Arrays:
             spec.title,
         )
     for split in ('train', 'test'):
-        check_content(spec, split, *splits[split], where)
+        images, labels = splits[split]
+        check_content(spec, split, images, labels, where)
     train, test = (
         (images.astype(np.uint8, copy=False), labels.astype(np.int32, copy=False))
         for images, labels in (splits['train'], splits['test'])
@@ -90,7 +91,9 @@ def _npy(archive, name, most):
     return np.frombuffer(raw, dtype).reshape(shape, order='F' if fortran else 'C')
 
 
-def from_png(examples: Iterable[tuple], size: int, spec: Spec, where: pathlib.Path):
+def from_png(
+    examples: Iterable[tuple[bytes, int]], size: int, spec: Spec, where: pathlib.Path | str
+) -> tuple[np.ndarray, np.ndarray]:
     """Arrays from pairs of PNG bytes and a label.
 
     Args:
@@ -123,7 +126,7 @@ def from_png(examples: Iterable[tuple], size: int, spec: Spec, where: pathlib.Pa
             picture = Image.open(io.BytesIO(raw), formats=['PNG'])
             if (picture.size, picture.mode) != ((32, 32), 'RGB'):
                 raise ValueError(f'an image of size {picture.size}, mode {picture.mode}')
-            images[count] = picture
+            images[count] = np.asarray(picture)
         labels[count] = label
         count += 1
     if not count:

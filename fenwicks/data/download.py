@@ -105,7 +105,7 @@ def download(
     work = folder / '.download'
     with _writing(work):
         work.mkdir(parents=True, exist_ok=True)
-    failures = []
+    failures: list[str] = []
     with _lock(work / 'lock'):
         for source in sources:  # another process may have finished while this one waited
             if source.md5 and all(md5_of(folder / name) == md5 for name, md5 in source.md5.items()):
@@ -155,7 +155,8 @@ def _remove(paths):
 
 def _reachable(sources, timeout, failures):
     """Sources in the order to try: those that answered, then those that were slow."""
-    answers, arrived = {}, queue.Queue()
+    answers: dict[int, str] = {}
+    arrived: queue.Queue[tuple[int, str]] = queue.Queue()
 
     def ask(index, url):
         try:
@@ -217,7 +218,7 @@ def _fetch(url, path, md5, stall_timeout):
         before = _size(part)
         try:
             whole = _transfer(url, part, stall_timeout)
-            error = ConnectionError('the transfer was cut off')
+            error: Exception = ConnectionError('the transfer was cut off')
         except DiskError:
             _remove([part])  # or the disk would stay full
             raise

@@ -8,7 +8,7 @@ import io
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Protocol
 
 PNG_BYTES = 2**16  # far above any PNG of 32x32 pixels
 
@@ -85,6 +85,10 @@ def check_size(path: pathlib.Path, most: int) -> None:
         raise ValueError(f'{path}: must have at most {most} bytes. Received: {size} bytes')
 
 
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
 class LimitedReader(io.RawIOBase):
     """A stream that raises once more than so many bytes were read from it.
 
@@ -93,7 +97,7 @@ class LimitedReader(io.RawIOBase):
         most: bytes that it may give.
     """
 
-    def __init__(self, source: BinaryIO, most: int):
+    def __init__(self, source: _Readable, most: int):
         self.source, self.most = source, most
         self._left = most
 

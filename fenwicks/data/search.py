@@ -71,7 +71,7 @@ def load(
         return _from_folder(spec, pathlib.Path(data_dir).expanduser())
     if download is None:
         download = not os.environ.get('FENWICKS_OFFLINE')
-    tried = []
+    tried: list[str] = []
     found = _search(spec, tried)
     if found is None and download:
         found = _download(spec, tried)
@@ -115,7 +115,7 @@ def _places(spec):
 
 
 def _dataset(spec, path, arrays):
-    return Dataset(spec.name, *arrays, class_names=spec.class_names, source=str(path))
+    return Dataset(spec.name, *arrays, spec.class_names, str(path))
 
 
 def _from_folder(spec, folder):
