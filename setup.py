@@ -34,6 +34,7 @@ setup(
         # The newest libtpu that this TensorFlow imports with.
         'tpu': ['tensorflow-tpu==2.20.0', 'libtpu==0.0.21.1'],
         'jax': ['jax>=0.7'],
+        'plots': ['matplotlib>=3.8'],
         'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
         'test': [
             'jax>=0.7',

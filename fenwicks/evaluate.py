@@ -192,3 +192,34 @@ def metrics(logits, labels) -> Metrics:
 def evaluate(predict, images, labels, batch_size=500) -> Metrics:
     """Loss and accuracy of `predict` over all images; see `predict_logits` for the arguments."""
     return metrics(predict_logits(predict, images, batch_size), labels)
+
+
+def most_confident_mistakes(logits, labels, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the wrong predictions to which the model gives the highest probabilities.
+
+    Args:
+        logits: floats `(n, classes)`.
+        labels: integers `(n,)` in [0, classes).
+        count: how many to return at most.
+
+    Returns:
+        Their positions, highest probability first, and the probabilities, `(k,)` each, k <= count.
+
+    Raises:
+        ValueError: the labels, or `count`, break their rule.
+
+    Example:
+
+    >>> logits = np.array([[0.0, 3.0], [5.0, 0.0], [0.0, 1.0]])
+    >>> positions, probabilities = most_confident_mistakes(logits, np.array([0, 0, 0]))
+    >>> positions.tolist(), probabilities.round(2).tolist()
+    ([0, 2], [0.95, 0.73])
+    """
+    count = positive_integer('count', count)
+    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    check_labels(labels, *logits.shape)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    confidence = shares.max(axis=1) / shares.sum(axis=1)
+    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    positions = wrong[np.argsort(-confidence[wrong], kind='stable')[:count]]
+    return positions, confidence[positions]

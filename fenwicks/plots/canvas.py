@@ -1,0 +1,127 @@
+"""Figures without a display, in colours that can be read on light paper, on dark and in grey."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+    """The colours of a figure, as `#rrggbb`.
+
+    Attributes:
+        paper: the background.
+        ink: text, and lines that stand for no data set.
+        faint: grid lines and frames.
+        series: one colour for each data set. Their luminances differ by a third at least, and all
+            of them differ from the paper's by a contrast of 3 or more.
+    """
+
+    paper: str
+    ink: str
+    faint: str
+    series: tuple[str, ...]
+
+
+THEMES = {
+    'light': Theme(
+        paper='#ffffff',
+        ink='#1c2128',
+        faint='#c9d1d9',
+        series=('#0e2c5f', '#e7640c', '#7f2057', '#13856e', '#733dcf'),
+    ),
+    'dark': Theme(
+        paper='#14181d',
+        ink='#e6edf3',
+        faint='#444c56',
+        series=('#e1effd', '#f06f0d', '#f8bee0', '#50c59e', '#925bf2'),
+    ),
+}
+DASHES = ('-', '--', '-.', ':')
+MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
+
+
+class NotebookFigure(Figure):
+    """A figure that a notebook shows even where `pyplot` was never imported."""
+
+    def _repr_png_(self):
+        with io.BytesIO() as file:
+            self.savefig(file, format='png')
+            return file.getvalue()
+
+
+def find_theme(name: str) -> Theme:
+    """The theme of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in THEMES:
+        raise ValueError(f'`theme` must be one of {", ".join(THEMES)}. Received: theme={name!r}')
+    return THEMES[name]
+
+
+def prepare(axes: Axes | None, theme: str, size: tuple[float, float]) -> tuple[Axes, Theme]:
+    """The axes to draw into, in the theme's colours.
+
+    Args:
+        axes: the caller's; `None` for those of a new figure.
+        theme: a key of `THEMES`.
+        size: width and height of a new figure, in inches.
+
+    Returns:
+        The axes and the theme.
+    """
+    colours = find_theme(theme)
+    if axes is None:
+        axes = NotebookFigure(
+            figsize=size, layout='constrained', facecolor=colours.paper
+        ).subplots()
+    axes.set_facecolor('none')  # the paper is the figure's
+    axes.tick_params(colors=colours.ink)
+    for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+        text.set_color(colours.ink)
+    for side, spine in axes.spines.items():
+        spine.set_color(colours.faint)
+        spine.set_visible(side in ('left', 'bottom'))
+    return axes, colours
+
+
+def figure_of(axes: Axes) -> Figure:
+    """The figure that holds the axes."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None  # axes that were removed have none; nothing can be drawn into them
+    return figure
+
+
+def grid(axes: Axes, theme: Theme, axis='both'):
+    """Faint grid lines behind the data."""
+    axes.grid(visible=True, axis=axis, color=theme.faint, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def legend(axes: Axes, theme: Theme, **settings):
+    """A legend on the paper's colour, so that no line runs through its text."""
+    axes.legend(
+        labelcolor=theme.ink, facecolor=theme.paper, edgecolor=theme.faint, framealpha=1, **settings
+    )
+
+
+def line_style(number: int, theme: Theme) -> dict:
+    """Colour and dashes of the n-th line; no two of the first twenty are alike."""
+    return {
+        'color': theme.series[number % len(theme.series)],
+        'linestyle': DASHES[number % len(DASHES)],
+    }
+
+
+def marker_style(number: int, theme: Theme) -> dict:
+    """Colour and marker of the n-th point; no two of the first 35 are alike."""
+    return {
+        'color': theme.series[number % len(theme.series)],
+        'marker': MARKERS[number % len(MARKERS)],
+    }
