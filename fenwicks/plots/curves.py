@@ -70,7 +70,7 @@ def schedule(
     several = schedule if isinstance(schedule, Mapping) else {label: schedule}
     for number, (name, function) in enumerate(several.items()):
         steps = _steps(function, total_steps)
-        values = [float(keras.ops.convert_to_numpy(function(step))) for step in steps]
+        values = [np.asarray(keras.ops.convert_to_numpy(function(step))).item() for step in steps]
         axes.plot(np.asarray(steps) / unit, values, label=name, **line_style(number, colours))
     axes.set_xlabel('step' if steps_per_epoch is None else 'epoch')
     axes.set_ylabel(label)

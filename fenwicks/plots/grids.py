@@ -122,7 +122,7 @@ def augmented(images, augment: Callable, mean, std, versions: int, seed=(0, 0)) 
     originals = np.asarray(images)
     pixels('images', originals)
     normalized = augmentations.normalize(originals, mean, std)
-    transform = augmentations.with_facts(augment)
+    transform = augmentations.with_context(augment)
     indices = np.arange(len(originals), dtype=np.int32)
     made = []
     for epoch in range(versions):
