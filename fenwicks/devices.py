@@ -1,4 +1,4 @@
-"""Which device there is, and what to install where the one asked for is missing."""
+"""Selects the device to train on, and says what to install where it is missing."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ import keras
 DEVICES = ('auto', 'cpu', 'gpu', 'tpu')
 
 
-def select_device(device='auto') -> str:
-    """The kind of device to train on: `'cpu'`, `'gpu'` or `'tpu'`.
+def select_device(device: str = 'auto') -> str:
+    """Selects the kind of device to train on: `'cpu'`, `'gpu'` or `'tpu'`.
 
-    Call it before anything is placed on a device: for `'cpu'` it hides the accelerators.
+    Call it before anything is placed on a device: `'cpu'` hides the accelerators from the backend.
 
     Args:
-        device: `'auto'` for the fastest kind that is there, or the kind wanted.
+        device: the kind wanted, or `'auto'` for the fastest kind that the backend finds.
+
+    Returns:
+        The kind selected.
 
     Raises:
-        ValueError: `device` is none of `DEVICES`, or this machine has none of that kind, or
-            `KERAS_BACKEND` was changed too late.
+        ValueError: `device` is not one of `DEVICES`, the backend finds no such device, or
+            `KERAS_BACKEND` was changed after Keras was imported.
+
+    Example:
+
+    >>> select_device('auto') in ('cpu', 'gpu', 'tpu')
+    True
     """
     if device not in DEVICES:
         raise ValueError(f'`device` must be one of {", ".join(DEVICES)}. Received: device={device}')
@@ -42,10 +50,10 @@ def select_device(device='auto') -> str:
 
 
 def check_backend() -> str:
-    """The backend that Keras has loaded.
+    """Returns the name of Keras's backend, after checking it against `KERAS_BACKEND`.
 
     Raises:
-        ValueError: `KERAS_BACKEND` names another.
+        ValueError: `KERAS_BACKEND` names another backend than the one that Keras has loaded.
     """
     asked, loaded = os.environ.get('KERAS_BACKEND'), keras.backend.backend()
     if asked and asked != loaded:
@@ -56,16 +64,18 @@ def check_backend() -> str:
     return loaded
 
 
-def connect():
-    """Joins the processes, on one machine or several, that the environment says train together.
+def connect() -> None:
+    """Connects the processes that train one model together, as the environment describes them.
 
-    Call it first of all: nothing may have been placed on a device. Each process runs the same
-    program. TensorFlow is told of the others by `TF_CONFIG`, and joins them when
-    `training.replicate` is called. For JAX, set `JAX_COORDINATOR_ADDRESS` (host:port of the first
-    process), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; on a slice of TPU hosts it knows by itself.
+    Call it before anything is placed on a device. Each process runs the same program, on one
+    machine or several.
+
+    * TensorFlow reads `TF_CONFIG`, and connects when `training.replicate` is called.
+    * JAX needs `JAX_COORDINATOR_ADDRESS` (host:port of the first process), `JAX_NUM_PROCESSES` and
+      `JAX_PROCESS_ID`. The hosts of a TPU slice find each other without them.
 
     Raises:
-        ValueError: only some of the three are set.
+        ValueError: only some of JAX's three variables are set, or the numbers are not numbers.
     """
     if keras.backend.backend() != 'jax':
         return
@@ -83,10 +93,11 @@ def connect():
         jax.distributed.initialize()
 
 
-def remember_programs():
-    """Has JAX keep the programs that it compiles, so that the next start needn't compile them.
+def remember_programs() -> None:
+    """Turns on JAX's compilation cache, so that later runs load programs instead of compiling them.
 
-    They lie in `$JAX_COMPILATION_CACHE_DIR`, or else in `~/.cache/fenwicks/jax`.
+    The cache is in `$JAX_COMPILATION_CACHE_DIR`, or in `~/.cache/fenwicks/jax` where that is unset.
+    Other backends are left as they are.
     """
     if keras.backend.backend() != 'jax':
         return
@@ -95,11 +106,11 @@ def remember_programs():
     if not jax.config.jax_compilation_cache_dir:
         folder = pathlib.Path('~/.cache/fenwicks/jax').expanduser()
         jax.config.update('jax_compilation_cache_dir', str(folder))
-    # The many small ones, of eager operations, add up to a second.
+    # Small programs too: those of eager operations are many, and add up to a second.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
-def _tpu_advice():
+def _tpu_advice() -> str:
     tensorflow_tpu, libtpu, jax = map(_is_installed, ('tensorflow-tpu', 'libtpu', 'jax'))
     backend = keras.backend.backend()
     if backend != 'jax' and jax and libtpu and not tensorflow_tpu:
@@ -108,11 +119,11 @@ def _tpu_advice():
         return 'tensorflow-tpu is installed: set KERAS_BACKEND=tensorflow before Keras is imported.'
     if libtpu and (tensorflow_tpu if backend == 'tensorflow' else jax):
         return (
-            'libtpu is installed and finds none: this machine has no TPU, or another process has '
-            'it. Elsewhere: ' + _TPU_INSTALL
+            'libtpu is installed and finds no TPU: this machine has no TPU, or another process has '
+            'it. On another machine: ' + _TPU_INSTALL
         )
     seen = glob.glob('/dev/accel*') + glob.glob('/dev/vfio/[0-9]*')
-    return ('' if seen else 'No TPU is to be seen here; on a machine with one: ') + _TPU_INSTALL
+    return ('' if seen else 'This machine shows no TPU; on one that has it: ') + _TPU_INSTALL
 
 
 _TPU_INSTALL = (
@@ -121,22 +132,20 @@ _TPU_INSTALL = (
 )
 
 
-def _gpu_advice():
+def _gpu_advice() -> str:
     backend = keras.backend.backend()
-    # CUDA 13 comes with the drivers from 580 on.
+    # CUDA 13 needs a driver from version 580 on.
     cuda = 'cuda13' if (_nvidia_driver() or 0) >= 580 else 'cuda12'
     jax_plugins = [f'jax-{name}-plugin' for name in ('cuda12', 'cuda13')]
     jax_with_gpus = any(map(_is_installed, jax_plugins))
     if backend != 'jax' and jax_with_gpus:
-        return (
-            "jax is installed with GPUs' support: set KERAS_BACKEND=jax before Keras is imported."
-        )
+        return 'jax is installed with GPU support: set KERAS_BACKEND=jax before Keras is imported.'
     where = '' if _nvidia_driver() else 'No NVIDIA driver runs here; on a machine with one: '
     if backend == 'jax':
         if jax_with_gpus and where:
             return 'This jax supports GPUs, but no NVIDIA driver runs here.'
         if jax_with_gpus:
-            return 'This jax supports GPUs and finds none: see what nvidia-smi says.'
+            return 'This jax supports GPUs but finds none: check the driver with nvidia-smi.'
         return f"{where}this jax doesn't support GPUs: pip install 'jax[{cuda}]'."
     return (
         f"{where}pip install 'tensorflow[and-cuda]' in a fresh environment, or "
@@ -147,7 +156,7 @@ def _gpu_advice():
 _ADVICE = {'tpu': _tpu_advice, 'gpu': _gpu_advice}
 
 
-def _is_installed(distribution):
+def _is_installed(distribution: str) -> bool:
     try:
         importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -155,8 +164,8 @@ def _is_installed(distribution):
     return True
 
 
-def _nvidia_driver():
-    """The driver's main version, or None."""
+def _nvidia_driver() -> int | None:
+    """The major version of the NVIDIA driver, or None where there is none."""
     try:
         text = pathlib.Path('/proc/driver/nvidia/version').read_text()
     except OSError:
@@ -166,7 +175,7 @@ def _nvidia_driver():
 
 
 def _find_devices() -> set[str]:
-    """The kinds that are there, less those that were hidden."""
+    """The kinds of device that the backend finds, without those that were hidden."""
     kinds = set()
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
@@ -182,7 +191,7 @@ def _find_devices() -> set[str]:
     return (kinds & set(DEVICES)) | {'cpu'}
 
 
-def _hide_accelerators():
+def _hide_accelerators() -> None:
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 

@@ -1,8 +1,8 @@
-"""The precision of a training: which Keras dtype policy serves the device at hand."""
+"""The precision of training: chooses and sets Keras's dtype policy for a device."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 
 import keras
 
@@ -15,26 +15,40 @@ _POLICIES = {
 }
 
 PRECISIONS = ('auto', *_POLICIES)
+_DEVICES = ('cpu', 'gpu', 'tpu')
 
 
-def set_precision(precision='auto', device='cpu') -> str:
-    """Sets Keras's global dtype policy: variables in float32, arithmetic in `precision`.
+def set_precision(precision: str = 'auto', device: str = 'cpu') -> str:
+    """Sets Keras's global dtype policy: float32 variables, arithmetic in `precision`.
 
     Args:
-        precision: `'float32'`, `'bfloat16'`, `'float16'` (gradients are then computed from a
-            scaled loss, by wrapping the optimizer in `keras.optimizers.LossScaleOptimizer`), or
-            `'auto'`: the fastest that the device has units for.
-        device: `'cpu'`, `'gpu'` or `'tpu'`.
+        precision: `'float32'`, `'bfloat16'`, `'float16'`, or `'auto'` for the fastest that the
+            device supports in hardware. float16 needs loss scaling: wrap the optimizer in
+            `keras.optimizers.LossScaleOptimizer` (`compile` of Keras does so by itself).
+        device: `'cpu'`, `'gpu'` or `'tpu'`, as `devices.select_device` returns it.
 
     Returns:
         The precision chosen: `'float32'`, `'bfloat16'` or `'float16'`.
 
     Raises:
-        ValueError: `precision` is none of `PRECISIONS`.
+        ValueError: `precision` or `device` is not one of those named.
+
+    Example:
+
+    >>> before = keras.config.dtype_policy()
+    >>> set_precision('bfloat16')
+    'bfloat16'
+    >>> keras.config.dtype_policy().name
+    'mixed_bfloat16'
+    >>> keras.config.set_dtype_policy(before)
     """
     if precision not in PRECISIONS:
         raise ValueError(
             f'`precision` must be one of {", ".join(PRECISIONS)}. Received: precision={precision}'
+        )
+    if device not in _DEVICES:
+        raise ValueError(
+            f'`device` must be one of {", ".join(_DEVICES)}. Received: device={device}'
         )
     if precision == 'auto':
         precision = _fastest(device)
@@ -42,21 +56,7 @@ def set_precision(precision='auto', device='cpu') -> str:
     return precision
 
 
-def exact_products():
-    """A context in which JAX multiplies float32 numbers as such, in matrices and convolutions.
-
-    By default TPUs round them to bfloat16, and recent GPUs to ten bits (TF32). For products that
-    are few and must be right. TensorFlow has no such context: its float32 products are exact on a
-    CPU, as `tf.config` says on a GPU, and rounded to bfloat16 on a TPU.
-    """
-    if keras.backend.backend() != 'jax':
-        return contextlib.nullcontext()
-    import jax
-
-    return jax.default_matmul_precision('highest')
-
-
-def _fastest(device):
+def _fastest(device: str) -> str:
     if device == 'tpu':
         return 'bfloat16'
     if device == 'gpu':
@@ -64,12 +64,16 @@ def _fastest(device):
     return 'bfloat16' if cpu_has_bfloat16() else 'float32'
 
 
-def cpu_has_bfloat16(cpuinfo='/proc/cpuinfo') -> bool:
-    """Whether the processor multiplies in bfloat16; elsewhere it would be emulated, slowly."""
+def cpu_has_bfloat16(cpuinfo: str | os.PathLike = '/proc/cpuinfo') -> bool:
+    """Whether the CPU has bfloat16 instructions; without them bfloat16 is emulated and slow.
+
+    Args:
+        cpuinfo: path of the file in which Linux describes the processor.
+    """
     return bool(processor.cpu_flags(cpuinfo) & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
-def _gpu_has_bfloat16():
+def _gpu_has_bfloat16() -> bool:
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 

@@ -47,7 +47,7 @@ INSTALL_TPU = (
 def test_without_a_runtime_for_tpus_both_are_named(monkeypatch, backend, installed):
     message = refused(monkeypatch, 'tpu', *installed, backend=backend)
     assert all(command in message for command in INSTALL_TPU)
-    assert 'No TPU is to be seen here' in message
+    assert 'This machine shows no TPU' in message
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_runtime_for_tpus_that_is_not_in_use_or_finds_none(
         ('jax', [], 550, "cpu. this jax doesn't support GPUs: pip install 'jax[cuda12]'."),
         ('jax', [], 590, "cpu. this jax doesn't support GPUs: pip install 'jax[cuda13]'."),
         ('jax', ['jax-cuda13-plugin'], None, 'supports GPUs, but no NVIDIA driver runs here.'),
-        ('jax', ['jax-cuda13-plugin'], 590, 'finds none: see what nvidia-smi says.'),
+        ('jax', ['jax-cuda13-plugin'], 590, 'finds none: check the driver with nvidia-smi.'),
     ],
 )
 def test_a_missing_gpu_says_what_to_install(monkeypatch, backend, installed, driver, advice):

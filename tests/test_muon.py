@@ -11,7 +11,7 @@ from newton_schulz_by_hand import COEFFICIENTS, through_singular_values
 from optimizer_run import BACKEND, COMPILED, assert_same, gradients, numpy_of, train, variables_of
 
 from fenwicks.losses import CrossEntropy
-from fenwicks.optimizers import SGD, Muon, ParameterGroup, muon_update
+from fenwicks.optimizers import SGD, Muon, ParameterGroup, muon_rescale, muon_step
 from fenwicks.schedules import OneCycle, PiecewiseLinear
 
 STEPS = 25
@@ -94,15 +94,33 @@ def test_update_worked_by_hand():
     s = np.array([0.6, 0.8])
     u = np.diag(a * s + b * s**3 + c * s**5)
     weight, gradient = np.float32([[2.0, 1.0], [0.0, 2.0]]), np.float32([[3.0, 0.0], [0.0, 4.0]])
-    tensors = [ops.convert_to_tensor(x) for x in (weight, gradient, 0 * gradient)]
-    options = {'momentum': 0.5, 'ns_steps': 1}
-    after, velocity = muon_update(*tensors, 0.1, **options)
-    assert_same(numpy_of([after, velocity]), [weight - 0.1 * u, gradient])
+    tensors = [ops.convert_to_tensor(x) for x in (gradient, 0 * gradient)]
+    decrease, velocity = muon_step(*tensors, 0.1, momentum=0.5, ns_steps=1)
+    assert_same(numpy_of([decrease, velocity]), [0.1 * u, gradient])
     # The norm of the weight is 3; it is brought to sqrt(2).
-    after, _ = muon_update(*tensors, 0.1, normalize_weights=True, **options)
-    assert_same(numpy_of([after]), [weight * 2**0.5 / 3 - 0.1 * u])
-    after, _ = muon_update(*tensors, 0.1, weight_decay=0.5, **options)
-    assert_same(numpy_of([after]), [weight * 0.95 - 0.1 * u])
+    weight = ops.convert_to_tensor(weight)
+    assert_same(numpy_of([muon_rescale(weight, 0.1)]), numpy_of([weight]), rtol=0, atol=0)
+    scaled = muon_rescale(weight, 0.1, normalize_weights=True)
+    assert_same(numpy_of([scaled]), [numpy_of([weight])[0] * 2**0.5 / 3])
+    scaled = muon_rescale(weight, 0.1, weight_decay=0.5)
+    assert_same(numpy_of([scaled]), [numpy_of([weight])[0] * 0.95])
+
+
+def test_one_step_worked_by_hand():
+    a, b, c = COEFFICIENTS
+    s = np.array([0.6, 0.8])
+    u = np.diag(a * s + b * s**3 + c * s**5)
+    weight, gradient = np.float32([[2.0, 1.0], [0.0, 2.0]]), np.float32([[3.0, 0.0], [0.0, 4.0]])
+    for options, start in (
+        ({}, weight),
+        ({'normalize_weights': True}, weight * 2**0.5 / 3),
+        ({'weight_decay': 0.5}, weight * 0.95),
+    ):
+        variable = keras.Variable(weight, name='kernel')
+        optimizer = Muon(0.1, momentum=0.5, ns_steps=1, **options)
+        optimizer.apply([ops.convert_to_tensor(gradient)], [variable])
+        assert_same(numpy_of([variable]), [start - 0.1 * u])
+        assert_same(numpy_of(optimizer.velocities), [gradient])
 
 
 @pytest.mark.parametrize('options', VARIANTS)

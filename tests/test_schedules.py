@@ -258,3 +258,16 @@ def test_bad_warmup(arguments, name):
 def test_bad_power_rise(arguments, name):
     with pytest.raises(ValueError, match=f'^`{name}` must .* Received: {name}='):
         PowerRise(*arguments)
+
+
+def test_numpy_numbers_become_plain_ones():
+    number, count = np.float32(0.5), np.int64
+    for schedule, plain in (
+        (OneCycle(number, count(9), count(3), np.float16(0.25)), OneCycle(0.5, 9, 3, 0.25)),
+        (PowerRise(number, count(9), count(3)), PowerRise(0.5, 9, 3)),
+        (Warmup(number, count(9), np.float64(0.25)), Warmup(0.5, 9, 0.25)),
+        (Warmup(OneCycle(0.5, 9, 3), np.float32(2.5)), Warmup(OneCycle(0.5, 9, 3), 2.5)),
+        (PiecewiseLinear(np.float32([[0, 1], [2, 0]])), PiecewiseLinear([(0, 1.0), (2, 0.0)])),
+    ):
+        assert json.dumps(schedule.get_config()) == json.dumps(plain.get_config())
+        assert schedule(4) == plain(4)

@@ -51,10 +51,6 @@ ASSIGNABLE = {'sys.stdout', 'torch.backends.cudnn.benchmark'}
 OF_ONE_FRAMEWORK = ('kernels/', 'training/engines/', 'training/replicas/')
 
 KNOWN: dict[str, set[str]] = {
-    'order_of_imports': {
-        'fenwicks.layers.whitening imports fenwicks.precision',
-        'fenwicks.optimizers.orthogonalize imports fenwicks.precision',
-    },
     'circles': {
         'fenwicks.training.replicas.base',
         'fenwicks.training.replicas.jax',
@@ -86,10 +82,9 @@ KNOWN: dict[str, set[str]] = {
         'examples/benchmarks/trainings.py takes self._trainer._engine',
         'fenwicks/optimizers/muon.py takes self._get_variable_index',
         'fenwicks/optimizers/muon.py takes self._iterations',
-        'fenwicks/optimizers/muon.py takes self._track_variable',
         'fenwicks/optimizers/sgd.py takes self._get_variable_index',
         'fenwicks/optimizers/sgd.py takes self._iterations',
-        'fenwicks/optimizers/sgd.py takes self._learning_rate',
+        'fenwicks/optimizers/base.py takes self._learning_rate',
         'fenwicks/tpu/costs.py takes trainer._engine',
         'fenwicks/tpu/tensorflow_program.py takes optimizer._trainable_variables',
         'fenwicks/tpu/tensorflow_program.py takes optimizer._var_key',

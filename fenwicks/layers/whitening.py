@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from fenwicks import precision
 from fenwicks._checks import positive_integer
+from fenwicks.kernels.products import exact_products
 
 # Images whose patches are in memory at a time: 12 MB for 3x3 patches of 32x32x3, as float64.
 _IMAGES_AT_A_TIME = 64
@@ -190,7 +190,7 @@ class PatchWhitening(keras.layers.Layer):
 
     def call(self, inputs):
         images = ops.cast(inputs, self.variable_dtype)
-        with precision.exact_products():
+        with exact_products():
             outputs = ops.conv(
                 images, self.kernel, padding=self.padding, data_format='channels_last'
             )

@@ -8,7 +8,7 @@ from fenwicks.optimizers.averaging import (
     initial_averages,
 )
 from fenwicks.optimizers.groups import ParameterGroup
-from fenwicks.optimizers.muon import Muon, muon_update
+from fenwicks.optimizers.muon import Muon, muon_rescale, muon_step
 from fenwicks.optimizers.orthogonalize import newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_step
 
@@ -21,7 +21,8 @@ __all__ = [
     'WeightAveraging',
     'averaged_variables',
     'initial_averages',
-    'muon_update',
+    'muon_rescale',
+    'muon_step',
     'newton_schulz',
     'sgd_step',
 ]

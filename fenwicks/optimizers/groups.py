@@ -144,6 +144,15 @@ class ParameterGroup:
         )
 
 
+def checked_groups(groups: Sequence[ParameterGroup]) -> tuple[ParameterGroup, ...]:
+    """Returns the groups as a tuple, or raises a ValueError where one is something else."""
+    groups = tuple(groups)
+    for group in groups:
+        if not isinstance(group, ParameterGroup):
+            raise ValueError(f'`groups` must hold ParameterGroups. Received: {group!r}')
+    return groups
+
+
 # The optimizer's own settings, for variables in no group.
 UNCHANGED = ParameterGroup('.*')
 

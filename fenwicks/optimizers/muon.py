@@ -3,46 +3,43 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
 
 from fenwicks._checks import positive_integer
+from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import check_match, group_of_each, matches
 from fenwicks.optimizers.orthogonalize import DTYPES, newton_schulz
-from fenwicks.optimizers.sgd import SGD, check_settings
+from fenwicks.optimizers.sgd import SGD
 
 
-def muon_update(
-    weight,
-    gradient,
-    velocity,
-    learning_rate,
+def muon_step(
+    gradient: Any,
+    velocity: Any,
+    learning_rate: Any,
     *,
-    momentum=0.6,
-    nesterov=True,
-    ns_steps=3,
-    ns_dtype='float32',
-    normalize_weights=False,
-    weight_decay=0.0,
-):
-    """One step of Muon on one kernel; pure: nothing is changed in place.
+    momentum: float = 0.6,
+    nesterov: bool = True,
+    ns_steps: int = 3,
+    ns_dtype: str = 'float32',
+) -> tuple[Any, Any]:
+    """Computes one Muon step of one kernel; pure: nothing is changed in place.
 
     ```
     v = momentum * velocity + gradient
     d = gradient + momentum * v if nesterov else v
-    u = newton_schulz(d as a matrix)
-    weight = weight * sqrt(outputs) / norm(weight) if normalize_weights
-    weight = weight * (1 - learning_rate * weight_decay) - learning_rate * u
+    decrease = learning_rate * newton_schulz(d as a matrix)
     ```
 
-    The kernel's last axis is its outputs, as everywhere in Keras; all others are flattened into
-    one. The papers' matrix, (outputs, inputs * height * width), is this one transposed with its
-    columns in another order, and the result the same: neither matters to orthogonalisation.
+    The last axis of a kernel is its outputs, as everywhere in Keras; all others are flattened into
+    one. The papers' matrix, (outputs, inputs * height * width), is the transpose of this one with
+    its columns in another order, and orthogonalization commutes with both.
 
     Args:
-        weight: float tensor of shape (..., outputs), of any rank from 2.
-        gradient: tensor of the same shape and dtype.
+        gradient: float tensor of shape (..., outputs), of any rank from 2.
         velocity: tensor of the same shape and dtype, zeros before the first step. Not used (and
             may be None) when `momentum` is 0.
         learning_rate: float or scalar tensor.
@@ -50,33 +47,54 @@ def muon_update(
         nesterov: Python bool.
         ns_steps: steps of `newton_schulz`.
         ns_dtype: its dtype.
-        normalize_weights: Python bool, scale the kernel to the norm sqrt(outputs) first.
-        weight_decay: Python float, decoupled: a direction has no size for it to join.
 
     Returns:
-        `(weight, velocity)` after the step, in the dtypes in which they came.
+        `(decrease, velocity)`: what the step takes from the kernel, in float32, and the velocity
+        after it, as `sgd_step` returns them.
     """
-    dtype = keras.backend.standardize_dtype(weight.dtype)
     direction = gradient
     if momentum:
         velocity = momentum * velocity + gradient
         direction = gradient + momentum * velocity if nesterov else velocity
-    outputs = weight.shape[-1]
-    matrix = ops.reshape(direction, (-1, outputs))
-    update = ops.reshape(newton_schulz(matrix, ns_steps, dtype=ns_dtype), weight.shape)
-    # In float32 whatever the kernel's dtype, with one rounding at the end.
-    learning_rate = ops.cast(learning_rate, 'float32')
-    weight, update = ops.cast(weight, 'float32'), ops.cast(update, 'float32')
+    matrix = ops.reshape(direction, (-1, gradient.shape[-1]))
+    update = ops.reshape(newton_schulz(matrix, ns_steps, dtype=ns_dtype), gradient.shape)
+    return ops.cast(learning_rate, 'float32') * ops.cast(update, 'float32'), velocity
+
+
+def muon_rescale(
+    weight: Any,
+    learning_rate: Any,
+    *,
+    normalize_weights: bool = False,
+    weight_decay: float = 0.0,
+) -> Any:
+    """Normalizes or decays a kernel, as Muon does before the step; pure.
+
+    ```
+    weight = weight * sqrt(outputs) / norm(weight) if normalize_weights
+    weight = weight * (1 - learning_rate * weight_decay)
+    ```
+
+    Args:
+        weight: float tensor of shape (..., outputs).
+        learning_rate: float or scalar tensor.
+        normalize_weights: Python bool, whether to scale the kernel to the norm sqrt(outputs).
+        weight_decay: Python float, decoupled: an orthogonal step has no size for it to join.
+
+    Returns:
+        The kernel in float32, whatever its dtype, for one rounding after the step.
+    """
+    weight = ops.cast(weight, 'float32')
     if normalize_weights:
         norm = ops.sqrt(ops.sum(ops.square(weight)))
-        weight = weight * (math.sqrt(outputs) / ops.maximum(norm, 1e-7))
+        weight = weight * (math.sqrt(weight.shape[-1]) / ops.maximum(norm, 1e-7))
     if weight_decay:
-        weight = weight * (1.0 - learning_rate * weight_decay)
-    return ops.cast(weight - learning_rate * update, dtype), velocity
+        weight = weight * (1.0 - ops.cast(learning_rate, 'float32') * weight_decay)
+    return weight
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
-class Muon(keras.optimizers.Optimizer):
+class Muon(MomentumOptimizer):
     """Muon for convolution and dense kernels of any rank, SGD for all other variables.
 
     ```
@@ -85,12 +103,13 @@ class Muon(keras.optimizers.Optimizer):
     w = w - learning_rate * u
     ```
 
-    Every singular value of a step is about 1, whatever the gradient's: all directions of a kernel
-    learn at one pace. The rate is therefore in units of the weights, and far from SGD's.
+    All singular values of `u` are about 1, whatever the gradient's, so that all directions of a
+    kernel learn at one pace. The rate is therefore in units of the weights, and far from SGD's.
 
     `keras.optimizers.Muon` leaves convolution kernels to AdamW; this one flattens them to
-    matrices. Variables of rank below 2 (biases, batch norm), and those that `others_match` names,
-    are updated as `others` says. Give it embeddings, depthwise kernels, and mostly the last layer.
+    matrices. `others` updates the variables of rank below 2 (biases, batch norm) and those that
+    `others_match` names: embeddings and depthwise kernels should be among them, and the last
+    layer's kernel usually.
 
     Args:
         learning_rate: float >= 0, a `keras.optimizers.schedules.LearningRateSchedule`, or a
@@ -98,7 +117,7 @@ class Muon(keras.optimizers.Optimizer):
         momentum: float in [0, 1), the fraction of the velocity kept at each step.
         nesterov: bool, look ahead along the velocity. Needs `momentum` above 0.
         ns_steps: positive integer, steps of `newton_schulz`.
-        ns_dtype: `'float32'` or `'bfloat16'`, the precision inside it.
+        ns_dtype: `'float32'` or `'bfloat16'`, the precision of `newton_schulz`.
         normalize_weights: bool, whether each step first scales each kernel to the norm
             sqrt(outputs). For kernels whose scale doesn't matter, before batch norm.
         weight_decay: float >= 0 for the kernels, decoupled: `w = w * (1 - learning_rate *
@@ -107,15 +126,22 @@ class Muon(keras.optimizers.Optimizer):
             schedule (of this optimizer's steps), momentum, decay, `ParameterGroup`s. By default SGD
             with this optimizer's rate and momentum. Only its settings are used.
         others_match: sequence of words or regular expressions, as `ParameterGroup.match`: kernels
-            that go to `others` too.
+            that `others` updates too.
         clipnorm: float, clips each variable's gradient to this norm.
         clipvalue: float, clips each element of the gradients.
         global_clipnorm: float, clips the norm of all gradients together.
         name: string, the optimizer's name.
+        use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps: as in `keras.optimizers.SGD`. Schedules, those of `others`
+            too, count every step, also steps that only accumulate gradients.
+
+    A constant rate of `others` is a rate of its own: what sets `optimizer.learning_rate` (Keras's
+    `LearningRateScheduler`, `ReduceLROnPlateau`) changes that of the kernels alone. Set
+    `optimizer.others.learning_rate` as well, or leave `others` out: all variables then share one.
 
     Raises:
-        ValueError: if an argument is out of its range; or, when the optimizer is built, if a
-            pattern or a group matches no variable, or two groups match one.
+        ValueError: an argument is out of its range; or, when the optimizer is built, a pattern or a
+            group matches no variable, or two groups match one.
 
     Example:
 
@@ -140,21 +166,25 @@ class Muon(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate,
-        momentum=0.6,
-        nesterov=True,
-        ns_steps=3,
-        ns_dtype='float32',
-        normalize_weights=False,
-        weight_decay=0.0,
-        others=None,
-        others_match=(),
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        name=None,
-    ):
-        learning_rate = check_settings(learning_rate, momentum, nesterov, weight_decay)
+        learning_rate: Rate,
+        momentum: float = 0.6,
+        nesterov: bool = True,
+        ns_steps: int = 3,
+        ns_dtype: str = 'float32',
+        normalize_weights: bool = False,
+        weight_decay: float = 0.0,
+        others: SGD | None = None,
+        others_match: Sequence[str] = (),
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+    ) -> None:
         ns_steps = positive_integer('ns_steps', ns_steps)
         if ns_dtype not in DTYPES:
             raise ValueError(f'`ns_dtype` must be one of {DTYPES}. Received: {ns_dtype=}')
@@ -165,12 +195,8 @@ class Muon(keras.optimizers.Optimizer):
             )
         if not (others is None or isinstance(others, SGD)):
             raise ValueError(f'`others` must be a fenwicks SGD or None. Received: {others=}')
-        if others is not None and (others.clipnorm or others.clipvalue or others.global_clipnorm):
-            raise ValueError(
-                '`others` must not clip: clip all gradients, by the arguments of Muon. '
-                f'Received: clipnorm={others.clipnorm}, clipvalue={others.clipvalue}, '
-                f'global_clipnorm={others.global_clipnorm}'
-            )
+        if others is not None:
+            _check_only_settings(others)
         if isinstance(others_match, str):
             raise ValueError(
                 f'`others_match` must be a sequence of strings. Received: {others_match=}'
@@ -180,27 +206,32 @@ class Muon(keras.optimizers.Optimizer):
             check_match('others_match', match)
         super().__init__(
             learning_rate=learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        self.momentum = float(momentum)
-        self.nesterov = bool(nesterov)
         self.ns_steps = ns_steps
         self.ns_dtype = ns_dtype
         self.normalize_weights = bool(normalize_weights)
-        # Kept from the base class's constructor on purpose: see _apply_weight_decay.
-        self.weight_decay = float(weight_decay)
         self.others = others
         self.others_match = others_match
         self._sgd = others or SGD(0.0, momentum=self.momentum, nesterov=self.nesterov)
-        # A constant rate of theirs can be set anew, so it is part of the state.
+        # A constant rate of `others` can be set later, so it is part of the state: Keras tracks
+        # every variable that is an attribute.
         if others is not None and isinstance(others.learning_rate, keras.Variable):
-            self._track_variable(others.learning_rate)
+            self._others_rate = others.learning_rate
 
-    def build(self, variables):
-        """Creates the velocities, and settles how each variable is updated.
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Decides how each variable is updated and creates its velocity.
 
         Args:
             variables: list of the model's trainable variables.
@@ -225,7 +256,7 @@ class Muon(keras.optimizers.Optimizer):
         )
         super().build(variables)
         groups = iter(groups)
-        # The group of a variable that SGD updates, None for a kernel of Muon's.
+        # The group of each variable that SGD updates; None for the kernels.
         self._groups = [next(groups) if other else None for other in is_other]
         self.velocities = [
             self.add_variable_from_reference(variable, name='velocity')
@@ -234,7 +265,7 @@ class Muon(keras.optimizers.Optimizer):
             for variable, other in zip(variables, is_other, strict=True)
         ]
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
         index = self._get_variable_index(variable)
         velocity, group = self.velocities[index], self._groups[index]
@@ -244,8 +275,7 @@ class Muon(keras.optimizers.Optimizer):
                 learning_rate = self.others.rate_at(step)
             self._sgd.update_in_group(gradient, variable, velocity, learning_rate, group, step)
             return
-        new_weight, new_velocity = muon_update(
-            ops.convert_to_tensor(variable),
+        decrease, new_velocity = muon_step(
             ops.cast(gradient, variable.dtype),
             None if velocity is None else ops.convert_to_tensor(velocity),
             learning_rate,
@@ -253,59 +283,50 @@ class Muon(keras.optimizers.Optimizer):
             nesterov=self.nesterov,
             ns_steps=self.ns_steps,
             ns_dtype=self.ns_dtype,
+        )
+        weight = muon_rescale(
+            ops.convert_to_tensor(variable),
+            learning_rate,
             normalize_weights=self.normalize_weights,
             weight_decay=self.weight_decay,
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
-        self.assign(variable, new_weight)
+        self.assign(variable, ops.cast(weight - decrease, variable.dtype))
 
-    def _apply_weight_decay(self, variables):
-        """Nothing: the base class would decay the variables of `others` as well."""
-
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """Not supported: the choice would be lost on saving. Use `others_match`.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            'fenwicks.optimizers.Muon takes exemptions as `others_match` and the groups of '
-            f'`others`. Received: var_list={var_list}, var_names={var_names}'
-        )
-
-    def get_config(self):
-        """The constructor's arguments, as plain values.
-
-        Returns:
-            A dictionary that `from_config` accepts.
-        """
-        base = super().get_config()
-        kept = ('name', 'learning_rate', 'clipnorm', 'clipvalue', 'global_clipnorm')
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain values, for `from_config`."""
         return {
-            **{key: base[key] for key in kept},
-            'momentum': self.momentum,
-            'nesterov': self.nesterov,
+            **super().get_config(),
             'ns_steps': self.ns_steps,
             'ns_dtype': self.ns_dtype,
             'normalize_weights': self.normalize_weights,
-            'weight_decay': self.weight_decay,
             'others': self.others and keras.saving.serialize_keras_object(self.others),
             'others_match': list(self.others_match),
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """An optimizer from the dictionary that `get_config` returned.
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Returns an unbuilt optimizer from the dictionary that `get_config` returned.
 
         Args:
-            config: dictionary.
-            custom_objects: optional dictionary from names to classes, for a custom schedule.
-
-        Returns:
-            An unbuilt `Muon`.
+            config: the dictionary.
+            custom_objects: names and classes of custom schedules, or None.
         """
         others = config.get('others')
         if isinstance(others, dict):
             others = keras.saving.deserialize_keras_object(others, custom_objects=custom_objects)
         return super().from_config({**config, 'others': others}, custom_objects=custom_objects)
+
+
+def _check_only_settings(others: SGD) -> None:
+    """Raises where `others` has settings that Muon has for all variables together."""
+    alone = ('clipnorm', 'clipvalue', 'global_clipnorm', 'use_ema', 'loss_scale_factor',
+             'gradient_accumulation_steps')  # fmt: skip
+    found = {name: getattr(others, name) for name in alone if getattr(others, name)}
+    if found:
+        raise ValueError(
+            '`others` must leave clipping, averaging, loss scaling and accumulation to Muon, whose '
+            'arguments hold for all variables. Received: '
+            + ', '.join(f'{name}={value}' for name, value in found.items())
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keras import backend, ops
 
-from fenwicks import precision
+from fenwicks.kernels.products import exact_products
 
 DTYPES = ('float32', 'bfloat16')
 
@@ -58,7 +58,7 @@ def newton_schulz(
     # and small, and x be multiplied once: half the work for a 3x3 convolution's kernel. Rounding
     # errors in g grow about a**2 times a step, which float32 bears for three and bfloat16 for none.
     together = 3 if dtype == 'float32' else 1
-    with precision.exact_products():
+    with exact_products():
         for first in range(0, steps, together):
             g = ops.matmul(ops.transpose(x), x)
             factor = product = identity + b * g + c * ops.matmul(g, g)

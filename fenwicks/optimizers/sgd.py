@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 from keras import ops
 
-from fenwicks.optimizers.groups import ParameterGroup, group_of_each
+from fenwicks.optimizers.base import MomentumOptimizer, Rate
+from fenwicks.optimizers.groups import ParameterGroup, checked_groups, group_of_each
 
 
 def sgd_step(
-    weight,
-    gradient,
-    velocity,
-    learning_rate,
+    weight: Any,
+    gradient: Any,
+    velocity: Any,
+    learning_rate: Any,
     *,
-    momentum=0.0,
-    nesterov=False,
-    weight_decay=0.0,
-    rate_in_velocity=False,
-):
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    rate_in_velocity: bool = False,
+) -> tuple[Any, Any]:
     """Computes one SGD step of one tensor; pure: nothing is changed in place.
 
     ```
@@ -68,36 +70,8 @@ def sgd_step(
     return step if rate_in_velocity else learning_rate * step, velocity
 
 
-def check_settings(learning_rate, momentum, nesterov, weight_decay):
-    """The learning rate, a float where it is a number; or a ValueError."""
-    if isinstance(learning_rate, (int, float)):
-        learning_rate = float(learning_rate)
-        if not 0 <= learning_rate < math.inf:
-            raise ValueError(
-                '`learning_rate` must be a finite number >= 0. '
-                f'Received: learning_rate={learning_rate}'
-            )
-    elif not callable(learning_rate):
-        raise ValueError(
-            '`learning_rate` must be a number, a LearningRateSchedule or a function. '
-            f'Received: learning_rate={learning_rate!r}'
-        )
-    if not 0 <= momentum < 1:
-        raise ValueError(f'`momentum` must be in [0, 1). Received: momentum={momentum}')
-    if nesterov and not momentum:
-        raise ValueError(
-            '`nesterov` needs a momentum above 0. '
-            f'Received: nesterov={nesterov}, momentum={momentum}'
-        )
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(
-            f'`weight_decay` must be a finite number >= 0. Received: weight_decay={weight_decay}'
-        )
-    return learning_rate
-
-
 @keras.saving.register_keras_serializable(package='fenwicks')
-class SGD(keras.optimizers.Optimizer):
+class SGD(MomentumOptimizer):
     """SGD as in PyTorch and TensorFlow 1: rate outside the velocity, weight decay coupled.
 
     ```
@@ -130,10 +104,13 @@ class SGD(keras.optimizers.Optimizer):
         clipvalue: float, clips each element of the gradients.
         global_clipnorm: float, clips the norm of all gradients together.
         name: string, the optimizer's name.
+        use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor,
+            gradient_accumulation_steps: as in `keras.optimizers.SGD`. Schedules, those of groups
+            too, count every step, also steps that only accumulate gradients.
 
     Raises:
-        ValueError: if an argument is out of its range; or, when the optimizer is built, if two
-            groups match one variable or a group matches none.
+        ValueError: an argument is out of its range; or, when the optimizer is built, two groups
+            match one variable or a group matches none.
 
     Example:
 
@@ -156,43 +133,47 @@ class SGD(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate,
-        momentum=0.0,
-        nesterov=False,
-        weight_decay=0.0,
-        groups=(),
-        clipnorm=None,
-        clipvalue=None,
-        global_clipnorm=None,
-        name=None,
-        rate_in_velocity=False,
-    ):
-        learning_rate = check_settings(learning_rate, momentum, nesterov, weight_decay)
-        groups = tuple(groups)
-        for group in groups:
-            if not isinstance(group, ParameterGroup):
-                raise ValueError(f'`groups` must hold ParameterGroups. Received: {group!r}')
+        learning_rate: Rate,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        groups: Sequence[ParameterGroup] = (),
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+        rate_in_velocity: bool = False,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+    ) -> None:
         super().__init__(
             learning_rate=learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
             clipnorm=clipnorm,
             clipvalue=clipvalue,
             global_clipnorm=global_clipnorm,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            loss_scale_factor=loss_scale_factor,
+            gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        self.momentum = float(momentum)
-        self.nesterov = bool(nesterov)
         self.rate_in_velocity = bool(rate_in_velocity)
-        # Kept from the base class's constructor on purpose: see _apply_weight_decay.
-        self.weight_decay = float(weight_decay)
-        self.groups = groups
+        self.groups = checked_groups(groups)
 
     @property
     def elementwise(self) -> bool:
-        """Whether no number's update depends on another number: devices can then divide them."""
+        """Whether elements are updated independently, so that devices can divide a variable."""
         return not (self.clipnorm or self.global_clipnorm)
 
-    def build(self, variables):
-        """Creates one velocity for each variable, and settles which group it belongs to.
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Finds the group of each variable and creates its velocity.
 
         Args:
             variables: list of the model's trainable variables.
@@ -207,21 +188,29 @@ class SGD(keras.optimizers.Optimizer):
             self.add_optimizer_variables(variables, 'velocity') if self.momentum else []
         )
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
         index = self._get_variable_index(variable)
         velocity = self.velocities[index] if self.momentum else None
         group = self._group_of_each[index]
         self.update_in_group(gradient, variable, velocity, learning_rate, group, self._iterations)
 
-    def update_in_group(self, gradient, variable, velocity, learning_rate, group, step):
+    def update_in_group(
+        self,
+        gradient: Any,
+        variable: Any,
+        velocity: Any,
+        learning_rate: Any,
+        group: ParameterGroup,
+        step: Any,
+    ) -> None:
         """Updates one variable and its velocity with this optimizer's settings.
 
         Args:
             gradient: tensor of the variable's shape.
             variable: the variable; it is assigned to.
             velocity: its velocity, assigned to; None without momentum.
-            learning_rate: the optimizer's rate at this step, before the group's say.
+            learning_rate: the optimizer's rate at this step, to which the group's factor applies.
             group: the variable's `ParameterGroup`.
             step: number of updates made.
         """
@@ -237,58 +226,24 @@ class SGD(keras.optimizers.Optimizer):
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
-        # In place: a new weight elsewhere would cut the free memory that TensorFlow uses again.
+        # In place: assigning a new tensor instead would fragment the memory that TensorFlow reuses.
         self.assign_sub(variable, decrease)
 
-    def rate_at(self, step):
-        """The learning rate after `step` updates: of the schedule, or the constant."""
-        rate = self._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return rate(step)
-        return self.learning_rate
-
-    def _apply_weight_decay(self, variables):
-        """Nothing: the base class would decay the weights outside the velocity."""
-
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        """Not supported: the choice would be lost on saving. Use a `ParameterGroup`.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            'fenwicks.optimizers.SGD takes exemptions as `groups`, for instance '
-            "groups=[ParameterGroup('bias', weight_decay=0.0)]. "
-            f'Received: var_list={var_list}, var_names={var_names}'
-        )
-
-    def get_config(self):
-        """The constructor's arguments, as plain values.
-
-        Returns:
-            A dictionary that `from_config` accepts.
-        """
-        base = super().get_config()
-        kept = ('name', 'learning_rate', 'clipnorm', 'clipvalue', 'global_clipnorm')
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain values, for `from_config`."""
         return {
-            **{key: base[key] for key in kept},
-            'momentum': self.momentum,
-            'nesterov': self.nesterov,
-            'weight_decay': self.weight_decay,
+            **super().get_config(),
             'rate_in_velocity': self.rate_in_velocity,
             'groups': [group.get_config() for group in self.groups],
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
-        """An optimizer from the dictionary that `get_config` returned.
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Returns an unbuilt optimizer from the dictionary that `get_config` returned.
 
         Args:
-            config: dictionary.
-            custom_objects: optional dictionary from names to classes, for a custom schedule.
-
-        Returns:
-            An unbuilt `SGD`.
+            config: the dictionary.
+            custom_objects: names and classes of custom schedules, or None.
         """
         groups = [
             ParameterGroup.from_config(group, custom_objects) for group in config.get('groups', ())

@@ -1,0 +1,132 @@
+"""What the optimizers of this package have in common: their settings, and how they are saved."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import keras
+from keras.optimizers.schedules import LearningRateSchedule
+
+from fenwicks._checks import finite_number, integer, positive_integer
+
+Rate = float | LearningRateSchedule | Callable[[], Any]
+
+
+class MomentumOptimizer(keras.optimizers.Optimizer):
+    """Base of `SGD`, `Muon` and `LARS`: checks and keeps the settings that all of them take.
+
+    Keras's base class would apply `weight_decay` to the weights past the velocity; here each
+    optimizer applies its own.
+
+    Args:
+        learning_rate, momentum, nesterov, weight_decay: as in `SGD`.
+        clipnorm, clipvalue, global_clipnorm, use_ema, ema_momentum, ema_overwrite_frequency,
+            loss_scale_factor, gradient_accumulation_steps, name: as in `keras.optimizers.SGD`.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        learning_rate: Rate,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        learning_rate = _checked_rate(learning_rate)
+        momentum = finite_number('momentum', momentum, low=0, below=1)
+        if nesterov and not momentum:
+            raise ValueError(
+                '`nesterov` needs a momentum above 0. '
+                f'Received: nesterov={nesterov}, momentum={momentum}'
+            )
+        weight_decay = finite_number('weight_decay', weight_decay, low=0)
+        super().__init__(
+            learning_rate=learning_rate,
+            clipnorm=_positive_or_none('clipnorm', clipnorm),
+            clipvalue=_positive_or_none('clipvalue', clipvalue),
+            global_clipnorm=_positive_or_none('global_clipnorm', global_clipnorm),
+            use_ema=bool(use_ema),
+            ema_momentum=finite_number('ema_momentum', ema_momentum, low=0, high=1),
+            ema_overwrite_frequency=None
+            if ema_overwrite_frequency is None
+            else positive_integer('ema_overwrite_frequency', ema_overwrite_frequency),
+            loss_scale_factor=_positive_or_none('loss_scale_factor', loss_scale_factor),
+            gradient_accumulation_steps=None
+            if gradient_accumulation_steps is None
+            else integer('gradient_accumulation_steps', gradient_accumulation_steps, low=2),
+            name=name,
+        )
+        self.momentum = momentum
+        self.nesterov = bool(nesterov)
+        # Not passed to the base class's constructor: see _apply_weight_decay.
+        self.weight_decay = weight_decay
+
+    def rate_at(self, step: Any) -> Any:
+        """Returns the learning rate after `step` updates: the schedule's value, or the constant."""
+        rate = self._learning_rate
+        return rate(step) if isinstance(rate, LearningRateSchedule) else self.learning_rate
+
+    def _apply_weight_decay(self, variables):
+        """Does nothing: the base class would decay the weights outside the velocity."""
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Not supported, since the choice would be lost on saving: use a `ParameterGroup`.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            'fenwicks optimizers take exemptions from weight decay as parameter groups, for '
+            "instance ParameterGroup('bias', weight_decay=0.0); Muon also takes `others_match`. "
+            f'Received: var_list={var_list}, var_names={var_names}'
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments as plain values, for `from_config`."""
+        return {
+            **super().get_config(),
+            'momentum': self.momentum,
+            'nesterov': self.nesterov,
+            'weight_decay': self.weight_decay,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+        """Returns an unbuilt optimizer from the dictionary that `get_config` returned.
+
+        Args:
+            config: the dictionary.
+            custom_objects: names and classes of custom schedules, or None.
+        """
+        return super().from_config(config, custom_objects=custom_objects)
+
+
+def _checked_rate(learning_rate: Any) -> Rate:
+    if isinstance(learning_rate, numbers.Real):
+        return finite_number('learning_rate', learning_rate, low=0)
+    if not callable(learning_rate):
+        raise ValueError(
+            '`learning_rate` must be a finite number >= 0, a LearningRateSchedule or a function '
+            f'without arguments. Received: learning_rate={learning_rate!r}'
+        )
+    return learning_rate
+
+
+def _positive_or_none(name: str, value: Any) -> float | None:
+    return None if value is None else finite_number(name, value, above=0)
