@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
+from fenwicks._checks import finite_number
+from fenwicks._typing import Config, Tensor
 
-def cross_entropy(labels, logits, label_smoothing=0.0):
+
+def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of integer labels and logits, for each example, in float32.
 
     ```
@@ -42,7 +47,7 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
 
     Reference: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015.
     """
-    _check_label_smoothing(label_smoothing)
+    label_smoothing = _check_label_smoothing(label_smoothing)
     labels = ops.convert_to_tensor(labels)
     logits = ops.cast(logits, 'float32')
     label_type = keras.backend.standardize_dtype(labels.dtype)
@@ -68,11 +73,8 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
     return ops.categorical_crossentropy(targets, logits, from_logits=True)
 
 
-def _check_label_smoothing(label_smoothing):
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            f'`label_smoothing` must be in [0, 1). Received: label_smoothing={label_smoothing}'
-        )
+def _check_label_smoothing(label_smoothing: Any) -> float:
+    return finite_number('label_smoothing', label_smoothing, low=0, below=1)
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -103,18 +105,22 @@ class CrossEntropy(keras.losses.Loss):
     >>> model.compile(optimizer='sgd', loss=CrossEntropy(label_smoothing=0.2))
     """
 
-    def __init__(self, label_smoothing=0.0, reduction='sum_over_batch_size', name='cross_entropy'):
-        _check_label_smoothing(label_smoothing)
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        reduction: str | None = 'sum_over_batch_size',
+        name: str = 'cross_entropy',
+    ) -> None:
         super().__init__(name=name, reduction=reduction, dtype='float32')
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = _check_label_smoothing(label_smoothing)
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         # Keras hands labels over as floats, and data sets often as a column.
         labels = ops.cast(y_true, 'int32')
         if len(labels.shape) == len(y_pred.shape) and labels.shape[-1] == 1:
             labels = ops.squeeze(labels, axis=-1)
         return cross_entropy(labels, y_pred, self.label_smoothing)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """The constructor's arguments."""
         return {**super().get_config(), 'label_smoothing': self.label_smoothing}

@@ -23,6 +23,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from fenwicks._checks import finite_number
+from fenwicks._typing import Config, Step, Tensor
 
 
 def _number(name: str, value: Any, **limits) -> float:
@@ -75,7 +76,7 @@ class PiecewiseLinear(LearningRateSchedule):
     def __init__(self, knots: Sequence[tuple[float, float]]) -> None:
         self.knots = _check_knots(knots)
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Step) -> Tensor:
         if _is_plain(step):
             return _plain(np.interp(step, *zip(*self.knots, strict=True)))
         step = ops.cast(step, 'float32')
@@ -88,7 +89,7 @@ class PiecewiseLinear(LearningRateSchedule):
             value = ops.where(step > step0, weight0 * value0 + weight1 * value1, value)
         return value
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """The constructor's arguments."""
         return {'knots': [list(knot) for knot in self.knots]}
 
@@ -165,7 +166,7 @@ class OneCycle(PiecewiseLinear):
         self.warmup_steps = warmup_steps
         self.final = final
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """The constructor's arguments."""
         return {
             'peak': self.peak,
@@ -212,14 +213,14 @@ class PowerRise(LearningRateSchedule):
         self.total_steps = _number('total_steps', total_steps, above=0)
         self.power = _number('power', power, above=0)
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Step) -> Tensor:
         if _is_plain(step):
             t = np.clip(np.asarray(step, dtype='float64') / self.total_steps, 0.0, 1.0)
             return _plain(self.peak * t**self.power)
         t = ops.clip(ops.cast(step, 'float32') / self.total_steps, 0.0, 1.0)
         return self.peak * t**self.power
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """The constructor's arguments."""
         return {'peak': self.peak, 'total_steps': self.total_steps, 'power': self.power}
 
@@ -274,7 +275,7 @@ class Warmup(LearningRateSchedule):
         self.warmup_steps = _number('warmup_steps', warmup_steps, above=0)
         self.initial = _number('initial', initial, low=0)
 
-    def __call__(self, step: Any) -> Any:
+    def __call__(self, step: Step) -> Tensor:
         if _is_plain(step):
             step = np.asarray(step, dtype='float64')
             t = np.minimum(step / self.warmup_steps, 1.0)
@@ -290,7 +291,7 @@ class Warmup(LearningRateSchedule):
     def _after(self, step):
         return self.schedule(step) if callable(self.schedule) else self.schedule
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """The constructor's arguments, the schedule serialised."""
         return {
             'schedule': keras.saving.serialize_keras_object(self.schedule),
@@ -299,7 +300,7 @@ class Warmup(LearningRateSchedule):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Warmup:
+    def from_config(cls, config: Config) -> Warmup:
         """A schedule from the dictionary that `get_config` returned."""
         schedule = keras.saving.deserialize_keras_object(config['schedule'])
         return cls(**{**config, 'schedule': schedule})

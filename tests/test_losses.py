@@ -191,7 +191,7 @@ def test_config_round_trip():
 @pytest.mark.parametrize('smoothing', [-0.1, 1.0, 2.0, float('nan')])
 def test_bad_label_smoothing(smoothing):
     labels, logits = examples()
-    rule = r'^`label_smoothing` must be in \[0, 1\). Received: label_smoothing='
+    rule = r'^`label_smoothing` must be a number in \[0, 1\). Received: label_smoothing='
     with pytest.raises(ValueError, match=rule):
         cross_entropy(labels, logits, smoothing)
     with pytest.raises(ValueError, match=rule):

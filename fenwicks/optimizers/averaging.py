@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import keras
 from keras import ops
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import finite_number, positive_integer
+from fenwicks._typing import Step, Tensor
 
 
-def averaged_variables(model) -> list:
+def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
     """The variables of a model that an average is taken of: every float weight.
 
     Trainable weights, and with them the running statistics of batch norm: averaged weights need
@@ -35,12 +36,24 @@ def averaged_variables(model) -> list:
     return [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
 
 
-def initial_averages(values) -> list:
+def initial_averages(values: Sequence[Tensor]) -> list[Tensor]:
     """Copies of `values` (tensors or variables) to start averages from, in float32 at least.
 
     True copies: the compiled steps of some backends use the memory of their inputs again.
     """
     return [ops.copy(ops.cast(value, _wide(value))) for value in values]
+
+
+class Rule(Protocol):
+    """What a rule for averaging has: `EMA`, `Lookahead`, or one of your own."""
+
+    every: int
+    replaces_values: ClassVar[bool]  # whether `update` changes the values that it is given
+
+    def update(
+        self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns the averages and the values after an update."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +93,13 @@ class EMA:
     every: int = 5
     replaces_values: ClassVar[bool] = False
 
-    def __post_init__(self):
-        if not 0 <= self.decay < 1:
-            raise ValueError(f'`decay` must be in [0, 1). Received: decay={self.decay}')
+    def __post_init__(self) -> None:
+        finite_number('decay', self.decay, low=0, below=1)
         positive_integer('every', self.every)
 
-    def update(self, averages, values, step):
+    def update(
+        self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Takes the values into the averages; pure, fit for a compiled function.
 
         Args:
@@ -141,16 +155,14 @@ class Lookahead:
     every: int = 5
     replaces_values: ClassVar[bool] = True
 
-    def __post_init__(self):
-        is_number = isinstance(self.strength, (int, float))
-        if not callable(self.strength) and not (is_number and 0 <= self.strength < 1):
-            raise ValueError(
-                '`strength` must be in [0, 1), or a function of the step. '
-                f'Received: strength={self.strength!r}'
-            )
+    def __post_init__(self) -> None:
+        if not callable(self.strength):
+            finite_number('strength', self.strength, low=0, below=1)
         positive_integer('every', self.every)
 
-    def update(self, averages, values, step):
+    def update(
+        self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Takes the values into the averages and sets them back; fit for a compiled function.
 
         Args:
@@ -169,7 +181,7 @@ class Lookahead:
         return averages, values
 
 
-def check_rule(name, rule):
+def check_rule(name: str, rule: Any) -> None:
     """Raises unless the argument called so is a rule for averaging."""
     if not all(hasattr(rule, part) for part in ('every', 'update', 'replaces_values')):
         raise ValueError(
@@ -209,7 +221,7 @@ class WeightAveraging(keras.callbacks.Callback):
     ```
     """
 
-    def __init__(self, rule, swap_at_end=True):
+    def __init__(self, rule: Rule, swap_at_end: bool = True) -> None:
         super().__init__()
         check_rule('rule', rule)
         self.rule = rule
@@ -219,7 +231,7 @@ class WeightAveraging(keras.callbacks.Callback):
         self._averages = None
         self._raw = None  # the training weights, while the averages are in their place
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         """Starts the averages, or goes on with them."""
         together = getattr(self.model, 'steps_per_execution', 1)
         if self.rule.every % together:
@@ -238,11 +250,11 @@ class WeightAveraging(keras.callbacks.Callback):
             )
         self.restore()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Notes the steps made before this epoch."""
         self._epoch_start = self.step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Updates the averages after every `every`-th step."""
         before, self.step = self.step, self._epoch_start + batch + 1
         # Several steps may have run in one execution, fewer at the end of an epoch.
@@ -254,23 +266,23 @@ class WeightAveraging(keras.callbacks.Callback):
         if self.rule.replaces_values:
             self._assign(values)
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: dict | None = None) -> None:
         """Puts the averages in place."""
         self._swapped_for_test = self._raw is None and self._averages is not None
         if self._swapped_for_test:
             self.use_averages()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: dict | None = None) -> None:
         """Puts the training weights back, if they were in place before."""
         if self._swapped_for_test:
             self.restore()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         """Leaves the averages in place, if so chosen."""
         if self.swap_at_end:
             self.use_averages()
 
-    def use_averages(self):
+    def use_averages(self) -> None:
         """Puts the averages in place of the training weights, which are kept for `restore`.
 
         Before the first update there is nothing to average: the weights stay.
@@ -285,7 +297,7 @@ class WeightAveraging(keras.callbacks.Callback):
             self._raw = [ops.copy(ops.convert_to_tensor(v)) for v in self._variables]
             self._assign([ops.copy(average) for average in self._averages])
 
-    def restore(self):
+    def restore(self) -> None:
         """Puts the training weights back in place; nothing where they are in place already."""
         if self._raw is not None:
             self._assign(self._raw)

@@ -10,6 +10,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks._typing import Config, Step, Tensor
 
 Rate = float | LearningRateSchedule | Callable[[], Any]
 
@@ -75,7 +76,7 @@ class MomentumOptimizer(keras.optimizers.Optimizer):
         # Not passed to the base class's constructor: see _apply_weight_decay.
         self.weight_decay = weight_decay
 
-    def rate_at(self, step: Any) -> Any:
+    def rate_at(self, step: Step) -> Tensor:
         """Returns the learning rate after `step` updates: the schedule's value, or the constant."""
         rate = self._learning_rate
         return rate(step) if isinstance(rate, LearningRateSchedule) else self.learning_rate
@@ -97,7 +98,7 @@ class MomentumOptimizer(keras.optimizers.Optimizer):
             f'Received: var_list={var_list}, var_names={var_names}'
         )
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """Returns the constructor's arguments as plain values, for `from_config`."""
         return {
             **super().get_config(),
@@ -107,7 +108,7 @@ class MomentumOptimizer(keras.optimizers.Optimizer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+    def from_config(cls, config: Config, custom_objects: dict | None = None) -> Self:
         """Returns an unbuilt optimizer from the dictionary that `get_config` returned.
 
         Args:

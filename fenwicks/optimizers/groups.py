@@ -6,9 +6,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
+
+from fenwicks._typing import Config, Step, Tensor
 
 # Keras calls batch norm's offset `beta` and its scale `gamma`; a reader thinks bias and scale.
 WORDS = {
@@ -23,7 +26,7 @@ def matches(match: str, path: str) -> bool:
     return re.fullmatch(WORDS.get(match, match), path) is not None
 
 
-def check_match(name: str, match):
+def check_match(name: str, match: Any) -> None:
     """Raises a ValueError unless `match` is a word or a regular expression."""
     if not isinstance(match, str) or not match:
         raise ValueError(
@@ -110,7 +113,7 @@ class ParameterGroup:
         """Whether the variable with this path belongs to the group."""
         return matches(self.match, path)
 
-    def rate(self, learning_rate, step):
+    def rate(self, learning_rate: Tensor, step: Step) -> Tensor:
         """The learning rate of the group's variables.
 
         Args:
@@ -122,7 +125,7 @@ class ParameterGroup:
             return self.learning_rate(step) * rate
         return rate if self.learning_rate == 1 else self.learning_rate * rate
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """The constructor's arguments as plain values, schedules serialised."""
         return {
             name: keras.saving.serialize_keras_object(value)
@@ -132,7 +135,7 @@ class ParameterGroup:
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict | None = None) -> ParameterGroup:
         """A group from the dictionary that `get_config` returned."""
         return cls(
             **{

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import keras
 from keras import ops
 
 from fenwicks._checks import positive_integer
+from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import check_match, group_of_each, matches
 from fenwicks.optimizers.orthogonalize import DTYPES, newton_schulz
@@ -17,15 +18,15 @@ from fenwicks.optimizers.sgd import SGD
 
 
 def muon_step(
-    gradient: Any,
-    velocity: Any,
-    learning_rate: Any,
+    gradient: Tensor,
+    velocity: Tensor,
+    learning_rate: Tensor,
     *,
     momentum: float = 0.6,
     nesterov: bool = True,
     ns_steps: int = 3,
     ns_dtype: str = 'float32',
-) -> tuple[Any, Any]:
+) -> tuple[Tensor, Tensor]:
     """Computes one Muon step of one kernel; pure: nothing is changed in place.
 
     ```
@@ -62,12 +63,12 @@ def muon_step(
 
 
 def muon_rescale(
-    weight: Any,
-    learning_rate: Any,
+    weight: Tensor,
+    learning_rate: Tensor,
     *,
     normalize_weights: bool = False,
     weight_decay: float = 0.0,
-) -> Any:
+) -> Tensor:
     """Normalizes or decays a kernel, as Muon does before the step; pure.
 
     ```
@@ -265,7 +266,7 @@ class Muon(MomentumOptimizer):
             for variable, other in zip(variables, is_other, strict=True)
         ]
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
         index = self._get_variable_index(variable)
         velocity, group = self.velocities[index], self._groups[index]
@@ -294,7 +295,7 @@ class Muon(MomentumOptimizer):
             self.assign(velocity, new_velocity)
         self.assign(variable, ops.cast(weight - decrease, variable.dtype))
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """Returns the constructor's arguments as plain values, for `from_config`."""
         return {
             **super().get_config(),
@@ -306,7 +307,7 @@ class Muon(MomentumOptimizer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+    def from_config(cls, config: Config, custom_objects: dict | None = None) -> Self:
         """Returns an unbuilt optimizer from the dictionary that `get_config` returned.
 
         Args:

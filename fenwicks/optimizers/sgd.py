@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import keras
 from keras import ops
 
+from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import ParameterGroup, checked_groups, group_of_each
 
 
 def sgd_step(
-    weight: Any,
-    gradient: Any,
-    velocity: Any,
-    learning_rate: Any,
+    weight: Tensor,
+    gradient: Tensor,
+    velocity: Tensor,
+    learning_rate: Tensor,
     *,
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
     rate_in_velocity: bool = False,
-) -> tuple[Any, Any]:
+) -> tuple[Tensor, Tensor]:
     """Computes one SGD step of one tensor; pure: nothing is changed in place.
 
     ```
@@ -188,7 +189,7 @@ class SGD(MomentumOptimizer):
             self.add_optimizer_variables(variables, 'velocity') if self.momentum else []
         )
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
         index = self._get_variable_index(variable)
         velocity = self.velocities[index] if self.momentum else None
@@ -197,12 +198,12 @@ class SGD(MomentumOptimizer):
 
     def update_in_group(
         self,
-        gradient: Any,
-        variable: Any,
-        velocity: Any,
-        learning_rate: Any,
+        gradient: Tensor,
+        variable: Tensor,
+        velocity: Tensor,
+        learning_rate: Tensor,
         group: ParameterGroup,
-        step: Any,
+        step: Step,
     ) -> None:
         """Updates one variable and its velocity with this optimizer's settings.
 
@@ -229,7 +230,7 @@ class SGD(MomentumOptimizer):
         # In place: assigning a new tensor instead would fragment the memory that TensorFlow reuses.
         self.assign_sub(variable, decrease)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> Config:
         """Returns the constructor's arguments as plain values, for `from_config`."""
         return {
             **super().get_config(),
@@ -238,7 +239,7 @@ class SGD(MomentumOptimizer):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: dict | None = None) -> Self:
+    def from_config(cls, config: Config, custom_objects: dict | None = None) -> Self:
         """Returns an unbuilt optimizer from the dictionary that `get_config` returned.
 
         Args:
