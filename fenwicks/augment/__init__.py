@@ -25,10 +25,12 @@ and JAX, and plain NumPy. Draws are hashes of the seed, hence the same everywher
 """
 
 from fenwicks.augment.chain import compose, context_arguments, in_groups, with_context
+from fenwicks.augment.color import jitter, random_jitter
 from fenwicks.augment.crops import crop, pad_reflect, random_crop
 from fenwicks.augment.erase import cutout, random_cutout
 from fenwicks.augment.flips import alternating_flip, flip, random_flip
 from fenwicks.augment.normalizers import denormalize, normalize
+from fenwicks.augment.resizing import resize
 from fenwicks.augment.seeds import draw, draw_integers, fold
 
 __all__ = [
@@ -43,10 +45,13 @@ __all__ = [
     'flip',
     'fold',
     'in_groups',
+    'jitter',
     'normalize',
     'pad_reflect',
     'random_crop',
     'random_cutout',
     'random_flip',
+    'random_jitter',
+    'resize',
     'with_context',
 ]

@@ -57,6 +57,11 @@ def check_floats(images) -> tuple[int, int, int]:
             '`images` must be floats: `normalize` integers first. '
             f'Received: images.dtype={dtype_name(images)}'
         )
+    return check_sizes(images)
+
+
+def check_sizes(images) -> tuple[int, int, int]:
+    """Height, width and channels of a batch; raises if one is unknown when traced."""
     sizes = tuple(images.shape)[1:]
     if None in sizes:
         raise ValueError(
@@ -77,12 +82,26 @@ def check_range(name: str, value: int, low: int, high: int, meaning: str):
 
 
 def per_image(xp, name: str, values, images, kind: str = 'int'):
-    """`values`, one of `kind` per image, as a vector (batch,); integers become int32."""
+    """`values`, one of `kind` per image, as a vector (batch,) of bool, int32 or float32."""
     values = xp.convert_to_tensor(values) if xp.__name__ == 'tensorflow' else xp.asarray(values)
     sizes = {size for size in (*values.shape, images.shape[0]) if size is not None}
-    if len(values.shape) != 1 or len(sizes) > 1 or kind not in dtype_name(values):
+    fits = kind in dtype_name(values) or (kind == 'float' and 'int' in dtype_name(values))
+    if len(values.shape) != 1 or len(sizes) > 1 or not fits:
         raise ValueError(
             f'`{name}` must hold one {kind} per image, shape ({images.shape[0]},). '
             f'Received: {name}.shape={tuple(values.shape)}, {name}.dtype={dtype_name(values)}'
         )
-    return values if kind == 'bool' else cast(xp, values, 'int32')
+    return values if kind == 'bool' else cast(xp, values, f'{kind}32')
+
+
+def in_float32(xp, images):
+    """`images` as float32, or as they are if they are float64: narrow types lose too much."""
+    return images if dtype_name(images) == 'float64' else cast(xp, images, 'float32')
+
+
+def product(xp, a, b):
+    """The matrix product, exact in the dtype of its factors wherever a framework can be told so."""
+    if xp is np or xp.__name__ == 'tensorflow':
+        return xp.matmul(a, b)
+    # By default JAX rounds float32 factors to TF32 or bfloat16 on accelerators.
+    return xp.matmul(a, b, precision='highest')

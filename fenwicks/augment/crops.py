@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from fenwicks.augment.arrays import cast, check_floats, check_range, namespace, per_image
+from fenwicks.augment.arrays import (
+    cast,
+    check_floats,
+    check_range,
+    namespace,
+    per_image,
+    product,
+)
 from fenwicks.augment.seeds import native_integers
 
 
@@ -46,10 +53,10 @@ def crop(images, top, left, height: int, width: int):
     dtype = 'float32' if xp is np and images.dtype.kind != 'f' else images.dtype
     # Matrix products of three axes, not einsum: TensorFlow's is eight times slower in bfloat16.
     cut = xp.reshape(cast(xp, images, dtype), (-1, full_height, full_width * channels))
-    cut = _product(xp, _one_hot(xp, top, height, full_height, dtype), cut)
+    cut = product(xp, _one_hot(xp, top, height, full_height, dtype), cut)
     cut = xp.transpose(xp.reshape(cut, (-1, height, full_width, channels)), (0, 2, 1, 3))
     cut = xp.reshape(cut, (-1, full_width, height * channels))
-    cut = _product(xp, _one_hot(xp, left, width, full_width, dtype), cut)
+    cut = product(xp, _one_hot(xp, left, width, full_width, dtype), cut)
     cut = xp.transpose(xp.reshape(cut, (-1, width, height, channels)), (0, 2, 1, 3))
     return cast(xp, cut, images.dtype)
 
@@ -112,10 +119,3 @@ def _one_hot(xp, offsets, size: int, full_size: int, dtype):
     """Matrices (batch, size, full_size) that pick `size` entries from each image's offset on."""
     indices = offsets[:, None] + np.arange(size, dtype='int32')
     return cast(xp, indices[:, :, None] == np.arange(full_size, dtype='int32'), dtype)
-
-
-def _product(xp, a, b):
-    if xp is np or xp.__name__ == 'tensorflow':
-        return xp.matmul(a, b)
-    # JAX would round float32 factors to TF32 or bfloat16 on accelerators.
-    return xp.matmul(a, b, precision='highest')
