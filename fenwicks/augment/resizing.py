@@ -100,7 +100,7 @@ def resize(images, height: int, width: int, method: str = 'bilinear', antialias:
         return _take(xp, images, _nearest(full_width, width), 2)
     values = in_float32(xp, images)
     axes = [(2, full_width, width), (1, full_height, height)]
-    # The axis that shrinks more comes first: less work, and the order of Pillow, which shows in uint8.
+    # The axis that shrinks more comes first: less work, and Pillow's order, which shows in uint8.
     for axis, size, new_size in sorted(axes, key=lambda axis: axis[2] / axis[1]):
         if new_size != size:
             matrix = resize_matrix(size, new_size, method, bool(antialias))
