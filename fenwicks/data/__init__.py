@@ -2,6 +2,7 @@
 sample, and tf.data input functions."""
 
 from fenwicks.data.dataset import Dataset, check_arrays
+from fenwicks.data.listing import ImageList
 from fenwicks.data.pipeline import eval_dataset, train_dataset
 from fenwicks.data.search import DATASETS, load
 from fenwicks.data.statistics import mean_std
@@ -9,6 +10,7 @@ from fenwicks.data.statistics import mean_std
 __all__ = [
     'DATASETS',
     'Dataset',
+    'ImageList',
     'check_arrays',
     'eval_dataset',
     'load',

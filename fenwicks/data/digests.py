@@ -25,7 +25,7 @@ def md5_of(path: pathlib.Path) -> str | None:
         return hashlib.file_digest(file, 'md5').hexdigest()
 
 
-def check_md5(where, found: str | None, expected: str) -> None:
+def check_md5(where: pathlib.Path | str, found: str | None, expected: str) -> None:
     """Raises unless a file has the expected MD5.
 
     Args:

@@ -22,7 +22,7 @@ from fenwicks.data.progress import progress_bar
 try:
     import fcntl
 except ImportError:  # Windows: two downloads at once are then not kept apart
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; fenwicks)'}  # some hosts refuse Python's
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)

@@ -88,7 +88,7 @@ class _Machine:
             if name in _VALUES:
                 self.stack.append(argument)
             elif name in _BYTES_OF_PYTHON_2:
-                self.stack.append(argument.encode('latin-1'))
+                self.stack.append(str(argument).encode('latin-1'))
             elif name in ('BINPUT', 'LONG_BINPUT', 'PUT'):
                 self.memo[argument] = self.stack[-1]
             elif name == 'MEMOIZE':

@@ -1,0 +1,339 @@
+"""Lists of image files with their classes: from folders, a CSV file, or a pattern."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from fenwicks.data.images import EXTENSIONS
+from fenwicks.data.limits import check_size, damage_named
+
+_log = logging.getLogger('fenwicks')
+_MOST_CSV = 2**28  # bytes
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ImageList:
+    """Image files, and the class of each.
+
+    Make one with `from_folders`, `from_csv`, `from_pattern` or `unlabelled`.
+
+    Args:
+        root: the folder that the paths start from.
+        paths: the files, relative to `root`, with `/` between folders, each once.
+        labels: int32 `(n,)`, or None if the classes are not known.
+        class_names: the name of each class; empty without labels.
+        groups: `(n,)` strings; images of one group, such as one patient's, must stay on one side
+            of a split. None if there are no groups.
+
+    Raises:
+        ValueError: the lengths differ, there is no image, or a path occurs twice.
+    """
+
+    root: pathlib.Path
+    paths: tuple[str, ...]
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ValueError(f'{self.root}: must hold at least one image. Received: none')
+        for name in ('labels', 'groups'):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.paths):
+                raise ValueError(
+                    f'`{name}` must have the length of `paths`, {len(self.paths)}. '
+                    f'Received: {len(value)}'
+                )
+        if len(set(self.paths)) < len(self.paths):
+            path, count = collections.Counter(self.paths).most_common(1)[0]
+            raise ValueError(f'`paths` must name each file once. Received: {path!r} {count} times')
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __repr__(self) -> str:
+        return f'ImageList({str(self.root)!r}, {len(self)} images, {self.num_classes} classes)'
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without labels."""
+        return len(self.class_names)
+
+    @property
+    def files(self) -> list[pathlib.Path]:
+        """The full path of each file."""
+        return [self.root / path for path in self.paths]
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> ImageList:
+        """The same list with some of the images only, in the given order.
+
+        Args:
+            indices: integers in `[0, n)`, or n booleans.
+
+        Returns:
+            An ImageList with the same classes.
+
+        >>> images = ImageList(pathlib.Path(), ('a.png', 'b.png'), np.array([0, 1]), ('a', 'b'))
+        >>> images.select([1]).paths
+        ('b.png',)
+        """
+        chosen = np.arange(len(self))[np.asarray(indices)]
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[index] for index in chosen),
+            labels=None if self.labels is None else self.labels[chosen],
+            groups=None if self.groups is None else self.groups[chosen],
+        )
+
+    @classmethod
+    def from_folders(cls, root: StrPath) -> ImageList:
+        """A folder of folders: each is a class, and holds its images, at any depth.
+
+        Classes are the names of the folders, sorted; images are sorted by path. Names that begin
+        with a dot, and files whose extension is no image's, are left out. Links are followed.
+
+        Args:
+            root: the outer folder.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: it has fewer than two classes, or a class has no image.
+        """
+        folder = _folder(root)
+        by_class: dict[str, list[str]] = {
+            name: []
+            for name in sorted(os.listdir(folder))
+            if _shown(name) and (folder / name).is_dir()
+        }
+        loose = 0
+        for path in _image_files(folder):
+            name, separator, _ = path.partition('/')
+            if separator:
+                by_class.setdefault(name, []).append(path)
+            else:
+                loose += 1
+        if len(by_class) < 2:
+            raise ValueError(
+                f'{folder}: must hold a folder for each class, at least two. '
+                f'Received: {len(by_class)} folders, and {loose} images beside them'
+            )
+        empty = sorted(name for name, paths in by_class.items() if not paths)
+        if empty:
+            raise ValueError(
+                f'{folder}: each folder must hold images of its class, or be removed. '
+                f'Received: no image in {_some(empty)}'
+            )
+        if loose:
+            _log.warning('%s: %d images outside of the classes are left out', folder, loose)
+        names = sorted(by_class)
+        pairs = [(path, name) for name in names for path in sorted(by_class[name])]
+        return _labelled(cls, folder, pairs, folder)
+
+    @classmethod
+    def from_csv(
+        cls,
+        csv_file: StrPath,
+        root: StrPath | None = None,
+        path_column: str | int = 0,
+        label_column: str | int | None = 1,
+        group_column: str | int | None = None,
+        extension: str = '',
+    ) -> ImageList:
+        """A CSV file with a header: one row an image.
+
+        Args:
+            csv_file: the file, in UTF-8.
+            root: folder that the paths in it start from; by default the CSV file's.
+            path_column: header or number (from 0) of the column of paths.
+            label_column: the same for the classes' names; None for images without labels.
+            group_column: the same for groups; None for no groups.
+            extension: what to append to each path, such as '.jpg'.
+
+        Raises:
+            FileNotFoundError: the CSV file, the folder, or a file that a row names is not there.
+            ValueError: the file is no CSV, lacks a column or a value, or names an image twice.
+        """
+        csv_file = pathlib.Path(csv_file)
+        folder = _folder(csv_file.parent if root is None else root)
+        columns = [path_column, label_column, group_column]
+        rows = list(_rows(csv_file, columns))
+        pairs, groups = [], []
+        lines: dict[str, int] = {}
+        for line, (path, label, group) in rows:
+            path = os.path.normpath(path + extension).replace(os.sep, '/')
+            if path in lines:
+                raise ValueError(
+                    f'{csv_file}: must name each image once. '
+                    f'Received: {path!r} in lines {lines[path]} and {line}'
+                )
+            if not (folder / path).is_file():
+                raise FileNotFoundError(
+                    f'{csv_file}: line {line} names {path!r}, which is no file in {folder}'
+                )
+            lines[path] = line
+            pairs.append((path, label))
+            groups.append(group)
+        listed = np.array(groups) if group_column is not None else None
+        if label_column is None:
+            return cls(folder, tuple(path for path, _ in pairs), groups=listed)
+        return dataclasses.replace(_labelled(cls, folder, pairs, csv_file), groups=listed)
+
+    @classmethod
+    def from_pattern(cls, root: StrPath, pattern: str, skip_unmatched: bool = False) -> ImageList:
+        r"""Images at any depth, whose class a regular expression finds in the path.
+
+        Args:
+            root: the folder.
+            pattern: regular expression that is searched for in the path from `root`, with `/`
+                between folders. Its group named `label`, or else its only group, is the class;
+                a group named `group` is the group. For `cat_12.jpg`: `r'([a-z]+)_\d+\.jpg$'`.
+            skip_unmatched: whether to leave out images whose path doesn't match; by default they
+                are an error.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: the pattern is invalid or without such a group, a path doesn't match, or
+                there are fewer than two classes.
+        """
+        folder = _folder(root)
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f'`pattern` must be a regular expression ({error}). Received: pattern={pattern!r}'
+            ) from None
+        names = expression.groupindex
+        if 'label' not in names and expression.groups != 1:
+            raise ValueError(
+                '`pattern` must have one group, or one named `label`. '
+                f'Received: pattern={pattern!r}'
+            )
+        pairs, groups, unmatched = [], [], []
+        for path in _image_files(folder):
+            match = expression.search(path)
+            label = match and match[names.get('label', 1)]
+            group = match['group'] if match and 'group' in names else ''
+            if not label or group is None:
+                unmatched.append(path)
+            else:
+                pairs.append((path, label))
+                groups.append(group)
+        if unmatched and not skip_unmatched:
+            raise ValueError(
+                f'`pattern` must match the path of every image. Received: pattern={pattern!r}, '
+                f'which does not match {_some(unmatched)}'
+            )
+        if unmatched:
+            _log.warning(
+                '%s: %d images whose path does not match are left out', folder, len(unmatched)
+            )
+        if not pairs:
+            raise ValueError(f'{folder}: must hold at least one image. Received: none')
+        listed = np.array(groups) if 'group' in names else None
+        return dataclasses.replace(_labelled(cls, folder, pairs, folder), groups=listed)
+
+    @classmethod
+    def unlabelled(cls, root: StrPath) -> ImageList:
+        """All images in a folder, at any depth, sorted by path; their classes are not known.
+
+        Args:
+            root: the folder.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+            ValueError: it holds no image.
+        """
+        folder = _folder(root)
+        return cls(folder, tuple(_image_files(folder)))
+
+
+def _folder(root):
+    root = pathlib.Path(root).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f'`root` must be a folder. Received: root={str(root)!r}')
+    return root
+
+
+def _shown(name):
+    return not name.startswith('.') and name != '__MACOSX'
+
+
+def _some(names, count=3):
+    rest = f' and {len(names) - count} more' if len(names) > count else ''
+    return ', '.join(map(repr, names[:count])) + rest
+
+
+def _labelled(cls, root, pairs, where):
+    """An ImageList of (path, class name) pairs that were found in `where`."""
+    names = sorted({name for _, name in pairs})
+    if len(names) < 2:
+        raise ValueError(
+            f'{where}: the images must have at least two classes. Received: {_some(names)}'
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers[name] for _, name in pairs], np.int32)
+    return cls(root, tuple(path for path, _ in pairs), labels, tuple(names))
+
+
+def _image_files(root: pathlib.Path) -> Iterator[str]:
+    """Paths from `root` of all images in it, sorted; a folder within itself is not entered."""
+    found: list[str] = []
+    pending: list[tuple[str, tuple]] = [('', (_identity(root),))]
+    while pending:
+        prefix, ancestors = pending.pop()
+        for name in filter(_shown, os.listdir(root / prefix)):
+            path = f'{prefix}{name}'
+            if os.path.isdir(root / path):
+                identity = _identity(root / path)
+                if identity in ancestors:
+                    _log.warning('%s links to a folder around it, and is left out', root / path)
+                else:
+                    pending.append((f'{path}/', (*ancestors, identity)))
+            elif os.path.splitext(name)[1].lower() in EXTENSIONS and os.path.isfile(root / path):
+                found.append(path)
+    return iter(sorted(found))
+
+
+def _identity(path):
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _rows(csv_file, columns):
+    """Yields (line number, values of the columns; '' for a column that is None)."""
+    check_size(csv_file, _MOST_CSV)
+    with (
+        open(csv_file, newline='', encoding='utf-8-sig') as file,
+        damage_named(csv_file, 'be a CSV file in UTF-8'),
+    ):
+        reader = csv.reader(file, strict=True)
+        header = next(reader, [])
+        places = [None if name is None else _place(name, header) for name in columns]
+        for row in reader:
+            if not row:
+                continue
+            values = ['' if i is None else row[i].strip() if i < len(row) else '' for i in places]
+            for name, place, value in zip(columns, places, values, strict=True):
+                if place is not None and (not value or '\0' in value):
+                    raise ValueError(f'line {reader.line_num} has no value in column {name!r}')
+            yield reader.line_num, values
+
+
+def _place(name, header):
+    if isinstance(name, str) and name in header:
+        return header.index(name)
+    if isinstance(name, int) and 0 <= name < len(header):
+        return name
+    raise ValueError(f'it has no column {name!r}, but {_some(header, 10)}')

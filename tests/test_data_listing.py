@@ -1,0 +1,220 @@
+"""Lists of image files: folders, CSV files, patterns, and what is wrong with them."""
+
+import os
+
+import numpy as np
+import pytest
+
+from fenwicks.data import ImageList
+
+
+def touch(root, *paths):
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b'x')
+    return root
+
+
+def refused(call, error=ValueError, match=''):
+    with pytest.raises(error, match=match) as caught:
+        call()
+    assert '\n' not in str(caught.value)
+    return str(caught.value)
+
+
+# Folders.
+
+
+def test_a_folder_for_each_class(tmp_path):
+    touch(tmp_path, 'dog/2.JPG', 'dog/deep er/1.png', 'cat/ü 1.jpeg', 'cat/.hidden.png')
+    touch(tmp_path, 'cat/notes.txt', '.git/x.png', '__MACOSX/cat/1.png')
+    images = ImageList.from_folders(tmp_path)
+    assert images.class_names == ('cat', 'dog')
+    assert images.paths == ('cat/ü 1.jpeg', 'dog/2.JPG', 'dog/deep er/1.png')
+    assert images.labels.tolist() == [0, 1, 1]
+    assert images.labels.dtype == np.int32
+    assert images.files[0] == tmp_path / 'cat' / 'ü 1.jpeg'
+    assert (len(images), images.num_classes) == (3, 2)
+    assert repr(images) == f'ImageList({str(tmp_path)!r}, 3 images, 2 classes)'
+    selected = images.select([2, 0])
+    assert selected.paths == ('dog/deep er/1.png', 'cat/ü 1.jpeg')
+    assert selected.labels.tolist() == [1, 0]
+    assert images.select(images.labels == 1).paths == images.paths[1:]
+
+
+def test_names_that_are_no_unicode(tmp_path):
+    name = os.fsdecode(b'\xff\xfe.png')
+    try:
+        touch(tmp_path, f'a/{name}', 'b/1.png')
+    except (OSError, UnicodeError):
+        pytest.skip('this file system takes Unicode only')
+    images = ImageList.from_folders(tmp_path)
+    assert images.files[0].read_bytes() == b'x'
+
+
+def test_an_empty_class(tmp_path):
+    touch(tmp_path, 'a/1.png', 'b/1.png', 'c/readme.txt')
+    (tmp_path / 'd').mkdir()
+    refused(lambda: ImageList.from_folders(tmp_path), match="no image in 'c', 'd'")
+
+
+def test_one_class_only(tmp_path):
+    touch(tmp_path, 'a/1.png', 'loose.png')
+    refused(
+        lambda: ImageList.from_folders(tmp_path), match='at least two. Received: 1 folders, and 1'
+    )
+
+
+def test_images_beside_the_classes_are_left_out(tmp_path, caplog):
+    touch(tmp_path, 'a/1.png', 'b/1.png', 'loose.png')
+    assert len(ImageList.from_folders(tmp_path)) == 2
+    assert '1 images outside of the classes are left out' in caplog.text
+
+
+def test_links_in_a_loop(tmp_path, caplog):
+    touch(tmp_path, 'data/a/1.png', 'data/b/1.png', 'elsewhere/2.png')
+    root = tmp_path / 'data'
+    (root / 'a' / 'loop').symlink_to(root)
+    (root / 'a' / 'self').symlink_to('self')
+    (root / 'b' / 'up').symlink_to(root / 'b')
+    (root / 'b' / 'more').symlink_to(tmp_path / 'elsewhere')
+    (root / 'b' / 'broken.png').symlink_to('nowhere.png')
+    images = ImageList.from_folders(root)
+    assert images.paths == ('a/1.png', 'b/1.png', 'b/more/2.png')
+    assert caplog.text.count('is left out') == 2
+
+
+def test_a_root_that_is_no_folder(tmp_path):
+    touch(tmp_path, 'file')
+    for root in (tmp_path / 'nowhere', tmp_path / 'file'):
+        for make in (
+            ImageList.from_folders,
+            ImageList.unlabelled,
+            lambda root: ImageList.from_pattern(root, '(.)'),
+        ):
+            refused(lambda make=make, root=root: make(root), FileNotFoundError, '`root` must be')
+
+
+def test_unlabelled(tmp_path):
+    touch(tmp_path, 'b.png', 'a/1.png')
+    images = ImageList.unlabelled(tmp_path)
+    assert images.paths == ('a/1.png', 'b.png')
+    assert images.labels is None
+    assert images.num_classes == 0
+    (tmp_path / 'empty').mkdir()
+    refused(lambda: ImageList.unlabelled(tmp_path / 'empty'), match='at least one image')
+
+
+# CSV.
+
+
+def csv_of(tmp_path, text, name='labels.csv', encoding='utf-8'):
+    path = tmp_path / name
+    path.write_bytes(text.encode(encoding) if isinstance(text, str) else text)
+    return path
+
+
+def test_labels_from_csv(tmp_path):
+    touch(tmp_path, 'pictures/b 1.png', 'pictures/ä,1.png', 'pictures/c.png')
+    text = (
+        '\ufefffile,class,patient\r\nb 1.png,dog,p1\r\n"ä,1.png",cat,p2\r\n\r\n./c.png, dog ,p1\r\n'
+    )
+    images = ImageList.from_csv(
+        csv_of(tmp_path, text), tmp_path / 'pictures', 'file', 'class', 'patient'
+    )
+    assert images.paths == ('b 1.png', 'ä,1.png', 'c.png')
+    assert images.class_names == ('cat', 'dog')
+    assert images.labels.tolist() == [1, 0, 1]
+    assert images.groups.tolist() == ['p1', 'p2', 'p1']
+    assert images.select([2]).groups.tolist() == ['p1']
+    unlabelled = ImageList.from_csv(
+        csv_of(tmp_path, text), tmp_path / 'pictures', label_column=None
+    )
+    assert unlabelled.labels is None
+
+
+def test_csv_beside_its_images_with_an_extension(tmp_path):
+    touch(tmp_path, '1.jpg', '2.jpg')
+    images = ImageList.from_csv(csv_of(tmp_path, 'id,y\n1,a\n2,b\n'), extension='.jpg')
+    assert images.paths == ('1.jpg', '2.jpg')
+    assert images.root == tmp_path
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('path,label\n1.png,a\n2.png,b\n1.png,a\n', r"once. Received: '1.png' in lines 2 and 4"),
+        ('path,label\n1.png,a\n./1.png,b\n', r"once. Received: '1.png' in lines 2 and 3"),
+        ('path,label\n1.png,a\n2.png,\n', 'line 3 has no value in column 1'),
+        ('path,label\n1.png,a\n2.png\n', 'line 3 has no value in column 1'),
+        ('path\n1.png\n2.png\n', "no column 1, but 'path'"),
+        ('', 'no column 0'),
+        ('path,label\n', 'at least two classes'),
+        ('path,label\n1.png,a\n2.png,a\n', "at least two classes. Received: 'a'"),
+        ('path,label\n"1.png,a\n', 'must be a CSV file in UTF-8'),
+        ('path,label\n1.png,\0\n', 'labels.csv: '),
+        ('path,label\n' + 'x' * 200_000, 'must be a CSV file in UTF-8'),
+        (b'path,label\n\xff\xfe.png,a\n', 'must be a CSV file in UTF-8'),
+    ],
+)
+def test_bad_csv(tmp_path, text, message):
+    touch(tmp_path, '1.png', '2.png')
+    path = csv_of(tmp_path, text)
+    found = refused(lambda: ImageList.from_csv(path), (ValueError, OSError), message)
+    assert str(tmp_path) in found
+
+
+def test_csv_that_names_missing_files(tmp_path):
+    touch(tmp_path, '1.png')
+    path = csv_of(tmp_path, 'path,label\n1.png,a\n2.png,b\n')
+    refused(
+        lambda: ImageList.from_csv(path),
+        FileNotFoundError,
+        r"labels.csv: line 3 names '2.png', which is no file",
+    )
+    refused(lambda: ImageList.from_csv(tmp_path / 'nowhere.csv'), FileNotFoundError, 'nowhere.csv')
+    refused(lambda: ImageList.from_csv(path, path_column='file'), match="no column 'file', but")
+
+
+# Patterns.
+
+
+def test_labels_from_the_path(tmp_path):
+    touch(tmp_path, 'p1/cat_1.jpg', 'p1/dog_1.jpg', 'p2/cat 2.jpg', 'p2/cat_3.jpg')
+    (tmp_path / 'p2/cat 2.jpg').unlink()
+    images = ImageList.from_pattern(tmp_path, r'([a-z]+)_\d+\.jpg$')
+    assert images.class_names == ('cat', 'dog')
+    assert images.labels.tolist() == [0, 1, 0]
+    named = ImageList.from_pattern(tmp_path, r'(?P<group>p\d)/(?P<label>[a-z]+)_')
+    assert named.groups.tolist() == ['p1', 'p1', 'p2']
+
+
+def test_paths_that_do_not_match(tmp_path, caplog):
+    touch(tmp_path, 'cat_1.jpg', 'dog_1.jpg', 'x.jpg', 'y.jpg', '_1.jpg', 'z.jpg')
+    pattern = r'([a-z]*)_\d'
+    refused(
+        lambda: ImageList.from_pattern(tmp_path, pattern),
+        match="does not match '_1.jpg', 'x.jpg', 'y.jpg' and 1 more",
+    )
+    assert len(ImageList.from_pattern(tmp_path, pattern, skip_unmatched=True)) == 2
+    assert '4 images whose path does not match are left out' in caplog.text
+
+
+@pytest.mark.parametrize('pattern', ['(', 'x', '(a)(b)', '(?P<other>a)(b)'])
+def test_bad_patterns(tmp_path, pattern):
+    touch(tmp_path, 'a.png')
+    refused(lambda: ImageList.from_pattern(tmp_path, pattern), match='`pattern` must')
+
+
+def test_patterns_with_one_class_or_none(tmp_path):
+    touch(tmp_path, 'a1.png', 'a2.png')
+    refused(lambda: ImageList.from_pattern(tmp_path, '(a)'), match='at least two classes')
+    refused(
+        lambda: ImageList.from_pattern(tmp_path, '(q)', skip_unmatched=True), match='at least one'
+    )
+
+
+def test_lists_that_do_not_fit(tmp_path):
+    refused(lambda: ImageList(tmp_path, ('a', 'b', 'a')), match="'a' 2 times")
+    refused(lambda: ImageList(tmp_path, ('a',), np.array([0, 1])), match='`labels` must have')
+    refused(lambda: ImageList(tmp_path, ('a',), groups=np.array(['x'] * 2)), match='`groups` must')
