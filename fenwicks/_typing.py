@@ -19,3 +19,6 @@ Config: TypeAlias = dict[str, Any]
 
 # From images (batch, height, width, channels) to images.
 ImageFunction: TypeAlias = Callable[[Tensor], Tensor]
+
+# Of random transforms: two int32 numbers as a tuple, array or tensor, or (batch, 2).
+Seed: TypeAlias = Any

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
+
+from fenwicks._typing import Tensor
 
 
 def namespace(*arrays):
@@ -25,7 +28,7 @@ def cast(xp, array, dtype):
     return xp.cast(array, dtype) if xp.__name__ == 'tensorflow' else xp.asarray(array, dtype)
 
 
-def dtype_name(value) -> str:
+def dtype_name(value: Any) -> str:
     """The name of an array's dtype, such as `'float32'`, or of another value's type."""
     return getattr(getattr(value, 'dtype', None), 'name', type(value).__name__)
 
@@ -49,7 +52,7 @@ def check_rank(images):
         )
 
 
-def check_floats(images) -> tuple[int, int, int]:
+def check_floats(images: Tensor) -> tuple[int, int, int]:
     """Height, width and channels of `images`; raises unless they are a float batch."""
     check_rank(images)
     if 'float' not in dtype_name(images):
@@ -60,7 +63,7 @@ def check_floats(images) -> tuple[int, int, int]:
     return check_sizes(images)
 
 
-def check_sizes(images) -> tuple[int, int, int]:
+def check_sizes(images: Tensor) -> tuple[int, int, int]:
     """Height, width and channels of a batch; raises if one is unknown when traced."""
     sizes = tuple(images.shape)[1:]
     if None in sizes:
@@ -71,7 +74,7 @@ def check_sizes(images) -> tuple[int, int, int]:
     return sizes
 
 
-def check_range(name: str, value: int, low: int, high: int, meaning: str):
+def check_range(name: str, value: int, low: int, high: int, meaning: str) -> None:
     """Raises unless `value` is an integer in [low, high]; `meaning` explains `high`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ValueError(f'`{name}` must be an integer. Received: {name}={value!r}')
@@ -81,7 +84,7 @@ def check_range(name: str, value: int, low: int, high: int, meaning: str):
         )
 
 
-def per_image(xp, name: str, values, images, kind: str = 'int'):
+def per_image(xp: Any, name: str, values: Tensor, images: Tensor, kind: str = 'int') -> Tensor:
     """`values`, one of `kind` per image, as a vector (batch,) of bool, int32 or float32."""
     values = xp.convert_to_tensor(values) if xp.__name__ == 'tensorflow' else xp.asarray(values)
     sizes = {size for size in (*values.shape, images.shape[0]) if size is not None}

@@ -48,7 +48,7 @@ def compose(transforms: Sequence[Callable]) -> Callable:
     return (_ContextChain if needs_context else _Chain)(transforms)
 
 
-def check_callables(transforms) -> tuple:
+def check_callables(transforms: Sequence[Callable]) -> tuple[Callable, ...]:
     """`transforms` as a tuple; raises unless all of them are callable."""
     transforms = tuple(transforms)
     for transform in transforms:

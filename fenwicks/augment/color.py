@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fenwicks._checks import finite_number
+from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import cast, check_floats, in_float32, namespace, per_image
 from fenwicks.augment.seeds import draw
 
 
-def jitter(images, shift, scale):
+def jitter(images: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Shifts the values of each image, then scales them.
 
         jitter(images, shift, scale)[i] = (images[i] + shift[i]) * scale[i]
@@ -39,7 +40,9 @@ def jitter(images, shift, scale):
     return cast(xp, result, images.dtype)
 
 
-def random_jitter(images, seed, brightness: float = 0.1, contrast: float = 0.1):
+def random_jitter(
+    images: Tensor, seed: Seed, brightness: float = 0.1, contrast: float = 0.1
+) -> Tensor:
     """Shifts the values of each image and scales them, at random.
 
         shift ~ uniform over [-brightness, brightness)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
     cast,
     check_floats,
@@ -15,7 +16,7 @@ from fenwicks.augment.arrays import (
 from fenwicks.augment.seeds import native_integers
 
 
-def crop(images, top, left, height: int, width: int):
+def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
     """Cuts a `height` x `width` window out of each image, at its own offset.
 
         crop(images, top, left, h, w)[i] = images[i, top[i] : top[i] + h, left[i] : left[i] + w]
@@ -61,7 +62,7 @@ def crop(images, top, left, height: int, width: int):
     return cast(xp, cut, images.dtype)
 
 
-def pad_reflect(images, padding: int):
+def pad_reflect(images: Tensor, padding: int) -> Tensor:
     """Pads images by `padding` pixels on each side with the reflection of their inside.
 
         row -k = row k,    row height - 1 + k = row height - 1 - k
@@ -86,7 +87,7 @@ def pad_reflect(images, padding: int):
     return xp.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode='reflect')
 
 
-def random_crop(images, seed, padding: int = 4):
+def random_crop(images: Tensor, seed: Seed, padding: int = 4) -> Tensor:
     """Pads images by reflection, then crops each back to its size at its own random offset.
 
         top, left ~ uniform over 0 ... 2 * padding, both ends included
@@ -115,7 +116,7 @@ def random_crop(images, seed, padding: int = 4):
     return crop(padded, top, left, height, width)
 
 
-def _one_hot(xp, offsets, size: int, full_size: int, dtype):
+def _one_hot(xp, offsets, size, full_size, dtype):
     """Matrices (batch, size, full_size) that pick `size` entries from each image's offset on."""
     indices = offsets[:, None] + np.arange(size, dtype='int32')
     return cast(xp, indices[:, :, None] == np.arange(full_size, dtype='int32'), dtype)

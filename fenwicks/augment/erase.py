@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import check_floats, check_range, namespace, per_image
 from fenwicks.augment.seeds import native_integers
 
 
-def cutout(images, top, left, height: int, width: int):
+def cutout(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
     """Sets a `height` x `width` rectangle of each image to zero, at its own offset.
 
         cutout(images, top, left, h, w)[i, top[i] : top[i] + h, left[i] : left[i] + w] = 0
@@ -51,7 +52,7 @@ def cutout(images, top, left, height: int, width: int):
     return xp.where(hole, xp.zeros((), images.dtype), images)
 
 
-def random_cutout(images, seed, size: int = 8):
+def random_cutout(images: Tensor, seed: Seed, size: int = 8) -> Tensor:
     """Sets a `size` x `size` square of each image to zero, inside it, at a random place.
 
         top ~ uniform over 0 ... height - size, both ends included

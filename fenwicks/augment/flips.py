@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import cast, check_floats, namespace, per_image
 from fenwicks.augment.seeds import fold, hashed_integers, native_integers
 
 
-def flip(images, mask):
+def flip(images: Tensor, mask: Tensor) -> Tensor:
     """Mirrors the images where `mask` is true, left to right.
 
         flip(images, mask)[i] = images[i, :, ::-1] if mask[i] else images[i]
@@ -36,7 +37,7 @@ def flip(images, mask):
     return xp.where(mask[:, None, None, None], mirrored, images)
 
 
-def random_flip(images, seed):
+def random_flip(images: Tensor, seed: Seed) -> Tensor:
     """Mirrors each image left to right with probability 1/2.
 
     Args:
@@ -53,7 +54,9 @@ def random_flip(images, seed):
     return flip(images, native_integers(images, seed, 0, 1) == 1)
 
 
-def alternating_flip(images, seed, epoch, indices, run_seed):
+def alternating_flip(
+    images: Tensor, seed: Seed, epoch: Tensor, indices: Tensor, run_seed: Seed
+) -> Tensor:
     """Mirrors every image in every second epoch; a random bit per image says in which.
 
         bit[i] ~ 0 or 1, a hash of the image's number i and `run_seed`

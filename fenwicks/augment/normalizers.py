@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from fenwicks._typing import Tensor
 from fenwicks.augment.arrays import cast, check_rank, namespace
 
 
-def normalize(images, mean, std, dtype: str = 'float32'):
+def normalize(images: Tensor, mean: Any, std: Any, dtype: str = 'float32') -> Tensor:
     """Standardises each channel: `(images - mean) / std`, computed in float32.
 
     Args:
@@ -31,7 +34,7 @@ def normalize(images, mean, std, dtype: str = 'float32'):
     return cast(xp, (cast(xp, images, 'float32') - mean) / std, dtype)
 
 
-def denormalize(images, mean, std, dtype: str = 'float32'):
+def denormalize(images: Tensor, mean: Any, std: Any, dtype: str = 'float32') -> Tensor:
     """Inverts `normalize`: `images * std + mean`, computed in float32, not rounded or clipped.
 
     Args:

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from fenwicks._checks import positive_integer
+from fenwicks._typing import Tensor
 from fenwicks.augment.arrays import (
     cast,
     check_rank,
@@ -48,7 +49,9 @@ _FILTERS = {
 METHODS = ('nearest', *_FILTERS)
 
 
-def resize(images, height: int, width: int, method: str = 'bilinear', antialias: bool = True):
+def resize(
+    images: Tensor, height: int, width: int, method: str = 'bilinear', antialias: bool = True
+) -> Tensor:
     """Resizes images to `height` x `width`, with half-pixel centres.
 
         centre(i)  = (i + 0.5) * size / new_size

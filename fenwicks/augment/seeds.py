@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
+from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import batch_size, cast, dtype_name, namespace
 
 
-def fold(seed, n):
+def fold(seed: Seed, n: Any) -> Tensor:
     """Derives the `n`-th seed from a seed: a hash of the seed's two integers and `n`.
 
     The result is the same in every framework, eager or compiled. Seeds derived from derived seeds
@@ -52,7 +54,7 @@ def fold(seed, n):
     return _mix(xp, words + _mix(xp, swapped ^ _mix(xp, salt)))
 
 
-def draw(images, seed, n: int = 0, low: float = 0.0, high: float = 1.0):
+def draw(images: Tensor, seed: Seed, n: int = 0, low: float = 0.0, high: float = 1.0) -> Tensor:
     """Draws a number for each image, uniform over [low, high).
 
         draw(images, seed, n)[i] = low + (high - low) * hash(seed, n, i) / 2**24
@@ -86,7 +88,7 @@ def draw(images, seed, n: int = 0, low: float = 0.0, high: float = 1.0):
     return np.float32(low) + np.float32(high - low) * unit
 
 
-def draw_integers(images, seed, n: int = 0, count: int = 2):
+def draw_integers(images: Tensor, seed: Seed, n: int = 0, count: int = 2) -> Tensor:
     """Draws an integer for each image, uniform over 0 ... count - 1.
 
     The draws are the same in every framework, eager or compiled.
@@ -110,7 +112,7 @@ def draw_integers(images, seed, n: int = 0, count: int = 2):
     return hashed_integers(image_seeds(images, seed, n), count)
 
 
-def image_seeds(images, seed, n: int):
+def image_seeds(images: Tensor, seed: Seed, n: int) -> Tensor:
     """A seed for each image, (batch, 2), derived from the `n`-th seed of `seed`."""
     seeds = fold(seed, n)
     if len(seeds.shape) == 2:
@@ -121,12 +123,12 @@ def image_seeds(images, seed, n: int):
     return fold(seeds, numbers)
 
 
-def hashed_integers(seeds, count: int):
+def hashed_integers(seeds: Tensor, count: int) -> Tensor:
     """An integer in 0 ... count - 1 for each of `seeds`, (..., 2), which `fold` has returned."""
     return (seeds[..., 0] & 0x7FFFFFFF) % count
 
 
-def native_integers(images, seed, n: int, high: int):
+def native_integers(images: Tensor, seed: Seed, n: int, high: int) -> Tensor:
     """Draws an integer for each image, uniform over 0 ... high, both included.
 
     The framework's own generator draws them, so they differ between frameworks, except with a seed
@@ -151,7 +153,7 @@ def native_integers(images, seed, n: int, high: int):
     return random.randint(key, (count,), 0, high + 1, 'int32')
 
 
-def _int32(xp, name: str, value):
+def _int32(xp, name, value):
     """`value` as int32; arrays of wider integers wrap around, Python integers are refused."""
     if 'int' not in dtype_name(value):
         raise ValueError(f'`{name}` must be of integers. Received: {name} of {dtype_name(value)}')

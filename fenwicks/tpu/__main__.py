@@ -97,8 +97,9 @@ def check_compiler():
     """Raises unless jax and libtpu are installed, and keeps JAX off any TPU of this machine."""
     missing = [name for name in ('jax', 'libtpu') if importlib.util.find_spec(name) is None]
     if missing:
-        missing = ' '.join(missing)
-        raise ImportError(f'the compiler for TPUs must be installed: pip install {missing}')
+        raise ImportError(
+            f'the compiler for TPUs must be installed: pip install {" ".join(missing)}'
+        )
     import jax
 
     jax.config.update('jax_platforms', 'cpu')

@@ -11,6 +11,8 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -82,7 +84,12 @@ def topology_devices(topology: str) -> list:
     return list(description.devices)
 
 
-def compile_program(program, arguments, devices, cache=None) -> Compiled:
+def compile_program(
+    program: Any,
+    arguments: tuple,
+    devices: Sequence,
+    cache: str | os.PathLike | None = None,
+) -> Compiled:
     """Compiles a program for the devices of a topology.
 
     Args:
@@ -148,7 +155,7 @@ def _compile(lowered, devices):
     )
 
 
-def text_of(program) -> str:
+def text_of(program: Any) -> str:
     """The operations of a compiled program, as text.
 
     Raises:
@@ -226,7 +233,7 @@ def collectives(text: str, devices: int) -> list[int]:
         'all-gather-start': devices / (devices + 1),  # its shape includes the operand's
         'reduce-scatter': devices,
     }
-    messages = {}
+    messages: dict[tuple, int] = {}
     for shapes, kind, rest in re.findall(pattern, text):
         chain = re.search(r'chain_id="(\d+)"', rest)
         messages[chain[1] if chain else len(messages), kind] = int(times[kind] * bytes_of(shapes))
@@ -247,6 +254,6 @@ def bytes_of(shapes: str) -> int:
     )
 
 
-def devices_per_chip(devices) -> int:
+def devices_per_chip(devices: Sequence) -> int:
     """2 if JAX treats the two cores of a chip as two devices, else 1."""
     return len(devices) // len(np.unique([device.coords for device in devices], axis=0))

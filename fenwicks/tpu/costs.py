@@ -28,7 +28,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -129,8 +132,8 @@ class DataShape:
                 f'`dataset` must be {", ".join(DATA_SHAPES)}, or images, height, width, channels '
                 f'and classes such as 50000x32x32x3x10. Received: dataset={name}'
             )
-        images, *image_shape, classes = map(int, name.split('x'))
-        return cls(images, tuple(image_shape), classes)
+        images, height, width, channels, classes = map(int, name.split('x'))
+        return cls(images, (height, width, channels), classes)
 
 
 DATA_SHAPES = {
@@ -145,10 +148,10 @@ def estimate(
     topology: str,
     shape: DataShape = DATA_SHAPES['cifar10'],
     *,
-    precision='bfloat16',
-    batch_norm='per_replica',
-    cache=None,
-    program=None,
+    precision: str = 'bfloat16',
+    batch_norm: str = 'per_replica',
+    cache: str | os.PathLike | None = None,
+    program: bytes | None = None,
 ) -> Estimate:
     """Estimates memory and time of a recipe's training on a TPU by compiling its program.
 
@@ -217,7 +220,7 @@ def _imported(program, sharding):
     return program, (state, *others)
 
 
-def check_single_device(topology: str, devices):
+def check_single_device(topology: str, devices: Sequence) -> None:
     """Raises unless a topology is one device, as imported programs require."""
     if len(devices) > 1:
         raise ValueError(
@@ -226,7 +229,7 @@ def check_single_device(topology: str, devices):
         )
 
 
-def replicas_on(topology: str, recipe: Recipe, batch_norm='per_replica'):
+def replicas_on(topology: str, recipe: Recipe, batch_norm: str = 'per_replica') -> tuple[list, Any]:
     """The devices of a topology, and the replicas that share a batch on them.
 
     Args:

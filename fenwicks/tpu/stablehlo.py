@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 from jax import export
 from jax.interpreters import mlir
@@ -11,7 +13,7 @@ from jaxlib.mlir.dialects import stablehlo
 _DTYPES = {'f32': 'float32', 'bf16': 'bfloat16', 'i32': 'int32', 'ui8': 'uint8', 'i1': 'bool'}
 
 
-def imported(serialized: bytes):
+def imported(serialized: bytes) -> tuple[Callable, list]:
     """Turns a StableHLO module into a JAX function.
 
     Args:

@@ -30,18 +30,23 @@ NOTE = (
 
 def row(found: Estimate) -> str:
     """The table's row for an estimate."""
-    cells = [found.topology, found.devices, 'yes' if found.fits else 'no', memory(found)]
-    if found.fits:
-        cells += [
-            f'{found.flops_per_step / 1e12:.3f}',
-            f'{1e3 * found.step_seconds:.2f}',
-            f'{found.epoch_seconds:.2f}',
-            f'{found.run_seconds:.1f}',
+    return _aligned(
+        [
+            found.topology,
+            found.devices,
+            'yes' if found.fits else 'no',
+            memory(found),
+            _number(found.flops_per_step, 3, unit=1e12),
+            _number(found.step_seconds, 2, unit=1e-3),
+            _number(found.epoch_seconds, 2),
+            _number(found.run_seconds, 1),
+            _number(found.compile_seconds, 0),
         ]
-    else:
-        cells += ['-'] * 4
-    cells.append(f'{found.compile_seconds:.0f}')
-    return _aligned(cells)
+    )
+
+
+def _number(value, digits, unit=1.0):
+    return '-' if value is None else f'{value / unit:.{digits}f}'
 
 
 def _aligned(cells):

@@ -23,6 +23,7 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 
 def main(out):
@@ -33,7 +34,9 @@ def main(out):
 
     settings = json.loads(sys.stdin.read())
     # JSON has no tuples.
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in settings['recipe'].items()}
+    fields: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in settings['recipe'].items()
+    }
     chosen = precision.set_precision(settings['precision'], 'tpu')
     shape = tpu.DataShape.named(settings['dataset'])
     with device.override(on_cpu=False):  # the TPU's program, not this processor's
@@ -42,7 +45,7 @@ def main(out):
     print(json.dumps({'tensorflow-tpu': importlib.metadata.version('tensorflow-tpu')}))
 
 
-def lower(engine, shape) -> bytes:
+def lower(engine: Any, shape: Any) -> bytes:
     """Lowers the program of an epoch; its arguments are the state, the data and `run`'s arguments.
 
     Args:
