@@ -4,25 +4,25 @@
     python examples/ablation.py --log=ablation.jsonl --width=0.25 --epochs=8 --limit=20000
     python examples/ablation.py --log=ablation.jsonl --render --plot=ablation.png
 
-The grid: the baseline, the baseline with each trick, the full recipe, the full recipe without each
-trick. Each run is appended to the log as it ends, and the same command goes on where an earlier
-one stopped. Prints the comparison as Markdown; a difference in parentheses is smaller than two
-standard errors: as many runs as there are can't tell it from none.
+The grid is the baseline, the baseline with each trick, the full recipe, and the full recipe without
+each trick. Each run is appended to the log when it ends; after an interrupt the same command
+continues. The comparison is printed as Markdown. A difference in parentheses is smaller than its
+error of two standard errors, so these runs don't show that there is one.
 """
 
 from __future__ import annotations
 
 import pathlib
-import sys
 
 import quiet  # noqa: F401
 
 import keras
-from absl import app, flags, logging
+from absl import flags
 
 from fenwicks import (
     ablation,
     assemble,
+    command,
     data,
     devices,
     evaluate,
@@ -31,7 +31,7 @@ from fenwicks import (
     recipes,
     runlog,
 )
-from fenwicks._checks import positive_integer
+from fenwicks.recipes import flags as recipe_flags
 from fenwicks.training import DivergedError
 
 FLAGS = flags.FLAGS
@@ -39,10 +39,10 @@ flags.DEFINE_string('log', 'ablation.jsonl', 'JSON-lines file of the runs; it is
 flags.DEFINE_string('baseline', 'page24', 'The recipe without the tricks.')
 flags.DEFINE_string('full', 'page10', 'The recipe with the tricks.')
 flags.DEFINE_list('tricks', list(recipes.TRICKS), 'The tricks of interest, by commas.')
-flags.DEFINE_integer('runs', 3, 'Seeds of each recipe: 0, 1, ...')
-flags.DEFINE_integer('epochs', None, "Epochs of every run; default: each recipe's own.")
+flags.DEFINE_integer('runs', 3, 'Seeds of each recipe: 0, 1, ...', lower_bound=1)
+recipe_flags.define_changes()
+flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
-flags.DEFINE_float('width', 1.0, 'Factor on the number of filters in each stage.')
 flags.DEFINE_string('dataset', 'auto', f'One of {", ".join(data.DATASETS)}.')
 flags.DEFINE_string('data_dir', None, 'Folder that holds the data set, in any published form.')
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
@@ -51,46 +51,23 @@ flags.DEFINE_bool('render', False, 'Train nothing; compare the runs that are in 
 flags.DEFINE_string('plot', None, 'Draw the comparison into this file (.png, .svg, ...).')
 
 
-def main(argv):
-    logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        fail(f'there are no arguments besides flags. Received: {argv[1]}')
-    try:
-        for name in ('baseline', 'full'):
-            recipes.get(FLAGS[name].value)
-        arms = ablation.grid(FLAGS.baseline, FLAGS.full, FLAGS.tricks)
-        if FLAGS.plot:
+def main():
+    arms = ablation.grid(FLAGS.baseline, FLAGS.full, FLAGS.tricks)
+    if FLAGS.plot:
+        with command.renamed({'path': 'plot'}):
             ablation.check_plot(FLAGS.plot)
-        if not FLAGS.render:
-            train_grid(arms)
-        rows = ablation.summarize(arms, runlog.read_lines(FLAGS.log))
-        print(ablation.comparison_table(rows))
-        if FLAGS.plot:
-            ablation.plot(rows, FLAGS.plot)
-    except (ValueError, OSError, ImportError, DivergedError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail('interrupted: the same command goes on')
-
-
-def fail(error):
-    """Ends the script with one line on standard error."""
-    sys.exit(f'ablation.py: {" ".join(str(error).split())}')
-
-
-def parse_flags(argv):
-    """The arguments that are no flags; a flag that breaks its rule ends the script."""
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        fail(error)
-    except SystemExit:  # of --help, which absl ends with 1
-        sys.exit(0)
+    if not FLAGS.render:
+        command.say_how_to_go_on('the same command goes on')
+        train_grid(arms)
+    rows = ablation.summarize(arms, runlog.read_lines(FLAGS.log))
+    print(ablation.comparison_table(rows))
+    if FLAGS.plot:
+        ablation.plot(rows, FLAGS.plot)
 
 
 def train_grid(arms):
     """Trains what the log lacks, one seed of every arm after the other."""
-    positive_integer('runs', FLAGS.runs)
+    code = hardware.provenance()
     device = devices.select_device(FLAGS.device)
     chosen_precision = precision.set_precision(FLAGS.precision, device)
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
@@ -98,20 +75,14 @@ def train_grid(arms):
         dataset = dataset.limit(FLAGS.limit)
     planned = {}
     for arm in arms:
-        recipe = recipes.get(
-            arm.preset, [arm.added] * bool(arm.added), [arm.removed] * bool(arm.removed)
-        )
-        if FLAGS.epochs is not None:
-            recipe = recipe.with_epochs(FLAGS.epochs)
-        recipe = recipe.with_width(FLAGS.width)
-        if dataset.name == 'digits':
-            recipe = recipe.for_small_data()
+        recipe = recipe_flags.changed(arm.recipe(), FLAGS)
+        recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
         recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
         planned[arm] = recipe
     budget = {
         'dataset': dataset.name,
         'train_images': len(dataset.train_images),
-        'width': FLAGS.width,
+        'width': 1.0 if FLAGS.width is None else FLAGS.width,
         'precision': chosen_precision,
         'backend': keras.backend.backend(),
         'hardware': hardware.describe(device),
@@ -132,15 +103,15 @@ def train_grid(arms):
         for arm, recipe in planned.items():
             if (recipe.name, seed) in finished:
                 continue
-            run = {**budget, **train(recipe, dataset, chosen_precision, seed)}
+            run = {**budget, **train(recipe, dataset, chosen_precision, seed), **code}
             reached = run['test_accuracy']
             said = 'diverged' if reached is None else f'{100 * reached:.2f} %'
-            print(f'{arm.recipe}, seed {seed}: {said}', flush=True)
+            print(f'{arm.name}, seed {seed}: {said}', flush=True)
             runlog.append_line(log, run)
 
 
 def train(recipe, dataset, chosen_precision, seed):
-    """One training; what it reached."""
+    """Trains once; returns what was reached."""
     keras.utils.clear_session()  # or the graphs of earlier runs would pile up
     trainer = assemble.build_trainer(recipe, dataset, precision=chosen_precision, seed=seed)
     described = {
@@ -148,7 +119,6 @@ def train(recipe, dataset, chosen_precision, seed):
         'epochs': recipe.epochs,
         'batch_size': recipe.batch_size,
         'seed': seed,
-        'versions': hardware.versions(),
     }
     try:
         trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
@@ -169,4 +139,4 @@ def train(recipe, dataset, chosen_precision, seed):
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'ablation.py')

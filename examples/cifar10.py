@@ -4,30 +4,34 @@
     python examples/cifar10.py --epochs=2                   # its schedule squeezed into two of them
     python examples/cifar10.py --recipe=page10 --without=whitening
     python examples/cifar10.py --list_recipes
+    python examples/cifar10.py --set momentum=0.8 --set activation=relu
+    python examples/cifar10.py --recipe_file=my_recipe.py   # a file that defines `recipe`
 
-What it takes and reaches, with the hardware and the number of runs, is in README.md ("Results");
-every line there comes from a run logged under examples/results/.
+README.md ("Results") says what the recipes reach, how long they take, on what hardware and in how
+many runs; --list_recipes says it in short. All of it comes from the runs logged under
+examples/results/.
 """
 
 from __future__ import annotations
 
 import time
 
-_STARTED = time.perf_counter()  # before the framework is imported: a user waits for that too
+_STARTED = time.perf_counter()  # before the framework is imported, which the user waits for
 
 import dataclasses  # noqa: E402
 import datetime  # noqa: E402
 import pathlib  # noqa: E402
+import re  # noqa: E402
 import statistics  # noqa: E402
-import sys  # noqa: E402
 
 import quiet  # noqa: E402, F401
 
-from absl import app, flags, logging  # noqa: E402
+import logged  # noqa: E402
+from absl import flags  # noqa: E402
 
 from fenwicks import (  # noqa: E402
-    _files,
     assemble,
+    command,
     data,
     devices,
     evaluate,
@@ -37,22 +41,20 @@ from fenwicks import (  # noqa: E402
     runlog,
     training,
 )
+from fenwicks.recipes import flags as recipe_flags  # noqa: E402
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.', allow_overwrite=False)
-flags.DEFINE_list(
-    'without', [], 'Tricks to take from the recipe, by commas.', allow_overwrite=False
+REACHED = logged.reached()
+recipe_flags.define(
+    'speed94', f'Reached here: {"; ".join(f"{name} {what}" for name, what in REACHED.items())}.'
 )
-flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_bool('list_recipes', False, 'Print the recipes and the tricks, and stop.')
 flags.DEFINE_string(
     'dataset', 'auto', f'One of {", ".join(data.DATASETS)}; auto: cifar10, else the sample.'
 )
 flags.DEFINE_string('data_dir', None, 'Folder that holds the data set, in any published form.')
 flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
-flags.DEFINE_integer('epochs', None, "Passes over the training images; default: the recipe's.")
-flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
 flags.DEFINE_string('device', 'auto', f'One of {", ".join(devices.DEVICES)}.')
 flags.DEFINE_bool('tpu', False, 'Short for --device=tpu.')
@@ -63,59 +65,28 @@ flags.DEFINE_string(
     'batch_norm', 'per_replica', f'Of several replicas: {" or ".join(training.BATCH_NORMS)}.'
 )
 flags.DEFINE_integer('seed', 0, 'Of initial weights, shuffle and augmentation.')
-flags.DEFINE_integer('runs', 1, 'Train this many times, with seeds seed, seed + 1, ...')
+flags.DEFINE_integer(
+    'runs', 1, 'Train this many times, with seeds seed, seed + 1, ...', lower_bound=1
+)
 flags.DEFINE_string('out', None, 'Folder for the results; default: a new one below out/.')
 flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out.')
 
 
-def main(argv):
-    logging.set_verbosity(logging.WARNING)  # no notes of the framework's on its own start
-    if len(argv) > 1:
-        fail(f'there are no arguments besides flags. Received: {argv[1]}')
-    if FLAGS.list_recipes:
-        print(recipes.listing())
-        return
-    try:
-        train_all()
-    except (ValueError, OSError, training.DivergedError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail('interrupted')
-
-
-def parse_flags(argv):
-    """The arguments that are no flags; a flag that breaks its rule ends the script."""
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        fail(error)
-    except SystemExit:  # of --help, which absl ends with 1
-        sys.exit(0)
-
-
-def fail(error):
-    """Ends the script with one line on standard error."""
-    sys.exit(f'cifar10.py: {" ".join(str(error).split())}')
-
-
-def train_all():
+def main():
     """Checks the flags, finds device and data, and trains `--runs` times."""
-    recipe = recipes.get(FLAGS.recipe, FLAGS['with'].value, FLAGS.without)
-    if FLAGS.width is not None:
-        recipe = recipe.with_width(FLAGS.width)
-    if FLAGS.epochs is not None:
-        recipe = recipe.with_epochs(FLAGS.epochs)
-    if FLAGS.batch_size is not None:
-        recipe = recipe.with_batch_size(FLAGS.batch_size)
-    if FLAGS.runs < 1:
-        raise ValueError(f'`runs` must be positive. Received: runs={FLAGS.runs}')
+    if FLAGS.list_recipes:
+        print(recipes.listing(REACHED))
+        return
+    code = hardware.provenance()
+    recipe = recipe_flags.chosen(FLAGS)
+    assemble.augmentations(recipe)  # raises where it names a transform that there isn't
     if FLAGS.seed < 0 or FLAGS.seed + FLAGS.runs > 2**31:
         raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={FLAGS.seed}')
     if FLAGS.resume and FLAGS.out is None:
         raise ValueError('`resume` needs the folder of the interrupted training: pass --out=...')
     if FLAGS.tpu and FLAGS.device not in ('auto', 'tpu'):
         raise ValueError(f'`tpu` must not contradict `device`. Received: device={FLAGS.device}')
-    out = pathlib.Path(FLAGS.out or f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{recipe.name}')
+    out = pathlib.Path(FLAGS.out or default_out(recipe))
     folders = [out] if FLAGS.runs == 1 else [out / str(run) for run in range(FLAGS.runs)]
     if FLAGS.resume and not out.is_dir():
         raise ValueError(
@@ -134,14 +105,14 @@ def train_all():
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
     if FLAGS.limit is not None:
         dataset = dataset.limit(FLAGS.limit)
-    if dataset.name == 'digits' and FLAGS.batch_size is None:
-        recipe = recipe.for_small_data()
+    recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
     assemble.check_shares(recipe, replicas)
     # The last check, so that an error leaves no empty folder behind.
-    if replicas.chief:  # of several processes one writes, and speaks
+    if replicas.chief:  # the only one of several processes that writes and prints
         for folder in folders:
-            _files.check_writable(folder)
+            with command.renamed({'folder': 'out'}):
+                runlog.check_writable(folder)
     several = f' ({replicas.count} replicas)' if replicas.count > 1 else ''
     say(
         replicas,
@@ -151,15 +122,12 @@ def train_all():
         f'{recipe.batch_size}, {devices.check_backend()} on {device}{several}, {chosen_precision}',
     )
 
-    try:
-        results = [
-            train(recipe, dataset, device, replicas, chosen_precision, FLAGS.seed + run, folder)
-            for run, folder in enumerate(folders)
-        ]
-    except KeyboardInterrupt:
-        raise InterruptedError(
-            f'interrupted: the same flags with --resume --out={out} go on'
-        ) from None
+    command.say_how_to_go_on(f'the same flags with --resume --out={out} go on')
+    about = {'device': device, 'hardware': hardware.describe(device), **code}
+    results = [
+        train(recipe, dataset, about, replicas, chosen_precision, FLAGS.seed + run, folder)
+        for run, folder in enumerate(folders)
+    ]
     accuracies = [100 * result['test_accuracy'] for result in results]
     spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
     say(
@@ -167,6 +135,12 @@ def train_all():
         f'test accuracy {statistics.mean(accuracies):.2f} %{spread} over {len(accuracies)} '
         f'run{"s" if len(accuracies) > 1 else ""} on {dataset.name}; results in {out}',
     )
+
+
+def default_out(recipe):
+    """A new folder's name, of the time and the recipe."""
+    name = re.sub(r'[^-+=.,\w]', '_', recipe.name)  # a file's recipe may be called anything
+    return f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}'
 
 
 def holds_run(folder):
@@ -192,8 +166,8 @@ def check_same_runs(out):
         )
 
 
-def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
-    """One training; returns what it writes to `folder`/result.json."""
+def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
+    """Trains once; returns what it writes to `folder`/result.json."""
     result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
     shared = {
         'dataset': dataset.name,
@@ -244,8 +218,7 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'seed': seed,
         **shared,
         'backend': devices.check_backend(),
-        'device': device,
-        'hardware': hardware.describe(device),
+        **about,
         'test_images': len(dataset.test_images),
         'test_accuracy': score.accuracy,
         'test_accuracy_plain': plain.accuracy,
@@ -259,13 +232,12 @@ def train(recipe, dataset, device, replicas, chosen_precision, seed, folder):
         'first_step_seconds': first_step_seconds,
         'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
         'peak_memory_mb': hardware.peak_memory_mb(),
-        'versions': hardware.versions(),
         'settings': settings,
         'history': history,
     }
     if replicas.chief:
         model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
-        with trainer.averaged(), _files.written_whole(folder / 'model.keras') as part:
+        with trainer.averaged(), runlog.written_whole(folder / 'model.keras') as part:
             model.save(part)
         runlog.write_json(result_path, result)
         checkpoint.unlink(missing_ok=True)
@@ -283,4 +255,4 @@ def say(replicas, text):
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'cifar10.py')

@@ -7,64 +7,50 @@ python examples/tables.py --check   # fail if a README says anything else than t
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import pathlib
 import re
 import statistics
-import sys
 
 import quiet  # noqa: F401
 
-from absl import app, flags
+import logged
+from absl import flags
 
-from fenwicks import _files, ablation, recipes, runlog, tpu
+from fenwicks import ablation, command, recipes, runlog, tpu
 from fenwicks.tpu import table
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool('check', False, 'Change nothing; fail where a README differs.')
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-RESULTS = ROOT / 'examples' / 'results'
+ROOT = logged.RESULTS.parent.parent
 READMES = (
-    ROOT / 'README.md',
-    ROOT / 'examples' / 'benchmarks' / 'README.md',
-    ROOT / 'fenwicks' / 'tpu' / 'README.md',
-    RESULTS / 'README.md',
+    'README.md',
+    'examples/benchmarks/README.md',
+    'examples/results/README.md',
+    'fenwicks/tpu/README.md',
 )
-
-
-def read_lines(name):
-    """The runs of a log; none where nothing was logged yet."""
-    path = RESULTS / name
-    return runlog.read_lines(path) if path.exists() else []
 
 
 def runs_table():
     """One row for each setting that was run, over its seeds."""
-
-    def setting(run):
-        keys = ('recipe', 'dataset', 'epochs', 'train_images', 'hardware', 'backend', 'precision')
-        return *(run[key] for key in keys), *network_and_batch(run)
-
+    keys = ('recipe', 'dataset', 'epochs', 'train_images', 'hardware', 'backend', 'precision')
     rows = []
-    for key, group in itertools.groupby(sorted(read_lines('runs.jsonl'), key=setting), setting):
-        recipe, dataset, epochs, train_images, hardware, backend, precision, *_ = key
-        group = list(group)
-        # Seconds count where nothing else ran on the machine.
-        seconds = [run['train_seconds'] for run in group if not run.get('shared_machine')]
+    for group in logged.grouped(logged.read('runs.jsonl'), keys):
+        run = group[0]
+        seconds = [run['train_seconds'] for run in logged.undisturbed(group)]
         rows.append(
             [
-                f'`{recipe}`',
-                f'{dataset}, {train_images:,} images',
-                epochs,
-                f'{hardware}, {backend}, {precision}',
+                logged.title(run),
+                f'{run["dataset"]}, {run["train_images"]:,} images',
+                run['epochs'],
+                f'{run["hardware"]}, {run["backend"]}, {run["precision"]}',
                 len(group),
                 runlog.mean_and_error([100 * run['test_accuracy'] for run in group]),
                 seconds_alone(seconds, len(group)),
+                logged.commits(group),
             ]
         )
     header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
-    return runlog.markdown(header, rows)
+    return runlog.markdown([*header, 'commit'], rows)
 
 
 def seconds_alone(seconds, n):
@@ -77,11 +63,6 @@ def seconds_alone(seconds, n):
 def of_fewer(count, n):
     """How many of n runs a figure is of, if not all."""
     return '' if count == n else f' (n = {count})'
-
-
-def network_and_batch(run):
-    """What else sets runs of a recipe apart: a factor on its width, another batch."""
-    return tuple(run['widths']), run['batch_size']
 
 
 def throughput_table():
@@ -97,7 +78,7 @@ def throughput_table():
             f'{line["fenwicks_peak_memory_mb"] / 1024:.1f}',
             f'{line["pytorch_peak_memory_mb"] / 1024:.1f}',
         ]
-        for line in read_lines('throughput.jsonl')
+        for line in logged.read('throughput.jsonl')
     ]
     header = ['hardware', 'precision', 'batch', 'fenwicks, images/s', 'PyTorch, images/s']
     return runlog.markdown([*header, 'speed, ratio', 'fenwicks, GiB', 'PyTorch, GiB'], rows)
@@ -105,16 +86,10 @@ def throughput_table():
 
 def time_to_94_table():
     """One row for each session in which fenwicks and PyTorch took turns at a recipe."""
-
-    def session(line):
-        keys = ('session', 'recipe', 'epochs', 'hardware', 'precision')
-        return tuple(line[key] for key in keys)
-
     rows = []
-    for (_, recipe, epochs, hardware, precision), group in itertools.groupby(
-        sorted(read_lines('time_to_94.jsonl'), key=session), session
-    ):
-        lines = list(group)
+    keys = ('session', 'recipe', 'epochs', 'hardware', 'precision')
+    for lines in logged.grouped(logged.read('time_to_94.jsonl'), keys):
+        _, recipe, epochs, hardware, precision = (lines[0][key] for key in keys)
         sides = {
             side: [x['train_seconds'] for x in lines if x['side'] == side]
             for side in ('fenwicks', 'pytorch')
@@ -146,7 +121,7 @@ def startup_table():
             f'{line["eval_seconds"]:.1f}',
             f'{line["peak_memory_mb"] / 1024:.1f}',
         ]
-        for line in read_lines('startup.jsonl')
+        for line in logged.read('startup.jsonl')
     ]
     header = ['recipe', 'hardware', 'precision', 'batch', 'command to first step, s']
     return runlog.markdown([*header, '10,000 test images, s', 'peak memory, GiB'], rows)
@@ -163,7 +138,7 @@ def host_work_table():
             f'{line["milliseconds"]:.1f}',
             f'{line["slowest_milliseconds"]:.1f}',
         ]
-        for line in read_lines('host_work.jsonl')
+        for line in logged.read('host_work.jsonl')
     ]
     header = ['recipe', 'backend', 'hardware', 'variables', 'ms an epoch, median', 'slowest']
     return runlog.markdown(header, rows)
@@ -183,7 +158,7 @@ def second_start_table():
             *(seconds(line[start]) for start in ('first', 'second')),
             *(f'{line[start]["compile_seconds"]:.1f}' for start in ('first', 'second')),
         ]
-        for line in read_lines('second_start.jsonl')
+        for line in logged.read('second_start.jsonl')
     ]
     header = ['recipe', 'backend', 'hardware', 'before the first step, s', 'at the second start']
     return runlog.markdown([*header, 'compilation, s', 'at the second start'], rows)
@@ -191,16 +166,10 @@ def second_start_table():
 
 def devices_table():
     """One row for each device, framework and recipe: what was measured there, or estimated."""
-
-    def setting(run):
-        keys = ('hardware', 'backend', 'precision', 'recipe', 'epochs')
-        return *(run[key] for key in keys), *network_and_batch(run)
-
-    runs = [run for run in read_lines('runs.jsonl') + read_lines('gpu.jsonl') if is_whole(run)]
     rows = []
-    for _, group in itertools.groupby(sorted(runs, key=setting), setting):
-        group = list(group)
-        alone = [run for run in group if not run.get('shared_machine')]
+    keys = ('hardware', 'backend', 'precision', 'recipe', 'epochs')
+    for group in logged.grouped(logged.whole_runs(), keys):
+        alone = logged.undisturbed(group)
         accuracy = runlog.mean_and_error([100 * run['test_accuracy'] for run in group])
         figures = f'{accuracy} % (n = {len(group)})'
         if alone:
@@ -210,7 +179,7 @@ def devices_table():
             fewer = of_fewer(len(alone), len(group))
             figures += f', {seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
         rows.append(device_row(group[0], figures, 'measured'))
-    for line in read_lines('tpu_estimates.jsonl'):
+    for line in logged.read('tpu_estimates.jsonl'):
         figures = (
             f'{1e3 * line["step_seconds"]:.2f} ms a step of {line["batch_size"]} images, '
             f'{seconds_text(line["run_seconds"])} s of training'
@@ -229,18 +198,12 @@ def estimates_table():
     """What `python -m fenwicks.tpu` printed for the tutorial's recipe."""
     lines = [
         line
-        for line in read_lines('tpu_estimates.jsonl')
+        for line in logged.read('tpu_estimates.jsonl')
         if (line['recipe'], line['backend']) == ('fenwicks24', 'jax')
     ]
     fields = [field.name for field in dataclasses.fields(tpu.Estimate)]
     rows = [table.row(tpu.Estimate(**{name: line[name] for name in fields})) for line in lines]
     return '\n'.join(['```text', table.HEADER, *rows, '', table.NOTE, '```'])
-
-
-def is_whole(run):
-    """Whether a logged run is a training by fenwicks on all of CIFAR-10."""
-    whole = run['dataset'] == 'cifar10' and run['train_images'] == 50_000
-    return whole and run['backend'] in ('tensorflow', 'jax')
 
 
 def device_row(line, figures, how):
@@ -254,7 +217,7 @@ def device_row(line, figures, how):
     return [
         f'{line["hardware"]}, {line["precision"]}',
         line['backend'],
-        f'`{line["recipe"]}`, {line["epochs"]} epochs',
+        f'{logged.title(line)}, {line["epochs"]} epochs',
         f'`{" ".join(command)}`',
         figures,
         how,
@@ -274,12 +237,12 @@ def tricks_table():
 
 def ablation_rows():
     """The rows of the logged ablation."""
-    return ablation.summarize(ablation.grid(), read_lines('ablation.jsonl'))
+    return ablation.summarize(ablation.grid(), logged.read('ablation.jsonl'))
 
 
 def ablation_budget():
     """What the runs of the logged ablation have in common, in words."""
-    runs = read_lines('ablation.jsonl')
+    runs = logged.read('ablation.jsonl')
     run, epochs = runs[0], sorted({run['epochs'] for run in runs})
     return (
         f'{run["dataset"]}, the first {run["train_images"]:,} images, '
@@ -295,7 +258,7 @@ def profile_table(units):
     """
     columns = {
         (line['recipe'], line['precision'], line['kernels']): line
-        for line in read_lines('profile.jsonl')
+        for line in logged.read('profile.jsonl')
         if f'({units})' in line['hardware']
     }
     names = {'stock': "TensorFlow's", 'fenwicks': "fenwicks's"}
@@ -317,7 +280,7 @@ def profile_table(units):
 
 def rounding_table():
     """One row for each weight: how far its gradient is from float32's, in each logged look."""
-    lines = read_lines('rounding.jsonl')
+    lines = logged.read('rounding.jsonl')
     header = ['gradient of'] + [f'off by %, {line.get("code", "now")}' for line in lines]
     paths = lines[0]['relative_errors'] if lines else ()
     rows = [
@@ -354,19 +317,16 @@ def fill(text):
     return re.sub(pattern, fill_one, text, flags=re.DOTALL)
 
 
-def main(argv):
-    if len(argv) > 1:
-        sys.exit(f'tables.py: there are no arguments besides flags. Received: {argv[1]}')
-    for readme in READMES:
+def main():
+    for name in READMES:
+        readme = ROOT / name
         text = readme.read_text()
         filled = fill(text)
         if FLAGS.check and filled != text:
-            name = readme.relative_to(ROOT)
-            sys.exit(f'{name} must hold the tables of the logged runs: run examples/tables.py')
+            raise ValueError(f'{name} must hold the tables of the logged runs: run tables.py')
         if not FLAGS.check:
-            with _files.written_whole(readme) as part:
-                part.write_text(filled)
+            runlog.write_text(readme, filled)
 
 
 if __name__ == '__main__':
-    app.run(main)
+    command.run(main, 'tables.py')

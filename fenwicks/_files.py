@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def written_whole(path):
+def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """A temporary path beside `path` that takes its name when the block ends without an error.
 
     A kill, a full disk or an exception leaves at `path` what was there before. The temporary
@@ -49,7 +50,7 @@ def _one_line(error):
     return ' '.join(str(error).split())
 
 
-def check_writable(folder):
+def check_writable(folder: str | os.PathLike[str]) -> None:
     """Makes `folder` and sees that files can be written there, before hours are spent.
 
     Raises:
@@ -65,5 +66,5 @@ def check_writable(folder):
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(
-            f'`out` must be a folder that can be written to. Received: {folder} ({error.strerror})'
+            f'`folder` must be one that can be written to. Received: {folder} ({error.strerror})'
         ) from error

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 from fenwicks._files import written_whole
-from fenwicks.recipes.presets import PRESETS
+from fenwicks.recipes.presets import PRESETS, get
+from fenwicks.recipes.recipe import Recipe
 from fenwicks.recipes.tricks import TRICKS, find
 from fenwicks.runlog import markdown
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One recipe of the grid, beside the one that it is compared with.
+    """One recipe of the grid, and the preset that it is compared with.
 
     Attributes:
         preset: name of the recipe that it starts from.
         added: the trick added to it, if any.
-        removed: the trick taken from it, if any.
+        removed: the trick removed from it, if any.
     """
 
     preset: str
@@ -30,47 +32,59 @@ class Arm:
 
     @property
     def trick(self) -> str:
-        """The trick that tells the arm from its preset; none for the preset itself."""
+        """The trick in which the arm differs from its preset; empty for the preset itself."""
         return self.added or self.removed
 
     @property
-    def recipe(self) -> str:
-        """The recipe's name, as `recipes.get` makes it."""
-        return (
-            self.preset
-            + (f'+{self.added}' if self.added else '')
-            + (f'-{self.removed}' if self.removed else '')
+    def name(self) -> str:
+        """The name of the arm's recipe, as `recipes.get` makes it."""
+        added = f'+{self.added}' if self.added else ''
+        removed = f'-{self.removed}' if self.removed else ''
+        return self.preset + removed + added
+
+    def recipe(self) -> Recipe:
+        """The arm's recipe."""
+        return get(
+            self.preset,
+            added=[self.added] if self.added else [],
+            removed=[self.removed] if self.removed else [],
         )
 
 
 def grid(
     baseline: str = 'page24', full: str = 'page10', tricks: Sequence[str] = tuple(TRICKS)
 ) -> list[Arm]:
-    """The baseline, each trick added to it, the full recipe, and each trick taken from it.
+    """The baseline, each trick added to it, the full recipe, and each trick removed from it.
 
-    What is added is every trick that the baseline lacks and that touches none of its own; what is
-    taken away are those that the baseline lacks.
+    Added are the tricks that set no field that a trick of the baseline sets; removed are those that
+    the baseline lacks.
 
     Args:
         baseline: name of a preset without the tricks.
         full: name of a preset with them.
-        tricks: names of those of interest.
+        tricks: names of the tricks of interest.
 
     Raises:
-        ValueError: a trick is unknown or named twice, or `full` has no trick that `baseline` lacks.
+        ValueError: a name is unknown, a trick is named twice, or `full` has no trick that
+            `baseline` lacks.
     """
     for trick in tricks:
         find(trick)
         if tricks.count(trick) > 1:
             raise ValueError(f'`tricks` must name each once. Received: {trick}')
-    own = PRESETS[baseline].tricks
-    removable = [trick for trick in PRESETS[full].tricks if trick not in own]
+    for argument, preset in (('baseline', baseline), ('full', full)):
+        if preset not in PRESETS:
+            raise ValueError(
+                f'`{argument}` must be one of {", ".join(PRESETS)}. Received: {argument}={preset}'
+            )
+    present = PRESETS[baseline].tricks
+    removable = [trick for trick in PRESETS[full].tricks if trick not in present]
     if not removable:
         raise ValueError(
             f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
         )
-    touched = {field for trick in own for field in TRICKS[trick].patch}
-    addable = [trick for trick in tricks if not touched & set(TRICKS[trick].patch)]
+    taken = {field for trick in present for field in TRICKS[trick].patch}
+    addable = [trick for trick in tricks if not taken & set(TRICKS[trick].patch)]
     return [
         Arm(baseline),
         *(Arm(baseline, added=trick) for trick in addable),
@@ -81,18 +95,18 @@ def grid(
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What the runs of one arm say.
+    """The runs of one arm, summarized.
 
     Attributes:
         arm: the arm.
-        n: its number of runs that came to an end.
-        mean: mean test accuracy in percent; not a number where all runs diverged, nor are then
-            the difference and the seconds.
-        difference: mean less that of the arm's preset, in points; for a preset itself 0.
+        n: number of runs that finished.
+        mean: mean test accuracy in percent. NaN where all runs diverged, and so are `difference`
+            and `seconds`.
+        difference: mean minus that of the arm's preset, in points; 0 for a preset itself.
         error: two standard errors of the difference (of the mean, for a preset); infinite where
             no arm was run twice.
         seconds: median seconds of training.
-        diverged: number of further runs whose loss became infinite.
+        diverged: number of further runs that diverged.
     """
 
     arm: Arm
@@ -110,19 +124,19 @@ class Row:
 
 
 def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
-    """A row for each arm that has runs, as has its preset, in the order of the arms.
+    """A row for each arm that has runs and whose preset has some, in the order of the arms.
 
-    The spread of a single run is estimated from all arms together, since a few runs of one arm
-    say little of it: `s**2` is the mean over the arms of their variances, weighted by their
-    degrees of freedom, and a difference of means has the error `2 * s * sqrt(1/n + 1/n_preset)`.
+    The standard deviation of a single run is estimated from all arms together, since a few runs
+    of one arm say little about it: `s**2` is the mean of the arms' variances, weighted by their
+    degrees of freedom. A difference of means has the error `2 * s * sqrt(1/n + 1/n_preset)`.
 
     Args:
         arms: the grid.
-        runs: dicts with at least `recipe`, `test_accuracy` (a fraction, `None` of a run that
-            diverged, which counts in no mean), `epochs` and `train_seconds`.
+        runs: dicts with at least `recipe`, `test_accuracy` (a fraction; `None` for a run that
+            diverged, which is left out of the mean), `epochs` and `train_seconds`.
 
     Raises:
-        ValueError: a run is none of an ablation, or runs of one recipe differ in their epochs.
+        ValueError: a run isn't one of an ablation, or runs of one recipe differ in their epochs.
 
     Example:
 
@@ -138,7 +152,7 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     _check_runs(runs)
     diverged = [run['recipe'] for run in runs if run['test_accuracy'] is None]
     runs = [run for run in runs if run['test_accuracy'] is not None]
-    found = {arm: [run for run in runs if run['recipe'] == arm.recipe] for arm in arms}
+    found = {arm: [run for run in runs if run['recipe'] == arm.name] for arm in arms}
     scores = {arm: [100 * run['test_accuracy'] for run in found[arm]] for arm in arms}
     freedom = sum(max(0, len(values) - 1) for values in scores.values())
     squares = sum(
@@ -150,7 +164,7 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     rows = []
     for arm in arms:
         values, preset = scores[arm], scores.get(Arm(arm.preset), [])
-        failed = diverged.count(arm.recipe)
+        failed = diverged.count(arm.name)
         if not (values or failed) or not (preset or diverged.count(arm.preset)):
             continue
         mean, preset_mean = (statistics.mean(each or [math.nan]) for each in (values, preset))
@@ -172,7 +186,7 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
 
 
 def _check_runs(runs):
-    """Raises unless the runs are an ablation's, and those of each recipe of one length."""
+    """Raises unless the runs are of an ablation, and those of a recipe have as many epochs."""
     epochs = {}
     for run in runs:
         missing = {'recipe', 'epochs', 'test_accuracy'} - run.keys()
@@ -190,7 +204,7 @@ def _check_runs(runs):
 
 
 def difference(row: Row) -> str:
-    """A row's difference and its error; in parentheses where it can't be told from none."""
+    """A row's difference and its error, in parentheses where the error is larger."""
     if math.isnan(row.difference):
         return 'diverged'
     text = f'{row.difference:+.2f}{_error(row)}'
@@ -198,7 +212,7 @@ def difference(row: Row) -> str:
 
 
 def mean(row: Row) -> str:
-    """A row's mean; that of a preset, which is compared with nothing, with its error."""
+    """A row's mean; for a preset, which is compared with nothing, with its error."""
     if not row.n:
         return 'diverged'
     return f'{row.mean:.2f}{"" if row.arm.trick else _error(row)}'
@@ -250,7 +264,7 @@ def tricks_table(rows: Sequence[Row]) -> str:
     return markdown(header, cells)
 
 
-def check_plot(path):
+def check_plot(path: str | os.PathLike[str]) -> None:
     """Raises, before the work, what would keep `plot` from drawing into a file.
 
     Raises:
@@ -276,7 +290,7 @@ def _new_figure(**settings):
     return Figure(**settings)
 
 
-def plot(rows: Sequence[Row], path):
+def plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     """Draws the differences of an ablation with their errors, one trick a line.
 
     Raises:
@@ -294,7 +308,7 @@ def plot(rows: Sequence[Row], path):
             color='tab:green' if row.arm.added else 'tab:red',
         )
     axes.set_yticks([-place for place in range(len(rows))])
-    axes.set_yticklabels([row.arm.recipe for row in rows])
+    axes.set_yticklabels([row.arm.name for row in rows])
     axes.axvline(0, color='gray', linewidth=0.8)
     axes.set_xlabel('difference in test accuracy, points, with two standard errors')
     with written_whole(path) as part:

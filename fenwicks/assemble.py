@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -19,12 +21,14 @@ from fenwicks import (
 )
 from fenwicks.recipes import Recipe
 
-# What the whitening filters are computed from; they hardly change with more.
-WHITENING_IMAGES = 10_000
-
 
 def build_trainer(
-    recipe: Recipe, dataset: data.Dataset, *, precision='float32', seed=0, replicas=None
+    recipe: Recipe,
+    dataset: data.Dataset,
+    *,
+    precision: str = 'float32',
+    seed: int = 0,
+    replicas: training.Replicas | None = None,
 ) -> training.Trainer:
     """The trainer of a recipe on a data set.
 
@@ -54,7 +58,7 @@ def build_trainer(
         if precision == 'float16':
             rule = keras.optimizers.LossScaleOptimizer(rule)
     if recipe.whitening:
-        images = normalize(dataset.train_images[:WHITENING_IMAGES])
+        images = normalize(dataset.train_images[: recipe.whitening_images])
         model.get_layer('whitening').adapt(images)
     return training.Trainer(
         model,
@@ -69,7 +73,9 @@ def build_trainer(
     )
 
 
-def check_shares(recipe: Recipe, replicas: training.Replicas, devices='these devices'):
+def check_shares(
+    recipe: Recipe, replicas: training.Replicas, devices: str = 'these devices'
+) -> None:
     """Raises unless replicas, on `devices`, can share the recipe's batches equally.
 
     Raises:
@@ -84,27 +90,52 @@ def check_shares(recipe: Recipe, replicas: training.Replicas, devices='these dev
         )
 
 
-def augmentations(recipe: Recipe) -> list:
-    """The recipe's random transforms, in the order in which they are applied."""
+def augmentations(recipe: Recipe) -> list[Callable]:
+    """The recipe's random transforms, in the order in which they are applied.
 
-    def drawing(transform, **settings):
-        transform = functools.partial(transform, **settings)
-        groups = recipe.augmentation_groups
-        return augment.in_groups(transform, groups) if groups else transform
-
-    transforms = []
-    if recipe.crop_padding:
-        transforms.append(drawing(augment.random_crop, padding=recipe.crop_padding))
-    if recipe.flip == 'random':
-        transforms.append(drawing(augment.random_flip))
-    if recipe.flip == 'alternating':
-        transforms.append(augment.alternating_flip)
-    if recipe.cutout:
-        transforms.append(drawing(augment.random_cutout, size=recipe.cutout))
+    Raises:
+        ValueError: `fenwicks.augment` has no transform of a name, or it has no such setting.
+    """
+    known = _random_transforms()
+    transforms: list[Callable] = []
+    for name, settings in recipe.augmentation_steps():
+        if name not in known:
+            raise ValueError(
+                f'`augmentations` must be random transforms of fenwicks.augment '
+                f'({", ".join(sorted(known))}). Received: {name}'
+            )
+        _, _, *others = inspect.signature(known[name]).parameters
+        if unknown := [setting for setting in settings if setting not in others]:
+            raise ValueError(
+                f'`augmentations` must have settings that {name} takes '
+                f'({", ".join(others) or "none"}). Received: {unknown[0]}'
+            )
+        transform = functools.partial(known[name], **settings) if settings else known[name]
+        # A transform that takes more than a seed decides for itself which images share a draw.
+        if recipe.augmentation_groups and not augment.context_arguments(transform):
+            transform = augment.in_groups(transform, recipe.augmentation_groups)
+        transforms.append(transform)
     return transforms
 
 
-def network(recipe: Recipe, image_shape, num_classes) -> keras.Model:
+def _random_transforms() -> dict[str, Callable]:
+    """The functions of `fenwicks.augment` that take images and a seed and return images."""
+    modules = [each for each in vars(augment).values() if inspect.ismodule(each)]
+    functions = [
+        function
+        for module in modules
+        for function in vars(module).values()
+        if inspect.isfunction(function) and function.__module__ == module.__name__
+    ]
+    return {
+        function.__name__: function
+        for function in functions
+        if function.__module__ != augment.seeds.__name__
+        and list(inspect.signature(function).parameters)[:2] == ['images', 'seed']
+    }
+
+
+def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
     """The recipe's network, its whitening not yet adapted to any images."""
     settings = {
         'input_shape': image_shape,
@@ -115,12 +146,14 @@ def network(recipe: Recipe, image_shape, num_classes) -> keras.Model:
         'activation': activation(recipe),
     }
     if recipe.network == 'speednet':
-        # The two records begin differently: Muon's classifier with unit deviation (it is divided by
-        # its width), and its whitening's bias at random.
-        if not recipe.muon_learning_rate:
-            settings['head_initializer'] = layers.init_pytorch
-            settings['whitening_bias_initializer'] = 'zeros'
-        return models.speednet(**settings, residual=recipe.residual)
+        initializers = {'pytorch': layers.init_pytorch, 'unit': None}
+        bias_initializers = {'pytorch': None, 'zeros': 'zeros'}
+        return models.speednet(
+            **settings,
+            residual=recipe.residual,
+            head_initializer=initializers[recipe.head_initializer],
+            whitening_bias_initializer=bias_initializers[recipe.whitening_bias_initializer],
+        )
     return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
 
 
@@ -137,7 +170,7 @@ def normalization(recipe: Recipe) -> keras.layers.Layer:
     return layers.BatchNormalization(**settings)
 
 
-def activation(recipe: Recipe):
+def activation(recipe: Recipe) -> keras.layers.Layer | str:
     """The template of the network's activations, or the name of Keras's."""
     if recipe.activation == 'celu':
         return layers.CELU(recipe.celu_alpha, name='activation')
@@ -176,7 +209,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     sgd = optimizers.SGD(
         schedule(rate),
         momentum=recipe.momentum,
-        nesterov=True,
+        nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
         rate_in_velocity=recipe.rate_in_velocity,
         groups=groups,
@@ -186,13 +219,13 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     return optimizers.Muon(
         schedule(recipe.muon_learning_rate),
         momentum=recipe.muon_momentum,
-        normalize_weights=True,
+        normalize_weights=recipe.normalize_weights,
         others=sgd,
         others_match=(r'.*classifier/.*kernel',),
     )
 
 
-def averaging(recipe: Recipe, steps_per_epoch: int):
+def averaging(recipe: Recipe, steps_per_epoch: int) -> optimizers.EMA | optimizers.Lookahead | None:
     """The rule by which the weights are averaged, or None."""
     if recipe.averaging == 'ema':
         return optimizers.EMA(recipe.averaging_decay, recipe.averaging_every)
@@ -200,7 +233,7 @@ def averaging(recipe: Recipe, steps_per_epoch: int):
         strength = schedules.PowerRise(
             recipe.averaging_decay**recipe.averaging_every,
             total_steps=recipe.epochs * steps_per_epoch,
-            power=3,
+            power=recipe.averaging_power,
         )
         return optimizers.Lookahead(strength, recipe.averaging_every)
     return None
@@ -211,7 +244,9 @@ def views(recipe: Recipe) -> evaluate.TTA:
     return evaluate.TTAS[recipe.tta]
 
 
-def with_normalization(model, mean, std):
+def with_normalization(
+    model: keras.Model, mean: Sequence[float], std: Sequence[float]
+) -> keras.Model:
     """A model on raw pixels, 0 to 255: normalisation in float32, then `model`.
 
     Args:

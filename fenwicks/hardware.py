@@ -1,18 +1,42 @@
-"""What a run ran on: processor or accelerator, versions, memory."""
+"""What a run ran on: processor or accelerator, memory, versions, the commit of the code."""
 
 from __future__ import annotations
 
+import datetime
+import functools
 import importlib.metadata
 import os
 import pathlib
 import platform
+import subprocess
 import sys
+from typing import Any
 
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGES = ('fenwicks', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
 
+def provenance() -> dict[str, Any]:
+    """What every logged run says of the code that made it.
+
+    Call it before the work, since the clone may change while that goes on.
+
+    Returns:
+        A dict that JSON takes: `versions`; `commit`, the hash of the clone's commit; `clean`,
+        whether its tracked files are those of the commit; `date`. Commit and clean are `None` where
+        fenwicks isn't imported from a clone.
+    """
+    commit, clean = _commit()
+    return {
+        'versions': versions(),
+        'commit': commit,
+        'clean': clean,
+        'date': datetime.date.today().isoformat(),
+    }
+
+
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that figures depend on, where installed."""
+    """Versions of Python and of those packages on which results depend that are installed."""
     found = {'python': platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -22,8 +46,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(device='cpu') -> str:
-    """The processor, or the accelerator, in words."""
+def describe(device: str = 'cpu') -> str:
+    """The processor with its number of cores, or the accelerators, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     plural = '' if cores == 1 else 's'
     return f'{_processor()}, {cores} core{plural}' if device == 'cpu' else _accelerator(device)
@@ -35,6 +59,26 @@ def peak_memory_mb() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == 'darwin' else 2**10))
+
+
+@functools.cache
+def _commit():
+    """The clone's commit and whether its files are unchanged, as the process first saw them."""
+    if not (_ROOT / '.git').exists():  # an installed copy may lie within another project's clone
+        return None, None
+    commit, changes = _git('rev-parse', 'HEAD'), _git('status', '--porcelain', '-uno')
+    return commit, None if changes is None else not changes
+
+
+def _git(*arguments):
+    """What Git prints; None where it fails or isn't installed."""
+    try:
+        run = subprocess.run(
+            ['git', '-C', str(_ROOT), *arguments], capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return None if run.returncode else run.stdout.strip()
 
 
 def _processor():

@@ -1,63 +1,116 @@
-"""Results of runs as JSON, one line a run, and the tables made of them."""
+"""Results of runs as JSON, one run a line, and tables of them as Markdown."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import pathlib
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
-from fenwicks._files import written_whole
+from fenwicks._files import check_writable, written_whole
+
+__all__ = [
+    'append_line',
+    'check_writable',
+    'markdown',
+    'mean_and_error',
+    'read_json',
+    'read_lines',
+    'start_log',
+    'write_json',
+    'write_text',
+    'written_whole',
+]
 
 
-def write_json(path, value):
-    """Writes one JSON object with a line a key, whole or not at all."""
-    text = json.dumps(value, indent=1) + '\n'
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes one JSON object with one key a line; the file appears whole or not at all."""
+    write_text(path, json.dumps(value, indent=1) + '\n')
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Writes a text file; it appears whole or not at all."""
     with written_whole(path) as part:
         part.write_text(text)
 
 
-def read_json(path):
-    return json.loads(pathlib.Path(path).read_text())
-
-
-def read_lines(path) -> list:
-    """The values of a JSON-lines file.
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON object in a file.
 
     Raises:
-        ValueError: a line is no JSON.
+        ValueError: the file holds no JSON object; the message names it.
+        OSError: it can't be read.
     """
+    try:
+        value = json.loads(pathlib.Path(path).read_text())
+        if not isinstance(value, dict):
+            raise ValueError(f'a {type(value).__name__}')
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f'{path} must hold a JSON object: remove it, or restore it. Received: {error}'
+        ) from None
+    return value
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The JSON objects of a JSON-lines file.
+
+    Raises:
+        ValueError: a line is no JSON object; the message names file and line.
+        OSError: the file can't be read.
+    """
+    try:
+        lines = pathlib.Path(path).read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} must be text. Received: {error}') from None
     values = []
-    for number, line in enumerate(pathlib.Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         try:
-            values.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            value = json.loads(line)
+            if not isinstance(value, dict):
+                raise ValueError(f'a {type(value).__name__}')
+        except (ValueError, RecursionError) as error:
             raise ValueError(
-                f'`log` must hold a JSON value a line. Received: {path}, line {number}: {error}'
+                f'each line of {path} must be a JSON object. Received: line {number}: {error}'
             ) from None
+        values.append(value)
     return values
 
 
-def start_log(path):
-    """Makes a JSON-lines file if there is none: what can't be written to fails before the work.
+def start_log(path: str | os.PathLike[str]) -> None:
+    """Creates a JSON-lines file if there is none, so that a bad path fails before the work.
 
     Raises:
-        OSError: it can't.
+        OSError: the file can't be written.
     """
     try:
         with open(path, 'a'):
             pass
     except OSError as error:
         raise OSError(
-            f'`log` must be a file that can be written to. Received: {path} ({error.strerror})'
+            f'the log must be a file that can be written to. Received: {path} ({error.strerror})'
         ) from error
 
 
-def append_line(path, value):
-    """Adds one value to a JSON-lines file, in a single write."""
+def append_line(path: str | os.PathLike[str], value: Any) -> None:
+    """Appends one value to a JSON-lines file, in a single write.
+
+    Where the last line has no end, as after a full disk, the value gets a line of its own.
+    """
+    path = pathlib.Path(path)
+    cut = path.exists() and not _ends_a_line(path)
     with open(path, 'a') as file:
-        file.write(json.dumps(value) + '\n')
+        file.write('\n' * cut + json.dumps(value) + '\n')
+
+
+def _ends_a_line(path: str | os.PathLike[str]) -> bool:
+    with open(path, 'rb') as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read(1) in (b'', b'\n')
 
 
 def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:

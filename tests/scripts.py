@@ -10,6 +10,8 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from fenwicks import command
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -33,7 +35,8 @@ def call(script, *arguments):
     """The script's work, flags and all."""
     name = pathlib.Path(script.__file__).name
     with flagsaver.flagsaver():
-        script.main(script.parse_flags([name, *map(str, arguments)]))
+        command.parse_flags([name, *map(str, arguments)], name)
+        command.call(script.main, name)
 
 
 def refused(script, *arguments):

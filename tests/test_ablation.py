@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from fenwicks import ablation, recipes, runlog
+from fenwicks import ablation, recipes
 from fenwicks.ablation import Arm
 
 
@@ -29,7 +29,7 @@ def test_the_grid_adds_and_takes_every_trick():
         recipe = recipes.get(
             arm.preset, [arm.added] * bool(arm.added), [arm.removed] * bool(arm.removed)
         )
-        assert recipe.name == arm.recipe
+        assert recipe.name == arm.name
 
 
 def test_the_grid_adds_no_trick_that_contradicts_the_baseline():
@@ -139,14 +139,3 @@ def test_the_plot(tmp_path):
     text = path.read_text()
     assert text.lstrip().startswith('<?xml')
     assert text.count('errorbar') or text.count('LineCollection') == 2
-
-
-def test_lines_come_back_and_a_broken_one_is_named(tmp_path):
-    log = tmp_path / 'log.jsonl'
-    for value in ({'a': 1}, {'b': 2.5}):
-        runlog.append_line(log, value)
-    assert runlog.read_lines(log) == [{'a': 1}, {'b': 2.5}]
-    with log.open('a') as file:
-        file.write('{"c": ')
-    with pytest.raises(ValueError, match=r'^`log` must hold a JSON value a line\. .*line 3'):
-        runlog.read_lines(log)

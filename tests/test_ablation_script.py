@@ -99,19 +99,19 @@ def test_a_log_of_other_epochs(script, tmp_path, monkeypatch):
 def test_a_log_that_cannot_be_written(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, 'train', lambda *arguments: pytest.fail('trained'))
     line = refused(script, f'--log={tmp_path / "no" / "log.jsonl"}', '--runs=1', *SMALL)
-    assert line.startswith('`log` must be a file that can be written to. ')
+    assert line.startswith('the log must be a file that can be written to. ')
 
 
 @pytest.mark.parametrize(
     ('flags', 'line'),
     [
-        (['--runs=0'], '`runs` must be a positive integer. Received: runs=0'),
-        (['--full=fast'], '`recipe` must be one of fenwicks24, '),
+        (['--runs=0'], 'flag --runs=0: 0 is not a positive integer'),
+        (['--full=fast'], '`full` must be one of fenwicks24, '),
         (['--tricks=celu,celu'], '`tricks` must name each once. Received: celu'),
         (['--plot=no/folder/a.png'], '`plot` must lie in a folder that is there.'),
         (['--full=page24'], '`full` must be a recipe with more tricks than page24.'),
         (['--epochs=0'], '`epochs` must be a positive integer. Received: epochs=0'),
-        (['--width=-1'], '`width` must be a positive factor. Received: width=-1.0'),
+        (['--width=-1'], '`width` must be a finite number above 0. Received: width=-1.0'),
         (['--limit=3'], '`batch_size` must be at most the 3 training images'),
         (['--dataset=mnist'], '`dataset` must be one of auto, '),
         (['7'], 'there are no arguments besides flags. Received: 7'),

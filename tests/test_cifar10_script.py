@@ -224,7 +224,7 @@ def test_a_batch_that_the_replicas_cannot_share(tmp_path, flags, line):
 # A pause after the checkpoint of epoch N in which the parent can act.
 DRIVER = """
 import importlib.util, pathlib, signal, sys, time
-from absl import app
+from fenwicks import command
 from fenwicks.training import checkpoint
 
 script, pause, *flags = sys.argv[1:]
@@ -243,7 +243,8 @@ checkpoint.save = save_and_pause
 spec = importlib.util.spec_from_file_location('cifar10', script)
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-app.run(module.main, [script, *flags], flags_parser=module.parse_flags)
+sys.argv = [script, *flags]
+command.run(module.main, 'cifar10.py')
 """
 
 
@@ -304,8 +305,8 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
         (['--recipe=page24', '--with=celu', '--with=ema'], 'flag --with=ema: already defined as '),
         (['--recipe=page10', '--with=celu'], '`with` must name tricks that page10 lacks.'),
         (['--recipe=page24', '--without=celu'], '`without` must name tricks of page24 (none).'),
-        (['--recipe=page10', '--with=six_view_tta'], 'tricks must touch different settings.'),
-        (['--width=0'], '`width` must be a positive factor. Received: width=0.0'),
+        (['--recipe=page10', '--with=six_view_tta'], 'tricks must set different fields.'),
+        (['--width=0'], '`width` must be a finite number above 0. Received: width=0.0'),
         (['--recipe=page10', '--batch_size=48'], '`ghost_batch_size` must divide the batch of 48'),
         (['--dataset=mnist'], '`dataset` must be one of auto, '),
         (['--device=cuda'], '`device` must be one of auto, cpu, gpu, tpu. Received: device=cuda'),
@@ -321,12 +322,32 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
         (['--limit=2000'], '`limit` must be in [1, 1501]'),
         (['--replicas=0'], '`replicas` must be a positive integer. Received: replicas=0'),
         (['--batch_norm=frozen'], '`batch_norm` must be one of per_replica, synchronized.'),
-        (['--runs=0'], '`runs` must be positive. Received: runs=0'),
+        (['--runs=0'], 'flag --runs=0: 0 is not a positive integer'),
         (['--seed=-1'], '`seed` must be in [0, 2**31). Received: seed=-1'),
         (['--seed=2147483647', '--runs=2'], '`seed` must be in [0, 2**31)'),
         (['--device=cpu', '--tpu'], '`tpu` must not contradict `device`. Received: device=cpu'),
         (['--dataset=cifar10', '--data_dir=nowhere'], '`data_dir` must be an existing'),
         (['--epoch=3'], "Unknown command line flag 'epoch'"),
+        (['--set', 'speed=3'], '`set` must be field=value, with a field of a recipe (name, '),
+        (['--set', 'epochs'], '`epochs` must be an integer. Received: set=epochs'),
+        (['--set', 'momentum=1'], '`momentum` must be a number in [0, 1). Received: momentum=1'),
+        (['--set', 'nesterov=2'], '`nesterov` must be true or false. Received: set=nesterov=2'),
+        (
+            ['--set=cutout=1', '--set=cutout=2'],
+            '`set` must set a field once. Received: set=cutout=2',
+        ),
+        (['--set', 'augmentations=magic()'], '`augmentations` must be random transforms of '),
+        (['--set', 'augmentations=random_crop(size=3)'], '`augmentations` must have settings that'),
+        (['--set', 'augmentations=pad()', '--set=flip=none'], '`augmentations` must be random '),
+        (
+            ['--recipe_file=mine.toml'],
+            '`recipe_file` must end in .py or .json. Received: recipe_file=',
+        ),
+        (['--recipe_file=no.py'], '[Errno 2] No such file or directory: '),
+        (
+            ['--recipe_file=no.py', '--recipe=page10'],
+            '`recipe` must not be given with `recipe_file`',
+        ),
         (['3'], 'there are no arguments besides flags. Received: 3'),
     ],
 )
@@ -363,7 +384,7 @@ def test_a_file_in_the_way_of_out(script, tmp_path):
     (tmp_path / 'file').write_text('kept')
     for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
         line = refused(script, *SMALL, f'--out={out}')
-        assert line.startswith(f'`out` must be a folder that can be written to. Received: {out}')
+        assert line.startswith(f'`out` must be one that can be written to. Received: {out}')
     assert (tmp_path / 'file').read_text() == 'kept'
 
 
@@ -413,7 +434,9 @@ def test_a_training_that_diverges(script, tmp_path, monkeypatch):
 
 def test_the_list_of_recipes(script, capsys):
     call(script, '--list_recipes')
-    assert capsys.readouterr().out == recipes.listing() + '\n'
+    out = capsys.readouterr().out
+    assert out == recipes.listing(script.REACHED) + '\n'
+    assert 'speed94        94.12 ± 0.12 % (n = 5) in 9 epochs on ' in out
 
 
 @pytest.mark.parametrize(
@@ -455,3 +478,5 @@ def test_help_ends_well():
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stderr) == (0, '')
     assert '--list_recipes' in stdout
+    assert '--set' in stdout
+    assert 'speed94 94.12 ± 0.12 % (n = 5) in 9' in ' '.join(stdout.split())

@@ -119,7 +119,7 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / 'file').write_text('kept')
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-        with pytest.raises(OSError, match='`out` must be a folder that can be') as raised:
+        with pytest.raises(OSError, match='`folder` must be one that can be') as raised:
             _files.check_writable(folder)
         assert str(folder) in str(raised.value)
         assert '\n' not in str(raised.value)
@@ -127,7 +127,7 @@ def test_a_file_in_the_way(tmp_path):
 
 
 def test_a_disk_without_room(tmp_path):
-    with largest_file(3), pytest.raises(OSError, match=r'`out` must be .*\(File too large\)$'):
+    with largest_file(3), pytest.raises(OSError, match=r'`folder` must be .*\(File too large\)$'):
         _files.check_writable(tmp_path)
     assert names(tmp_path) == []
 
@@ -135,5 +135,5 @@ def test_a_disk_without_room(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
 def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(OSError, match=r'`out` must be .*Permission denied'):
+    with pytest.raises(OSError, match=r'`folder` must be .*Permission denied'):
         _files.check_writable(tmp_path)

@@ -16,7 +16,7 @@ LONGEST = 350  # lines
 
 # A module imports those of earlier entries and of its own entry, never those of later ones.
 ORDER = (
-    ('_backend', '_checks', '_files', '_keras', '_typing'),
+    ('_backend', '_checks', '_files', '_keras', '_typing', 'command'),
     ('kernels.device',),
     ('augment',),
     ('data',),
@@ -42,7 +42,7 @@ ORDER = (
 )
 
 # Methods of the standard library that begin with an underscore and are public all the same.
-PUBLIC_UNDERSCORED = {'_replace', '_asdict', '_fields', '_make'}
+PUBLIC_UNDERSCORED = {'_exit', '_replace', '_asdict', '_fields', '_make'}
 
 # What a library's own documentation has one assign.
 ASSIGNABLE = {'sys.stdout', 'torch.backends.cudnn.benchmark'}
@@ -56,16 +56,7 @@ KNOWN: dict[str, set[str]] = {
         'fenwicks.training.replicas.jax',
         'fenwicks.training.replicas.tensorflow',
     },
-    'private_imports': {
-        'examples/ablation.py imports fenwicks._checks.positive_integer',
-        'examples/benchmarks/host_work.py imports fenwicks._checks.positive_integer',
-        'examples/benchmarks/profile_step.py imports fenwicks._checks.positive_integer',
-        'examples/benchmarks/seeds.py imports fenwicks._checks.positive_integer',
-        'examples/benchmarks/throughput.py imports fenwicks._checks.positive_integer',
-        'examples/benchmarks/time_to_94.py imports fenwicks._checks.positive_integer',
-        'examples/cifar10.py imports fenwicks._files',
-        'examples/tables.py imports fenwicks._files',
-    },
+    'private_imports': set(),
     'foreign_attributes': {
         'examples/benchmarks/host_work.py takes engine._whole_loop',
         'examples/benchmarks/host_work.py takes trainer._engine',
@@ -107,7 +98,6 @@ KNOWN: dict[str, set[str]] = {
         'fenwicks/models/speednet.py defines speednet',
     },
     'long_files': {
-        'examples/tables.py',
         'fenwicks/training/trainer.py',
     },
     'late_frameworks': {

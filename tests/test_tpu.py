@@ -260,7 +260,7 @@ def test_the_backend_that_one_trains_on_does_not_matter():
     [
         ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
         ('--topology=', '`topology` must name TPUs'),
-        ('--log=/no/folder/log.jsonl', '`log` must be a file that can be written to. '),
+        ('--log=/no/folder/log.jsonl', 'the log must be a file that can be written to. '),
         ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
         ('--recipe=page10 --topology=v5e:4x8', 'must divide the 16 images of a batch'),
         ('--tensorflow=false --topology=v5e:2x4', '`topology` must be a single device'),

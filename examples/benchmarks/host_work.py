@@ -12,7 +12,6 @@ Prints one JSON object; `--log` appends it to a JSON-lines file.
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import statistics
@@ -21,15 +20,15 @@ import time
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import keras
-import one_line
-from absl import app, flags
+from absl import flags
 
-from fenwicks import assemble, devices, hardware, recipes, runlog, tpu
-from fenwicks._checks import positive_integer
+from fenwicks import assemble, command, devices, hardware, runlog, tpu
+from fenwicks.recipes import flags as recipe_flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_integer('calls', 100, 'How many epochs are called.')
+recipe_flags.define('speed94')
+flags.adopt_module_key_flags(recipe_flags)
+flags.DEFINE_integer('calls', 100, 'How many epochs are called.', lower_bound=1)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 
@@ -75,32 +74,22 @@ def measure(engine, calls):
     return seconds
 
 
-def parse_flags(argv):
-    return one_line.parse_flags(__file__, argv)
-
-
-def main(argv):
-    del argv
-    try:
-        calls = positive_integer('calls', FLAGS.calls)
-        recipe = recipes.get(FLAGS.recipe)
-        if FLAGS.log:
-            runlog.start_log(FLAGS.log)
-    except (ImportError, OSError, ValueError) as error:
-        one_line.fail(__file__, error)
+def main():
+    recipe = recipe_flags.chosen(FLAGS)
+    if FLAGS.log:
+        runlog.start_log(FLAGS.log)
     device = devices.select_device()
     trainer = trainer_of(recipe)
-    seconds = measure(trainer._engine, calls)
+    seconds = measure(trainer._engine, FLAGS.calls)
     result = {
         'recipe': recipe.name,
         'backend': keras.backend.backend(),
         'variables': len(trainer._variables()),
         'milliseconds': round(1000 * statistics.median(seconds), 3),
         'slowest_milliseconds': round(1000 * max(seconds), 3),
-        'n': calls,
+        'n': FLAGS.calls,
         'hardware': hardware.describe(device),
-        'versions': hardware.versions(),
-        'date': f'{datetime.date.today()}',
+        **hardware.provenance(),
         'timed': "the host's work of an epoch: its program called for no steps",
     }
     print(json.dumps(result))
@@ -109,4 +98,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'host_work.py')

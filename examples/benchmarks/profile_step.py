@@ -26,47 +26,37 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import keras
 import numpy as np
-import one_line
-from absl import app, flags
+from absl import flags
 
-from fenwicks import assemble, data, devices, hardware, precision, recipes, runlog
-from fenwicks._checks import positive_integer
+from fenwicks import assemble, command, data, devices, hardware, precision, runlog
 from fenwicks.kernels import device
+from fenwicks.recipes import flags as recipe_flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
-flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
+recipe_flags.define('fenwicks24')
+flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
 flags.DEFINE_bool('stock', False, "With TensorFlow's own kernels, not those of fenwicks.layers.")
-flags.DEFINE_integer('steps', 3, 'Steps to time, and as many to profile.')
-flags.DEFINE_integer('top', 25, 'How many operations to list.')
-flags.DEFINE_integer('peak_size', 4096, 'Rows of the matrices whose product gives the peak.')
+flags.DEFINE_integer('steps', 3, 'Steps to time, and as many to profile.', lower_bound=1)
+flags.DEFINE_integer('top', 25, 'How many operations to list.', lower_bound=1)
+flags.DEFINE_integer(
+    'peak_size', 4096, 'Rows of the matrices whose product gives the peak.', lower_bound=1
+)
 flags.DEFINE_bool('json', False, 'Print one JSON object instead of the tables.')
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 CLASSES = 10
 
 
-def parse_flags(argv):
-    return one_line.parse_flags(__file__, argv)
-
-
-def main(argv):
-    del argv
-    try:
-        for name in ('steps', 'top', 'peak_size'):
-            positive_integer(name, FLAGS[name].value)
-        if keras.backend.backend() != 'tensorflow':
-            raise ValueError(
-                'the profile must be taken on the tensorflow backend. '
-                f'Received: KERAS_BACKEND={keras.backend.backend()}'
-            )
-        if FLAGS.log:
-            runlog.start_log(FLAGS.log)
-        result = profile()
-    except (ValueError, OSError, RuntimeError) as error:
-        one_line.fail(__file__, error)
+def main():
+    if keras.backend.backend() != 'tensorflow':
+        raise ValueError(
+            'the profile must be taken on the tensorflow backend. '
+            f'Received: KERAS_BACKEND={keras.backend.backend()}'
+        )
+    if FLAGS.log:
+        runlog.start_log(FLAGS.log)
+    result = profile()
     print(json.dumps(result, indent=1) if FLAGS.json else as_text(result))
     if FLAGS.log:
         runlog.append_line(FLAGS.log, result)
@@ -76,11 +66,7 @@ def profile():
     """Times and profiles the recipe that the flags name."""
     import op_times
 
-    recipe = recipes.get(FLAGS.recipe)
-    if FLAGS.width is not None:
-        recipe = recipe.with_width(FLAGS.width)
-    if FLAGS.batch_size is not None:
-        recipe = recipe.with_batch_size(FLAGS.batch_size)
+    recipe = recipe_flags.chosen(FLAGS)
     devices.select_device('cpu')
     chosen_precision = precision.set_precision(FLAGS.precision)
 
@@ -259,4 +245,4 @@ def as_text(result):
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'profile_step.py')

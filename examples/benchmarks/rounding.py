@@ -11,22 +11,21 @@ TensorFlow backend. Prints a table; `--log` appends a line to a JSON-lines file.
 
 from __future__ import annotations
 
-import datetime
 import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import keras
 import numpy as np
-import one_line
-from absl import app, flags
+from absl import flags
 
-from fenwicks import assemble, data, devices, hardware, recipes, runlog
+from fenwicks import assemble, command, data, devices, hardware, runlog
 from fenwicks import precision as precisions
+from fenwicks.recipes import flags as recipe_flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string('recipe', 'speed94', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+recipe_flags.define('speed94')
+flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_enum('precision', 'bfloat16', ['bfloat16', 'float16'], 'Compared with float32.')
 flags.DEFINE_string('dataset', 'auto', 'As of examples/cifar10.py.')
 flags.DEFINE_string('data_dir', None, 'As of examples/cifar10.py.')
@@ -60,31 +59,20 @@ def relative_errors(gradients, reference):
     }
 
 
-def parse_flags(argv):
-    return one_line.parse_flags(__file__, argv)
-
-
-def main(argv):
-    del argv
-    try:
-        devices.check_backend()
-        if keras.backend.backend() != 'tensorflow':
-            raise ValueError(
-                'rounding is looked at on TensorFlow: set KERAS_BACKEND=tensorflow. '
-                f'Received: KERAS_BACKEND={keras.backend.backend()}'
-            )
-        recipe = recipes.get(FLAGS.recipe)
-        if FLAGS.width is not None:
-            recipe = recipe.with_width(FLAGS.width)
-        dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
-        if dataset.name == 'digits':
-            recipe = recipe.for_small_data()
-        if FLAGS.log:
-            runlog.start_log(FLAGS.log)
-        reference = gradients(recipe, dataset, 'float32', FLAGS.seed)
-        errors = relative_errors(gradients(recipe, dataset, FLAGS.precision, FLAGS.seed), reference)
-    except (ImportError, OSError, ValueError) as error:
-        one_line.fail(__file__, error)
+def main():
+    devices.check_backend()
+    if keras.backend.backend() != 'tensorflow':
+        raise ValueError(
+            'rounding is looked at on TensorFlow: set KERAS_BACKEND=tensorflow. '
+            f'Received: KERAS_BACKEND={keras.backend.backend()}'
+        )
+    recipe = recipe_flags.chosen(FLAGS)
+    dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
+    if FLAGS.log:
+        runlog.start_log(FLAGS.log)
+    reference = gradients(recipe, dataset, 'float32', FLAGS.seed)
+    errors = relative_errors(gradients(recipe, dataset, FLAGS.precision, FLAGS.seed), reference)
     rows = [[f'`{path}`', f'{100 * error:.1f}'] for path, error in errors.items()]
     print(runlog.markdown(['gradient of', f'{FLAGS.precision}, off by %'], rows))
     result = {
@@ -96,12 +84,11 @@ def main(argv):
         'precision': FLAGS.precision,
         'relative_errors': errors,
         'hardware': hardware.describe(devices.select_device()),
-        'versions': hardware.versions(),
-        'date': f'{datetime.date.today()}',
+        **hardware.provenance(),
     }
     if FLAGS.log:
         runlog.append_line(FLAGS.log, result)
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'rounding.py')

@@ -17,42 +17,25 @@ import time
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-import one_line
 import trainings
-from absl import app, flags, logging
+from absl import flags
 
-from fenwicks import runlog
-from fenwicks._checks import positive_integer
+from fenwicks import command, runlog
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
+flags.adopt_module_key_flags(trainings)
 flags.DEFINE_list('recipes', ['speed94'], 'Names of recipes, by commas.')
 flags.DEFINE_enum('side', 'fenwicks', trainings.SIDES, 'What trains.')
-flags.DEFINE_integer('runs', 1000, 'Seeds of each recipe at most.')
+flags.DEFINE_integer('runs', 1000, 'Seeds of each recipe at most.', lower_bound=1)
 flags.DEFINE_float('minutes', None, 'Begin no run that would end later than this.')
 flags.DEFINE_integer('seed', 0, 'The first seed.')
 flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 
 
-def parse_flags(argv):
-    return one_line.parse_flags(__file__, argv)
-
-
-def main(argv):
-    del argv
-    logging.set_verbosity(logging.WARNING)  # no notes of JAX's on its own start
-    try:
-        positive_integer('runs', FLAGS.runs)
-        if FLAGS.minutes is not None and not FLAGS.minutes > 0:
-            raise ValueError(f'`minutes` must be positive. Received: minutes={FLAGS.minutes}')
-        train_all()
-    except (ValueError, OSError, RuntimeError, ArithmeticError, ImportError) as error:
-        one_line.fail(__file__, error)
-    except KeyboardInterrupt:
-        one_line.fail(__file__, 'interrupted')
-
-
-def train_all():
+def main():
+    if FLAGS.minutes is not None and not FLAGS.minutes > 0:
+        raise ValueError(f'`minutes` must be positive. Received: minutes={FLAGS.minutes}')
     began = time.monotonic()
     end = began + 60 * FLAGS.minutes if FLAGS.minutes is not None else float('inf')
     chosen = [trainings.find_recipe(name, FLAGS) for name in FLAGS.recipes]
@@ -81,4 +64,4 @@ def train_all():
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'seeds.py')

@@ -14,25 +14,22 @@ JSON-lines file. Without PyTorch it measures fenwicks alone and says so.
 from __future__ import annotations
 
 import contextlib
-import datetime
 import importlib.util
 import json
 import statistics
 import sys
 import time
 
-import one_line
 import turns
-from absl import app, flags
+from absl import flags
 
-from fenwicks import hardware, runlog
-from fenwicks._checks import positive_integer
+from fenwicks import command, hardware, runlog
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('precision', 'float32', ['float32', 'bfloat16'], 'Of both sides.')
-flags.DEFINE_integer('batch_size', 512, 'Images in a step.')
-flags.DEFINE_integer('rounds', 5, 'How many turns each side takes.')
-flags.DEFINE_integer('steps', 2, 'Steps in a turn.')
+flags.DEFINE_integer('batch_size', 512, 'Images in a step.', lower_bound=1)
+flags.DEFINE_integer('rounds', 5, 'How many turns each side takes.', lower_bound=1)
+flags.DEFINE_integer('steps', 2, 'Steps in a turn.', lower_bound=1)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 flags.DEFINE_enum('side', None, ['fenwicks', 'pytorch'], 'Internal: be one side of the comparison.')
 
@@ -130,23 +127,13 @@ def make_side():
     return {'take_turn': take_turn, 'memory': hardware.peak_memory_mb}
 
 
-def parse_flags(argv):
-    return one_line.parse_flags(__file__, argv)
-
-
-def main(argv):
-    del argv
-    try:
-        for name in ('batch_size', 'rounds', 'steps'):
-            positive_integer(name, FLAGS[name].value)
-        if FLAGS.side:
-            turns.serve(make_side)
-            return
-        if FLAGS.log:
-            runlog.start_log(FLAGS.log)
-        result = compare()
-    except (ValueError, OSError, RuntimeError) as error:
-        one_line.fail(__file__, error)
+def main():
+    if FLAGS.side:
+        turns.serve(make_side)
+        return
+    if FLAGS.log:
+        runlog.start_log(FLAGS.log)
+    result = compare()
     print(json.dumps(result, indent=1))
     if FLAGS.log:
         runlog.append_line(FLAGS.log, result)
@@ -167,14 +154,13 @@ def compare():
     result = {
         'benchmark': 'throughput',
         'network': 'resnet9',
-        'date': datetime.date.today().isoformat(),
         'hardware': hardware.describe(),
         'precision': FLAGS.precision,
         'batch_size': FLAGS.batch_size,
         'rounds': FLAGS.rounds,
         'steps_per_round': FLAGS.steps,
         'timed': 'whole training steps; augmentation on the fenwicks side only',
-        'versions': hardware.versions(),
+        **hardware.provenance(),
     }
     images = FLAGS.steps * FLAGS.batch_size
     for name, seconds, peak in zip(names, zip(*rounds, strict=True), memory, strict=True):
@@ -187,4 +173,4 @@ def compare():
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'throughput.py')

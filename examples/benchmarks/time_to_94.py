@@ -23,48 +23,40 @@ import statistics
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
-import one_line
 import trainings
 import turns
-from absl import app, flags, logging
+from absl import flags
 
-from fenwicks import runlog
-from fenwicks._checks import positive_integer
+from fenwicks import command, runlog
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
+flags.adopt_module_key_flags(trainings)
 flags.DEFINE_enum('recipe', 'speed94', trainings.PYTORCH_RECIPES, 'What both sides train.')
-flags.DEFINE_integer('runs', 1, 'Trainings of each side, with seeds seed, seed + 1, ...')
+flags.DEFINE_integer(
+    'runs', 1, 'Trainings of each side, with seeds seed, seed + 1, ...', lower_bound=1
+)
 flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
-flags.DEFINE_integer('steps', None, 'Take this many steps a turn and project the whole training.')
-flags.DEFINE_integer('rounds', 3, 'With --steps: how many turns each side takes.')
+flags.DEFINE_integer(
+    'steps',
+    None,
+    'Take this many steps a turn and project the whole training.',
+    lower_bound=1,
+)
+flags.DEFINE_integer('rounds', 3, 'With --steps: how many turns each side takes.', lower_bound=1)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 flags.DEFINE_enum('side', None, trainings.SIDES, 'Internal: be one side of the comparison.')
 
 
-def parse_flags(argv):
-    return one_line.parse_flags(__file__, argv)
-
-
-def main(argv):
-    del argv
-    logging.set_verbosity(logging.WARNING)
-    try:
-        for name in ('runs', 'steps', 'rounds'):
-            if FLAGS[name].value is not None:
-                positive_integer(name, FLAGS[name].value)
-        if not importlib.util.find_spec('torch'):
-            raise RuntimeError('the comparison needs PyTorch: pip install torch')
-        if FLAGS.side:
-            turns.serve(make_side)
-            return
-        if FLAGS.log:
-            runlog.start_log(FLAGS.log)
-        compare(project() if FLAGS.steps else train())
-    except (ValueError, OSError, RuntimeError) as error:
-        one_line.fail(__file__, error)
-    except KeyboardInterrupt:
-        one_line.fail(__file__, 'interrupted')
+def main():
+    if not importlib.util.find_spec('torch'):
+        raise ImportError('the comparison needs PyTorch: pip install torch')
+    if FLAGS.side:
+        turns.serve(make_side)
+        return
+    if FLAGS.log:
+        runlog.start_log(FLAGS.log)
+    compare(project() if FLAGS.steps else train())
 
 
 def make_side():
@@ -171,4 +163,4 @@ def log(result):
 
 
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'time_to_94.py')

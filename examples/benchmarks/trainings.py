@@ -6,14 +6,13 @@ costs nothing.
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 import statistics
 import time
 
 from absl import flags
 
-from fenwicks import data, evaluate, hardware, precision, recipes, runlog
+from fenwicks import command, data, evaluate, hardware, precision, recipes, runlog
+from fenwicks.recipes import flags as recipe_flags
 
 SIDES = ('fenwicks', 'pytorch')
 PYTORCH_RECIPES = ('speed94',)  # those that are written down in PyTorch as well
@@ -26,9 +25,8 @@ def define_flags():
     flags.DEFINE_string('data_dir', None, 'Folder that holds the data set.')
     flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
     flags.DEFINE_integer('test_limit', None, 'Evaluate on the first N test images only.')
-    flags.DEFINE_integer('epochs', None, "Passes over the data; default: the recipe's.")
-    flags.DEFINE_integer('batch_size', None, 'Images in a step, at SGD rates in proportion.')
-    flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+    recipe_flags.define_changes()
+    flags.adopt_module_key_flags(recipe_flags)
     flags.DEFINE_enum('precision', 'auto', precision.PRECISIONS, 'Of both sides.')
     flags.DEFINE_enum('device', 'auto', DEVICES, 'What to train on.')
     flags.DEFINE_bool('compile', False, "Whether PyTorch's side uses torch.compile.")
@@ -39,9 +37,7 @@ SHARED_FLAGS = (
     'data_dir',
     'limit',
     'test_limit',
-    'epochs',
-    'batch_size',
-    'width',
+    *recipe_flags.CHANGES,
     'precision',
     'device',
     'compile',
@@ -50,8 +46,12 @@ SHARED_FLAGS = (
 
 def given_flags(values):
     """The flags of `define_flags` that have a value, as arguments of a command."""
-    pairs = ((name, values[name].value) for name in SHARED_FLAGS)
-    return [f'--{name}={value}' for name, value in pairs if value is not None]
+    given = []
+    for name in SHARED_FLAGS:
+        value = values[name].value
+        several = value if isinstance(value, list) else [value]
+        given += [f'--{name}={each}' for each in several if each is not None]
+    return given
 
 
 def load_dataset(values):
@@ -81,17 +81,9 @@ def find_recipe(name, values):
     With another batch size SGD's rates change in proportion: PyTorch's side has them for a loss
     that is summed over the batch, which comes to the same.
     """
-    recipe = recipes.get(name)
-    if values.width is not None:
-        recipe = recipe.with_width(values.width)
-    if values.epochs is not None:
-        recipe = recipe.with_epochs(values.epochs)
-    if values.batch_size is not None:
-        share = values.batch_size / recipe.batch_size
-        recipe = recipe.with_batch_size(values.batch_size)
-        rate = recipe.peak_learning_rate * share
-        recipe = dataclasses.replace(recipe, peak_learning_rate=rate)
-    return recipe
+    with command.renamed({'name': 'recipe'}):
+        recipe = recipes.get(name)
+    return recipe_flags.changed(recipe, values, scale_rate=True)
 
 
 def make(side, recipe, dataset, values, seed=0):
@@ -160,8 +152,7 @@ class Training:
             'backend': self._backend(),
             'device': self.device,
             'hardware': self._hardware(),
-            'date': datetime.date.today().isoformat(),
-            'versions': hardware.versions(),
+            **hardware.provenance(),
         }
 
     def total_steps(self):

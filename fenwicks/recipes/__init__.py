@@ -3,6 +3,7 @@
 No framework is imported here; `fenwicks.assemble` turns a recipe into a model and a trainer.
 """
 
+from fenwicks.recipes.files import load
 from fenwicks.recipes.presets import BUDGET, FENWICKS24, PAGE, PRESETS, Preset, get, listing
 from fenwicks.recipes.recipe import Recipe
 from fenwicks.recipes.tricks import TRICKS, Trick, patched
@@ -18,5 +19,6 @@ __all__ = [
     'Trick',
     'get',
     'listing',
+    'load',
     'patched',
 ]

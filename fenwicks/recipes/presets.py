@@ -66,6 +66,8 @@ _SPEEDNET = Recipe(
     train_scales=False,
     norm_momentum=0.6,
     norm_epsilon=1e-12,
+    whitening_bias_initializer='pytorch',
+    head_initializer='unit',
     logit_scale=None,
     momentum=0.85,
     head_rate=0.67 / 0.053,
@@ -92,6 +94,8 @@ _SPEEDNET_SGD = dataclasses.replace(
     batch_size=1024,
     epochs=10,
     whitening_bias_epochs=3,
+    whitening_bias_initializer='zeros',
+    head_initializer='pytorch',
     warmup_epochs=2.3,
     peak_learning_rate=1.5,
     weight_decay=0.00133,
@@ -156,7 +160,7 @@ PRESETS = {
 
 
 def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Recipe:
-    """The recipe called `name`, with some tricks more and some fewer.
+    """The recipe called `name`, with some tricks added and some removed.
 
     Args:
         name: a key of `PRESETS`.
@@ -167,8 +171,8 @@ def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Re
         A recipe, called `page10-whitening` or `page24+celu` where it differs from the preset.
 
     Raises:
-        ValueError: an unknown name; a trick that is named twice, added where it is or removed where
-            it isn't; two tricks that touch one field.
+        ValueError: the name is unknown; a trick is named twice, is to be added but is there, or is
+            to be removed but isn't there; two tricks set one field.
 
     Example:
 
@@ -177,19 +181,19 @@ def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Re
     'page10-whitening'
     """
     if name not in PRESETS:
-        raise ValueError(f'`recipe` must be one of {", ".join(PRESETS)}. Received: recipe={name}')
+        raise ValueError(f'`name` must be one of {", ".join(PRESETS)}. Received: name={name}')
     preset = PRESETS[name]
     for trick in [*added, *removed]:
         find(trick)
         if [*added, *removed].count(trick) > 1:
-            raise ValueError(f'`with` and `without` must name a trick once. Received: {trick}')
+            raise ValueError(f'`added` and `removed` must name a trick once. Received: {trick}')
     for trick in added:
         if trick in preset.tricks:
-            raise ValueError(f'`with` must name tricks that {name} lacks. Received: {trick}')
+            raise ValueError(f'`added` must name tricks that {name} lacks. Received: {trick}')
     for trick in removed:
         if trick not in preset.tricks:
             raise ValueError(
-                f'`without` must name tricks of {name} ({", ".join(preset.tricks) or "none"}). '
+                f'`removed` must name tricks of {name} ({", ".join(preset.tricks) or "none"}). '
                 f'Received: {trick}'
             )
     tricks = [trick for trick in preset.tricks if trick not in removed] + list(added)
@@ -199,8 +203,12 @@ def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Re
     return patched(base, tricks, full_name)
 
 
-def listing() -> str:
-    """All recipes and tricks as text, with what tells them apart."""
+def listing(reached: Mapping[str, str] | None = None) -> str:
+    """All recipes and tricks as text.
+
+    Args:
+        reached: by names of recipes, what they reached in runs of one's own.
+    """
     lines = ['recipe         epochs  batch  peak   cutout  published']
     for name, preset in PRESETS.items():
         recipe = get(name)
@@ -208,15 +216,18 @@ def listing() -> str:
             f'{name:14} {recipe.epochs:6} {recipe.batch_size:6}  {recipe.peak_learning_rate:<6.4g} '
             f'{recipe.cutout:5}  {preset.source}'
         )
+    if reached is not None:
+        lines += ['', 'reached here (the others were not run):']
+        lines += [f'{name:14} {reached[name]}' for name in PRESETS if name in reached]
     lines += ['', 'tricks of each recipe:']
-    previous = ()
+    previous: tuple[str, ...] = ()
     for name, preset in PRESETS.items():
-        tricks, before = preset.tricks, previous
-        if before and tricks[: len(before)] == before:
-            tricks = ('those above', *tricks[len(before) :])
+        tricks = preset.tricks
+        if previous and tricks[: len(previous)] == previous:
+            tricks = ('those above', *tricks[len(previous) :])
         lines.append(f'{name:14} {", ".join(tricks) or "none"}')
         previous = preset.tricks
-    lines += ['', 'trick (--with, --without)']
+    lines += ['', 'tricks, and what they set:']
     for name, trick in TRICKS.items():
         settings = ', '.join(f'{field}={value}' for field, value in trick.patch.items())
         lines.append(f'{name:19} {trick.summary}: {settings}')

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks.recipes.steps import Step, parse_steps
 
 SMALL_BATCH = 64
 
@@ -13,8 +15,31 @@ CHOICES = {
     'flip': ('none', 'random', 'alternating'),
     'network': ('resnet9', 'speednet'),
     'activation': ('relu', 'celu', 'gelu', 'silu'),
+    'head_initializer': ('pytorch', 'unit'),
+    'whitening_bias_initializer': ('zeros', 'pytorch'),
     'averaging': ('none', 'ema', 'lookahead'),
     'tta': ('none', 'flip', 'flip_translate'),
+}
+POSITIVE = ('batch_size', 'epochs', 'whitening_images', 'averaging_every')
+RANGES = {
+    'warmup_epochs': {'low': 0},
+    'peak_learning_rate': {'low': 0},
+    'weight_decay': {'low': 0},
+    'whitening_bias_epochs': {'low': 0},
+    'celu_alpha': {'above': 0},
+    'norm_momentum': {'low': 0, 'below': 1},
+    'norm_epsilon': {'low': 0},
+    'label_smoothing': {'low': 0, 'below': 1},
+    'momentum': {'low': 0, 'below': 1},
+    'bias_rate': {'above': 0},
+    'head_rate': {'above': 0},
+    'muon_learning_rate': {'low': 0},
+    'muon_momentum': {'low': 0, 'below': 1},
+    'start_share': {'low': 0},
+    'plateau_epochs': {'low': 0},
+    'plateau_share': {'low': 0},
+    'averaging_decay': {'low': 0, 'below': 1},
+    'averaging_power': {'above': 0},
 }
 
 
@@ -38,14 +63,19 @@ class Recipe:
         flip: `'none'`, `'random'` (a coin for each image and epoch), or `'alternating'` (a coin
             for each image; the other way in every other epoch).
         cutout: side of the square that is zeroed in each image, in pixels; 0 for none.
-        augmentation_groups: groups of images that share the random choices of an epoch; 0 for
-            choices of each image's own.
+        augmentations: further random transforms between flip and cutout, each a call of a function
+            of `fenwicks.augment` with its settings, as in `'random_cutout(size=4)'`.
+        augmentation_groups: groups of images that share the random choices of an epoch; 0 if each
+            image has its own.
 
         network: `'resnet9'` or `'speednet'`.
         whitening: side of the patches that a fixed first convolution whitens, in pixels; 0 for
             none. A speednet has its own, of side 2.
+        whitening_images: number of training images from which the whitening is computed.
         whitening_bias_epochs: epochs in which a bias of that convolution is trained, at a rate
-            that falls from the biases' peak to 0; only a speednet has one.
+            that falls from SGD's peak to 0; only a speednet has one.
+        whitening_bias_initializer: `'zeros'`, or `'pytorch'` for uniform numbers in +-1 over the
+            square root of the convolution's inputs.
         residual: whether each group of a speednet has a third convolution, and a shortcut around
             the last two; a resnet9 has its own shortcuts.
         pool_first: pool before normalization and activation, not after.
@@ -55,17 +85,22 @@ class Recipe:
         train_scales: whether batch norm's scales are trained, or stay 1.
         norm_momentum: share of batch norm's running statistics kept at each step.
         norm_epsilon: added to the variance.
+        head_initializer: of the classifier's kernel: `'pytorch'` for uniform numbers in +-1 over
+            the square root of its inputs, or `'unit'` for uniform numbers of standard deviation 1,
+            which only a speednet takes.
         logit_scale: constant factor on the logits; `None` is one over the classifier's inputs.
 
         label_smoothing: share of the target spread evenly over the classes, in [0, 1).
 
-        momentum: Nesterov momentum of SGD, in [0, 1).
+        momentum: of SGD, the fraction of the velocity kept, in [0, 1).
+        nesterov: whether the momentum of SGD is Nesterov's.
         rate_in_velocity: whether SGD's velocity holds gradients times the rate, as Page's does, or
             gradients alone, as PyTorch's.
         bias_rate: factor on the learning rate of the biases; their weight decay is divided by it.
         head_rate: the same for the classifier's kernel.
         muon_learning_rate: peak rate of Muon for the convolution kernels; 0 leaves them to SGD.
-        muon_momentum: Nesterov momentum of Muon.
+        muon_momentum: Nesterov momentum of Muon, in [0, 1).
+        normalize_weights: whether Muon scales each kernel to a fixed norm before each step.
 
         first_step: step of the schedule at which the first update reads its rate: 0, or 1 in
             Page's code.
@@ -76,6 +111,8 @@ class Recipe:
         averaging: of the weights: `'none'`, `'ema'` or `'lookahead'`.
         averaging_decay: share of the average kept at each step (for lookahead: at the last).
         averaging_every: steps from one update of the average to the next.
+        averaging_power: with lookahead, the power of the training's progress by which the share of
+            the average rises.
 
         tta: test-time augmentation: `'none'`, `'flip'` or `'flip_translate'`.
     """
@@ -91,11 +128,14 @@ class Recipe:
     crop_padding: int = 4
     flip: str = 'random'
     cutout: int = 8
+    augmentations: tuple[str, ...] = ()
     augmentation_groups: int = 0
 
     network: str = 'resnet9'
     whitening: int = 0
+    whitening_images: int = 10_000
     whitening_bias_epochs: float = 0
+    whitening_bias_initializer: str = 'zeros'
     residual: bool = False
     pool_first: bool = False
     activation: str = 'relu'
@@ -104,16 +144,19 @@ class Recipe:
     train_scales: bool = True
     norm_momentum: float = 0.9
     norm_epsilon: float = 1e-5
+    head_initializer: str = 'pytorch'
     logit_scale: float | None = 0.125
 
     label_smoothing: float = 0.0
 
     momentum: float = 0.9
+    nesterov: bool = True
     rate_in_velocity: bool = False
     bias_rate: float = 1.0
     head_rate: float = 1.0
     muon_learning_rate: float = 0.0
     muon_momentum: float = 0.6
+    normalize_weights: bool = True
 
     first_step: int = 0
     start_share: float = 0.0
@@ -123,31 +166,69 @@ class Recipe:
     averaging: str = 'none'
     averaging_decay: float = 0.99
     averaging_every: int = 5
+    averaging_power: float = 3
 
     tta: str = 'none'
 
     def __post_init__(self):
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(
-                    f'`{field}` of a recipe must be one of {", ".join(choices)}. '
-                    f'Received: {field}={getattr(self, field)!r}'
-                )
+        for field in dataclasses.fields(self):
+            value = _checked(field.name, str(field.type), getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # the way to set a field of a frozen class
+        parse_steps(self.augmentations)
         if self.network == 'speednet' and self.whitening != 2:
             raise ValueError(
                 '`whitening` of a speednet must be its own, of 2x2 patches. '
                 f'Received: whitening={self.whitening}'
             )
-        if self.residual and self.network != 'speednet':
-            raise ValueError(
-                '`residual` must be False unless the network is a speednet. '
-                f'Received: residual={self.residual}, network={self.network}'
-            )
+        for field, other in (('residual', False), ('head_initializer', 'pytorch')):
+            if getattr(self, field) != other and self.network != 'speednet':
+                raise ValueError(
+                    f'`{field}` must be {other} unless the network is a speednet. '
+                    f'Received: {field}={getattr(self, field)}, network={self.network}'
+                )
         if self.ghost_batch_size and self.batch_size % self.ghost_batch_size:
             raise ValueError(
                 f'`ghost_batch_size` must divide the batch of {self.batch_size}. '
                 f'Received: ghost_batch_size={self.ghost_batch_size}'
             )
+        if self.warmup_epochs + self.plateau_epochs > self.epochs:
+            raise ValueError(
+                f'`warmup_epochs` and `plateau_epochs` must fit into {self.epochs} epochs. '
+                f'Received: warmup_epochs={self.warmup_epochs}, '
+                f'plateau_epochs={self.plateau_epochs}'
+            )
+
+    @classmethod
+    def from_dict(cls, fields: Mapping) -> Recipe:
+        """The recipe of which `dataclasses.asdict` made `fields`, perhaps by way of JSON.
+
+        Fields that an earlier version didn't have get the values that it used.
+
+        Raises:
+            ValueError: a field is unknown, lacks a value, or has one that breaks its rule.
+
+        Example:
+
+        >>> from fenwicks import recipes
+        >>> page10 = recipes.get('page10')
+        >>> recipes.Recipe.from_dict(dataclasses.asdict(page10)) == page10
+        True
+        """
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := [name for name in fields if name not in known]:
+            raise ValueError(
+                f'a recipe must have no fields but {", ".join(known)}. Received: {unknown[0]}'
+            )
+        needed = [name for name, field in known.items() if field.default is dataclasses.MISSING]
+        if missing := [name for name in needed if name not in fields]:
+            raise ValueError(
+                f'a recipe must have the fields {", ".join(needed)}. '
+                f'Received: none called {missing[0]}'
+            )
+        former = {}
+        if fields.get('network') == 'speednet' and fields.get('muon_learning_rate'):
+            former = {'head_initializer': 'unit', 'whitening_bias_initializer': 'pytorch'}
+        return cls(**{**former, **fields})
 
     def with_epochs(self, epochs: int) -> Recipe:
         """The same recipe in another number of epochs, its schedules stretched to fit."""
@@ -161,27 +242,45 @@ class Recipe:
             whitening_bias_epochs=self.whitening_bias_epochs * stretch,
         )
 
-    def with_batch_size(self, batch_size: int) -> Recipe:
-        """The same recipe with another batch size, learning rates unchanged."""
-        return dataclasses.replace(self, batch_size=positive_integer('batch_size', batch_size))
+    def with_batch_size(self, batch_size: int, scale_rate: bool = False) -> Recipe:
+        """The same recipe with another batch size.
+
+        Args:
+            batch_size: images in a step.
+            scale_rate: whether SGD's rates change in proportion, which is the same rate for each
+                image where losses are added up over the batch; if not, they stay.
+        """
+        batch_size = positive_integer('batch_size', batch_size)
+        rate = self.peak_learning_rate
+        if scale_rate:
+            rate = rate * batch_size / self.batch_size
+        return dataclasses.replace(self, batch_size=batch_size, peak_learning_rate=rate)
 
     def with_width(self, factor: float) -> Recipe:
         """The same recipe on a network with `factor` times the filters in each stage."""
-        if not 0 < factor < math.inf:
-            raise ValueError(f'`width` must be a positive factor. Received: width={factor}')
+        finite_number('factor', factor, above=0)
         widths = tuple(max(1, round(width * factor)) for width in self.widths)
         return dataclasses.replace(self, widths=widths)
 
     def for_small_data(self) -> Recipe:
-        """The same recipe for a thousand images or so: small batches, at rates in proportion.
+        """The same recipe for a thousand images or so: batches of 64, SGD's rates in proportion.
 
         With its own batch size an epoch would be two or three steps.
         """
-        return dataclasses.replace(
-            self,
-            batch_size=SMALL_BATCH,
-            peak_learning_rate=self.peak_learning_rate * SMALL_BATCH / self.batch_size,
-        )
+        return self.with_batch_size(SMALL_BATCH, scale_rate=True)
+
+    def augmentation_steps(self) -> list[Step]:
+        """The random transforms in the order in which they are applied."""
+        flips = {'random': 'random_flip', 'alternating': 'alternating_flip'}
+        steps = []
+        if self.crop_padding:
+            steps.append(Step('random_crop', {'padding': self.crop_padding}))
+        if self.flip != 'none':
+            steps.append(Step(flips[self.flip], {}))
+        steps += parse_steps(self.augmentations)
+        if self.cutout:
+            steps.append(Step('random_cutout', {'size': self.cutout}))
+        return steps
 
     def steps_per_epoch(self, train_images: int) -> int:
         """Whole batches in a pass over `train_images` images."""
@@ -209,3 +308,34 @@ class Recipe:
             step = math.floor(epoch * steps_per_epoch + 0.5)
             knots.append((max(step, knots[-1][0] + 1) if knots else step, share))
         return knots
+
+
+def _checked(name, kind, value):
+    """The value of a field, as its plain Python type; raises where it breaks the field's rule."""
+    if name in CHOICES:
+        if value not in CHOICES[name]:
+            raise ValueError(
+                f'`{name}` of a recipe must be one of {", ".join(CHOICES[name])}. '
+                f'Received: {name}={value!r}'
+            )
+        return value
+    if kind == 'str':
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f'`{name}` must be a text. Received: {name}={value!r}')
+        return value
+    if kind == 'bool':
+        if not isinstance(value, bool):
+            raise ValueError(f'`{name}` must be True or False. Received: {name}={value!r}')
+        return value
+    if kind.startswith('tuple'):
+        if not isinstance(value, list | tuple):
+            raise ValueError(f'`{name}` must be a tuple. Received: {name}={value!r}')
+        if kind == 'tuple[int, ...]':
+            return tuple(positive_integer(name, each) for each in value)
+        return tuple(value)
+    if kind == 'int':
+        return positive_integer(name, value) if name in POSITIVE else integer(name, value, low=0)
+    if value is None and kind.endswith('None'):
+        return value
+    number = finite_number(name, value, **RANGES.get(name, {}))
+    return value if type(value) is int else number

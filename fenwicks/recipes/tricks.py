@@ -1,14 +1,19 @@
 """The tricks, each a patch on a recipe: a few fields and the values it gives them.
 
-The patches of one recipe touch different fields, so their order doesn't matter. What goes with a
-trick goes into its patch: frozen scales come with another CELU, another logit scale and faster
-biases, since they were tuned together.
+The patches of one recipe set different fields, so their order doesn't matter. A patch also sets
+what was tuned together with its trick: with frozen scales go another CELU, another logit scale and
+faster biases.
+
+To add a trick, add it to `TRICKS`. If it is a random transform, write a function of images and seed
+into a file of `fenwicks/augment/`, and let the patch of the trick name it:
+`{'augmentations': ('random_jitter(brightness=0.14)',)}`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fenwicks.recipes.recipe import Recipe
 
@@ -18,9 +23,9 @@ class Trick:
     """One change to a recipe.
 
     Attributes:
-        patch: the fields of `Recipe` it sets, with their values.
+        patch: the fields of `Recipe` that it sets, with their values.
         summary: what it does, in a line.
-        symbol: what implements it, to import from `fenwicks`.
+        symbol: the part of `fenwicks` that implements it.
         published: its effect as its source reports it.
     """
 
@@ -57,7 +62,7 @@ TRICKS = {
     ),
     'ghost_batch_norm': Trick(
         {'ghost_batch_size': 32},
-        'batch norm by groups of 32 images: noise that regularises',
+        'batch norm over groups of 32 images: noise that regularises',
         'layers.GhostBatchNormalization',
         '94.2 % in 20 epochs, enough for 18',
     ),
@@ -109,26 +114,34 @@ TRICKS = {
 def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     """`base` with some tricks, under a new name.
 
+    What a trick sets replaces the value in `base`, except that `augmentations` of several tricks
+    are put together, in the order of their names.
+
     Raises:
-        ValueError: there is no trick of a name, one does nothing to `base`, or two touch one field.
+        ValueError: there is no trick of a name, one changes nothing of `base`, or two set one
+            field.
     """
-    changes = {}
-    touched_by = {}
+    changes: dict[str, Any] = {}
+    set_by: dict[str, str] = {}
+    steps: list[str] = []
     for trick in tricks:
-        patch = find(trick).patch
+        patch = dict(find(trick).patch)
         if all(getattr(base, field) == value for field, value in patch.items()):
             raise ValueError(
                 f'the trick {trick!r} must change something. Received: a recipe whose '
                 f'{", ".join(patch)} has that value already'
             )
+        steps += patch.pop('augmentations', ())
         for field in patch:
-            if field in touched_by:
+            if field in set_by:
                 raise ValueError(
-                    f'tricks must touch different settings. Received: {touched_by[field]!r} and '
+                    f'tricks must set different fields. Received: {set_by[field]!r} and '
                     f'{trick!r}, which both set `{field}`'
                 )
-            touched_by[field] = trick
+            set_by[field] = trick
         changes.update(patch)
+    if steps:
+        changes['augmentations'] = (*base.augmentations, *sorted(steps))
     return dataclasses.replace(base, name=name, **changes)
 
 

@@ -15,26 +15,20 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
 
-from absl import app, flags, logging
+from absl import flags
 
+from fenwicks import command, runlog
 from fenwicks import precision as precisions
-from fenwicks import recipes, runlog
+from fenwicks.recipes import flags as recipe_flags
 from fenwicks.tpu import table
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT
 
 PACKAGES = pathlib.Path(__file__).resolve().parents[2]  # the folder that contains fenwicks
 FLAGS = flags.FLAGS
-flags.DEFINE_string('recipe', 'fenwicks24', f'One of {", ".join(recipes.PRESETS)}.')
-flags.DEFINE_list(
-    'with', [], 'Tricks to add to the recipe, separated by commas.', allow_overwrite=False
-)
-flags.DEFINE_list(
-    'without', [], 'Tricks to remove from the recipe, separated by commas.', allow_overwrite=False
-)
-flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+recipe_flags.define('fenwicks24')
+flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_list(
     'topology',
     ['v5e:1x1'],
@@ -44,8 +38,6 @@ flags.DEFINE_list(
 flags.DEFINE_string(
     'dataset', 'cifar10', 'cifar10, cifar100, digits, or a shape: 50000x32x32x3x10 has 10 classes.'
 )
-flags.DEFINE_integer('epochs', None, "Passes over the training images; default: the recipe's.")
-flags.DEFINE_integer('batch_size', None, "Images in a step; default: the recipe's.")
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precisions.PRECISIONS)}.')
 flags.DEFINE_string('batch_norm', 'per_replica', 'per_replica or synchronized.')
 flags.DEFINE_string(
@@ -63,34 +55,12 @@ flags.DEFINE_string(
 )
 
 
-def main(argv):
-    logging.set_verbosity(logging.WARNING)
-    if len(argv) > 1:
-        fail(f'there are no arguments besides flags. Received: {argv[1]}')
-    try:
-        check_compiler()
-        too_big = estimate_all()
-    except (ImportError, MemoryError, OSError, ValueError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail('interrupted')
-    if too_big:
-        fail(f'the program must fit the memory of the TPU. Received: {", ".join(too_big)}')
-
-
-def parse_flags(argv):
-    """Parses the flags and returns the other arguments; a bad flag ends the program."""
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        fail(error)
-    except SystemExit:  # of --help, which absl ends with 1
-        sys.exit(0)
-
-
-def fail(error):
-    """Ends the program with one line on standard error."""
-    sys.exit(f'fenwicks.tpu: {" ".join(str(error).split())}')
+def main():
+    check_compiler()
+    if too_big := estimate_all():
+        raise MemoryError(
+            f'the program must fit the memory of the TPU. Received: {", ".join(too_big)}'
+        )
 
 
 def check_compiler():
@@ -110,7 +80,7 @@ def estimate_all():
     from fenwicks import tpu
 
     shape = tpu.DataShape.named(FLAGS.dataset)
-    recipe = chosen_recipe()
+    recipe = recipe_flags.for_dataset(recipe_flags.chosen(FLAGS), FLAGS.dataset, FLAGS)
     steps = recipe.steps_per_epoch(shape.train_images)
     precision = precisions.set_precision(FLAGS.precision, 'tpu')
     if not FLAGS.topology:
@@ -196,16 +166,5 @@ def tensorflow_program(recipe, precision):
         return out.read_bytes(), {'tensorflow-tpu': versions['tensorflow-tpu']}
 
 
-def chosen_recipe():
-    recipe = recipes.get(FLAGS.recipe, FLAGS['with'].value, FLAGS.without)
-    if FLAGS.width is not None:
-        recipe = recipe.with_width(FLAGS.width)
-    if FLAGS.epochs is not None:
-        recipe = recipe.with_epochs(FLAGS.epochs)
-    if FLAGS.batch_size is not None:
-        return recipe.with_batch_size(FLAGS.batch_size)
-    return recipe.for_small_data() if FLAGS.dataset == 'digits' else recipe
-
-
 if __name__ == '__main__':
-    app.run(main, flags_parser=parse_flags)
+    command.run(main, 'fenwicks.tpu')

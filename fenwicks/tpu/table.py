@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import importlib.metadata
 import math
 
@@ -79,6 +78,6 @@ def log_entry(found: Estimate, settings: dict, more_versions: dict | None = None
         'hardware': hardware_of(found),
         **dataclasses.asdict(found),
         'estimated': list(ESTIMATED),
+        **hardware.provenance(),
         'versions': {**versions, **(more_versions or {})},
-        'date': f'{datetime.date.today()}',
     }

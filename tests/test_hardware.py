@@ -1,32 +1,17 @@
-"""Reports: JSON that is whole, versions, hardware and memory."""
+"""What a run ran on: hardware, memory, versions, the commit."""
 
 import json
 import pathlib
 import platform
+import subprocess
 
 import keras
 import numpy as np
 import pytest
 
-from fenwicks import hardware, runlog
+from fenwicks import hardware
 
-
-def test_json_comes_back_and_has_a_line_a_key(tmp_path):
-    path = tmp_path / 'result.json'
-    value = {'recipe': 'fenwicks24', 'test_accuracy': 0.1 + 0.2, 'history': [{'epoch': 1}]}
-    runlog.write_json(path, value)
-    assert runlog.read_json(path) == value
-    assert path.read_text().startswith('{\n "recipe": "fenwicks24",\n "test_accuracy": 0.3')
-    assert path.read_text().endswith('}\n')
-
-
-def test_what_is_no_json_leaves_the_former_file(tmp_path):
-    path = tmp_path / 'result.json'
-    runlog.write_json(path, {'a': 1})
-    with pytest.raises(TypeError):
-        runlog.write_json(path, {'a': 1, 'b': np.float32(1)})
-    assert runlog.read_json(path) == {'a': 1}
-    assert [file.name for file in tmp_path.iterdir()] == ['result.json']
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def test_versions_name_what_figures_depend_on():
@@ -73,3 +58,44 @@ def test_a_processor_without_cpuinfo(monkeypatch):
     monkeypatch.setattr(pathlib.Path, 'exists', lambda path: False)
     assert ' core' in hardware.describe('cpu')
     assert not hardware.describe('cpu').startswith(',')
+
+
+def git(folder, *arguments):
+    identity = ('-c', 'user.name=t', '-c', 'user.email=t@t')
+    command = ['git', '-C', str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware, '_ROOT', tmp_path)
+    hardware._commit.cache_clear()
+    yield tmp_path
+    hardware._commit.cache_clear()
+
+
+def test_the_commit_and_whether_its_files_are_unchanged(clone):
+    git(clone, 'init', '-q')
+    (clone / 'code.py').write_text('1')
+    git(clone, 'add', '.')
+    git(clone, 'commit', '-qm', 'one')
+    (clone / 'out').write_text('not of the code')
+    found = hardware.provenance()
+    assert (found['commit'], found['clean']) == (git(clone, 'rev-parse', 'HEAD'), True)
+    assert found['versions'] == hardware.versions()
+    assert json.loads(json.dumps(found)) == found
+    (clone / 'code.py').write_text('2')
+    assert hardware.provenance() == found  # as the process began
+    hardware._commit.cache_clear()
+    assert hardware.provenance()['clean'] is False
+
+
+def test_outside_a_clone_there_is_no_commit(clone):
+    found = hardware.provenance()
+    assert (found['commit'], found['clean']) == (None, None)
+
+
+def test_without_git_there_is_no_commit(clone, monkeypatch):
+    (clone / '.git').mkdir()
+    monkeypatch.setenv('PATH', str(clone))
+    assert hardware.provenance()['commit'] is None

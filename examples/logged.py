@@ -1,0 +1,102 @@
+"""The logged runs under examples/results/: which belong together, and what they reached."""
+
+from __future__ import annotations
+
+import itertools
+import pathlib
+import statistics
+
+from fenwicks import recipes, runlog
+
+RESULTS = pathlib.Path(__file__).resolve().parent / 'results'
+
+
+def read(name):
+    """The lines of a log; none where nothing was logged yet."""
+    path = RESULTS / name
+    return runlog.read_lines(path) if path.exists() else []
+
+
+def grouped(lines, keys):
+    """The lines in groups that agree in the values of `keys` and in what was trained, sorted.
+
+    Lines of other widths, batches or settings than their recipe has today are groups of their own.
+    """
+
+    def setting(line):
+        trained = tuple(line.get('widths', ())), line.get('batch_size'), line.get('variant', '')
+        return *(line[key] for key in keys), *trained, repr(settings(line))
+
+    return [list(group) for _, group in itertools.groupby(sorted(lines, key=setting), setting)]
+
+
+def settings(run):
+    """The recipe that a run logged; None for runs that logged its name only."""
+    fields = run.get('settings', {}).get('recipe')
+    return None if fields is None else recipes.Recipe.from_dict(fields)
+
+
+def title(run):
+    """The recipe's name, and in what a run's settings differ from those of that name today."""
+    variant = run.get('variant')
+    return f'`{run["recipe"]}`' + (f', {variant}' if variant else '')
+
+
+def commits(lines):
+    """The commits that made some lines; a plus where the clone had changes besides."""
+    found = {
+        line['commit'][:7] + ('' if line['clean'] else '+') for line in lines if line.get('commit')
+    }
+    if any(not line.get('commit') for line in lines):
+        found.add('not logged')
+    return ', '.join(sorted(found)) if len(found) <= 3 else f'{len(found)} commits'
+
+
+def is_whole(run):
+    """Whether a run is a training by fenwicks on all of CIFAR-10."""
+    whole = run['dataset'] == 'cifar10' and run['train_images'] == 50_000
+    return whole and run['backend'] in ('tensorflow', 'jax')
+
+
+def whole_runs():
+    """The logged trainings on all of CIFAR-10, on processors and on GPUs."""
+    return [run for run in read('runs.jsonl') + read('gpu.jsonl') if is_whole(run)]
+
+
+def undisturbed(runs):
+    """The runs beside which nothing else ran on the machine, so that their seconds count."""
+    return [run for run in runs if not run.get('shared_machine')]
+
+
+def reached():
+    """What each recipe reached with its settings of today, in words, by its name."""
+    found = {}
+    for group in grouped(whole_runs(), ('recipe', 'epochs', 'hardware', 'backend', 'precision')):
+        run = group[0]
+        if is_as_today(run):
+            found.setdefault(run['recipe'], []).append(group)
+    return {name: _best_known(name, groups) for name, groups in found.items()}
+
+
+def is_as_today(run):
+    """Whether a run was made with the settings that its recipe has today, epochs aside."""
+    if run['recipe'] not in recipes.PRESETS or run.get('variant'):
+        return False
+    now, then = recipes.get(run['recipe']), settings(run)
+    if then is None:
+        return (list(now.widths), now.batch_size) == (run['widths'], run['batch_size'])
+    return then == now.with_epochs(run['epochs'])
+
+
+def _best_known(name, groups):
+    """The runs with the recipe's own epochs, or else the most epochs, and of those the most."""
+    whole = recipes.get(name).epochs
+    group = max(groups, key=lambda runs: (runs[0]['epochs'] == whole, runs[0]['epochs'], len(runs)))
+    run = group[0]
+    accuracy = runlog.mean_and_error([100 * run['test_accuracy'] for run in group])
+    seconds = [run['train_seconds'] for run in undisturbed(group)]
+    took = f', {statistics.median(seconds):,.0f} s of training' if seconds else ''
+    return (
+        f'{accuracy} % (n = {len(group)}) in {run["epochs"]} epochs on {run["hardware"]}, '
+        f'{run["backend"]}, {run["precision"]}{took}'
+    )

@@ -1,0 +1,127 @@
+"""What every command of the project shares: its flags, its errors, and how it is interrupted.
+
+A command ends with one line on standard error when an argument or a file is at fault, and when
+somebody interrupts it:
+
+    cifar10.py: `epochs` must be a positive integer. Received: epochs=0
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+# Faults of what the user gave, or of the machine. DivergedError is an ArithmeticError; frameworks
+# raise RuntimeError where memory runs out.
+ERRORS = (ValueError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
+SECONDS_TO_END = 10  # that an interrupted command has before it is ended
+
+_how_to_go_on = ''
+
+
+def run(main: Callable[[], object], name: str) -> None:
+    """Parses the command's flags, runs `main`, and ends the process.
+
+    SIGTERM interrupts like Ctrl-C. Both end the process within `SECONDS_TO_END`, even where the
+    exception gets lost, as it does in a framework's callback, or Python waits for a compiler.
+
+    Args:
+        main: does the work, when the flags are parsed.
+        name: of the command, for its errors.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _interrupt(name))
+    app.run(lambda _: call(main, name), flags_parser=lambda argv: parse_flags(argv, name))
+
+
+def call(main: Callable[[], object], name: str) -> None:
+    """Calls `main`; an error of `ERRORS` and an interrupt end the process with one line.
+
+    With the environment variable FENWICKS_TRACEBACK the error has its traceback.
+    """
+    logging.set_verbosity(logging.WARNING)  # JAX logs its own start
+    say_how_to_go_on('')
+    try:
+        main()
+    except ERRORS as error:
+        if os.environ.get('FENWICKS_TRACEBACK'):
+            raise
+        fail(name, error)
+    except KeyboardInterrupt:
+        fail(name, _interrupted())
+
+
+def parse_flags(argv: Sequence[str], name: str) -> list[str]:
+    """Parses the flags; a wrong flag, and any other argument, ends the process with one line."""
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        fail(name, error)
+    except SystemExit:  # absl ends --help with status 1
+        sys.exit(0)
+    if len(rest) > 1:
+        fail(name, f'there are no arguments besides flags. Received: {rest[1]}')
+    return rest
+
+
+def fail(name: str, error: object) -> NoReturn:
+    """Ends the process with status 1 and one line on standard error."""
+    sys.exit(f'{name}: {" ".join(str(error).split())}')
+
+
+@contextlib.contextmanager
+def renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors that name a function's arguments name the command's flags instead.
+
+    Example:
+
+    >>> with renamed({'factor': 'width'}):
+    ...     raise ValueError('`factor` must be a finite number. Received: factor=nan')
+    Traceback (most recent call last):
+    ...
+    ValueError: `width` must be a finite number. Received: width=nan
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        text = str(error)
+        for argument, flag in names.items():
+            text = re.sub(rf'`{argument}`', f'`{flag}`', text)
+            text = re.sub(rf'(Received:.*?)\b{argument}=', rf'\g<1>{flag}=', text, count=1)
+        raise (ValueError if isinstance(error, ValueError) else OSError)(text) from error
+
+
+def say_how_to_go_on(text: str) -> None:
+    """Sets what an interrupt's line says after `interrupted`."""
+    global _how_to_go_on
+    _how_to_go_on = text
+
+
+def _interrupted() -> str:
+    return f'interrupted: {_how_to_go_on}' if _how_to_go_on else 'interrupted'
+
+
+def _interrupt(name):
+    """Raises KeyboardInterrupt, and ends the process if that doesn't."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _end(name))  # the second one doesn't wait
+    timer = threading.Timer(SECONDS_TO_END, _end, [name])
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
+
+
+def _end(name):
+    """Ends the process at once. Files appear whole or not at all, so nothing is damaged."""
+    os.write(2, f'\n{name}: {_interrupted()}\n'.encode())
+    os._exit(1)

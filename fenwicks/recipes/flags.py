@@ -1,0 +1,165 @@
+"""A recipe by the flags of a command: the same flags with the same meaning in every command."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from fenwicks.command import renamed
+from fenwicks.recipes.files import load
+from fenwicks.recipes.presets import PRESETS, get
+from fenwicks.recipes.recipe import Recipe
+from fenwicks.recipes.tricks import patched
+
+CHANGES = ('set', 'width', 'epochs', 'batch_size')  # the flags of `define_changes`
+
+
+def define(default: str, more: str = '') -> None:
+    """Defines the flags that choose a recipe, and those of `define_changes`.
+
+    For `--help` to show them a script also calls `flags.adopt_module_key_flags` of this module.
+
+    Args:
+        default: name of the recipe without flags.
+        more: what the help of `--recipe` says besides the names.
+    """
+    flags.DEFINE_string('recipe', default, f'One of {", ".join(PRESETS)}. {more}'.strip())
+    flags.DEFINE_string(
+        'recipe_file',
+        None,
+        'Take the recipe from this file instead: a Python file that defines `recipe`, or a '
+        'result.json.',
+    )
+    flags.DEFINE_list('with', [], 'Tricks to add to the recipe, by commas.', allow_overwrite=False)
+    flags.DEFINE_list(
+        'without', [], 'Tricks to remove from the recipe, by commas.', allow_overwrite=False
+    )
+    define_changes()
+
+
+def define_changes() -> None:
+    """Defines the flags that change settings of whatever recipe."""
+    flags.DEFINE_multi_string(
+        'set', [], 'Set a field of the recipe, as in --set momentum=0.85; may be repeated.'
+    )
+    flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
+    flags.DEFINE_integer(
+        'epochs',
+        None,
+        'Passes over the training images, to which the schedule is stretched; default: the '
+        "recipe's.",
+    )
+    flags.DEFINE_integer(
+        'batch_size', None, "Images in a step, at the same learning rates; default: the recipe's."
+    )
+
+
+def chosen(values: flags.FlagValues) -> Recipe:
+    """The recipe by the flags of `define`.
+
+    Raises:
+        ValueError: a flag breaks a rule.
+        OSError: the recipe's file can't be read.
+    """
+    added, removed = values['with'].value, values['without'].value
+    if values['recipe_file'].value is None:
+        with renamed({'name': 'recipe', 'added': 'with', 'removed': 'without'}):
+            recipe = get(values['recipe'].value, added, removed)
+        return changed(recipe, values)
+    for flag in ('recipe', 'without'):
+        if values[flag].present:
+            raise ValueError(
+                f'`{flag}` must not be given with `recipe_file`. '
+                f'Received: {flag}={values[flag].value}'
+            )
+    with renamed({'path': 'recipe_file'}):
+        recipe = load(values['recipe_file'].value)
+    if added:
+        recipe = patched(recipe, added, recipe.name + ''.join(f'+{trick}' for trick in added))
+    return changed(recipe, values)
+
+
+def changed(recipe: Recipe, values: flags.FlagValues, scale_rate: bool = False) -> Recipe:
+    """A recipe with the changes by the flags of `define_changes`.
+
+    Fields that are set become part of the recipe's name, since results are filed under it.
+
+    Args:
+        recipe: to be changed.
+        values: of the flags.
+        scale_rate: whether another batch size changes SGD's rates in proportion.
+
+    Raises:
+        ValueError: a flag breaks a rule.
+    """
+    settings: dict[str, object] = {}
+    for text in values['set'].value:
+        field, _, value = text.partition('=')
+        if field in settings:
+            raise ValueError(f'`set` must set a field once. Received: set={text}')
+        settings[field] = _parsed(text, field, value)
+    if settings:
+        named = ''.join(f'+{field}={_short(value)}' for field, value in settings.items())
+        recipe = dataclasses.replace(recipe, **{'name': recipe.name + named, **settings})
+    if values['width'].value is not None:
+        with renamed({'factor': 'width'}):
+            recipe = recipe.with_width(values['width'].value)
+    if values['epochs'].value is not None:
+        recipe = recipe.with_epochs(values['epochs'].value)
+    if values['batch_size'].value is not None:
+        recipe = recipe.with_batch_size(values['batch_size'].value, scale_rate)
+    return recipe
+
+
+def for_dataset(recipe: Recipe, dataset: str, values: flags.FlagValues) -> Recipe:
+    """The recipe for a data set: with small batches for the sample, unless a flag says how large.
+
+    Args:
+        recipe: as `chosen` or `changed` returned it.
+        dataset: name of the data set.
+        values: of the flags.
+    """
+    set_size = any(text.startswith('batch_size=') for text in values['set'].value)
+    if dataset != 'digits' or set_size or values['batch_size'].value is not None:
+        return recipe
+    return recipe.for_small_data()
+
+
+def _parsed(text, field, value):
+    """The value of a field from what was written for it; the recipe checks what it says."""
+    kinds = {each.name: str(each.type) for each in dataclasses.fields(Recipe)}
+    if field not in kinds:
+        raise ValueError(
+            f'`set` must be field=value, with a field of a recipe ({", ".join(kinds)}). '
+            f'Received: set={text}'
+        )
+    kind = kinds[field]
+    try:
+        if kind == 'bool':
+            return {'true': True, 'false': False}[value.lower()]
+        if kind == 'tuple[int, ...]':
+            return tuple(int(part) for part in value.split(','))
+        if kind == 'tuple[str, ...]':
+            return tuple(part.strip() for part in value.split(';') if part.strip())
+        if kind.endswith('None') and value.lower() == 'none':
+            return None
+        if kind.startswith('float'):
+            return int(value) if value.lstrip('-').isdigit() else float(value)
+        return int(value) if kind == 'int' else value
+    except (KeyError, ValueError):
+        wanted = {
+            'bool': 'true or false',
+            'int': 'an integer',
+            'tuple[int, ...]': 'integers with commas between them',
+            'float | None': 'a number or none',
+        }
+        raise ValueError(
+            f'`{field}` must be {wanted.get(kind, "a number")}. Received: set={text}'
+        ) from None
+
+
+def _short(value) -> str:
+    if isinstance(value, tuple):
+        return ','.join(map(str, value))
+    return f'{value:g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,58 @@
+"""The log of runs: JSON that is whole, and errors that name the file."""
+
+import numpy as np
+import pytest
+
+from fenwicks import runlog
+
+
+def test_json_comes_back_and_has_a_line_a_key(tmp_path):
+    path = tmp_path / 'result.json'
+    value = {'recipe': 'fenwicks24', 'test_accuracy': 0.1 + 0.2, 'history': [{'epoch': 1}]}
+    runlog.write_json(path, value)
+    assert runlog.read_json(path) == value
+    assert path.read_text().startswith('{\n "recipe": "fenwicks24",\n "test_accuracy": 0.3')
+    assert path.read_text().endswith('}\n')
+
+
+def test_what_is_no_json_leaves_the_former_file(tmp_path):
+    path = tmp_path / 'result.json'
+    runlog.write_json(path, {'a': 1})
+    with pytest.raises(TypeError):
+        runlog.write_json(path, {'a': 1, 'b': np.float32(1)})
+    assert runlog.read_json(path) == {'a': 1}
+    assert [file.name for file in tmp_path.iterdir()] == ['result.json']
+
+
+def test_lines_come_back_and_a_broken_one_is_named(tmp_path):
+    log = tmp_path / 'log.jsonl'
+    for value in ({'a': 1}, {'b': 2.5}):
+        runlog.append_line(log, value)
+    assert runlog.read_lines(log) == [{'a': 1}, {'b': 2.5}]
+    with log.open('a') as file:
+        file.write('{"c": ')
+    with pytest.raises(ValueError, match=r'log\.jsonl must be a JSON object\. .*line 3'):
+        runlog.read_lines(log)
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'{"a": 1', b'[1]', b'\xff\xfe', b'[' * 100_000, b'nonsense', b'\x00' * 64]
+)
+def test_what_is_no_json_object_is_one_line_that_names_the_file(tmp_path, content):
+    for name, read in (('result.json', runlog.read_json), ('log.jsonl', runlog.read_lines)):
+        path = tmp_path / name
+        path.write_bytes(content)
+        if name == 'log.jsonl' and not content:
+            assert read(path) == []
+            continue
+        with pytest.raises(ValueError, match=str(path)) as raised:
+            read(path)
+        assert '\n' not in str(raised.value)
+
+
+def test_a_line_is_appended_after_one_that_was_cut(tmp_path):
+    log = tmp_path / 'log.jsonl'
+    runlog.append_line(log, {'a': 1})
+    log.write_text(log.read_text() + '{"b": 2}')  # without the end of the line
+    runlog.append_line(log, {'c': 3})
+    assert runlog.read_lines(log) == [{'a': 1}, {'b': 2}, {'c': 3}]
