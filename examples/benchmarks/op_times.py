@@ -1,8 +1,8 @@
-"""Where a program's time goes, operation by operation, on TensorFlow's CPU device.
+"""Attributes a program's time to its operations, on TensorFlow's CPU device.
 
-TensorFlow's profiler notes when each operation ran on which thread. An operation keeps the name
-that it got when its graph was built, and the graph remembers the lines of Python that built it;
-so each operation has a layer, a source line and a direction (forward, or back through a gradient).
+TensorFlow's profiler records when each operation ran on which thread. An operation keeps the name
+that it got when its graph was built, and the graph records the lines of Python that built it. From
+these follow the operation's layer, source line and direction (forward, or backward in a gradient).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _PACKAGE = os.path.join(os.path.dirname(fenwicks.__file__), '')
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-    """One run of an operation: its name in the graph, its type, and seconds from some origin."""
+    """One run of an operation: its name in the graph, its type, start and end in seconds."""
 
     name: str
     type: str
@@ -56,12 +56,12 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where an operation comes from.
+    """Where in the model and in the source an operation comes from.
 
     Attributes:
         kind: one of `KINDS`.
         layer: path of the layer, '' outside of the model.
-        line: the last line of the package among those that built it, as `kernels.py:80`.
+        line: the innermost line of fenwicks that built the operation, such as `convolution.py:80`.
     """
 
     kind: str
@@ -70,10 +70,10 @@ class Source:
 
 
 def trace(work: Callable) -> list[Event]:
-    """Runs `work` under the profiler.
+    """Runs `work` under the profiler and returns the operations that it recorded.
 
     Raises:
-        RuntimeError: the profiler noted no operations.
+        RuntimeError: the profiler recorded no operations.
     """
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -90,25 +90,25 @@ def trace(work: Callable) -> list[Event]:
                 space.MergeFromString(file.read())
     events = [event for plane in space.planes for event in _operations(plane)]
     if not events:
-        raise RuntimeError('the profiler noted no operations')
+        raise RuntimeError('the profiler recorded no operations')
     return events
 
 
 def _operations(plane):
-    """Operations among a plane's events.
+    """The operations among a plane's events.
 
-    They are called NAME:TYPE; but those that may go on in the background, as XLA's programs may,
-    are events of the executor that hold both as facts.
+    Their events are called NAME:TYPE, except that asynchronous operations, such as XLA's programs,
+    are events of the executor with both as statistics.
     """
     names = {key: value.name for key, value in plane.event_metadata.items()}
-    facts = {key: value.name for key, value in plane.stat_metadata.items()}
+    statistics = {key: value.name for key, value in plane.stat_metadata.items()}
     for line in plane.lines:
         for event in line.events:
             name, colon, kind = names[event.metadata_id].rpartition(':')
             if name == 'ExecutorState::ProcessAsync:' and kind == 'Start':
                 known = {
-                    facts[fact.metadata_id]: fact.str_value or facts.get(fact.ref_value, '')
-                    for fact in event.stats
+                    statistics[one.metadata_id]: one.str_value or statistics.get(one.ref_value, '')
+                    for one in event.stats
                 }
                 name, kind = known.get('name', ''), known.get('kernel_type', 'Async')
             elif not colon or not kind.isidentifier() or name.endswith(':'):
@@ -118,10 +118,10 @@ def _operations(plane):
 
 
 def share_time(events: Iterable[Event]) -> collections.Counter:
-    """Seconds of each `(name, type)`; together with `IDLE` they add up to the time that passed.
+    """Computes the seconds of each `(name, type)`; with `IDLE` they add up to the elapsed time.
 
-    Where several operations run at once, each gets an equal share of that time, so that nothing
-    is counted twice.
+    While several operations run at once, each gets an equal share of the time, so that nothing is
+    counted twice.
 
     Example:
 
@@ -150,7 +150,7 @@ def share_time(events: Iterable[Event]) -> collections.Counter:
 
 @contextlib.contextmanager
 def named_gradients():
-    """While it lasts, gradients written by hand are named after their layers, as others are."""
+    """A context in which hand-written gradients get their layer's name, as automatic ones do."""
     original = tf.custom_gradient
 
     def custom_gradient(function):
@@ -176,7 +176,7 @@ def named_gradients():
 
 
 def note_scopes(model) -> dict[str, tuple[keras.layers.Layer, str]]:
-    """A dict that fills with the layer and its path by scope, as the graph is built."""
+    """A dict from name scopes to layers and their paths; it fills while the graph is built."""
     scopes = {}
 
     def note(layer, path):
@@ -201,11 +201,11 @@ def _with_paths(parent, above=''):
 
 
 class Sources:
-    """Finds where the operations of a traced function come from.
+    """Finds the `Source` of the operations of a traced function.
 
     Args:
-        graph: of the function; the bodies of its loops count as well.
-        scopes: of the layers, by `note_scopes`.
+        graph: the function's graph; the bodies of its loops are searched as well.
+        scopes: the layers' name scopes, from `note_scopes`.
     """
 
     def __init__(self, graph, scopes):
@@ -222,8 +222,8 @@ class Sources:
                 self._scopes.setdefault(scope, (kind, ''))
 
     def find(self, name, type) -> Source:
-        """The source of the operation called `name`, as the profiler has it."""
-        # A loop's body is put in the place of the loop: while/body/_1/NAME.
+        """The source of the operation that the profiler calls `name`."""
+        # Operations in the body of a loop are called while/body/_1/NAME.
         name = _outside_of_loops(name)
         frames = self._frames.get(name, ())
         back = name.startswith('gradient_tape/')
@@ -249,13 +249,13 @@ class Sources:
 
 
 def _line(frames):
-    """The innermost line of the package that says something."""
+    """The innermost line of the package that isn't shared by all operations."""
     for filename, number, function in reversed(frames):
         place = os.path.basename(filename), function
-        if place == ('tensorflow_engine.py', '_update_weights'):
-            return ''  # where the whole backward pass is asked for
+        if place == ('tensorflow.py', '_update_weights'):
+            return ''  # the call that builds the whole backward pass
         # All functions that XLA compiles are called in one place, which isn't theirs.
-        if filename.startswith(_PACKAGE) and place != ('fused.py', 'call'):
+        if filename.startswith(_PACKAGE) and place != ('xla.py', 'call'):
             return f'{place[0]}:{number}'
     return ''
 
@@ -270,7 +270,7 @@ def _all_operations(graph):
 
 
 def _outside_of_loops(name):
-    """`name` without the place of the loop or branch whose part it is."""
+    """`name` without the prefix of the loop or branch that contains it."""
     parts = name.split('/')
     for i in range(len(parts) - 1, 1, -1):
         if parts[i - 1] in ('body', 'cond', 'then', 'else') and parts[i].lstrip('_').isdigit():
@@ -297,7 +297,7 @@ def _kind_of_layer(layer):
 
 
 def _kind_of_place(frames):
-    """What the files that built an operation say of it, where they say anything."""
+    """The kind of an operation according to the files that built it, or ''."""
     files = [filename for filename, _, _ in frames]
     for word, kind in (
         (f'{_PACKAGE}augment{os.sep}', 'augmentation'),
@@ -307,7 +307,7 @@ def _kind_of_place(frames):
     ):
         if any(word in filename for filename in files):
             return kind
-    # The gather of a batch and what is done to it before the model.
+    # The gather of a batch, its normalization and augmentation.
     if any(name == 'inputs' and filename.startswith(_PACKAGE) for filename, _, name in frames):
         return 'augmentation'
     return ''

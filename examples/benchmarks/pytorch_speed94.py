@@ -1,7 +1,7 @@
-"""The record network for CIFAR-10 and its optimizer in plain PyTorch, to compare with.
+"""The record network for CIFAR-10 and its optimizer in plain PyTorch, for comparison.
 
-The recipe is `speed94`'s, written down again with PyTorch's own means. `pytorch_trainer.py` trains
-it, `time_to_94.py` does so beside fenwicks.
+This is the recipe `speed94`, written again with PyTorch's own means. `pytorch_trainer.py` trains
+it, `time_to_94.py` compares it with fenwicks.
 
 Reference:
     Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498
@@ -23,14 +23,14 @@ class Recipe:
     Attributes:
         batch_size, epochs: 9 epochs of 25 batches of 2,000; remainders are dropped.
         widths: filters of the three groups.
-        whitening_images, whitening_epsilon: what the whitening filters are computed from, and
-            what is added to the eigenvalues.
-        whitening_bias_epochs: how long the whitening layer's bias is trained.
-        muon_rate, muon_momentum, newton_schulz_steps: of the convolution kernels.
-        bias_rate, head_rate, momentum: of SGD for the rest.
-        decay: weight decay of SGD times its learning rate, an image.
-        label_smoothing: share of the target spread over the classes.
-        padding: pixels by which an image is shifted at most.
+        whitening_images, whitening_epsilon: number of images from which the whitening filters are
+            computed, and the number added to the eigenvalues.
+        whitening_bias_epochs: epochs in which the whitening layer's bias is trained.
+        muon_rate, muon_momentum, newton_schulz_steps: settings for the convolution kernels.
+        bias_rate, head_rate, momentum: settings of SGD for all other weights.
+        decay: weight decay of SGD times its learning rate, per image.
+        label_smoothing: share of the target that is spread over the classes.
+        padding: largest shift of an image, in pixels.
     """
 
     batch_size: int = 2000
@@ -61,7 +61,7 @@ def patch_covariance(images, size=2):
 
 
 def whitening_filters(images, epsilon, size=2):
-    """Filters that make the patches' components uncorrelated, then the same ones negated."""
+    """Filters whose outputs on the patches are uncorrelated, followed by their negatives."""
     values, vectors = torch.linalg.eigh(patch_covariance(images, size))
     filters = (vectors / (values + epsilon).sqrt()).T.flip(0)  # the largest component first
     filters = filters.reshape(-1, images.shape[1], size, size)
@@ -69,7 +69,7 @@ def whitening_filters(images, epsilon, size=2):
 
 
 class Conv(nn.Conv2d):
-    """A convolution in the precision of the images, whatever that of its kernel."""
+    """A convolution in the precision of the images, to which it casts its kernel."""
 
     def forward(self, images):
         bias = None if self.bias is None else self.bias.to(images.dtype)
@@ -101,8 +101,8 @@ class Network(nn.Module):
     """From normalised images `(batch, channels, height, width)` to float32 logits.
 
     Args:
-        filters: of the whitening layer, `(count, channels, 2, 2)`; they stay as they are.
-        widths: of the three groups.
+        filters: filters of the whitening layer, `(count, channels, 2, 2)`, which aren't trained.
+        widths: number of filters in each of the three groups.
         classes: number of logits.
     """
 
@@ -116,7 +116,7 @@ class Network(nn.Module):
             *(Group(inputs, outputs) for inputs, outputs in zip(sizes, widths, strict=False))
         )
         self.head = nn.Parameter(torch.empty(classes, widths[-1]))
-        nn.init.uniform_(self.head, -(3**0.5), 3**0.5)  # of standard deviation 1
+        nn.init.uniform_(self.head, -(3**0.5), 3**0.5)  # standard deviation 1
 
     def forward(self, images):
         images = self.groups(functional.gelu(self.whitening(images)))
@@ -128,7 +128,7 @@ class Network(nn.Module):
         return [p for name, p in self.named_parameters() if 'groups' in name and p.ndim == 4]
 
     def biases(self):
-        """The offsets of the batch norms."""
+        """The biases of the batch norms."""
         return [p for name, p in self.named_parameters() if name.endswith(('1.bias', '2.bias'))]
 
 
@@ -152,7 +152,7 @@ class Muon(torch.optim.Optimizer):
         lr: learning rate.
         momentum: fraction of the velocity kept, Nesterov's way.
         steps: Newton-Schulz steps.
-        dtype: of these steps' matrix products.
+        dtype: dtype of these steps' matrix products.
     """
 
     def __init__(self, kernels, lr, momentum, steps, dtype):

@@ -1,7 +1,8 @@
-"""Trains the record network in plain PyTorch, as fast as its users would without compiling.
+"""Trains the record network in plain PyTorch with the usual means of making it fast.
 
-Data on the device, channels_last, float32 weights under arithmetic of one precision, fused SGD,
-every thread. A shift, a mirror image and the batch itself are one gather of pixels.
+The data lie on the device; memory is channels_last; weights are float32, the arithmetic has one
+precision; SGD is fused; all threads are used. One gather of pixels forms, shifts and mirrors the
+images of a batch.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ class Trainer:
         recipe: the settings.
         precision: a key of `DTYPES`.
         device: 'cpu' or 'cuda'.
-        seed: of the weights, the shuffle and the augmentation.
+        seed: seed of the weights, the shuffle and the augmentation.
         compiled: whether `torch.compile` compiles network and optimizer.
 
     Attributes:
-        steps_per_epoch, total_steps: of the whole recipe.
+        steps_per_epoch, total_steps: length of an epoch and of the recipe.
         step: number of steps taken.
         losses: mean loss of each step, as tensors.
-        preprocess_seconds, compile_seconds, train_seconds: what has been spent.
+        preprocess_seconds, compile_seconds, train_seconds: time spent so far.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Trainer:
             )
         started = time.perf_counter()
         torch.manual_seed(seed)
-        torch.backends.cudnn.benchmark = True  # looks for the fastest kernels on a GPU
+        torch.backends.cudnn.benchmark = True  # measures which kernels are fastest on a GPU
         self.recipe, self.device, self.dtype = recipe, torch.device(device), DTYPES[precision]
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.steps_per_epoch = len(images) // recipe.batch_size
@@ -99,15 +100,15 @@ class Trainer:
             self._compile()
 
     def run(self, stop=None, on_step=None):
-        """Trains until `stop` steps have been taken in all; by default to the recipe's end.
+        """Trains until `stop` steps have been taken in total; by default to the recipe's end.
 
         Args:
             stop: number of steps, counted from the start of the training.
-            on_step: called with the number of steps taken and their mean loss after each of them.
-                It has to wait for a GPU, which otherwise runs ahead.
+            on_step: called after each step with the number of steps taken and the step's mean loss.
+                It waits for a GPU after each step, which is slower.
 
         Returns:
-            Seconds that it took.
+            The elapsed seconds.
         """
         stop = self.total_steps if stop is None else min(stop, self.total_steps)
         self._synchronize()
@@ -129,7 +130,7 @@ class Trainer:
         return seconds
 
     def begin_epoch(self, epoch):
-        """Goes to the start of an epoch, counted from 0, wherever the training stands."""
+        """Moves to the start of an epoch, counted from 0, from any step."""
         self.step = epoch * self.steps_per_epoch
 
     @torch.inference_mode()
@@ -156,7 +157,7 @@ class Trainer:
         return plain / 2 + sum(moved) / (2 * len(moved))
 
     def _normalised(self, images, dtype):
-        """NHWC uint8 to NCHW floats, which lie in memory as channels_last."""
+        """Normalises NHWC uint8 images to NCHW floats with channels_last memory."""
         return ((images - self.mean) / self.std).to(dtype).permute(0, 3, 1, 2)
 
     def _begin_epoch(self, epoch):
@@ -168,7 +169,7 @@ class Trainer:
         self._order = torch.randperm(count, generator=self.random, device=self.device)
 
     def _augmented(self, chosen):
-        """The images of a batch, mirrored and shifted: one gather of whole pixels."""
+        """The images of a batch, mirrored and shifted, by one gather of pixels."""
         height, width = self.images.shape[1:3]
         count, shifts = len(chosen), 2 * self.recipe.padding + 1
         rows = torch.arange(height, device=self.device) + self._draw(shifts, count)[:, None]
@@ -203,16 +204,16 @@ class Trainer:
         return [*self.sgd.param_groups, *self.muon.param_groups]
 
     def _set_rates(self, step):
-        """Every rate falls in a line to 0; that of the whitening layer's bias sooner."""
+        """Lowers every rate linearly to 0, that of the whitening layer's bias earlier."""
         bias_steps = self.recipe.whitening_bias_epochs * self.steps_per_epoch
-        # Without it, nothing asks for the gradient of the first images' size.
+        # Then the backward pass stops below the first group.
         self.model.whitening.bias.requires_grad = step < bias_steps
         ends = [bias_steps, *[self.total_steps] * (len(self._rates) - 1)]
         for group, rate, end in zip(self._groups(), self._rates, ends, strict=True):
             group['lr'] = rate * max(0.0, 1 - step / end)
 
     def _compile(self):
-        """Compiles by taking steps, both with and without the whitening layer's bias."""
+        """Compiles by taking steps, with and without a gradient of the whitening layer's bias."""
         started = time.perf_counter()
         self._call = torch.compile(self.model, mode='reduce-overhead')
         self.muon.orthogonalize = torch.compile(orthogonalize)
@@ -220,7 +221,7 @@ class Trainer:
         random = self.random.get_state()
         self._begin_epoch(0)
         chosen = self._order[: self.recipe.batch_size]
-        # Several times: the first calls of a compiled function still look for the best kernels.
+        # Several steps each: the first calls of a compiled function still measure kernels.
         for step in [0] * 3 + [self.total_steps] * 3:
             self._set_rates(step)
             self._train_step(self._augmented(chosen), self.labels[chosen])
@@ -248,13 +249,13 @@ def _mean_std(images):
 
 
 def _reflected(side, padding):
-    """Which pixel of a row lies at each place of the row padded by reflection."""
+    """The index of the pixel at each place of a row that is padded by reflection."""
     places = torch.arange(-padding, side + padding).abs()
     return torch.where(places < side, places, 2 * (side - 1) - places)
 
 
 def use_all_threads():
-    """PyTorch's own default leaves out threads that share a core; OMP_NUM_THREADS overrides."""
+    """Uses every logical core, unlike PyTorch's default; OMP_NUM_THREADS takes precedence."""
     if 'OMP_NUM_THREADS' not in os.environ:
         affinity = getattr(os, 'sched_getaffinity', None)
         torch.set_num_threads(len(affinity(0)) if affinity else os.cpu_count())

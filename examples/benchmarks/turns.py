@@ -1,7 +1,7 @@
-"""Two programs that take turns: processes that work when they are told to and wait otherwise.
+"""Runs the sides of a comparison in processes of their own that work in turn.
 
-A script starts itself once for each side of a comparison, with `--side=NAME`. Parent and side
-exchange lines of JSON over the side's standard input and output.
+A script starts itself once for each side, with `--side=NAME`. The parent calls functions of a side;
+calls and results are lines of JSON over the side's standard input and output.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import os
 import subprocess
 import sys
 
-# PyTorch's side needs nothing of Keras's other backends, in time or in memory.
+# So that PyTorch's side spends no time or memory on Keras's other backends.
 _ENVIRONMENT = {'pytorch': {'KERAS_BACKEND': 'torch'}}
 
 
 class Side:
-    """A process that is one side of a comparison.
+    """The process of one side of a comparison.
 
     Args:
         name: 'fenwicks' or 'pytorch'.
-        script: path of the script that calls `serve` when it gets `--side`.
+        script: path of the script, which calls `serve` if `--side` is given.
         arguments: its other arguments.
 
     Raises:
-        RuntimeError: it didn't start; with its reason.
+        RuntimeError: the side failed to start; the message says why.
     """
 
     def __init__(self, name, script, arguments=()):
@@ -39,10 +39,10 @@ class Side:
         self._answer()
 
     def ask(self, name, **arguments):
-        """What the side's function `name` returns.
+        """Calls the side's function `name` and returns its result.
 
         Raises:
-            RuntimeError: the side failed; with its reason.
+            RuntimeError: the function failed; the message says why.
         """
         self._process.stdin.write(json.dumps([name, arguments]) + '\n')
         self._process.stdin.flush()
@@ -70,13 +70,14 @@ class Side:
 
 
 def serve(make):
-    """Answers the parent's questions until it closes the line.
+    """Runs the calls that the parent sends, until it closes the connection.
 
     Args:
-        make: function without arguments; returns a dict of functions by name, which take keyword
-            arguments and return what JSON can hold. Errors on the way are the answer, in a line.
+        make: function without arguments that returns a dict of functions by name. They take keyword
+            arguments and return values that JSON can represent. An exception is sent to the parent
+            as one line.
     """
-    # Whatever else writes to standard output must not come between the answers.
+    # Other output, which goes to standard output, must not mix with the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
 
     def answer(function, **arguments):
