@@ -7,6 +7,7 @@ python examples/tables.py --check   # fail if a README says anything else than t
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import statistics
 
@@ -231,7 +232,13 @@ def tricks_table():
     means = [f'`{row.arm.preset}` {ablation.mean(row)} %' for row in presets]
     lines = [ablation.tricks_table(rows)]
     if means:
-        lines += ['', f'Measured from {" and ".join(means)}: {ablation_budget()}.']
+        errors = [row.error for row in rows if row.arm.trick and math.isfinite(row.error)]
+        limit = f' (about {statistics.median(errors):.1f} points)' if errors else ''
+        lines += [
+            '',
+            f'Measured from {" and ".join(means)}: {ablation_budget()}. Unresolved differences are '
+            f'smaller than two standard errors{limit}.',
+        ]
     return '\n'.join(lines)
 
 

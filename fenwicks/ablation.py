@@ -242,26 +242,40 @@ def comparison_table(rows: Sequence[Row]) -> str:
 
 
 def tricks_table(rows: Sequence[Row]) -> str:
-    """Every trick: what it does, where it is, what was published, what was measured here."""
+    """Every trick: what it does, where it is, what was published, what was measured here.
+
+    What was measured, of tricks added and of tricks removed, has a column each, if there is any
+    difference in it that is larger than its error.
+    """
     found = {(row.arm.trick, bool(row.arm.added)): row for row in rows if row.arm.trick}
 
     def measured(name, added):
         row = found.get((name, added))
-        return f'{difference(row)}, n={row.n or row.diverged}' if row else 'not measured'
+        if row is None:
+            return 'not measured'
+        shown = row.resolved or not row.n
+        return f'{difference(row)}, n={row.n or row.diverged}' if shown else 'unresolved'
 
+    columns = [
+        added
+        for added in (True, False)
+        if any(
+            row.resolved or not row.n for (_, is_added), row in found.items() if is_added == added
+        )
+    ]
     cells = [
         [
             f'`{name}`',
             trick.summary,
             f'`{trick.symbol}`',
-            trick.published or 'part of a record, not apart',
-            measured(name, True),
-            measured(name, False),
+            trick.published or 'part of a record, not separately',
+            *(measured(name, added) for added in columns),
         ]
         for name, trick in TRICKS.items()
     ]
-    header = ['trick', 'what it does', 'in `fenwicks`', 'published', 'added', 'taken away']
-    return markdown(header, cells)
+    titles = {True: 'added', False: 'removed'}
+    header = ['trick', 'what it does', 'in `fenwicks`', 'published']
+    return markdown([*header, *(titles[added] for added in columns)], cells)
 
 
 def check_plot(path: str | os.PathLike[str]) -> None:
