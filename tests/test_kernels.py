@@ -9,9 +9,7 @@ if keras.backend.backend() != 'tensorflow':
 
 import tensorflow as tf
 
-from fenwicks.kernels import batch_norm as fused
-from fenwicks.kernels import convolution as kernels
-from fenwicks.kernels import winograd
+from fenwicks.kernels import activations, batch_norm, convolution, device, pooling, winograd
 from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D
 
 
@@ -42,7 +40,7 @@ def assert_close(found, expected, tolerance):
 def test_conv2d(size):
     images, kernel = normal(2, 6, 7, 5), normal(size, size, 5, 4, seed=1)
     upstream = normal(2, 6, 7, 4, seed=2)
-    found = gradients(kernels.conv2d, upstream, images, kernel)
+    found = gradients(convolution.conv2d, upstream, images, kernel)
     assert_close(found, gradients(direct, upstream, images, kernel), 1e-5)
 
 
@@ -126,18 +124,18 @@ def test_where_winograd_pays(images, kernel, dtype, pays):
 def test_conv2d_takes_the_winograd_way():
     images, kernel = normal(2, 4, 4, 128), normal(3, 3, 128, 128, seed=1)
     upstream = normal(2, 4, 4, 128, seed=2)
-    found = gradients(kernels.conv2d, upstream, images, kernel)
+    found = gradients(convolution.conv2d, upstream, images, kernel)
     assert_close(found, gradients(direct, upstream, images, kernel), 3e-5)
     # Rounding tells which way it went.
     assert not np.array_equal(found[0], direct(images, kernel))
 
 
 def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only(monkeypatch):
-    monkeypatch.setattr(kernels, 'has_amx', lambda: False)
+    monkeypatch.setattr(device, 'has_amx', lambda: False)
     images, kernel = normal(2, 4, 4, 128), normal(3, 3, 128, 128, seed=1)
     upstream = normal(2, 4, 4, 128, seed=2)
     images, kernel, upstream = (tf.cast(x, tf.bfloat16) for x in (images, kernel, upstream))
-    found = gradients(kernels.conv2d, upstream, images, kernel)
+    found = gradients(convolution.conv2d, upstream, images, kernel)
     expected = gradients(direct, upstream, images, kernel)
     np.testing.assert_array_equal(found[0], expected[0])
     for one, other in zip(found[1:], expected[1:], strict=True):
@@ -158,7 +156,7 @@ def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only(monkeypatch):
 )
 def test_kernel_gradient_side_by_side(monkeypatch, batch, sides, size, widths):
     """What AMX takes: small images in rows, with zeros between them."""
-    slide = kernels._slide_kernel_gradient
+    slide = convolution._kernel_gradient_directly
     seen = []
 
     def noted(images, upstream, kernel_shape):
@@ -166,40 +164,40 @@ def test_kernel_gradient_side_by_side(monkeypatch, batch, sides, size, widths):
         seen.append(images.shape[2])
         return slide(images, upstream, kernel_shape)
 
-    monkeypatch.setattr(kernels, '_slide_kernel_gradient', noted)
+    monkeypatch.setattr(convolution, '_kernel_gradient_directly', noted)
     images, upstream = normal(batch, *sides, 6), normal(batch, *sides, 7, seed=2)
     kernel_shape = (size, size, 6, 7)
-    found = kernels._kernel_gradient_side_by_side(images, upstream, kernel_shape)
+    found = convolution._kernel_gradient_side_by_side(images, upstream, kernel_shape)
     assert_close([found], [slide(images, upstream, kernel_shape)], 1e-5)
     assert seen == widths
 
 
 def test_conv2d_with_amx(monkeypatch):
     """In bfloat16 every pass slides; float32, which AMX doesn't multiply, stays with Winograd."""
-    monkeypatch.setattr(kernels, 'has_amx', lambda: True)
+    monkeypatch.setattr(device, 'has_amx', lambda: True)
     inputs = normal(4, 4, 4, 128), normal(3, 3, 128, 128, seed=1), normal(4, 4, 4, 128, seed=2)
     found, expected = (
         gradients(function, *(tf.cast(x, tf.bfloat16) for x in (inputs[2], *inputs[:2])))
-        for function in (kernels.conv2d, direct)
+        for function in (convolution.conv2d, direct)
     )
     assert_close(found, expected, 0.01)  # a unit in the last place of the largest
     for one, other in zip(found, expected, strict=True):
         one, other = (tf.cast(x, tf.float32) for x in (one, other))
         assert tf.math.reduce_std(one - other) / tf.math.reduce_std(other) < 0.002
     images, kernel, upstream = inputs
-    found = gradients(kernels.conv2d, upstream, images, kernel)
+    found = gradients(convolution.conv2d, upstream, images, kernel)
     assert not np.array_equal(found[0], direct(images, kernel))
 
 
 def test_side_by_side_of_an_unknown_batch():
     images, upstream = normal(4, 3, 3, 5), normal(4, 3, 3, 6, seed=1)
     function = tf.function(
-        lambda images, upstream: kernels._kernel_gradient_side_by_side(
+        lambda images, upstream: convolution._kernel_gradient_side_by_side(
             images, upstream, (3, 3, 5, 6)
         ),
         input_signature=[tf.TensorSpec((None, 3, 3, 5)), tf.TensorSpec((None, 3, 3, 6))],
     )
-    expected = kernels._slide_kernel_gradient(images, upstream, (3, 3, 5, 6))
+    expected = convolution._kernel_gradient_directly(images, upstream, (3, 3, 5, 6))
     assert_close([function(images, upstream)], [expected], 1e-5)
 
 
@@ -210,7 +208,7 @@ def test_max_pool_sends_the_gradient_to_the_first_maximum(dtype, sides):
     values = np.random.default_rng(0).integers(0, 3, (4, *sides, 5))
     images = tf.cast(values, dtype)
     upstream = tf.cast(normal(4, sides[0] // 2, sides[1] // 2, 5), dtype)
-    found = gradients(fused.max_pool_2x2, upstream, images)
+    found = gradients(pooling.max_pool_2x2, upstream, images)
     expected = gradients(lambda x: tf.nn.max_pool2d(x, 2, 2, 'VALID'), upstream, images)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
@@ -227,16 +225,16 @@ def exact_batch_norm(images, scale, offset, epsilon):
 @pytest.mark.parametrize('has_avx512', [True, False])
 def test_batch_norm(monkeypatch, dtype, has_avx512):
     """TensorFlow's kernel, as on accelerators, and what is faster on other processors."""
-    monkeypatch.setattr(fused.device, 'has_avx512', lambda: has_avx512)
+    monkeypatch.setattr(device, 'has_avx512', lambda: has_avx512)
     images = tf.cast(2 * normal(4, 3, 5, 6) + 1, dtype)
     scale, offset = normal(6, seed=1), normal(6, seed=2)
     upstream = tf.cast(normal(4, 3, 5, 6, seed=3), dtype)
-    _, mean, variance = fused.batch_norm(images, scale, offset, 1e-3)
+    _, mean, variance = batch_norm.normalize(images, scale, offset, 1e-3)
     _, exact_mean, exact_variance = exact_batch_norm(images, scale, offset, 1e-3)
     np.testing.assert_allclose(mean, exact_mean, atol=1e-5)
     np.testing.assert_allclose(variance, exact_variance, rtol=1e-5)
     inputs = (images, scale, offset)
-    found = gradients(lambda *inputs: fused.batch_norm(*inputs, 1e-3)[0], upstream, *inputs)
+    found = gradients(lambda *inputs: batch_norm.normalize(*inputs, 1e-3)[0], upstream, *inputs)
     expected = gradients(
         lambda *inputs: exact_batch_norm(*inputs, 1e-3)[0],
         tf.cast(upstream, tf.float64),
@@ -254,12 +252,12 @@ def test_ghost_batch_norm_both_ways(monkeypatch, dtype):
     upstream = tf.cast(normal(6, 4, 5, 3, seed=3), dtype)
     ways = []
     for has_avx512 in (True, False):
-        monkeypatch.setattr(fused.device, 'has_avx512', lambda has=has_avx512: has)
-        _, *moments = fused.ghost_batch_norm(images, scale, offset, 2, 1e-3)
+        monkeypatch.setattr(device, 'has_avx512', lambda has=has_avx512: has)
+        _, *moments = batch_norm.normalize_groups(images, scale, offset, 2, 1e-3)
         assert [x.shape for x in moments] == [(3, 3), (3, 3)]
         inputs = (images, scale, offset)
         normalized = gradients(
-            lambda *inputs: fused.ghost_batch_norm(*inputs, 2, 1e-3)[0], upstream, *inputs
+            lambda *inputs: batch_norm.normalize_groups(*inputs, 2, 1e-3)[0], upstream, *inputs
         )
         ways.append((*moments, *normalized))
     assert_close(*ways, {'float32': 1e-5, 'bfloat16': 2e-2}[dtype])
@@ -268,7 +266,7 @@ def test_ghost_batch_norm_both_ways(monkeypatch, dtype):
 def test_batch_norm_far_from_zero():
     """Means a thousand times the deviations: squares of what isn't centred would cancel."""
     images, one = 1000 + normal(16, 8, 8, 3), tf.ones(3)
-    outputs, _, variance = fused.batch_norm(images, one, 0 * one, 1e-5)
+    outputs, _, variance = batch_norm.normalize(images, one, 0 * one, 1e-5)
     expected, _, exact_variance = exact_batch_norm(images, one, 0 * one, 1e-5)
     np.testing.assert_allclose(variance, exact_variance, rtol=1e-3)
     np.testing.assert_allclose(outputs, expected, atol=2e-3)
@@ -277,15 +275,15 @@ def test_batch_norm_far_from_zero():
 @pytest.mark.parametrize(
     'function',
     [
-        fused.max_pool_2x2,
-        fused.gelu,
-        lambda images: fused.celu(images, 0.3),
-        lambda images: fused.batch_norm(images, tf.ones(3), tf.zeros(3), 1e-3)[0],
-        lambda images: fused.ghost_batch_norm(images, tf.ones(3), tf.zeros(3), 2, 1e-3)[0],
+        pooling.max_pool_2x2,
+        activations.gelu,
+        lambda images: activations.celu(images, 0.3),
+        lambda images: batch_norm.normalize(images, tf.ones(3), tf.zeros(3), 1e-3)[0],
+        lambda images: batch_norm.normalize_groups(images, tf.ones(3), tf.zeros(3), 2, 1e-3)[0],
     ],
     ids=['max_pool_2x2', 'gelu', 'celu', 'batch_norm', 'ghost_batch_norm'],
 )
-def test_fused_with_an_unknown_batch(function):
+def test_kernels_with_an_unknown_batch(function):
     """Without XLA, for whoever exports the model; the numbers are the same."""
     images = normal(4, 5, 6, 3)
     upstream = normal(*function(images).shape, seed=1)
@@ -299,8 +297,8 @@ def test_fused_with_an_unknown_batch(function):
     assert_close(by_name(images, upstream), gradients(function, upstream, images), 1e-5)
 
 
-def test_fused_is_compiled_where_the_shape_is_known():
-    compiled = tf.function(fused.gelu, input_signature=[tf.TensorSpec([4, 5])])
+def test_kernels_is_compiled_where_the_shape_is_known():
+    compiled = tf.function(activations.gelu, input_signature=[tf.TensorSpec([4, 5])])
     graph = compiled.get_concrete_function().graph.as_graph_def()
     assert any(f.attr['_XlaMustCompile'].b for f in graph.library.function)
 

@@ -223,9 +223,9 @@ def test_no_gradient_of_the_convolution_on_jax():
 
 
 BAD_IMAGES = {
-    'bytes': (np.zeros((2, 4, 4, 3), np.uint8), '`images` must be normalised floats'),
-    'one image': (np.zeros((4, 4, 3)), '`images` must be normalised floats'),
-    'no image': (np.zeros((0, 4, 4, 3)), '`images` must be normalised floats'),
+    'bytes': (np.zeros((2, 4, 4, 3), np.uint8), '`images` must be normalized floats'),
+    'one image': (np.zeros((4, 4, 3)), '`images` must be normalized floats'),
+    'no image': (np.zeros((0, 4, 4, 3)), '`images` must be normalized floats'),
     'small': (np.zeros((2, 4, 2, 3)), '`kernel_size` must be at most the sides'),
     'nan': (np.full((2, 4, 4, 3), np.nan), '`images` must be finite'),
 }

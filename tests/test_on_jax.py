@@ -21,7 +21,7 @@ FILES = (
     'test_layers_whitening.py',
     'test_losses.py',
     'test_models.py',
-    'test_one_pass.py',
+    'test_batch_norm_jax.py',
     'test_optimizers.py',
     'test_schedules.py',
     'test_devices.py',

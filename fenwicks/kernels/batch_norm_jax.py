@@ -1,90 +1,98 @@
-"""Batch normalization on JAX, in as few passes over an accelerator's memory as XLA can make of it.
+"""Batch normalization on JAX, in as few passes over an accelerator's memory as XLA allows.
 
-XLA fuses what is pointwise, and sums over it, into the convolution that comes before: neither costs
-a pass of its own. It can't where a sum needs the result of another, as a variance about the batch's
-mean does. And it computes max pooling's gradient from pixels in memory, so all that comes between
-the convolution and the pooling is written there and read again. Hence statistics that need no mean
-beforehand, and a pooling that comes before the scaling, with which it commutes.
+XLA fuses pointwise operations, and sums over their results, into the convolution before them, where
+they cost no pass of their own. It can't fuse a sum that needs the result of another sum, such as a
+variance about the batch's mean. And it computes the gradient of max pooling from pixels in memory:
+everything between the convolution and the pooling is written to memory and read again. Therefore
+the statistics here don't need the mean beforehand, and the pooling comes before the scaling, with
+which it commutes.
 
 libtpu's estimates for a step of ResNet-9 (`fenwicks24`, 512 images in bfloat16, one v5e chip): the
-sum of the prices of its operations, and of the cycles that it schedules them for, taken as 1.5 GHz
-and without the pooling's gradient:
+sum of the estimated times of its operations; then the cycles for which they are scheduled, at 1.5
+GHz and without the gradient of the pooling:
 
     Keras's formulas                                13.5 ms     15.6 ms
     variances by a mean of squares                  12.6 ms     11.9 ms
     ... and the pooling before the scaling          10.8 ms      9.3 ms
 
-What didn't win, from the second line on: max pooling whose gradient is a comparison, as on a CPU,
-11.8 ms but 17.0 ms scheduled, since XLA spreads the gradient in memory, twice, before it compares;
-with interior padding or stacking instead of that, more still. Ghost batch normalization gains from
-the second line alone: 14.1 ms to 11.1 ms (`page10`).
+Tried on top of the second line, and no faster: max pooling whose gradient is a comparison, as on a
+CPU (11.8 ms, but scheduled for 17.0 ms, since XLA spreads the gradient in memory, twice, before it
+compares); the same with interior padding or stacking (slower still). Ghost batch normalization
+gains from the second line only: 14.1 ms to 11.1 ms (`page10`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
-_HANDFUL = 64
+_FEW = 64  # values, of which the variance is computed about their mean
 
 
-def on_jax() -> bool:
-    """Whether Keras runs on JAX."""
-    return keras.backend.backend() == 'jax'
-
-
-def moments(inputs, axes, shift):
-    """Means and biased variances over some axes, in one pass.
+def moments(inputs: Any, axes: tuple[int, ...], shift: Any) -> tuple[Any, Any]:
+    """Computes means and biased variances over some axes in one pass.
 
     ```
     mean = shift + mean(x - shift)
     variance = mean((x - shift) ** 2) - mean(x - shift) ** 2
     ```
 
-    The nearer the shift to the mean, the less is lost to rounding: running averages serve, for they
-    are known before the inputs are. A handful of values may lie far from it, yet close together: of
-    those the variance is that about their mean.
+    The nearer the shift is to the mean, the smaller the rounding error. Moving averages are a good
+    shift, for they are known before the inputs. Fewer than 64 values may lie close together and far
+    from the shift; their variance is computed about their mean.
 
     Args:
-        inputs: float32 (or wider) of any shape.
-        axes: tuple of the axes to sum over; they stay, with length 1.
-        shift: array that fits the inputs' shape, not differentiated.
+        inputs: float32 or float64, any shape.
+        axes: the axes to average over.
+        shift: array that broadcasts to the shape of the inputs. No gradient flows to it.
+
+    Returns:
+        Means and biased variances, of the inputs' rank, with length 1 along `axes`.
     """
     shift = ops.stop_gradient(ops.cast(shift, inputs.dtype))
     moved = inputs - shift
     mean = ops.mean(moved, axes, keepdims=True)
-    if math.prod(inputs.shape[axis] for axis in axes) < _HANDFUL:
+    if math.prod(inputs.shape[axis] for axis in axes) < _FEW:
         return mean + shift, ops.mean(ops.square(moved - mean), axes, keepdims=True)
     variance = ops.mean(ops.square(moved), axes, keepdims=True) - ops.square(mean)
     return mean + shift, ops.maximum(variance, 0)  # rounding may leave it below zero
 
 
-def batch_norm(inputs, scale, offset, shift, epsilon, pool=None):
-    """Batch normalization with the batch's own statistics, then max pooling if wanted.
+def normalize(
+    inputs: Any,
+    scale: Any,
+    offset: Any,
+    shift: Any,
+    epsilon: float,
+    pool: Callable[[Any], Any] | None = None,
+) -> tuple[Any, Any, Any]:
+    """Normalizes by the mean and variance of each channel over the batch, then pools by maxima.
 
     ```
     x = sign(scale) * inputs
     y = |scale| * (pool(x) - mean(x)) / sqrt(var(x) + epsilon) + offset
     ```
 
-    which is the pooled normalization, to the last bit: a larger x never gives a smaller y.
+    This equals the pooled normalization to the last bit, since y never decreases with x.
 
     Args:
         inputs: `(batch, ..., channels)`.
         scale: float32 `(channels,)`.
         offset: float32 `(channels,)`.
-        shift: float32 `(channels,)`, a guess at the means, see `moments`.
+        shift: float32 `(channels,)`, an estimate of the means, see `moments`.
         epsilon: added to the variance.
-        pool: function that pools by maxima, or None.
+        pool: function that pools by maxima, or None for no pooling.
 
     Returns:
-        The outputs in float32 (or wider), and mean and biased variance of each channel.
+        The outputs in float32 or float64, and the mean and biased variance of each channel.
     """
     sign = 1
     if pool is not None:
-        # Not `ops.sign`: a scale of 0 must be able to leave it.
+        # `ops.sign` would be 0 for a scale of 0, whose gradient would then be 0 forever.
         sign = ops.stop_gradient(ops.where(scale < 0, -1.0, 1.0))
         inputs = inputs * ops.cast(sign, inputs.dtype)
     dtype = keras.backend.result_type(inputs.dtype, 'float32')

@@ -1,24 +1,28 @@
-"""Which processor the kernels run on, and what it can do."""
+"""The device that Keras runs on, and the instruction sets of the processor."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import pathlib
+from collections.abc import Iterator
 
 import keras
+
+if keras.backend.backend() == 'tensorflow':
+    import tensorflow as tf
 
 _overridden: dict[str, bool] = {}
 
 
-def cpu_flags(cpuinfo='/proc/cpuinfo') -> frozenset[str]:
-    """The processor's instruction sets in the kernel's words: `'avx2'`, `'avx512f'`, ...
+def cpu_flags(cpuinfo: str = '/proc/cpuinfo') -> frozenset[str]:
+    """Returns the processor's instruction sets as Linux names them: `'avx2'`, `'avx512f'`, ...
 
     Args:
-        cpuinfo: where Linux lists them.
+        cpuinfo: the file in which Linux lists them.
 
     Returns:
-        A set of names; it is empty on other systems than Linux.
+        A set of names, empty on systems other than Linux.
     """
     path = pathlib.Path(cpuinfo)
     if not path.exists():
@@ -31,8 +35,8 @@ def cpu_flags(cpuinfo='/proc/cpuinfo') -> frozenset[str]:
 
 
 @contextlib.contextmanager
-def override(**answers: bool):
-    """A context in which this module's questions have other answers.
+def override(**answers: bool) -> Iterator[None]:
+    """Returns a context in which functions of this module return what is given here.
 
     ```python
     with override(on_cpu=False):  # trace the program that an accelerator would run
@@ -40,10 +44,10 @@ def override(**answers: bool):
     ```
 
     Args:
-        **answers: `on_cpu`, `has_avx512` or `has_amx`, and the answer each is to give.
+        **answers: by the names of the functions `on_cpu`, `has_avx512` and `has_amx`.
 
     Raises:
-        ValueError: there is no such question.
+        ValueError: `answers` names another function.
     """
     unknown = answers.keys() - {'on_cpu', 'has_avx512', 'has_amx'}
     if unknown:
@@ -61,19 +65,24 @@ def override(**answers: bool):
 
 
 def on_cpu() -> bool:
-    """Whether Keras runs on TensorFlow without an accelerator, where the CPU kernels pay."""
+    """Returns whether Keras runs on TensorFlow without an accelerator, where CPU kernels pay."""
     if 'on_cpu' in _overridden:
         return _overridden['on_cpu']
     return _has_no_accelerator() and not _in_tpu_scope()
 
 
+def on_jax() -> bool:
+    """Returns whether Keras runs on JAX."""
+    return keras.backend.backend() == 'jax'
+
+
 def has_avx512() -> bool:
-    """Whether the processor has the vectors for which oneDNN's batch normalization is written."""
+    """Returns whether the processor has AVX-512, which oneDNN's batch normalization needs."""
     return _overridden.get('has_avx512', 'avx512f' in _flags())
 
 
 def has_amx() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in tiles, several times as fast."""
+    """Returns whether the processor has AMX, which multiplies bfloat16 matrices in tiles."""
     return _overridden.get('has_amx', 'amx_bf16' in _flags())
 
 
@@ -83,8 +92,6 @@ def _flags():
 
 
 def _in_tpu_scope():
-    import tensorflow as tf
-
     return isinstance(tf.distribute.get_strategy(), tf.distribute.TPUStrategy)
 
 
@@ -92,8 +99,6 @@ def _in_tpu_scope():
 def _has_no_accelerator():
     if keras.backend.backend() != 'tensorflow':
         return False
-    import tensorflow as tf
-
     return not any(
         device.device_type in ('GPU', 'TPU') for device in tf.config.get_visible_devices()
     )

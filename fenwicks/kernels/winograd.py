@@ -1,20 +1,21 @@
-"""3x3 convolution in a quarter of the multiplications, on a CPU.
+"""3x3 convolution with a quarter of the multiplications, by Winograd's algorithm, on a CPU.
 
 Winograd's minimal filtering F(4x4, 3x3) computes a 4x4 tile of the output from a 6x6 window of the
 input with 36 multiplications for each pair of channels, where the sliding window takes 144:
 
     output = A' (U . V) A,    U = G kernel G',    V = B window B'
 
-(`.` is elementwise, summed over the input channels). Position by position that is 36 matrix
-products of (tiles, channels) by (channels, filters), the shape that processors like best. What
-surrounds them moves memory, so XLA compiles it, one axis of the window after the other, and the
-batch goes through in parts that stay in the processor's cache.
+(`.` is an elementwise product, summed over the input channels). These are 36 matrix products of
+(tiles, channels) by (channels, filters), one for each position of the window. They are large, so
+processors compute them at full speed. The transforms around them are bound by memory. XLA compiles
+them, one axis of the window at a time, and the batch is processed in parts that fit into the
+processor's cache.
 
-The matrices are Toom and Cook's for the points 0, 5/8, -5/8, 3/2, -3/2 and infinity. The points
-decide how rounding errors add up: with the usual 0, 1, -1, 2, -2 they are 2.6 times as large. In
-float32 they are about 1e-6 of the output's size. In bfloat16 they are 1.3 %, against 0.2 % of the
-sliding window: as noise on a gradient that is little beside the choice of the batch, but it is why
-only gradients go this way in bfloat16 (`fenwicks.kernels.convolution`).
+The matrices are those of the Toom-Cook algorithm for the points 0, 5/8, -5/8, 3/2, -3/2 and
+infinity. The points determine the rounding errors: with the usual 0, 1, -1, 2, -2 they are 2.6
+times as large. In float32 they are about 1e-6 of the output's size. In bfloat16 they are 1.3 %,
+those of the sliding window 0.2 %. On a gradient that is small beside the noise of sampling the
+batch; outputs in bfloat16 are computed by the sliding window (`fenwicks.kernels.convolution`).
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,
@@ -26,25 +27,29 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from fenwicks.kernels.batch_norm import compiled
+from fenwicks.kernels.xla import compiled
 
 TILE = 4  # pixels of output on a side
 WINDOW = 6  # pixels of input on a side: the tile and the kernel's reach around it
 POINTS = (0.0, 0.625, -0.625, 1.5, -1.5)  # and infinity
 
-# Windows are 2.25 times the size of their images; a part's should stay in the cache.
+# Of the windows of one part of the batch; windows take 2.25 times the memory of their images.
 _PART_BYTES = 16e6
 
 
-def matrices(points=POINTS):
-    """`A` (6, 4), `B` (6, 6) and `G` (6, 3) of the formula above, by Toom and Cook.
+def matrices(points: Sequence[float] = POINTS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns `A` (6, 4), `B` (6, 6) and `G` (6, 3) of the formula above.
 
-    A tile's product is that of two polynomials: they are evaluated at the points (`A` transposed
-    and `G`), and the product is interpolated (`B`, since the formula is the transpose of that).
+    The Toom-Cook algorithm multiplies two polynomials: it evaluates both at the points (`A` and
+    `G`) and interpolates the product (`B`). The formula is the transpose of that algorithm.
+
+    Args:
+        points: five distinct numbers; infinity is the sixth point.
     """
     others = [[other for other in points if other != point] for point in points]
     weights = [np.polyval(np.poly(rest), p) for p, rest in zip(points, others, strict=True)]
@@ -60,11 +65,11 @@ def matrices(points=POINTS):
 _A, _B, _G = (matrix.astype(np.float32) for matrix in matrices())
 
 
-def pays(images, kernel) -> bool:
-    """Whether `convolve` takes these, and is the faster way.
+def pays(images: tf.Tensor, kernel: tf.Tensor) -> bool:
+    """Returns whether `convolve` supports these arguments and is faster than the sliding window.
 
-    Measured on two cores with AVX-512, moving an input channel of a pixel takes the time of 720
-    operations of the matrix products, moving an output channel that of 460.
+    The cost model was fitted on two cores with AVX-512: transforming one channel of one pixel of
+    the input takes as long as 720 operations of the matrix products, of the output 460.
     """
     height, width, channels = images.shape[1:]
     filters = kernel.shape[-1]
@@ -77,8 +82,10 @@ def pays(images, kernel) -> bool:
     return tiles * operations < 0.9 * 18 * height * width
 
 
-def convolve(images, kernel):
-    """Convolution with stride 1 and `same` padding; not differentiable by itself.
+def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolves images with a 3x3 kernel, stride 1 and `same` padding.
+
+    It has no gradient: `fenwicks.kernels.convolution.conv2d` defines one.
 
     Args:
         images: `(batch, height, width, channels)`, float32 or bfloat16.
@@ -87,12 +94,13 @@ def convolve(images, kernel):
     Returns:
         `(batch, height, width, filters)` of the same type.
     """
-    # Not before the images are there: at once, they would wait in memory from the step's beginning.
+    # The kernel is transformed once the images have been computed. Otherwise TensorFlow would do it
+    # at the start of the step, and the result would take memory from then on.
     with tf.control_dependencies([images]):
         points = _flat(_cut_kernel(kernel))
     parts = []
     for part in _parts(images, max(kernel.shape[2:])):
-        # Each part waits for the one before, whose memory it uses again.
+        # Each part waits for the previous one, whose memory it reuses.
         with tf.control_dependencies(parts[-1:]):
             windows = _windows(images[part])
             products = tf.matmul(_flat(windows), points)
@@ -102,8 +110,10 @@ def convolve(images, kernel):
     return tf.concat(parts, axis=0)
 
 
-def kernel_gradient(images, upstream, kernel_shape):
-    """Gradient of `convolve` with respect to the kernel.
+def kernel_gradient(
+    images: tf.Tensor, upstream: tf.Tensor, kernel_shape: tf.TensorShape
+) -> tf.Tensor:
+    """Returns the gradient of `convolve` with respect to the kernel.
 
     Args:
         images: `(batch, height, width, channels)`, float32 or bfloat16.
@@ -114,20 +124,20 @@ def kernel_gradient(images, upstream, kernel_shape):
         `(3, 3, channels, filters)` of the same type.
     """
     channels, filters = kernel_shape[2:]
-    # Not from zeros: TensorFlow would keep them as a constant as large as the products.
-    total, before = None, upstream  # the windows too can wait until the gradient is there
-    # The products of a part are as large as the kernel's points: windows should be larger.
+    # The sum doesn't start from zeros: TensorFlow would store them as a constant of that size.
+    total, previous = None, upstream  # windows are cut once the upstream gradient has been computed
+    # A part's products take as much memory as the transformed kernel: its windows should take more.
     for part in _parts(images, max(channels, filters), at_least=4 * channels * filters):
-        with tf.control_dependencies([before]):
+        with tf.control_dependencies([previous]):
             windows, tiles = _flat(_windows(images[part])), _flat(_tiles(upstream[part]))
             products = tf.matmul(windows, tiles, transpose_a=True)
             total = tf.cast(products, tf.float32) if total is None else _add(total, products)
-            before = total
+            previous = total
     return _join_kernel(total, dtype=images.dtype.name)
 
 
 def _parts(images, channels, at_least=0):
-    """Slices of the batch; windows of one part keep to `_PART_BYTES`, or have `at_least` values."""
+    """Slices of the batch, whose windows take `_PART_BYTES` or have `at_least` values."""
     batch, height, width, _ = images.shape
     if batch is None:
         return [slice(None)]
@@ -143,30 +153,32 @@ def _flat(points):
 
 
 def _padded(images, before, after):
-    """Zeros around images, and below and on the right as many more as the last tiles lack."""
-    lacking = [-side % TILE + after for side in images.shape[1:3]]
-    return tf.pad(images, ((0, 0), *((before, lack) for lack in lacking), (0, 0)))
+    """Pads images with zeros, below and on the right up to whole tiles."""
+    ends = [-side % TILE + after for side in images.shape[1:3]]
+    return tf.pad(images, ((0, 0), *((before, end) for end in ends), (0, 0)))
 
 
 def _windows(images):
     """The overlapping 6x6 windows, transformed: (6, 6, batch, down, across, channels)"""
-    rows = _cut_rows(_padded(images, 1, 1), by='B')
-    return _cut_columns(rows, by='B', dtype=images.dtype.name)
+    rows = _cut_rows(_padded(images, 1, 1), matrix='B')
+    return _cut_columns(rows, matrix='B', dtype=images.dtype.name)
 
 
 def _tiles(images):
-    """The 4x4 tiles, transformed by the transpose of what makes outputs, in the same form."""
-    return _cut_columns(_cut_rows(_padded(images, 0, 0), by='A'), by='A', dtype=images.dtype.name)
+    """The 4x4 tiles, transformed by `A`: (6, 6, batch, down, across, channels)"""
+    return _cut_columns(
+        _cut_rows(_padded(images, 0, 0), matrix='A'), matrix='A', dtype=images.dtype.name
+    )
 
 
 def _images(products, sides):
-    """Images of those sides from (6, 6, batch, down, across, filters)."""
+    """Images of the given sides from (6, 6, batch, down, across, filters)."""
     images = _join_columns(_join_rows(products), dtype=products.dtype.name)
     return images[:, : sides[0], : sides[1]]
 
 
 def _combinations(tensors, matrix, axis):
-    """Along a new axis, the sums of float32 `tensors` weighted by each row of a matrix."""
+    """Weighted sums of `tensors` in float32, one per row of the matrix, along a new axis."""
     shape = [1] * (tensors[0].shape.rank + 1)
     shape[axis] = len(matrix)
     weighted = [
@@ -177,7 +189,7 @@ def _combinations(tensors, matrix, axis):
 
 
 def _starts(length, reach):
-    """Where `reach` successive pixels of every tile lie on an axis, as slices."""
+    """For each of `reach` successive pixels, the slice that holds it for every tile of an axis."""
     end = length - reach + 1
     return [slice(first, first + end, TILE) for first in range(reach)]
 
@@ -203,19 +215,19 @@ def _add(total, products):
 
 
 @compiled
-def _cut_rows(images, *, by):
+def _cut_rows(images, *, matrix):
     """float32 (6, batch, down, width, channels)"""
-    matrix = {'A': _A, 'B': _B}[by]
-    rows = [images[:, place] for place in _starts(images.shape[1], matrix.shape[1])]
-    return _combinations(rows, matrix, axis=0)
+    weights = {'A': _A, 'B': _B}[matrix]
+    rows = [images[:, place] for place in _starts(images.shape[1], weights.shape[1])]
+    return _combinations(rows, weights, axis=0)
 
 
 @compiled
-def _cut_columns(rows, *, by, dtype):
+def _cut_columns(rows, *, matrix, dtype):
     """(6, 6, batch, down, across, channels)"""
-    matrix = {'A': _A, 'B': _B}[by]
-    columns = [rows[:, :, :, place] for place in _starts(rows.shape[3], matrix.shape[1])]
-    return tf.cast(_combinations(columns, matrix, axis=1), dtype)
+    weights = {'A': _A, 'B': _B}[matrix]
+    columns = [rows[:, :, :, place] for place in _starts(rows.shape[3], weights.shape[1])]
+    return tf.cast(_combinations(columns, weights, axis=1), dtype)
 
 
 @compiled

@@ -1,12 +1,13 @@
-"""Blocks of layers, heads and initializers, each a Keras layer that works in any Keras model."""
+"""Keras layers for image networks, from single layers to blocks and heads, and initializers."""
 
 from fenwicks.layers.activations import CELU, GELU
 from fenwicks.layers.blocks import PYTORCH_PARAMS, ConvBlk, ConvBN, ConvResBlk
-from fenwicks.layers.composite import Parallel, Residual, Sequential
-from fenwicks.layers.ghost import GhostBatchNormalization
+from fenwicks.layers.containers import Parallel, Residual, Sequential
+from fenwicks.layers.convolution import Conv2D
 from fenwicks.layers.heads import Classifier, DenseBN, FastAiHead, GlobalPools2D, Scaling
 from fenwicks.layers.initializers import PartialIdentity, PyTorchUniform, init_pytorch
-from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
+from fenwicks.layers.normalization import BatchNormalization, GhostBatchNormalization
+from fenwicks.layers.pooling import MaxPooling2D
 from fenwicks.layers.whitening import PatchWhitening, whitening_filters
 
 __all__ = [

@@ -1,18 +1,31 @@
-"""Smooth activations as layers, with gradients that need little memory on TensorFlow's CPU.
+"""Smooth activations as layers.
 
-Each layer says by `non_decreasing` whether a larger input never gives a smaller output: then the
-largest of activated values is the activated largest value, and pooling may come first.
+An activation layer whose attribute `non_decreasing` is True commutes with max pooling: the maximum
+of activated values is the activated maximum. Blocks then pool first, and activate fewer values.
 """
 
 from __future__ import annotations
 
-import math
-import numbers
+from typing import Any
 
 import keras
 
-from fenwicks.kernels import batch_norm as fused
-from fenwicks.kernels import device
+from fenwicks import kernels
+from fenwicks._checks import finite_number
+from fenwicks.layers._templates import copy_template
+
+# Layers declare the same by `non_decreasing = True`.
+_NON_DECREASING = (
+    keras.activations.relu,
+    keras.activations.relu6,
+    keras.activations.leaky_relu,
+    keras.activations.elu,
+    keras.activations.celu,
+    keras.activations.selu,
+    keras.activations.softplus,
+    keras.activations.sigmoid,
+    keras.activations.tanh,
+)
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -24,9 +37,9 @@ class CELU(keras.layers.Layer):
     ```
 
     Args:
-        alpha: minus the lower limit of the outputs, a finite number above 0. The smaller it is,
-            the nearer to a ReLU.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        alpha: a finite number above 0. The outputs are greater than `-alpha`; for a small `alpha`
+            the function is close to a ReLU.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
     Call arguments:
         inputs: a tensor of any shape.
@@ -52,15 +65,13 @@ class CELU(keras.layers.Layer):
 
     def __init__(self, alpha=0.075, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(alpha, numbers.Real) or not 0 < alpha < math.inf:
-            raise ValueError(f'`alpha` must be a finite number above 0. Received: alpha={alpha!r}')
-        self.alpha = alpha
+        self.alpha = finite_number('alpha', alpha, above=0)
         self.supports_masking = True
         self.built = True
 
     def call(self, inputs):
-        if device.on_cpu():
-            return fused.celu(inputs, self.alpha)
+        if kernels.device.on_cpu():
+            return kernels.activations.celu(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
     def compute_output_shape(self, input_shape):
@@ -79,7 +90,7 @@ class GELU(keras.layers.Layer):
     ```
 
     Args:
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
     Call arguments:
         inputs: a tensor of any shape.
@@ -105,13 +116,25 @@ class GELU(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        if device.on_cpu():
-            return fused.gelu(inputs)
+        if kernels.device.on_cpu():
+            return kernels.activations.gelu(inputs)
         return keras.activations.gelu(inputs, approximate=False)
 
     def get_config(self):
-        # Keras's own guess at it fails where the dtype came as a policy, not by name.
+        # Defined, because Keras generates no config where `dtype` was given as a policy object.
         return super().get_config()
 
     def compute_output_shape(self, input_shape):
         return input_shape
+
+
+def new_activation(activation: Any, name: str, dtype: Any) -> keras.layers.Layer:
+    """Returns a layer for an activation function, or a copy of a template layer."""
+    if isinstance(activation, keras.layers.Layer):
+        return copy_template(activation, name, dtype)
+    return keras.layers.Activation(activation, name=name, dtype=dtype)
+
+
+def is_non_decreasing(activation: Any) -> bool:
+    """Returns whether an activation function or layer is known to commute with max pooling."""
+    return activation in _NON_DECREASING or bool(getattr(activation, 'non_decreasing', False))

@@ -1,18 +1,28 @@
-"""Convolution, normalization and activation, in the combinations that image networks repeat."""
+"""Blocks of convolution, normalization, activation and pooling.
+
+A network chooses three things once, and passes them to every block under the same names:
+`kernel_initializer`, `normalization` and `activation`. The last two, and `pool`, may be *template*
+layers: a block copies a template and never calls it. A template carries its settings, as in
+`normalization=BatchNormalization(momentum=0.6)`, so that blocks need no arguments for them.
+"""
 
 from __future__ import annotations
 
 import keras
 
 from fenwicks._checks import positive_integer
-from fenwicks.kernels import batch_norm_jax as one_pass
-from fenwicks.layers.composite import Residual, serialize_unbuilt
+from fenwicks.kernels import device
+from fenwicks.layers._base import Block
+from fenwicks.layers._templates import check_template, copy_template, serialize_unbuilt
+from fenwicks.layers.activations import is_non_decreasing
+from fenwicks.layers.containers import Residual
+from fenwicks.layers.convolution import Conv2D
 from fenwicks.layers.initializers import init_pytorch
-from fenwicks.layers.primitives import BatchNormalization, Conv2D, MaxPooling2D
-from fenwicks.layers.style import Block, check_template, copy_template, is_non_decreasing
+from fenwicks.layers.normalization import BatchNormalization
+from fenwicks.layers.pooling import MaxPooling2D
 
-# PyTorch's choices, for every block: ConvBN(64, **PYTORCH_PARAMS). Named, so that making the
-# template doesn't take a number from Keras's automatic names.
+# PyTorch's defaults, for any block: ConvBN(64, **PYTORCH_PARAMS). The template has a name so that
+# it doesn't count in Keras's automatic names.
 PYTORCH_PARAMS = {
     'kernel_initializer': init_pytorch,
     'normalization': BatchNormalization(momentum=0.9, epsilon=1e-5, name='pytorch_batch_norm'),
@@ -21,31 +31,40 @@ PYTORCH_PARAMS = {
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class ConvBN(Block):
-    """Convolution without bias, pooling if there is any, batch normalization, activation.
+    """Convolution without bias, batch normalization, activation, and optionally pooling.
 
     ```
-    y = activation(normalization(pool(conv(x))))
+    y = activation(normalization(conv(x)))
+    y = activation(normalization(pool(conv(x))))    # pool_first
+    y = pool(activation(normalization(conv(x))))    # not pool_first
     ```
+
+    Max pooling commutes with the normalization up to the sign of the scale, and with an activation
+    that never decreases. The last formula is therefore computed as
+    `activation(pool(normalization(conv(x))))` for such an activation, which activates fewer values;
+    and on JAX `fenwicks.layers.BatchNormalization` pools before it scales.
 
     Args:
         filters: output channels, at least 1.
         kernel_size: side of the square kernel in pixels, at least 1.
         strides: step of the kernel in pixels, at least 1; the padding is `same`.
-        kernel_initializer: any Keras initializer. Each kernel gets a copy, so that an unseeded
-            one draws anew for each.
-        normalization: template of the normalization layer (its name and dtype don't matter);
+        kernel_initializer: any Keras initializer. Each kernel gets a copy of it, so that an
+            unseeded initializer draws different numbers for each.
+        normalization: template of the normalization layer, whose name and dtype are ignored;
             None for `BatchNormalization(momentum=0.9, epsilon=1e-5)`.
         activation: name or function of an activation, None for none, or a template layer.
-        pool: template of a pooling layer, None for none.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv`, `pool`,
-            `norm` and `activation`.
+        pool: template of a pooling layer, None for no pooling.
+        pool_first: whether to pool right after the convolution.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The parts are called `conv`,
+            `pool`, `norm` and `activation`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
         training: whether the normalization uses the batch's statistics.
 
     Returns:
-        `(batch, ceil(height / strides), ceil(width / strides), filters)`, before any pooling.
+        `(batch, ceil(height / strides), ceil(width / strides), filters)` without pooling; otherwise
+        the sides are those that the pooling leaves.
 
     Raises:
         ValueError: for sizes below 1, or a template that isn't a layer.
@@ -69,40 +88,47 @@ class ConvBN(Block):
         normalization=None,
         activation='relu',
         pool=None,
+        pool_first=True,
         **kwargs,
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
         self.strides = positive_integer('strides', strides)
+        self.pool_first = pool_first
         self.input_spec = keras.layers.InputSpec(ndim=4)
-        self._append(
-            Conv2D(
-                self.filters,
-                self.kernel_size,
-                strides=self.strides,
-                padding='same',
-                use_bias=False,
-                kernel_initializer=self._new_initializer(),
-                name='conv',
-                dtype=self.dtype_policy,
-            )
+        conv = Conv2D(
+            self.filters,
+            self.kernel_size,
+            strides=self.strides,
+            padding='same',
+            use_bias=False,
+            kernel_initializer=self._new_initializer(),
+            name='conv',
+            dtype=self.dtype_policy,
         )
+        norm, activate = self._new_normalization(), self._new_activation()
         pool = check_template('pool', pool)
         self.pool = pool and copy_template(pool, 'pool', self.dtype_policy)
-        if self.pool is not None:
-            self._append(self.pool)
-        self._append(self._new_normalization())
-        self._append(self._new_activation())
+        takes_maxima = isinstance(self.pool, keras.layers.MaxPooling2D)
+        pools_within = not pool_first and takes_maxima and is_non_decreasing(self.activation)
+        if self.pool is None:
+            parts = [conv, norm, activate]
+        elif pool_first:
+            parts = [conv, self.pool, norm, activate]
+        elif pools_within:
+            parts = [conv, norm, self.pool, activate]
+        else:
+            parts = [conv, norm, activate, self.pool]
+        for part in parts:
+            self._append(part)
+        self._fuses_pool = pools_within and device.on_jax() and type(norm) is BatchNormalization
 
-    def call(self, inputs, training=None, pool=None):
-        # `pool` is a pooling by maxima within the normalization; there is no activation then.
-        if pool is None:
+    def call(self, inputs, training=None):
+        if not (training and self._fuses_pool):
             return super().call(inputs, training=training)
-        *layers, norm, activation = self.layers
-        for layer in layers:
-            inputs = layer(inputs, training=training)
-        return activation(norm(inputs, training=training, pool=pool), training=training)
+        conv, norm, pool, activate = self.layers
+        return activate(norm(conv(inputs), training=training, pool=pool))
 
     def get_config(self):
         return {
@@ -111,39 +137,41 @@ class ConvBN(Block):
             'kernel_size': self.kernel_size,
             'strides': self.strides,
             'pool': self.pool and serialize_unbuilt(self.pool),
+            'pool_first': self.pool_first,
         }
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class ConvBlk(Block):
-    """`convs` times `ConvBN` with 3x3 kernels, then pooling.
+    """A sequence of `ConvBN` with 3x3 kernels, then pooling.
 
     ```
     y = pool(activation(normalization(conv(... conv_bn_1(x)))))
     y = activation(normalization(pool(conv(... conv_bn_1(x)))))     # pool_first
     ```
 
-    With `pool_first` there is a quarter as much to normalise and to activate; the network is
-    another one, though as good.
+    With `pool_first` a quarter as many values are normalized and activated. The two orders are
+    different functions; either trains well.
 
     Args:
         filters: output channels of each convolution, at least 1.
-        pool: template of the pooling layer; None for 2x2 maxima. `keras.layers.Identity()` keeps
-            the resolution.
+        pool: template of the pooling layer; None for 2x2 max pooling, `keras.layers.Identity()` for
+            no pooling.
         convs: number of `ConvBN`, at least 1.
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
-        pool_first: whether the pooling comes right behind the last convolution.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv_bn_1`, ...
-            and `pool`, which with `pool_first` is a part of the last `conv_bn`.
+        pool_first: whether to pool right after the last convolution.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The parts are called
+            `conv_bn_1`, ...; the last one contains `pool` if that is max pooling or `pool_first`.
+            Otherwise `pool` follows them.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
         training: whether the normalizations use the batch's statistics.
 
     Returns:
-        `(batch, height // 2, width // 2, filters)`, with the default pooling.
+        `(batch, height // 2, width // 2, filters)` with the default pooling.
 
     Raises:
         ValueError: for numbers below 1, or a template that isn't a layer.
@@ -175,54 +203,26 @@ class ConvBlk(Block):
         self.pool_first = pool_first
         self.input_spec = keras.layers.InputSpec(ndim=4)
         pool = check_template('pool', pool) or MaxPooling2D(2, name='pool')
-        # The largest of activated values is the activated largest value: activating a quarter of
-        # them, after the pooling, saves time and the memory of the other three quarters.
-        activate_last = (
-            not pool_first
-            and isinstance(pool, keras.layers.MaxPooling2D)
-            and is_non_decreasing(self.activation)
-        )
-        for i in range(self.convs):
-            is_last = i == self.convs - 1
-            self._append(
-                self._new_conv_bn(
-                    self.filters,
-                    f'conv_bn_{i + 1}',
-                    activated=not (is_last and activate_last),
-                    pool=pool if is_last and pool_first else None,
-                )
-            )
-        if pool_first:
-            self.pool = self.layers[-1].pool
+        # Other poolings may have weights, whose paths must not depend on this.
+        within_last = pool_first or isinstance(pool, keras.layers.MaxPooling2D)
+        for i in range(1, self.convs):
+            self._append(self._new_conv_bn(f'conv_bn_{i}'))
+        last = self._new_conv_bn(f'conv_bn_{self.convs}', pool if within_last else None)
+        self._append(last)
+        if within_last:
+            self.pool = last.pool
         else:
             self.pool = copy_template(pool, 'pool', self.dtype_policy)
             self._append(self.pool)
-        if activate_last:
-            self._append(self._new_activation())
-        # There the pooling is cheaper within the normalization than behind it.
-        norm = self.layers[self.convs - 1].layers[-2]
-        self._pools_within = (
-            one_pass.on_jax() and activate_last and type(norm) is BatchNormalization
-        )
 
-    def call(self, inputs, training=None):
-        if not (training and self._pools_within):
-            return super().call(inputs, training=training)
-        last = self.layers[self.convs - 1]
-        for layer in self.layers:
-            if layer is last:
-                inputs = layer(inputs, training=training, pool=self.pool)
-            elif layer is not self.pool:
-                inputs = layer(inputs, training=training)
-        return inputs
-
-    def _new_conv_bn(self, filters, name, *, activated=True, pool=None):
+    def _new_conv_bn(self, name, pool=None):
         return ConvBN(
-            filters,
+            self.filters,
             kernel_initializer=self.kernel_initializer,
             normalization=self.normalization,
-            activation=self.activation if activated else None,
+            activation=self.activation,
             pool=pool,
+            pool_first=self.pool_first,
             name=name,
             dtype=self.dtype_policy,
         )
@@ -239,7 +239,7 @@ class ConvBlk(Block):
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class ConvResBlk(ConvBlk):
-    """`ConvBlk`, then `res_convs` times `ConvBN` with a shortcut around them.
+    """`ConvBlk`, then a sequence of `ConvBN` with a shortcut around it.
 
     ```
     h = conv_blk(x)
@@ -250,23 +250,29 @@ class ConvResBlk(ConvBlk):
         filters: output channels of each convolution, at least 1.
         pool: as in `ConvBlk`.
         convs: number of `ConvBN` before the pooling, at least 1.
-        res_convs: number of `ConvBN` within the shortcut, at least 1.
+        res_convs: number of `ConvBN` that the shortcut bypasses, at least 1.
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
         pool_first: as in `ConvBlk`.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `conv_bn_1`, ...,
-            `pool` and `residual`, whose parts are called `conv_bn_1`, ...
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The parts are those of
+            `ConvBlk` and `residual`, whose parts are called `conv_bn_1`, ...
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
         training: whether the normalizations use the batch's statistics.
 
     Returns:
-        `(batch, height // 2, width // 2, filters)`, with the default pooling.
+        `(batch, height // 2, width // 2, filters)` with the default pooling.
 
     Raises:
         ValueError: for numbers below 1, or a template that isn't a layer.
+
+    Example:
+
+    >>> from fenwicks.layers import ConvResBlk
+    >>> ConvResBlk(128).compute_output_shape((None, 32, 32, 64))
+    (None, 16, 16, 128)
 
     Reference:
         https://myrtle.ai/learn/how-to-train-your-resnet-4-architecture/
@@ -295,9 +301,7 @@ class ConvResBlk(ConvBlk):
             **kwargs,
         )
         self.res_convs = positive_integer('res_convs', res_convs)
-        residual = [
-            self._new_conv_bn(self.filters, f'conv_bn_{i + 1}') for i in range(self.res_convs)
-        ]
+        residual = [self._new_conv_bn(f'conv_bn_{i + 1}') for i in range(self.res_convs)]
         self._append(Residual(residual, name='residual', dtype=self.dtype_policy))
 
     def get_config(self):

@@ -1,21 +1,17 @@
-"""The end of a network: from a feature map to logits."""
+"""Heads: from features, or a feature map, to logits."""
 
 from __future__ import annotations
-
-import math
-import numbers
 
 import keras
 from keras import ops
 
-from fenwicks._checks import positive_integer
-from fenwicks.layers.composite import Chain
-from fenwicks.layers.style import Block
+from fenwicks._checks import finite_number, positive_integer
+from fenwicks.layers._base import Block, Chain
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class Scaling(keras.layers.Layer):
-    """Multiplies by a constant, which is a hyper-parameter and not trained.
+    """Multiplies by a constant, which isn't trained.
 
     ```
     y = weight * x
@@ -23,7 +19,7 @@ class Scaling(keras.layers.Layer):
 
     Args:
         weight: the factor, a finite number.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
     Call arguments:
         inputs: a tensor of any shape.
@@ -43,9 +39,7 @@ class Scaling(keras.layers.Layer):
 
     def __init__(self, weight, **kwargs):
         super().__init__(**kwargs)
-        if not isinstance(weight, numbers.Real) or not math.isfinite(weight):
-            raise ValueError(f'`weight` must be a finite number. Received: weight={weight!r}')
-        self.weight = weight
+        self.weight = finite_number('weight', weight)
         self.built = True
 
     def call(self, inputs):
@@ -66,16 +60,16 @@ class Classifier(Chain):
     logits = weight * (x @ kernel)
     ```
 
-    The layer's dtype policy is float32 unless told otherwise, whatever the global policy: Keras
-    casts its inputs up, so the product, the scaling and hence the softmax behind it are exact
-    enough under mixed precision, where the product costs next to nothing.
+    The layer's dtype policy is float32 by default, whatever the global policy. Under mixed
+    precision Keras casts the inputs to float32, so that the logits, and the softmax after them, are
+    computed in float32. The product is small enough for this to cost next to nothing.
 
     Args:
         num_classes: number of logits, at least 1.
         kernel_initializer: any Keras initializer.
         weight: the factor, a finite number.
         dtype: the dtype policy of the layer and its parts, which are called `dense` and `scaling`.
-        **kwargs: Keras's own: `name`, `trainable`.
+        **kwargs: `name`, `trainable` of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, features)`.
@@ -104,7 +98,7 @@ class Classifier(Chain):
         super().__init__(dtype=dtype, **kwargs)
         self.num_classes = positive_integer('num_classes', num_classes)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.weight = weight
+        self.weight = finite_number('weight', weight)
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
             keras.layers.Dense(
@@ -115,7 +109,7 @@ class Classifier(Chain):
                 dtype=self.dtype_policy,
             )
         )
-        self._append(Scaling(weight, name='scaling', dtype=self.dtype_policy))
+        self._append(Scaling(self.weight, name='scaling', dtype=self.dtype_policy))
 
     def get_config(self):
         return {
@@ -135,14 +129,14 @@ class GlobalPools2D(keras.layers.Layer):
     ```
 
     Args:
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`. Whatever the dtype, the mean is taken
-            in float32 at least.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The mean is computed in
+            float32, or in float64 for float64 inputs.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
 
     Returns:
-        `(batch, 2 * channels)`: the maxima first.
+        `(batch, 2 * channels)`, the maxima first.
 
     Example:
 
@@ -163,7 +157,7 @@ class GlobalPools2D(keras.layers.Layer):
         return ops.concatenate([maxima, ops.cast(means, inputs.dtype)], axis=-1)
 
     def get_config(self):
-        # Keras's own guess at it fails where the dtype came as a policy, not by name.
+        # Defined, because Keras generates no config where `dtype` was given as a policy object.
         return super().get_config()
 
     def compute_output_shape(self, input_shape):
@@ -172,7 +166,7 @@ class GlobalPools2D(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class DenseBN(Block):
-    """Dense without bias, batch normalization and activation in either order, dropout.
+    """Dense layer without bias, batch normalization and activation in either order, dropout.
 
     ```
     y = dropout(activation(normalization(x @ kernel)))    # bn_before_relu
@@ -186,12 +180,12 @@ class DenseBN(Block):
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`. The parts are called `dense`, `norm`,
-            `activation` and `dropout`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The parts are called
+            `dense`, `norm`, `activation` and `dropout`.
 
     Call arguments:
         inputs: `(batch, features)`.
-        training: whether to drop outputs and normalize by the batch's statistics.
+        training: whether to apply dropout, and to normalize by the batch's statistics.
 
     Returns:
         `(batch, units)`.
@@ -219,9 +213,7 @@ class DenseBN(Block):
     ):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.units = positive_integer('units', units)
-        if not isinstance(drop_rate, numbers.Real) or not 0 <= drop_rate < 1:
-            raise ValueError(f'`drop_rate` must be in [0, 1). Received: drop_rate={drop_rate!r}')
-        self.drop_rate = drop_rate
+        self.drop_rate = finite_number('drop_rate', drop_rate, low=0, below=1)
         self.bn_before_relu = bn_before_relu
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
@@ -236,7 +228,7 @@ class DenseBN(Block):
         steps = [self._new_normalization(), self._new_activation()]
         for layer in steps if bn_before_relu else steps[::-1]:
             self._append(layer)
-        self._append(keras.layers.Dropout(drop_rate, name='dropout', dtype=self.dtype_policy))
+        self._append(keras.layers.Dropout(self.drop_rate, name='dropout', dtype=self.dtype_policy))
 
     def get_config(self):
         return {
@@ -249,7 +241,7 @@ class DenseBN(Block):
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class FastAiHead(Block):
-    """fast.ai's head for a pre-trained body: feature map to logits.
+    """The head that fast.ai puts on a pre-trained network: from a feature map to logits.
 
     ```
     y = dropout(normalization(global_pools(x)), 0.25)
@@ -262,18 +254,24 @@ class FastAiHead(Block):
         kernel_initializer: as in `ConvBN`.
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
-        **kwargs: Keras's own: `name`, `trainable`, and `dtype`, which holds for the parts `pools`,
-            `norm`, `dropout` and `dense_bn`; the `classifier` computes in float32.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. `dtype` applies to the parts
+            `pools`, `norm`, `dropout` and `dense_bn`; the part `classifier` computes in float32.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
-        training: whether to drop features and normalize by the batch's statistics.
+        training: whether to apply dropout, and to normalize by the batch's statistics.
 
     Returns:
         Logits `(batch, num_classes)` in float32.
 
     Raises:
         ValueError: for `num_classes` below 1, or a template that isn't a layer.
+
+    Example:
+
+    >>> from fenwicks.layers import FastAiHead
+    >>> FastAiHead(10).compute_output_shape((None, 7, 7, 512))
+    (None, 10)
 
     Reference:
         Howard and Gugger, fastai: A Layered API for Deep Learning, https://arxiv.org/abs/2002.04688

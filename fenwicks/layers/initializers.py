@@ -1,4 +1,4 @@
-"""How kernels start: as PyTorch starts them, or by handing the first channels through."""
+"""Initializers of kernels: PyTorch's default, and a partial identity."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class PyTorchUniform(keras.initializers.VarianceScaling):
     `sqrt(3 * scale / fan_in)`.
 
     Args:
-        seed: an integer, a `keras.random.SeedGenerator`, or None for a new draw at each
-            construction (which `keras.utils.set_random_seed` makes reproducible). As with every
-            Keras initializer, one instance gives one and the same tensor each time it is asked
-            for one shape: hand the class, not an instance, to several plain Keras layers. The
-            blocks of `fenwicks.layers` copy an unseeded instance for each of their kernels.
+        seed: an integer, a `keras.random.SeedGenerator`, or None for a random seed, which
+            `keras.utils.set_random_seed` makes reproducible. As with every Keras initializer, one
+            instance returns the same numbers each time it is called with the same shape: pass the
+            class, not an instance, to several Keras layers. The blocks of `fenwicks.layers` copy
+            an unseeded instance for each of their kernels.
 
     Example:
 
@@ -45,27 +45,27 @@ class PyTorchUniform(keras.initializers.VarianceScaling):
         return {'seed': super().get_config()['seed']}
 
 
-# The class itself: Keras makes a new instance, and so a new draw, wherever it is given.
+# The class, not an instance: each layer it is passed to creates an instance, with its own seed.
 init_pytorch = PyTorchUniform
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class PartialIdentity(keras.initializers.Initializer):
-    """Lets the first filters hand their input channel through; the rest as another initializer.
+    """The first filters copy their input channel; another initializer draws the others.
 
     ```
     kernel = rest(shape)
     kernel[..., i] = 0;  kernel[center, center, i, i] = 1        # for i < min(inputs, filters)
     ```
 
-    A deep stack of such convolutions starts near a much shallower one, which trains faster. It is
-    `torch.nn.init.dirac_` on the first filters, as many as there are input channels.
+    A deep stack of such convolutions is initially close to a shallow one, which trains faster. It
+    is `torch.nn.init.dirac_` on the first filters, as many as there are input channels.
 
     Args:
         rest: the initializer of the other filters; None for `PyTorchUniform()`.
 
     Raises:
-        ValueError: when called for a shape with less than two axes.
+        ValueError: when called with a shape of fewer than two axes.
 
     Example:
 

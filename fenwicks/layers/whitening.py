@@ -1,49 +1,51 @@
-"""A fixed first convolution that takes the correlations out of small patches of the images."""
+"""Patch whitening: a fixed first convolution that decorrelates small patches of the images."""
 
 from __future__ import annotations
 
 import math
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import finite_number, positive_integer
 from fenwicks.kernels.products import exact_products
 
-# Images whose patches are in memory at a time: 12 MB for 3x3 patches of 32x32x3, as float64.
+# Images whose patches are in memory at once: 12 MB for 3x3 patches of 32x32x3 images, in float64.
 _IMAGES_AT_A_TIME = 64
 
-# A direction with less than this share of the largest eigenvalue is missing from the patches. The
-# rarest one of CIFAR-10's 3x3 patches has 1e-5; colour in grey images 1e-16, which is rounding.
+# A direction counts as missing from the patches if its eigenvalue is less than this fraction of the
+# largest. The smallest fraction of CIFAR-10's 3x3 patches is 1e-5. That of colour in grey images is
+# 1e-16, a rounding error.
 _MISSING = 1e-8
 
 
-def whitening_filters(images, kernel_size=3, epsilon=1e-2):
-    """Filters that turn the patches of `images` into uncorrelated numbers of like size.
+def whitening_filters(
+    images: np.ndarray, kernel_size: int = 3, epsilon: float = 1e-2
+) -> np.ndarray:
+    """Computes filters whose outputs are uncorrelated and of similar size on patches of `images`.
 
     ```
     second_moment = mean over all patches of outer(patch, patch)
     filter_i = eigenvector_i / sqrt(eigenvalue_i + epsilon)
     ```
 
-    Of what they return for the patches of the same images, the i-th has a mean square of
-    `eigenvalue_i / (eigenvalue_i + epsilon)`, and the mean of each product of two is 0. The means
-    are not subtracted: those of normalised images are near 0.
+    On the patches of the same images, the outputs of filter i have the mean square
+    `eigenvalue_i / (eigenvalue_i + epsilon)`, and the products of two filters' outputs have mean 0.
+    Means are not subtracted: those of normalized images are near 0.
 
-    Directions that no patch has get no filter (grey images have no colour): in their places the
-    filters of the others are repeated, in order.
+    Directions that don't occur in the patches (grey images have no colour) get no filter. In their
+    places the other filters are repeated, in order.
 
     Args:
-        images: NumPy floats `(images, height, width, channels)`, normalised.
+        images: NumPy floats `(images, height, width, channels)`, normalized.
         kernel_size: side of a patch in pixels, at least 1 and at most the images' sides.
-        epsilon: added to the eigenvalues, above 0: directions that hardly occur would be blown up.
+        epsilon: added to the eigenvalues, above 0, so that rare directions aren't amplified much.
 
     Returns:
-        float32 `(kernel_size, kernel_size, channels, kernel_size * kernel_size * channels)`, the
-        filter of the largest eigenvalue first. Of the two signs an eigenvector may have, the one
-        that makes its first large number positive.
+        float32 `(kernel_size, kernel_size, channels, kernel_size * kernel_size * channels)`, in
+        descending order of the eigenvalues. The sign of each filter is the one that makes the first
+        large number of its eigenvector positive.
 
     Raises:
         ValueError: if an argument breaks the rules above, or a number in `images` isn't finite.
@@ -60,18 +62,19 @@ def whitening_filters(images, kernel_size=3, epsilon=1e-2):
         https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
     """
     size = positive_integer('kernel_size', kernel_size)
-    epsilon = _positive('epsilon', epsilon)
+    epsilon = finite_number('epsilon', epsilon, above=0)
     images = np.asarray(images)
     _check_images(images, size)
     eigenvalues, eigenvectors = np.linalg.eigh(_second_moment(images, size))  # ascending
     eigenvalues, eigenvectors = eigenvalues[::-1], eigenvectors[:, ::-1]
-    # The first of at least half the largest: rounding can't swap two of the same size.
+    # "Large" is at least half the largest number, so that rounding can't decide between two equal
+    # ones.
     magnitude = np.abs(eigenvectors)
     first = np.argmax(magnitude >= 0.5 * magnitude.max(axis=0), axis=0)
     signs = np.sign(eigenvectors[first, np.arange(len(first))])
     filters = eigenvectors * signs / np.sqrt(np.maximum(eigenvalues, 0) + epsilon)
-    # Without patches in its direction a filter would return rounding errors, and batch norm behind
-    # it divide by next to nothing.
+    # A filter for a direction that doesn't occur would return rounding errors, and a batch
+    # normalization after it would amplify them.
     found = max(1, np.count_nonzero(eigenvalues > _MISSING * eigenvalues[0]))
     filters = filters[:, np.arange(len(filters)) % found]
     return filters.reshape(size, size, images.shape[-1], -1).astype(np.float32)
@@ -79,29 +82,30 @@ def whitening_filters(images, kernel_size=3, epsilon=1e-2):
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class PatchWhitening(keras.layers.Layer):
-    """Fixed convolution with the whitening filters of the training images, for a first layer.
+    """Fixed convolution with whitening filters of the training images, as a first layer.
 
     ```
     y = conv(x, kernel) + bias        # kernel: whitening_filters(images), not trained
     ```
 
-    `adapt` computes the filters; they are saved with the model, which loads without the images.
-    Before that the layer returns the patches as they are, one number a filter.
+    Call `adapt` before training: it computes the filters. They are saved with the model, which then
+    loads without the images. Until `adapt` is called, each filter returns one number of the patch.
 
-    In mixed precision the layer computes in float32 and rounds its outputs alone: a rare direction
-    is a small difference of large pixels, of which bfloat16 would keep little (errors of 6 % in the
-    last filters of CIFAR-10's 2x2 patches, 16 % of 3x3), and the bias's gradient a long sum. (On a
-    TPU, TensorFlow's float32 convolutions are bfloat16 ones; JAX's are exact here.)
+    In mixed precision the layer computes in float32 and rounds only its outputs. Those of rare
+    directions are small differences of large pixels: with bfloat16 products the errors would be 6 %
+    in the last filters of CIFAR-10's 2x2 patches and 16 % in those of 3x3 patches. And the gradient
+    of the bias is a sum of many numbers. (On a TPU, TensorFlow multiplies float32 numbers in
+    bfloat16; JAX computes this layer in full precision.)
 
     Args:
         kernel_size: side of a patch in pixels, at least 1.
         epsilon: added to the eigenvalues, above 0.
-        padding: `same` (zeros at the border) or `valid`.
-        negatives: whether the negated filters follow the filters, for an activation that cuts off
-            negative values right behind.
-        use_bias: whether a trained bias is added, called `bias`.
-        bias_initializer: of that bias, any Keras initializer.
-        **kwargs: Keras's own: `name`, `dtype`, `trainable`.
+        padding: `same` (with zeros) or `valid`.
+        negatives: whether to append the negated filters, for an activation after the layer that
+            sets negative values to zero.
+        use_bias: whether to add a trained bias, called `bias`.
+        bias_initializer: any Keras initializer, for the bias.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
@@ -138,7 +142,7 @@ class PatchWhitening(keras.layers.Layer):
     ):
         super().__init__(autocast=False, **kwargs)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
-        self.epsilon = _positive('epsilon', epsilon)
+        self.epsilon = finite_number('epsilon', epsilon, above=0)
         if padding not in ('same', 'valid'):
             raise ValueError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}")
         self.padding = padding
@@ -167,15 +171,16 @@ class PatchWhitening(keras.layers.Layer):
                 autocast=False,
             )
 
-    def adapt(self, images):
-        """Sets the filters to those of `images`, see `whitening_filters`.
+    def adapt(self, images: np.ndarray) -> None:
+        """Sets the kernel to the whitening filters of `images`, see `whitening_filters`.
 
         Args:
-            images: NumPy floats `(images, height, width, channels)`, normalised as the inputs will
-                be. Some thousands do.
+            images: NumPy floats `(images, height, width, channels)`, normalized like the inputs.
+                A few thousand are enough.
 
         Raises:
-            ValueError: as `whitening_filters`, or if the layer was built for other channels.
+            ValueError: as `whitening_filters`, or if the layer was built for another number of
+                channels.
         """
         filters = whitening_filters(images, self.kernel_size, self.epsilon)
         channels = filters.shape[2]
@@ -220,7 +225,7 @@ class PatchWhitening(keras.layers.Layer):
 
 
 def _pick_pixels(shape, dtype):
-    """Filters that return one number of the patch each, the second half of them negated."""
+    """Filters that return one number of the patch each; the second half returns it negated."""
     numbers_in_patch = math.prod(shape[:3])
     pick = np.eye(numbers_in_patch)
     if shape[3] > numbers_in_patch:
@@ -229,7 +234,7 @@ def _pick_pixels(shape, dtype):
 
 
 def _second_moment(images, size):
-    """Mean outer product of the patches, each flattened as (row, column, channel), in float64."""
+    """Mean outer product of the patches, flattened as (row, column, channel), in float64."""
     height, width = (side - size + 1 for side in images.shape[1:3])
     total, count = 0, len(images) * height * width
     for start in range(0, len(images), _IMAGES_AT_A_TIME):
@@ -239,8 +244,8 @@ def _second_moment(images, size):
             for row in range(size)
             for column in range(size)
         ]
-        # Row by row of patches: BLAS divides one long, thin product among threads, which takes ten
-        # times as long where they have to wait for each other.
+        # One product per row of patches: BLAS would divide one long, thin product among threads,
+        # which takes ten times as long where they have to wait for each other.
         patches = np.concatenate(shifted, axis=-1)  # (images, height, width, numbers in a patch)
         total = total + (patches.swapaxes(2, 3) @ patches).sum(axis=(0, 1))
     return total / count
@@ -249,7 +254,7 @@ def _second_moment(images, size):
 def _check_images(images, size):
     if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating) or not len(images):
         raise ValueError(
-            '`images` must be normalised floats (images, height, width, channels). '
+            '`images` must be normalized floats (images, height, width, channels). '
             f'Received: {images.dtype} of shape {images.shape}'
         )
     if min(images.shape[1:3]) < size:
@@ -259,9 +264,3 @@ def _check_images(images, size):
         )
     if not np.isfinite(images).all():
         raise ValueError('`images` must be finite. Received: images with NaN or infinity')
-
-
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-        raise ValueError(f'`{name}` must be a finite number above 0. Received: {name}={value!r}')
-    return float(value)

@@ -10,7 +10,7 @@ if keras.backend.backend() != 'jax':
 import jax
 import jax.numpy as jnp
 
-from fenwicks.kernels import batch_norm_jax as one_pass
+from fenwicks.kernels import batch_norm_jax
 from fenwicks.layers import (
     BatchNormalization,
     ConvBlk,
@@ -57,7 +57,7 @@ def give_weights(layer, shape, **values):
 def test_moments_of_large_means():
     """A thousand standard deviations off zero, and the shift near: nothing is lost."""
     inputs = 1000 + normal(64, 8, 8, 3)
-    means, variances = one_pass.moments(
+    means, variances = batch_norm_jax.moments(
         jnp.asarray(inputs), (0, 1, 2), np.float32([999, 1000, 990])
     )
     exact = inputs.astype(np.float64)
@@ -68,13 +68,13 @@ def test_moments_of_large_means():
 def test_moments_of_a_handful():
     """Close together and far from the shift."""
     inputs = np.float32([[1000.0], [1000.25]])
-    _, variances = one_pass.moments(jnp.asarray(inputs), (0,), np.zeros(1, np.float32))
+    _, variances = batch_norm_jax.moments(jnp.asarray(inputs), (0,), np.zeros(1, np.float32))
     np.testing.assert_allclose(variances.ravel(), inputs.astype(np.float64).var(0), rtol=1e-4)
 
 
 def test_a_variance_is_never_negative():
     inputs = jnp.full((700, 3), 1234.567)
-    _, variances = one_pass.moments(inputs, (0,), jnp.zeros(3))
+    _, variances = batch_norm_jax.moments(inputs, (0,), jnp.zeros(3))
     assert (variances >= 0).all()
 
 
@@ -158,11 +158,12 @@ def test_blocks_pool_within_their_last_normalization(block, convs):
     inputs, upstream = normal(3, 8, 8, 4), normal(3, 4, 4, 5, seed=1)
     layer = block(5, convs=convs)
     layer.build(inputs.shape)
-    norm = layer.layers[convs - 1].layers[-2]
-    norm.gamma.assign(SCALES + 0.25)
-    assert layer._pools_within
+    last = layer.layers[convs - 1]
+    assert [part.name for part in last.layers] == ['conv', 'norm', 'pool', 'activation']
+    last.layers[1].gamma.assign(SCALES + 0.25)
+    assert last._fuses_pool
     found = trained(layer, inputs, upstream)
-    layer._pools_within = False
+    last._fuses_pool = False
     assert_close(found, trained(layer, inputs, upstream), 1e-4)
 
 
@@ -178,7 +179,7 @@ def test_blocks_pool_within_their_last_normalization(block, convs):
 )
 def test_other_blocks_do_not(settings):
     layer = ConvBlk(5, **settings)
-    assert not layer._pools_within
+    assert not layer.layers[0]._fuses_pool
     assert layer(normal(3, 8, 8, 4), training=True).shape == (3, 4, 4, 5)
 
 

@@ -1,11 +1,14 @@
-"""The network of the speed records: patch whitening, three short groups, nothing else."""
+"""The network of the speed records: patch whitening, three groups of convolutions, a dense layer."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
+from fenwicks._checks import finite_number
 from fenwicks.layers import (
     GELU,
     BatchNormalization,
@@ -17,27 +20,29 @@ from fenwicks.layers import (
     Residual,
     Sequential,
 )
-from fenwicks.layers.style import new_activation
+from fenwicks.layers.activations import new_activation
+from fenwicks.models._checks import channel_counts, image_shape
 
-# Templates, never used themselves. Named, so that they take no number from Keras's automatic names.
+# Templates: networks contain copies of them. They have names so that they don't count in Keras's
+# automatic names.
 _NORMALIZATION = BatchNormalization(momentum=0.6, epsilon=1e-12, scale=False, name='norm')
 _ACTIVATION = GELU(name='activation')
 
 
 def speednet(
-    input_shape=(32, 32, 3),
-    num_classes=10,
-    widths=(64, 256, 256),
-    residual=False,
-    logit_scale=None,
-    kernel_initializer=PartialIdentity,
-    whitening_bias_initializer=None,
-    head_initializer=None,
-    normalization=_NORMALIZATION,
-    activation=_ACTIVATION,
-    name='speednet',
-):
-    """The record networks' six 3x3 convolutions behind whitened 2x2 patches.
+    input_shape: Sequence[int | None] = (32, 32, 3),
+    num_classes: int = 10,
+    widths: Sequence[int] = (64, 256, 256),
+    residual: bool = False,
+    logit_scale: float | None = None,
+    kernel_initializer: Any = PartialIdentity,
+    whitening_bias_initializer: Any = None,
+    head_initializer: Any = None,
+    normalization: keras.layers.Layer | None = _NORMALIZATION,
+    activation: Any = _ACTIVATION,
+    name: str = 'speednet',
+) -> keras.Model:
+    """The network of the speed records: whitened 2x2 patches, then six 3x3 convolutions.
 
     ```
     h = activation(whitening(images))                   # 31x31, 24 filters
@@ -57,14 +62,14 @@ def speednet(
         input_shape: `(height, width, channels)` of the images, the sides at least 9 pixels.
         num_classes: number of logits, at least 1.
         widths: channels of the three groups, each at least 1.
-        residual: whether each group has a third convolution, and a shortcut around its last two:
-            the record network for 96 %, with `widths=(128, 384, 512)`.
-        logit_scale: factor on the logits, a finite number; None for `1 / widths[-1]`.
+        residual: whether each group has a third convolution, and a shortcut around its last two.
+            The record network for 96 % is this one with `widths=(128, 384, 512)`.
+        logit_scale: the logits are multiplied by this finite number; None for `1 / widths[-1]`.
         kernel_initializer: as in `fenwicks.layers.ConvBN`.
-        whitening_bias_initializer: any Keras initializer for the bias of the whitening; None for
-            PyTorch's uniform numbers in `+-1 / sqrt(4 * channels)`.
-        head_initializer: any Keras initializer for the dense layer; None for uniform numbers of
-            standard deviation 1.
+        whitening_bias_initializer: any Keras initializer, for the bias of the whitening; None for
+            PyTorch's default, uniform in `+-1 / sqrt(4 * channels)`.
+        head_initializer: any Keras initializer, for the dense layer; None for a uniform
+            distribution of standard deviation 1.
         normalization: as in `fenwicks.layers.ConvBN`; by default without scales, momentum 0.6 and
             epsilon 1e-12.
         activation: as in `fenwicks.layers.ConvBN`; by default GELU.
@@ -88,21 +93,11 @@ def speednet(
     Reference:
         Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498
     """
-    if len(input_shape) != 3 or any(side is not None and side < 9 for side in input_shape[:2]):
-        raise ValueError(
-            '`input_shape` must be (height, width, channels) with sides of at least 9. '
-            f'Received: input_shape={input_shape}'
-        )
-    if len(widths) != 3 or any(not isinstance(width, int) or width < 1 for width in widths):
-        raise ValueError(
-            f'`widths` must be three integers of at least 1. Received: widths={widths}'
-        )
+    input_shape = image_shape(input_shape, smallest=9)
+    widths = channel_counts(widths, 3)
     if logit_scale is None:
         logit_scale = 1 / widths[-1]
-    if not math.isfinite(logit_scale):
-        raise ValueError(
-            f'`logit_scale` must be a finite number. Received: logit_scale={logit_scale}'
-        )
+    logit_scale = finite_number('logit_scale', logit_scale)
     if whitening_bias_initializer is None:
         whitening_bias_initializer = _uniform(1 / math.sqrt(4 * input_shape[-1]))
     if head_initializer is None:
@@ -136,7 +131,7 @@ def speednet(
 
 
 def _shortcut(width, style):
-    """Two convolutions with a shortcut around them, which is added before the last activation."""
+    """Two convolutions with a shortcut around them, and the activation of their sum."""
     convs = [
         ConvBN(width, **style, name='conv_bn_1'),
         ConvBN(width, **{**style, 'activation': None}, name='conv_bn_2'),

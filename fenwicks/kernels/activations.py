@@ -1,0 +1,94 @@
+"""CELU and GELU, each in one pass over memory, on TensorFlow's CPU.
+
+Forward and backward together, in float32 on two x86 cores, as a share of the time of Keras's
+functions:
+
+    CELU           0.16   (as long as a ReLU takes)
+    GELU, exact    0.24
+
+In bfloat16 the values are converted in registers. Left to itself, XLA rounds after each operation,
+which takes twice as long.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from fenwicks.kernels.xla import compiled
+
+
+def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
+    """Returns `max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`.
+
+    The gradient is computed from the outputs, so that the inputs needn't stay in memory.
+
+    Args:
+        inputs: floats of any shape.
+        alpha: a number above 0.
+
+    Returns:
+        A tensor like `inputs`.
+    """
+
+    @tf.custom_gradient
+    def activate(inputs):
+        outputs = _celu(inputs, alpha=alpha)
+        return outputs, lambda upstream: _celu_gradient(upstream, outputs, alpha=alpha)
+
+    return activate(tf.convert_to_tensor(inputs))
+
+
+@compiled
+def _celu(inputs, *, alpha):
+    # One of the two summands is zero. `expm1` would take twice as long as the rest together;
+    # without it small outputs are off by 1e-7 * alpha.
+    x = tf.cast(inputs, tf.float32)
+    outputs = tf.maximum(x, 0) + alpha * (tf.exp(tf.minimum(x, 0) * (1 / alpha)) - 1)
+    return tf.cast(outputs, inputs.dtype)
+
+
+@compiled
+def _celu_gradient(upstream, outputs, *, alpha):
+    # exp(x / alpha) below zero, 1 above.
+    slope = 1 + tf.minimum(tf.cast(outputs, tf.float32), 0) * (1 / alpha)
+    return tf.cast(tf.cast(upstream, tf.float32) * slope, outputs.dtype)
+
+
+def gelu(inputs: tf.Tensor) -> tf.Tensor:
+    """Returns `x * (1 + erf(x / sqrt(2))) / 2`.
+
+    The gradient is computed from the inputs.
+
+    Args:
+        inputs: floats of any shape.
+
+    Returns:
+        A tensor like `inputs`.
+    """
+
+    @tf.custom_gradient
+    def activate(inputs):
+        return _gelu(inputs), lambda upstream: _gelu_gradient(upstream, inputs)
+
+    return activate(tf.convert_to_tensor(inputs))
+
+
+@compiled
+def _gelu(inputs):
+    x = tf.cast(inputs, tf.float32)
+    return tf.cast(x * _normal_cdf(x), inputs.dtype)
+
+
+@compiled
+def _gelu_gradient(upstream, inputs):
+    x = tf.cast(inputs, tf.float32)
+    density = tf.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+    return tf.cast(tf.cast(upstream, tf.float32) * (_normal_cdf(x) + x * density), inputs.dtype)
+
+
+def _normal_cdf(x):
+    # Below -5.6 the value is smaller than the rounding error of 1 + erf, and XLA's erf doesn't
+    # quite reach -1.
+    return tf.where(x > -5.6, 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5)), 0)

@@ -1,0 +1,49 @@
+"""2-D convolution."""
+
+from __future__ import annotations
+
+import keras
+
+from fenwicks import kernels
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class Conv2D(keras.layers.Conv2D):
+    """2-D convolution with the arguments and results of `keras.layers.Conv2D`.
+
+    On TensorFlow's CPU it uses `fenwicks.kernels.convolution`, which is faster, for stride 1,
+    `same` padding, an odd kernel and more than three channels.
+
+    Args:
+        As `keras.layers.Conv2D`.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, new_height, new_width, filters)`.
+
+    Example:
+
+    >>> from fenwicks.layers import Conv2D
+    >>> Conv2D(64, 3, padding='same').compute_output_shape((None, 32, 32, 3))
+    (None, 32, 32, 64)
+    """
+
+    def convolution_op(self, inputs, kernel):
+        if kernels.device.on_cpu() and self._has_fast_kernel(inputs):
+            return kernels.convolution.conv2d(inputs, kernel)
+        return super().convolution_op(inputs, kernel)
+
+    def _has_fast_kernel(self, inputs):
+        # Up to three channels are those of images. They make the rotated convolution slow, and its
+        # result, the gradient with respect to the images, isn't needed.
+        return (
+            self.strides == (1, 1)
+            and self.dilation_rate == (1, 1)
+            and self.groups == 1
+            and self.padding == 'same'
+            and self.data_format == 'channels_last'
+            and all(size % 2 for size in self.kernel_size)
+            and inputs.shape[-1] > 3
+        )

@@ -1,0 +1,46 @@
+"""2-D max pooling."""
+
+from __future__ import annotations
+
+import keras
+
+from fenwicks import kernels
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class MaxPooling2D(keras.layers.MaxPooling2D):
+    """2-D max pooling with the arguments and results of `keras.layers.MaxPooling2D`.
+
+    On TensorFlow's CPU windows of 2x2 pixels that don't overlap use `fenwicks.kernels.pooling`,
+    whose gradient is faster.
+
+    Args:
+        As `keras.layers.MaxPooling2D`.
+
+    Call arguments:
+        inputs: `(batch, height, width, channels)`.
+
+    Returns:
+        `(batch, new_height, new_width, channels)`.
+
+    Example:
+
+    >>> from fenwicks.layers import MaxPooling2D
+    >>> MaxPooling2D(2).compute_output_shape((None, 32, 32, 64))
+    (None, 16, 16, 64)
+    """
+
+    def call(self, inputs):
+        if kernels.device.on_cpu() and self._has_fast_kernel(inputs):
+            return kernels.pooling.max_pool_2x2(inputs)
+        return super().call(inputs)
+
+    def _has_fast_kernel(self, inputs):
+        sides = inputs.shape[1:3]
+        return (
+            self.pool_size == (2, 2)
+            and self.strides == (2, 2)
+            and self.data_format == 'channels_last'
+            and all(side is not None and side >= 2 for side in sides)
+            and (self.padding == 'valid' or all(side % 2 == 0 for side in sides))
+        )

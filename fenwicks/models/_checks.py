@@ -1,0 +1,29 @@
+"""Checks of the arguments that the networks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fenwicks._checks import positive_integer
+
+
+def image_shape(input_shape: Sequence[int | None], smallest: int) -> tuple[int | None, ...]:
+    """Returns `input_shape` as a tuple if it is (height, width, channels) of large enough images."""
+    if len(input_shape) != 3 or any(side is not None and side < smallest for side in input_shape[:2]):
+        raise ValueError(
+            f'`input_shape` must be (height, width, channels) with sides of at least {smallest}. '
+            f'Received: input_shape={input_shape}'
+        )
+    return tuple(input_shape)
+
+
+def channel_counts(widths: Sequence[int], count: int) -> tuple[int, ...]:
+    """Returns `widths` as a tuple of `int` if it holds `count` positive integers."""
+    try:
+        if len(widths) == count:
+            return tuple(positive_integer('widths', width) for width in widths)
+    except (TypeError, ValueError):
+        pass  # the message below says more
+    raise ValueError(
+        f'`widths` must be {count} integers of at least 1. Received: widths={widths}'
+    )

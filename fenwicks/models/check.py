@@ -1,0 +1,39 @@
+"""A quick check of any network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+
+def check_model(
+    model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32, 3)
+) -> np.ndarray:
+    """Runs one random image through a model.
+
+    Args:
+        model: a Keras model or layer that takes images.
+        input_shape: `(height, width, channels)` of the image.
+
+    Returns:
+        The model's output as a NumPy array, whose first axis has length 1.
+
+    Raises:
+        ValueError: if the output isn't finite.
+
+    Example:
+
+    >>> from fenwicks.models import check_model, resnet9
+    >>> check_model(resnet9(widths=(4, 8, 8, 16))).shape
+    (1, 10)
+    """
+    image = np.random.default_rng(0).standard_normal((1, *input_shape), dtype=np.float32)
+    outputs = keras.ops.convert_to_numpy(model(image, training=False))
+    if not np.isfinite(outputs.astype(np.float32)).all():
+        raise ValueError(
+            f'`model` must return finite numbers. Received: model={model.name!r}, '
+            'whose output for a random image contains NaN or infinity'
+        )
+    return outputs
