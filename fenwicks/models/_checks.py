@@ -8,8 +8,9 @@ from fenwicks._checks import positive_integer
 
 
 def image_shape(input_shape: Sequence[int | None], smallest: int) -> tuple[int | None, ...]:
-    """Returns `input_shape` as a tuple if it is (height, width, channels) of large enough images."""
-    if len(input_shape) != 3 or any(side is not None and side < smallest for side in input_shape[:2]):
+    """Returns `input_shape` as a tuple if it is (height, width, channels) of images so large."""
+    sides = [side for side in input_shape[:2] if side is not None]
+    if len(input_shape) != 3 or any(side < smallest for side in sides):
         raise ValueError(
             f'`input_shape` must be (height, width, channels) with sides of at least {smallest}. '
             f'Received: input_shape={input_shape}'
@@ -24,6 +25,4 @@ def channel_counts(widths: Sequence[int], count: int) -> tuple[int, ...]:
             return tuple(positive_integer('widths', width) for width in widths)
     except (TypeError, ValueError):
         pass  # the message below says more
-    raise ValueError(
-        f'`widths` must be {count} integers of at least 1. Received: widths={widths}'
-    )
+    raise ValueError(f'`widths` must be {count} integers of at least 1. Received: widths={widths}')

@@ -8,9 +8,7 @@ import keras
 import numpy as np
 
 
-def check_model(
-    model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32, 3)
-) -> np.ndarray:
+def check_model(model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32, 3)) -> np.ndarray:
     """Runs one random image through a model.
 
     Args:

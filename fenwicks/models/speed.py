@@ -1,4 +1,4 @@
-"""The network of the speed records: patch whitening, three groups of convolutions, a dense layer."""
+"""The network of the speed records: patch whitening and three groups of convolutions."""
 
 from __future__ import annotations
 
