@@ -2,18 +2,26 @@
 sample, and tf.data input functions."""
 
 from fenwicks.data.dataset import Dataset, check_arrays
+from fenwicks.data.decoded import ImageArrays, decode_images
 from fenwicks.data.listing import ImageList
 from fenwicks.data.pipeline import eval_dataset, train_dataset
 from fenwicks.data.search import DATASETS, load
-from fenwicks.data.statistics import mean_std
+from fenwicks.data.splits import k_folds, train_validation_split
+from fenwicks.data.statistics import ChannelStatistics, class_counts, mean_std
 
 __all__ = [
     'DATASETS',
+    'ChannelStatistics',
     'Dataset',
+    'ImageArrays',
     'ImageList',
     'check_arrays',
+    'class_counts',
+    'decode_images',
     'eval_dataset',
+    'k_folds',
     'load',
     'mean_std',
     'train_dataset',
+    'train_validation_split',
 ]

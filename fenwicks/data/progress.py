@@ -8,7 +8,11 @@ import tqdm
 
 
 def progress_bar(
-    description: str, total: int | None, initial: int = 0, unit: str = ' images'
+    description: str,
+    total: int | None,
+    initial: int = 0,
+    unit: str = ' images',
+    shown: bool = True,
 ) -> tqdm.tqdm:
     """A bar on standard error; every ten seconds a line where that is no terminal.
 
@@ -17,6 +21,7 @@ def progress_bar(
         total: units when all is done; None if nobody knows.
         initial: units that an earlier run has done.
         unit: name of a unit; 'B' counts bytes in powers of 1,000.
+        shown: whether to show anything.
 
     Returns:
         A `tqdm.tqdm`: call its `update(count)` and, at the end, its `close()`.
@@ -31,6 +36,7 @@ def progress_bar(
         unit=unit,
         unit_scale=unit == 'B',
         file=sys.stderr,
+        disable=not shown,
         dynamic_ncols=terminal,
         mininterval=0.1 if terminal else 10.0,
         maxinterval=10.0 if terminal else 60.0,

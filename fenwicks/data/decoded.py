@@ -1,0 +1,331 @@
+"""Decodes many images in parallel, once: the result is kept in one file and mapped into memory."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL
+from PIL import Image
+
+from fenwicks._checks import positive_integer
+from fenwicks.data.dataset import Dataset, check_arrays
+from fenwicks.data.image_cache import read_cache, write_cache
+from fenwicks.data.images import check_options, decode_image
+from fenwicks.data.listing import ImageList, StrPath
+from fenwicks.data.progress import progress_bar
+
+_log = logging.getLogger('fenwicks')
+_Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ImageArrays:
+    """Images of one size as an array, or as a file that is mapped into memory, with their classes.
+
+    Args:
+        images: uint8 `(n, height, width, channels)`.
+        labels: integers `(n,)`, or None if the classes are not known.
+        class_names: the name of each class; empty without labels.
+        names: the name of each image, such as its path; may be empty.
+        groups: `(n,)` strings; images of a group must stay on one side of a split. None for none.
+        skipped: maps names of images that were left out to the reason.
+        source: where they were read from.
+
+    Raises:
+        ValueError: arrays that `check_arrays` refuses, or of differing lengths.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    source: str = 'arrays'
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        labels = np.zeros(count, np.int32) if self.labels is None else np.asarray(self.labels)
+        check_arrays(self.images, labels, len(self.class_names) or None)
+        if self.names and len(self.names) != count:
+            raise ValueError(f'`names` must have the length {count}. Received: {len(self.names)}')
+        if self.groups is not None and len(self.groups) != count:
+            raise ValueError(f'`groups` must have the length {count}. Received: {len(self.groups)}')
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return (
+            f'ImageArrays({len(self)} images, shape={self.image_shape}, '
+            f'{self.num_classes} classes, source={self.source!r})'
+        )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 without names of classes."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of one image."""
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def dataset(
+        self,
+        train: Sequence[int] | np.ndarray,
+        test: Sequence[int] | np.ndarray,
+        name: str = 'images',
+        memory_budget: float = 8e9,
+    ) -> Dataset:
+        """Copies two parts into memory, as the `Trainer` takes them.
+
+        Args:
+            train: indices of the images to train on.
+            test: indices of the images to test on; none of them in `train`.
+            name: name of the data set.
+            memory_budget: bytes that the images may take.
+
+        Returns:
+            A Dataset.
+
+        Raises:
+            ValueError: there are no labels, the parts share an image, or they take more than the
+                budget.
+
+        >>> images = np.zeros((3, 2, 2, 3), np.uint8)
+        >>> ImageArrays(images, np.array([0, 1, 0]), ('a', 'b')).dataset([0, 1], [2])
+        Dataset('images', train=2, test=1, image_shape=(2, 2, 3), num_classes=2, source='arrays')
+        """
+        if self.labels is None or not self.class_names:
+            raise ValueError('a data set must have labels and `class_names`. Received: none')
+        train, test = np.asarray(train), np.asarray(test)
+        shared = np.intersect1d(train, test)
+        if len(shared):
+            raise ValueError(
+                f'`train` and `test` must share no image. Received: {len(shared)} in both, '
+                f'such as {shared[0]}'
+            )
+        needed = (len(train) + len(test)) * int(np.prod(self.image_shape))
+        if needed > memory_budget:
+            raise ValueError(
+                f'`memory_budget` must be at least the {needed / 1e9:.2f} GB of the images, or '
+                'they must be streamed with `ImageBatches`. '
+                f'Received: memory_budget={memory_budget / 1e9:.2f} GB'
+            )
+        labels = np.asarray(self.labels, np.int32)
+        return Dataset(
+            name,
+            np.asarray(self.images[train]),
+            labels[train],
+            np.asarray(self.images[test]),
+            labels[test],
+            self.class_names,
+            self.source,
+        )
+
+
+def decode_images(
+    images: ImageList,
+    image_size: tuple[int, int],
+    fit: str = 'crop',
+    filter: str = 'bilinear',
+    channels: int = 3,
+    skip_damaged: bool = False,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> ImageArrays:
+    """Decodes image files in parallel to one size, or opens what an earlier call has decoded.
+
+    The result is kept as one file in `cache_dir`, whole or not at all. Its name is a digest of the
+    files' names, sizes and times and of the settings, so that a changed file or setting is decoded
+    anew. Old files there may be removed at any time.
+
+    Args:
+        images: what to decode.
+        image_size: `(height, width)`.
+        fit, filter, channels: see `fenwicks.data.images.decode_image`.
+        skip_damaged: whether to leave out images that can't be decoded, and list them in
+            `skipped`; by default the first one is an error.
+        cache_dir: folder of the cache; by default `images` in `$FENWICKS_DATA`, or in
+            `~/.cache/fenwicks`.
+        workers: number of threads; by default one for each processor, at most 16.
+        show_progress: whether to show a bar.
+
+    Returns:
+        ImageArrays, mapped into memory.
+
+    Raises:
+        ValueError: an option is invalid, or an image is damaged.
+        OSError: a file can't be read, or the cache can't be written.
+    """
+    check_options(image_size, fit, filter, channels)
+    files = images.files
+    options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
+    path = cache_file(cache_dir, [os.fspath(images.root.resolve()), options, skip_damaged], files)
+
+    def decode(file):
+        return decode_image(file, *options), None
+
+    stored, description = cached(
+        path,
+        decode,
+        zip(images.paths, files, strict=True),
+        options,
+        skip_damaged,
+        workers,
+        show_progress,
+        len(files),
+    )
+    skipped = description['skipped']
+    kept = np.array([name not in skipped for name in images.paths])
+    chosen = images.select(kept) if skipped else images
+    return ImageArrays(
+        stored,
+        chosen.labels,
+        chosen.class_names,
+        chosen.paths,
+        chosen.groups,
+        skipped,
+        os.fspath(images.root),
+    )
+
+
+def cache_file(
+    cache_dir: StrPath | None, settings: Any, files: Iterable[pathlib.Path]
+) -> pathlib.Path:
+    """Where the images of some files, decoded with some settings, are kept.
+
+    Args:
+        cache_dir: the folder, or None for the usual one.
+        settings: whatever changes the result, as JSON has it.
+        files: the files; their names, sizes and times count.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: a file is not there.
+    """
+    if cache_dir is None:
+        cache_dir = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
+    states = [(os.fspath(file), os.stat(file)) for file in files]
+    entries = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    text = json.dumps([1, PIL.__version__, settings, entries])
+    digest = hashlib.sha256(text.encode('ascii')).hexdigest()[:32]
+    return pathlib.Path(cache_dir).expanduser() / f'{digest}.images'
+
+
+def cached(
+    path: pathlib.Path,
+    decode: Callable[[_Item], tuple[np.ndarray, int | None]],
+    items: Iterable[tuple[str, _Item]],
+    options: tuple,
+    skip_damaged: bool,
+    workers: int | None,
+    show_progress: bool,
+    total: int | None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The decoded images in a cache file, which is made first if it isn't there or is damaged.
+
+    Args:
+        path: the cache file.
+        decode: from an item to (image, label or None); raises ValueError at damage.
+        items: yields (name, item).
+        options: `(image_size, fit, filter, channels)`.
+        skip_damaged, workers, show_progress: see `decode_images`.
+        total: number of items, or None if nobody knows.
+
+    Returns:
+        The images, mapped into memory, and a dict of their `names` and `labels` and of `skipped`.
+
+    Raises:
+        ValueError: an image is damaged.
+        OSError: the cache can't be written.
+    """
+    if path.exists():
+        try:
+            return read_cache(path)
+        except ValueError as error:
+            _log.warning('decoded anew: %s', error)
+    names: list[str] = []
+    labels: list[int | None] = []
+    skipped: dict[str, str] = {}
+
+    def attempt(named):
+        name, item = named
+        try:
+            return name, *decode(item), ''
+        except ValueError as error:
+            if not skip_damaged:
+                raise
+            return name, None, None, str(error)
+
+    def rows():
+        for name, image, label, damage in in_order(attempt, items, workers):
+            bar.update()
+            if damage:
+                skipped[name] = damage
+            else:
+                names.append(name)
+                labels.append(label)
+                yield image
+
+    (height, width), channels = options[0], options[3]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bar('decoding', total, shown=show_progress) as bar:
+        write_cache(
+            path,
+            rows(),
+            (height, width, channels),
+            lambda: {'names': names, 'labels': labels, 'skipped': skipped},
+        )
+    if skipped:
+        _log.warning('%d damaged images are left out', len(skipped))
+    return read_cache(path)
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
+) -> Iterator[_Result]:
+    """Calls a function on items in threads; yields the results in the items' order.
+
+    Args:
+        function: called in several threads at a time.
+        items: read no more than a few ahead of the results.
+        workers: number of threads; None for one for each processor, at most 16.
+
+    Raises:
+        Whatever the function raises, at the first item for which it does.
+
+    >>> list(in_order(abs, [-1, 2, -3]))
+    [1, 2, 3]
+    """
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 16)
+    workers = positive_integer('workers', workers)
+    Image.init()  # not in the threads, where two might load Pillow's plugins at the same time
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
