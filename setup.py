@@ -40,6 +40,7 @@ setup(
             'jax>=0.7',
             # The compiler for TPUs, 0.5 GB of it.
             'libtpu; sys_platform == "linux" and platform_machine == "x86_64"',
+            'hypothesis>=6.100',
             'pytest>=8',
             'pytest-xdist>=3.7',
             'ruff==0.17.6',
