@@ -25,7 +25,6 @@ from fenwicks import (
     command,
     data,
     devices,
-    evaluate,
     hardware,
     precision,
     recipes,
@@ -125,9 +124,7 @@ def train(recipe, dataset, chosen_precision, seed):
     except DivergedError:
         return {**described, 'test_accuracy': None}  # a result, too
     tta = assemble.views(recipe)
-    views = trainer.predict_views(dataset.test_images, tta=tta)
-    score = evaluate.metrics(tta.combine(views), dataset.test_labels)
-    plain = evaluate.metrics(views[0], dataset.test_labels)
+    score, plain = trainer.evaluate_views(dataset.test_images, dataset.test_labels, tta=tta)
     return {
         **described,
         'test_accuracy': score.accuracy,

@@ -34,7 +34,6 @@ from fenwicks import (  # noqa: E402
     command,
     data,
     devices,
-    evaluate,
     hardware,
     precision,
     recipes,
@@ -201,9 +200,7 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
     say(replicas, 'evaluating on the test images')
     began = time.perf_counter()
     tta = assemble.views(recipe)
-    views = trainer.predict_views(dataset.test_images, tta=tta)
-    score = evaluate.metrics(tta.combine(views), dataset.test_labels)
-    plain = evaluate.metrics(views[0], dataset.test_labels)
+    score, plain = trainer.evaluate_views(dataset.test_images, dataset.test_labels, tta=tta)
     eval_seconds = time.perf_counter() - began
 
     first_step_seconds = None  # from the command on: of the first run, where it took any step

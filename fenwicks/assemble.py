@@ -29,6 +29,7 @@ def build_trainer(
     precision: str = 'float32',
     seed: int = 0,
     replicas: training.Replicas | None = None,
+    jit_compile: bool | None = None,
 ) -> training.Trainer:
     """The trainer of a recipe on a data set.
 
@@ -39,6 +40,7 @@ def build_trainer(
         precision: as `fenwicks.precision.set_precision` returned it.
         seed: of the initial weights, the shuffle and the augmentation.
         replicas: the devices that share each batch, as the `Trainer` takes them.
+        jit_compile: as the `Trainer` takes it.
 
     Returns:
         A `Trainer` with a fresh model.
@@ -51,7 +53,7 @@ def build_trainer(
 
     mean, std = data.mean_std(dataset.train_images)
     normalize = functools.partial(augment.normalize, mean=mean, std=std)
-    replicas = replicas or training.at_hand()
+    replicas = replicas or training.default_replicas()
     with replicas.scope():
         model = network(recipe, dataset.image_shape, dataset.num_classes)
         rule = optimizer(recipe, steps_per_epoch)
@@ -70,6 +72,7 @@ def build_trainer(
         averaging=averaging(recipe, steps_per_epoch),
         seed=seed,
         replicas=replicas,
+        jit_compile=jit_compile,
     )
 
 
@@ -82,7 +85,7 @@ def check_shares(
         ValueError: the batch, or a replica's share of it, can't be divided as it would have to be.
     """
     replicas.check_batch(recipe.batch_size, devices)
-    images = replicas.images_together(recipe.batch_size)
+    images = replicas.model_batch_size(recipe.batch_size)
     if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
         raise ValueError(
             f'`ghost_batch_size` must divide the {images} images of a batch that each of the '

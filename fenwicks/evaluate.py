@@ -189,7 +189,7 @@ def metrics(logits, labels) -> Metrics:
     return Metrics(float(-picked.mean()), float((logits.argmax(axis=1) == labels).mean()))
 
 
-def evaluate(predict, images, labels, batch_size=500) -> Metrics:
+def score(predict, images, labels, batch_size=500) -> Metrics:
     """Loss and accuracy of `predict` over all images; see `predict_logits` for the arguments."""
     return metrics(predict_logits(predict, images, batch_size), labels)
 

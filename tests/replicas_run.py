@@ -114,7 +114,7 @@ def train(case, folder):
         trained.fit(images, labels, 1, checkpoint=path)
         trained = trainer(case, replicas)
     history = trained.fit(images, labels, EPOCHS, checkpoint=path, resume=case.resumed)
-    variables = [keras.ops.convert_to_numpy(v) for v in trained._variables()]
+    variables = [keras.ops.convert_to_numpy(v) for v in trained.variables]
     return {
         'replicas': replicas.count,
         'processes': replicas.processes,
@@ -133,7 +133,7 @@ def seeds():
 
     replicas = training.replicate(8, device='cpu')
     strategy = replicas.strategy
-    draw = tf.function(lambda: strategy.run(lambda: replicas.seed((3, 4))), autograph=False)
+    draw = tf.function(lambda: strategy.run(lambda: replicas.local_seed((3, 4))), autograph=False)
     drawn = draw()
     return [seed.numpy().tolist() for seed in strategy.experimental_local_results(drawn)]
 

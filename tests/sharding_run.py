@@ -39,16 +39,17 @@ def losses(normalization, replicas, transform=None):
         augment=transform or (lambda images, seed: images),
         averaging=optimizers.EMA(0.5, every=2),
         replicas=replicas,
+        jit_compile=True,  # as on an accelerator
     )
-    engine = trainer._engine
-    engine.device, engine._run = 'tpu', engine._whole_loop  # as on an accelerator
-    engine.load(images, labels)
+    trainer.load(images, labels)
+    trainer.compile()
     found = []
     for epoch in range(STEPS):  # of a step each
-        loss, hits, *_ = engine.run(epoch, 0, 1)
-        found.append([loss, hits])
-    _, fixed, _, averages = engine._variables()
-    statistics = np.concatenate([np.ravel(variable) for variable in (*fixed, *averages)])
+        totals = trainer.run_steps(epoch, 0, 1)
+        found.append([totals.loss_sum, totals.correct])
+    averages = trainer.variables[len(model.variables + trainer.optimizer.variables) :]
+    statistics = [*model.non_trainable_variables, *averages]
+    statistics = np.concatenate([np.ravel(variable) for variable in statistics])
     return {'losses': found, 'statistics': statistics.tolist()}
 
 
@@ -71,8 +72,9 @@ def interrupted(replicas):
     images = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
     labels = np.arange(32, dtype=np.int32) % 5
     optimizer = optimizers.SGD(0.02, momentum=0.9)
-    trainer = training.Trainer(model, optimizer, batch_size=32, replicas=replicas)
-    trainer._engine.device, trainer._engine._run = 'tpu', trainer._engine._whole_loop
+    trainer = training.Trainer(
+        model, optimizer, batch_size=32, replicas=replicas, jit_compile=True, seconds_per_call=5.0
+    )
     trainer.fit(images, labels, 1)
     wait, before = jax.block_until_ready, trainer.predict(images)
 
@@ -97,7 +99,7 @@ def messages(replicas, optimizer):
     parts += [keras.layers.GlobalMaxPooling2D(), layers.Classifier(5)]
     model = keras.Sequential([keras.Input((8, 8, 3)), *parts])
     trainer = training.Trainer(model, optimizer, batch_size=32, replicas=replicas)
-    program, arguments = trainer._engine.program(32, (8, 8, 3))
+    program, arguments = trainer.program(32, (8, 8, 3))
     text = program.lower(*arguments).as_text()
     pattern = r'stablehlo.(all_reduce|reduce_scatter|all_gather)\b.*?\) -> tensor<(\S+)>'
     return [' '.join(found) for found in re.findall(pattern, text, re.DOTALL)]
@@ -109,14 +111,14 @@ def mean_gradients(replicas):
 
     def mean(weights):
         gradients = [gradient * (1 + jax.lax.axis_index('replicas')) for gradient in GRADIENTS]
-        return replicas.mean_gradients(gradients, axes, dtypes), replicas.whole(
+        return replicas.mean_gradients(gradients, axes, dtypes), replicas.all_gather(
             weights, axes, dtypes
         )
 
-    axes = [replicas.axis(gradient.shape) for gradient in GRADIENTS]
+    axes = [replicas.sharded_axis(gradient.shape) for gradient in GRADIENTS]
     weights = [jnp.arange(gradient.size, dtype='float32') for gradient in GRADIENTS]
     weights = [w.reshape(g.shape) for w, g in zip(weights, GRADIENTS, strict=True)]
-    means, whole = jax.jit(replicas.shared(mean, axes))(weights)
+    means, whole = jax.jit(replicas.map_replicas(mean, axes))(weights)
     shards = [mean.addressable_shards[0].data.shape for mean in means]
     return [[mean.tolist() for mean in means], [w.tolist() for w in whole], shards]
 
@@ -132,12 +134,12 @@ def counts():
 
 
 def run():
-    one = sharding.replicas(jax.devices()[:1])
-    four = sharding.replicas(jax.devices()[:4])
-    synchronized = sharding.replicas(jax.devices()[:4], 'synchronized')
+    one = sharding.from_devices(jax.devices()[:1])
+    four = sharding.from_devices(jax.devices()[:4])
+    synchronized = sharding.from_devices(jax.devices()[:4], 'synchronized')
 
     def draw(seed):
-        return seed, jax.lax.all_gather(four.seed(seed[0]), 'replicas')
+        return seed, jax.lax.all_gather(four.local_seed(seed[0]), 'replicas')
 
     return {
         'ghosts_on_one': losses(layers.GhostBatchNormalization(8), one),
@@ -151,10 +153,10 @@ def run():
         'messages_of_clipped_sgd': messages(four, optimizers.SGD(0.1, global_clipnorm=1.0)),
         'counts': counts(),
         'trained_on_by_one': train_on(one),
-        'trained_on_by_four': train_on(sharding.replicas(jax.devices()[:4], 'synchronized')),
+        'trained_on_by_four': train_on(sharding.from_devices(jax.devices()[:4], 'synchronized')),
         'trained_on_divided': train_on(four),
         'predicts_when_interrupted': interrupted(four),
-        'seeds': jax.jit(four.shared(draw, [None]))([jnp.array([3, 4])])[1].tolist(),
+        'seeds': jax.jit(four.map_replicas(draw, [None]))([jnp.array([3, 4])])[1].tolist(),
     }
 
 

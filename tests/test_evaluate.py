@@ -73,7 +73,7 @@ def test_the_size_of_a_batch_does_not_change_the_score():
 
     whole = evaluate.metrics(predict(images), labels)
     for batch_size in (1, 5, 23, 500):
-        score = evaluate.evaluate(predict, images, labels, batch_size)
+        score = evaluate.score(predict, images, labels, batch_size)
         assert score.accuracy == whole.accuracy
         assert score.loss == pytest.approx(whole.loss, rel=1e-12)
 

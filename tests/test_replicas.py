@@ -171,7 +171,7 @@ def test_evaluators_and_parameter_servers_are_no_processes_that_train():
                 kinds = {'worker': ['a', 'b'], 'ps': ['c'], 'evaluator': ['d']}
                 return tf.train.ClusterSpec(kinds)
 
-    replicas = mirroring._Mirrored(Strategy(), 'per_replica')
+    replicas = mirroring.MirroredReplicas(Strategy(), 'per_replica')
     assert (replicas.processes, replicas.chief, replicas._local_count) == (2, True, 1)
 
 
@@ -206,7 +206,7 @@ def test_the_loop_in_the_replica_as_on_tpus():
     alone.fit(*toy(), 2)
     with tf.distribute.OneDeviceStrategy('/cpu:0').scope():
         trainer = make()
-    assert type(trainer.replicas).__name__ == '_WholeLoop'
+    assert type(trainer.replicas).__name__ == 'TPUReplicas'
     trainer.fit(*toy(), 1)
     trainer.fit(*toy(), 2)
     assert_same(trainer, alone)
@@ -235,7 +235,7 @@ def test_the_tpu_of_this_machine(monkeypatch):
     replicas = training.replicate(device='tpu')
     assert asked == ['local'] * 3
     assert replicas.count == 1
-    assert not replicas.jit
+    assert not replicas.supports_jit
     with pytest.raises(ValueError, match=r'`replicas` must be 1, all devices of the strategy\.'):
         training.replicate(8, device='tpu')
 
@@ -246,7 +246,7 @@ def test_a_model_made_outside_of_the_scope():
 
     from fenwicks.training.replicas import tensorflow as mirroring
 
-    replicas = mirroring.replicas(tf.distribute.MirroredStrategy(['CPU:0']))
+    replicas = mirroring.from_strategy(tf.distribute.MirroredStrategy(['CPU:0']))
     with pytest.raises(ValueError, match=r'must be made in the scope of the strategy.* outside'):
         make(replicas=replicas)
 
@@ -282,10 +282,10 @@ def test_synchronized_replicas_on_jax_take_the_batch_as_a_whole():
     from fenwicks.training.replicas import jax as sharding
 
     mesh = jax.sharding.AbstractMesh((2,), ('replicas',))
-    for kind, images in ((sharding._PerReplica, 16), (sharding._Synchronized, 32)):
+    for kind, images in ((sharding.ShardMapReplicas, 16), (sharding.SynchronizedReplicas, 32)):
         several = kind.__new__(kind)
-        sharding.Replicas.__init__(several, mesh)
-        assert several.images_together(32) == images
+        sharding.JaxReplicas.__init__(several, mesh)
+        assert several.model_batch_size(32) == images
 
 
 @pytest.mark.backend('tensorflow', 'jax')

@@ -111,10 +111,10 @@ def test_bad_arguments():
     from fenwicks.training.replicas import jax as sharding
 
     with pytest.raises(ValueError, match=r'per_replica, synchronized\. Received: batch_norm=froz'):
-        sharding.replicas(['a device'], 'frozen')
+        sharding.from_devices(['a device'], 'frozen')
     with pytest.raises(ValueError, match=r'`devices` must hold a device'):
-        sharding.replicas([])
-    alone = sharding.Replicas()
+        sharding.from_devices([])
+    alone = sharding.JaxReplicas()
     alone.check_batch(7)
     alone.count = 8
     with pytest.raises(ValueError, match=r'multiple of 8, the replicas on v5e:2x4\. Received'):

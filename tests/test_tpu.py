@@ -320,10 +320,10 @@ def test_what_does_not_fit_is_found_out():
     import jax
 
     from fenwicks.tpu import compiler
-    from fenwicks.training.replicas.jax import replicas
+    from fenwicks.training.replicas.jax import from_devices
 
     devices = compiler.topology_devices('v5e:1x1')
-    argument = jax.ShapeDtypeStruct((2**33,), 'float32', sharding=replicas(devices).everywhere)
+    argument = jax.ShapeDtypeStruct((2**33,), 'float32', sharding=from_devices(devices).replicated)
     found = compiler.compile_program(jax.jit(lambda x: x + 1), (argument,), devices)
     assert not found.fits
     assert found.memory_bytes >= 32 * 2**30 > found.memory_limit_bytes > 15 * 2**30

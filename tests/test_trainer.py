@@ -26,7 +26,7 @@ from training_toys import (
 )
 
 from fenwicks import augment, optimizers
-from fenwicks.training import DivergedError
+from fenwicks.training import DivergedError, StepTotals
 from fenwicks.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -151,14 +151,15 @@ def test_a_call_takes_about_the_seconds_it_is_given():
     def run(epoch, start, stop, loss_sum):
         calls.append((start, stop))
         clock[0] += 0.3 * (stop - start)
-        return 0.0, 0, stop - start, 0.0, True
+        return StepTotals(0.0, 0, stop - start, 0.0, True)
 
     clock = [0.0]
     trainer._engine.run = run
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('time.perf_counter', lambda: clock[0])
         for epoch in range(2):
-            trainer._train_epoch(epoch, 10, Silent())
+            trainer._steps_per_epoch = 10
+            trainer._train_epoch(epoch, Silent())
     assert calls == [(0, 1), (1, 4), (4, 7), (7, 10), (0, 3), (3, 6), (6, 9), (9, 10)]
     assert trainer.first_step_at == pytest.approx(0.3)
 
@@ -218,8 +219,8 @@ def test_an_interrupted_trainer_still_predicts(tmp_path):
     """Also after an interrupt between two steps of a call."""
     trainer = make(dense_model(), seconds_per_call=math.inf)
     images, labels = toy()
-    trainer._engine.load(images, labels)
-    trainer._engine.compile()
+    trainer.load(images, labels)
+    trainer.compile()
     name = '_compiled' if keras.backend.backend() == 'jax' else '_run'
     program, calls = getattr(trainer._engine, name), []
 

@@ -53,7 +53,7 @@ def make(model=None, optimizer=None, **options):
 
 
 def values(trainer):
-    return [np.array(ops.convert_to_numpy(variable)) for variable in trainer._variables()]
+    return [np.array(ops.convert_to_numpy(variable)) for variable in trainer.variables]
 
 
 def assert_same(one, other):

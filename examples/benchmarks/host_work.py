@@ -6,7 +6,8 @@
 It calls the program of an epoch as the Trainer does, but for no steps, with the recipe's network at
 a sixteenth of its width: that has as many variables, which are what the host hands over and takes
 back, and next to nothing to compute. On JAX it is the program that runs on accelerators, the loop
-over the steps inside, and what the program itself takes is left out; on TensorFlow it is in.
+over the steps inside, and the median time of waiting for the program is subtracted; on TensorFlow
+it is included.
 Prints one JSON object; `--log` appends it to a JSON-lines file.
 """
 
@@ -33,44 +34,42 @@ flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 
 def trainer_of(recipe):
-    """A trainer with one batch of data on the device."""
+    """A trainer with one batch of data on the device, whose loop is one program."""
     recipe = recipe.with_width(1 / 16)
     dataset = tpu.DataShape(recipe.batch_size, (32, 32, 3), 10).noise()
-    trainer = assemble.build_trainer(recipe, dataset)
-    trainer._engine.load(dataset.train_images, dataset.train_labels)
+    on_jax = keras.backend.backend() == 'jax'
+    trainer = assemble.build_trainer(recipe, dataset, jit_compile=True if on_jax else None)
+    trainer.load(dataset.train_images, dataset.train_labels)
+    trainer.compile()
     return trainer
 
 
-class AsOnAccelerators:
-    """The program of JAX's engine with the loop over the steps inside, its time kept apart."""
-
-    def __init__(self, engine):
-        engine.device, engine._run = 'accelerator', engine._whole_loop
-        engine.compile()
-        self.program, engine._compiled = engine._compiled, self
-        self.seconds = 0.0
-
-    def __call__(self, *arguments):
-        import jax
-
-        results = self.program(*arguments)  # to start it is the host's work
-        began = time.perf_counter()
-        jax.block_until_ready(results)
-        self.seconds += time.perf_counter() - began
-        return results
-
-
-def measure(engine, calls):
+def measure(trainer, calls):
     """Seconds of the host's work in each call of the program of an epoch for no steps."""
-    waiting = AsOnAccelerators(engine) if keras.backend.backend() == 'jax' else None
-    engine.run(0, 0, 0)
+    on_jax = keras.backend.backend() == 'jax'
+    waiting = statistics.median(waiting_seconds(trainer, calls)) if on_jax else 0.0
     seconds = []
     for epoch in range(calls):
-        waited = waiting.seconds if waiting else 0.0
         began = time.perf_counter()
-        engine.run(epoch, 0, 0)
-        elapsed = time.perf_counter() - began
-        seconds.append(elapsed - (waiting.seconds - waited if waiting else 0.0))
+        trainer.run_steps(epoch, 0, 0)
+        seconds.append(time.perf_counter() - began - waiting)
+    return seconds
+
+
+def waiting_seconds(trainer, calls):
+    """Seconds of waiting for the device in each call of JAX's program for no steps."""
+    import jax
+
+    program, arguments = trainer.program(trainer.batch_size, (32, 32, 3))
+    compiled = program.lower(*arguments).compile()
+    state, *others = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), arguments)
+    seconds = []
+    for _ in range(calls):
+        results = compiled(state, *others)  # starting the program is the host's work
+        began = time.perf_counter()
+        jax.block_until_ready(results)
+        seconds.append(time.perf_counter() - began)
+        state, _ = results
     return seconds
 
 
@@ -80,11 +79,11 @@ def main():
         runlog.start_log(FLAGS.log)
     device = devices.select_device()
     trainer = trainer_of(recipe)
-    seconds = measure(trainer._engine, FLAGS.calls)
+    seconds = measure(trainer, FLAGS.calls)
     result = {
         'recipe': recipe.name,
         'backend': keras.backend.backend(),
-        'variables': len(trainer._variables()),
+        'variables': len(trainer.variables),
         'milliseconds': round(1000 * statistics.median(seconds), 3),
         'slowest_milliseconds': round(1000 * max(seconds), 3),
         'n': FLAGS.calls,

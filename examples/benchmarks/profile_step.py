@@ -74,27 +74,26 @@ def profile():
         recipe, random_dataset(recipe.batch_size), precision=chosen_precision
     )
     flops = count_flops(trainer.model)
-    engine = trainer._engine
     scopes = op_times.note_scopes(trainer.model)
     images = random_dataset(recipe.batch_size * FLAGS.steps)
-    engine.load(images.train_images, images.train_labels)
+    trainer.load(images.train_images, images.train_labels)
     # Layers ask for their kernels when they are traced.
     kernels = device.override(on_cpu=False) if FLAGS.stock else contextlib.nullcontext()
     with kernels, op_times.named_gradients():
-        compile_seconds = timed(engine.compile)
-    engine.run(0, 0, 1)  # kernels are prepared, memory is taken
+        compile_seconds = timed(trainer.compile)
+    trainer.run_steps(0, 0, 1)  # kernels are prepared, memory is taken
 
     multiply = large_product(chosen_precision)
     step_seconds, product_seconds = [], []
     for step in range(FLAGS.steps):  # in turn, so that both see the same machine
-        step_seconds.append(timed(engine.run, 0, step, step + 1))
+        step_seconds.append(timed(trainer.run_steps, 0, step, step + 1))
         product_seconds.append(timed(multiply))
-    events = op_times.trace(lambda: engine.run(0, 0, FLAGS.steps))
+    events = op_times.trace(lambda: trainer.run_steps(0, 0, FLAGS.steps))
 
     seconds = op_times.share_time(events)
     idle = seconds.pop(op_times.IDLE, 0.0)
     traced = (sum(seconds.values()) + idle) / FLAGS.steps
-    find = op_times.Sources(traced_graph(engine), scopes).find
+    find = op_times.Sources(trainer.graph(), scopes).find
     runs = collections.Counter((event.name, event.type) for event in events)
     operations = [
         {
@@ -146,15 +145,6 @@ def random_dataset(count):
     labels = random.integers(0, CLASSES, count, np.int32)
     names = tuple(map(str, range(CLASSES)))
     return data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
-
-
-def traced_graph(engine):
-    """The graph of the engine's training program."""
-    import tensorflow as tf
-
-    counters = [tf.constant(0, tf.int32)] * 3
-    arguments = (engine._images, engine._labels, *counters, tf.constant(0.0))
-    return engine._run.get_concrete_function(*arguments).graph
 
 
 def count_flops(model) -> dict[str, int]:

@@ -35,20 +35,15 @@ flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 def gradients(recipe, dataset, precision, seed):
     """The gradients of the first batch, float64 NumPy arrays by the weights' paths."""
-    import tensorflow as tf
-
     keras.backend.clear_session()
     precisions.set_precision(precision)
     trainer = assemble.build_trainer(recipe, dataset, precision=precision, seed=seed)
-    engine = trainer._engine
-    inputs = engine.normalize(tf.convert_to_tensor(dataset.train_images[: recipe.batch_size]))
-    targets = tf.convert_to_tensor(dataset.train_labels[: recipe.batch_size])
-    found, loss, _ = tf.function(engine.gradients, autograph=False)(inputs, targets)
-    scale = float(trainer.optimizer.scale_loss(tf.ones([])))
-    if not np.isfinite(float(loss)):
-        raise ValueError(f'the loss must be finite. Received: {float(loss)} in {precision}')
+    batch = slice(recipe.batch_size)
+    loss, found = trainer.gradients(dataset.train_images[batch], dataset.train_labels[batch])
+    if not np.isfinite(loss):
+        raise ValueError(f'the loss must be finite. Received: {loss} in {precision}')
     paths = [weight.path for weight in trainer.model.trainable_variables]
-    return {path: g.numpy().astype('float64') / scale for path, g in zip(paths, found, strict=True)}
+    return {path: g.astype('float64') for path, g in zip(paths, found, strict=True)}
 
 
 def relative_errors(gradients, reference):

@@ -49,11 +49,10 @@ def fenwicks_side():
     dataset = data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
     recipe = recipes.get('fenwicks24').with_batch_size(FLAGS.batch_size)
     trainer = assemble.build_trainer(recipe, dataset)
-    engine = trainer._engine
-    engine.load(images, labels)
+    trainer.load(images, labels)
 
     def train(steps):
-        engine.run(epoch=0, start=0, stop=steps)
+        trainer.run_steps(epoch=0, start=0, stop=steps)
 
     return train
 

@@ -199,13 +199,12 @@ class Fenwicks(Training):
         return self._views.combine(views), views[0]
 
     def take_steps(self, epoch, count):
-        engine = self._trainer._engine
         if not self._loaded:
-            engine.load(self.dataset.train_images, self.dataset.train_labels)
-            engine.compile()
+            self._trainer.load(self.dataset.train_images, self.dataset.train_labels)
+            self._trainer.compile()
             self._loaded = True
         began = time.perf_counter()
-        engine.run(epoch, 0, count)
+        self._trainer.run_steps(epoch, 0, count)
         return time.perf_counter() - began
 
     def _backend(self):

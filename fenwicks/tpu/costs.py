@@ -187,10 +187,10 @@ def estimate(
     if program is None:
         chosen = precisions.set_precision(precision, 'tpu')
         trainer = assemble.build_trainer(recipe, shape.noise(), precision=chosen, replicas=replicas)
-        traced, arguments = trainer._engine.program(shape.train_images, shape.image_shape)
+        traced, arguments = trainer.program(shape.train_images, shape.image_shape)
     else:
         check_single_device(topology, devices)
-        traced, arguments = _imported(program, replicas.everywhere)
+        traced, arguments = _imported(program, replicas.replicated)
     compiled = compiler.compile_program(traced, arguments, devices, cache)
     return _estimate(
         compiled,
@@ -246,11 +246,11 @@ def replicas_on(topology: str, recipe: Recipe, batch_norm: str = 'per_replica') 
     """
     # Imported here, so that a missing jax can be reported in one line.
     from fenwicks.tpu import compiler
-    from fenwicks.training.replicas import jax as sharding
+    from fenwicks.training.replicas.jax import from_devices
 
     chip_of(topology)
     devices = compiler.topology_devices(topology)
-    replicas = sharding.replicas(devices, batch_norm)
+    replicas = from_devices(devices, batch_norm)
     assemble.check_shares(recipe, replicas, topology)
     return devices, replicas
 

@@ -1,6 +1,16 @@
 """The Trainer: one compiled program an epoch, on one device or many; checkpoints, progress."""
 
-from fenwicks.training.replicas.base import BATCH_NORMS, Replicas, at_hand, replicate
-from fenwicks.training.trainer import DivergedError, Trainer
+from fenwicks.training.engines.base import StepTotals
+from fenwicks.training.epochs import DivergedError
+from fenwicks.training.replicas import BATCH_NORMS, Replicas, default_replicas, replicate
+from fenwicks.training.trainer import Trainer
 
-__all__ = ['BATCH_NORMS', 'DivergedError', 'Replicas', 'Trainer', 'at_hand', 'replicate']
+__all__ = [
+    'BATCH_NORMS',
+    'DivergedError',
+    'Replicas',
+    'StepTotals',
+    'Trainer',
+    'default_replicas',
+    'replicate',
+]

@@ -13,8 +13,7 @@ class Averages:
     """Averages of a model's weights and batch-norm statistics, as variables.
 
     Args:
-        rule: a rule of `fenwicks.optimizers.averaging`, or `None` for no averages: then there are
-            no variables, and nothing ever happens.
+        rule: a rule of `fenwicks.optimizers.averaging`, or `None` for no averages.
         model: a built Keras model.
     """
 
@@ -30,14 +29,14 @@ class Averages:
         self._in_place = False
 
     def restart(self):
-        """Sets the averages to copies of what is averaged."""
+        """Sets the averages to the present weights."""
         for average, value in zip(
             self.variables, averaging.initial_averages(self.sources), strict=True
         ):
             average.assign(value)
 
-    def check_apart(self):
-        """Raises unless the model has its own weights."""
+    def check_not_in_place(self):
+        """Raises while the averages are in the place of the weights."""
         if self._in_place:
             raise ValueError(
                 'the Trainer must have its own weights to train: leave `averaged()` first'
@@ -45,12 +44,12 @@ class Averages:
 
     @contextlib.contextmanager
     def in_place(self, steps):
-        """The model with the averages for its weights, which come back at the end.
+        """A context in which the averages are in the place of the model's weights.
 
-        Before the first update, after `steps` of training fewer than that takes, there is nothing
-        to average: the weights stay.
+        Args:
+            steps: steps trained so far. Before the first update the weights stay.
         """
-        # In place already: a prediction within `averaged()`.
+        # `_in_place` is set already for a prediction within `averaged()`.
         if self.rule is None or self._in_place or steps < self.rule.every:
             yield
             return

@@ -1,1 +1,1 @@
-"""The compiled training programs, one module a framework."""
+"""Engines, one a framework: the steps of an epoch as one compiled program."""

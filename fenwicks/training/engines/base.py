@@ -1,26 +1,83 @@
-"""What the two engines share: their interface, and what is chosen before the first step."""
+"""What the two engines have in common: their interface and what is chosen before the first step."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
 from fenwicks import augment as augmentation
+from fenwicks.training.averages import Averages
+from fenwicks.training.replicas.base import Replicas
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What an engine is made of: the arguments of the `Trainer`, checked and complete.
+
+    Attributes:
+        model, optimizer, loss, normalize, augment, batch_size, seed, replicas: as of `Trainer`.
+        averages: the `Averages` that the Trainer keeps.
+        jit_compile: whether one XLA program holds the loop over the steps; `None` is yes on an
+            accelerator and no on a CPU.
+    """
+
+    model: keras.Model
+    optimizer: keras.optimizers.Optimizer
+    loss: Callable
+    normalize: Callable
+    augment: Callable
+    batch_size: int
+    seed: int
+    averages: Averages
+    replicas: Replicas
+    jit_compile: bool | None
+
+
+class StepTotals(NamedTuple):
+    """What a call of the compiled loop returns.
+
+    Attributes:
+        loss_sum: the sum of losses that the call began with, plus those of its steps, in float32.
+            The sum is the same however an epoch is cut into calls.
+        correct: number of correct predictions of the call.
+        steps: number of steps taken.
+        last_loss: loss of the last step. One that is not finite ends the call after its step.
+        finite: whether all trainable weights are finite after the call.
+    """
+
+    loss_sum: float
+    correct: int
+    steps: int
+    last_loss: float
+    finite: bool
 
 
 class Engine:
     """Runs steps of training and batches of inference for the `Trainer`.
 
-    What a step depends on is settled here, so that the step itself holds no options.
+    Options are chosen here, at construction, so that the training step itself holds none.
 
     Args:
-        model, optimizer, loss, normalize, augment, batch_size, seed: as the `Trainer` has them.
-        averages: the `Averages` that it keeps.
+        settings: a `Settings`.
+
+    Attributes:
+        on_cpu: bool, whether the engine runs on a CPU.
     """
 
-    def __init__(self, model, optimizer, loss, normalize, augment, batch_size, seed, averages):
-        self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.normalize, self.augment = normalize, augmentation.with_context(augment)
-        self.batch_size, self.seed, self.averages = batch_size, seed, averages
+    on_cpu: bool
 
-    def load(self, images, labels):
+    def __init__(self, settings: Settings):
+        self.model, self.optimizer, self.loss = settings.model, settings.optimizer, settings.loss
+        self.normalize = settings.normalize
+        self.augment = augmentation.with_context(settings.augment)
+        self.batch_size, self.seed = settings.batch_size, settings.seed
+        self.averages, self.replicas = settings.averages, settings.replicas
+
+    def load(self, images: np.ndarray, labels: np.ndarray):
         """Places uint8 images and int32 labels on the device."""
         raise NotImplementedError
 
@@ -28,19 +85,32 @@ class Engine:
         """Traces and compiles the training program for the loaded data, without taking a step."""
         raise NotImplementedError
 
-    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0):
-        """Trains from step `start` to before step `stop` of `epoch`.
+    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0) -> StepTotals:
+        """Trains from step `start` to before step `stop` of `epoch`, both counted from 0.
 
-        Returns:
-            `loss_sum` plus the losses of the steps taken (added up in one order, however the
-            epoch is cut into calls), number of correct predictions, steps taken, the last loss,
-            and whether all trainable weights are finite. A loss that is not finite ends the call
-            after its step.
+        Args:
+            epoch, start, stop: integers; the loop ends early after a loss that is not finite.
+            loss_sum: sum of the losses of the epoch's earlier steps.
         """
         raise NotImplementedError
 
-    def predict(self, images, views):
-        """Logits of a uint8 batch seen in several ways.
+    def program(self, count: int, image_shape: tuple[int, int, int]):
+        """The training program and its abstract arguments; see `Trainer.program`."""
+        raise NotImplementedError
+
+    def graph(self):
+        """The graph of the training program, see `Trainer.graph`."""
+        raise ValueError(
+            'a graph must be of the tensorflow backend. '
+            f'Received: KERAS_BACKEND={keras.backend.backend()}'
+        )
+
+    def gradients(self, images: np.ndarray, labels: np.ndarray):
+        """Loss and its gradients on a batch; see `Trainer.gradients`."""
+        raise NotImplementedError
+
+    def predict(self, images: np.ndarray, views) -> np.ndarray:
+        """Logits of several views of a batch.
 
         Args:
             images: uint8 `(batch, height, width, channels)`.
@@ -52,9 +122,16 @@ class Engine:
         raise NotImplementedError
 
     def epoch_seed(self, epoch):
-        """The seed of an epoch's shuffle, of which those of its steps are made."""
+        """The seed of an epoch: of its shuffle, and folded with the step those of its steps."""
         return augmentation.fold((self.seed, 0), epoch)
 
     def inputs(self, images, indices, epoch, step_seed):
-        """What the model sees in training of the uint8 `images`, numbers `indices` of the data."""
+        """The model's input in training: uint8 `images` normalised and augmented.
+
+        Args:
+            images: uint8 `(batch, height, width, channels)`.
+            indices: int32 `(batch,)`, the places of the images in the data set.
+            epoch: int32 scalar.
+            step_seed: int32 `(2,)`.
+        """
         return self.augment(self.normalize(images), step_seed, epoch, indices, (self.seed, 1))

@@ -1,7 +1,8 @@
 """The JAX engine: the steps of an epoch as one compiled program.
 
-The twin of `fenwicks.training.engines.tensorflow`: the same steps on the same data, with the state
-of model and optimizer passed through a `lax.while_loop` and its memory used again (donated).
+It takes the same steps on the same data as `fenwicks.training.engines.tensorflow`. The state of
+model and optimizer goes through a `lax.while_loop`, its memory donated. On a CPU the loop is
+Python's and its step compiled: within XLA's loops a CPU misses its fast convolutions.
 """
 
 from __future__ import annotations
@@ -14,35 +15,35 @@ import keras
 import numpy as np
 from jax import lax
 
+from fenwicks import _keras
 from fenwicks import augment as augmentation
-from fenwicks.training.engines.base import Engine
+from fenwicks.training.engines.base import Engine, Settings, StepTotals
 
 
 class JaxEngine(Engine):
     """The `Engine` on JAX.
 
     Args:
-        *arguments: as of `Engine`.
-        replicas: a `sharding.Replicas`.
+        settings: a `Settings` whose replicas are `JaxReplicas`.
     """
 
-    def __init__(self, *arguments, replicas):
-        super().__init__(*arguments)
-        self.replicas = replicas
-        # Where new arrays go: 'cpu', 'gpu' or 'tpu'.
-        self.device = jnp.zeros(()).device.platform
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        self.on_cpu = jnp.zeros(()).device.platform == 'cpu'  # where new arrays go
         self._compute_dtypes = _compute_dtypes(self.model)
         self._average = _unchanged if self.averages.rule is None else self._update_averages
-        # XLA's loops on a CPU miss its fast convolutions: one step there takes as long as twenty
-        # outside of a loop.
-        self._run = self._single_steps if self.device == 'cpu' else self._whole_loop
+        # A step in XLA's loop on a CPU takes as long as twenty outside of it.
+        jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
+        self._run = self._whole_loop if jit_compile else self._single_steps
+        self._in_one_program = jit_compile
         self._predict = jax.jit(self._logits)
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(_all_finite)
+        self._gradients = jax.jit(self._gradients_of)
         self._compiled = self._compiled_for = self._compiled_shardings = None
 
     def load(self, images, labels):
-        # In rows: a TPU would pad the three channels, or the columns, of images to whole tiles.
+        # One row an image: a TPU would pad the channels or columns of images to whole tiles.
         self._images = self.replicas.place(jnp.asarray(images).reshape(len(images), -1))
         self._image_shape = images.shape[1:]
         self._labels = self.replicas.place(jnp.asarray(labels))
@@ -50,7 +51,7 @@ class JaxEngine(Engine):
 
     def compile(self):
         program, arguments = self.program(len(self._images), self._image_shape)
-        if self.device == 'cpu':
+        if not self._in_one_program:
             program, arguments = self._step_program(arguments)
         compiled_for = arguments, self._image_shape
         if compiled_for != self._compiled_for:
@@ -58,28 +59,16 @@ class JaxEngine(Engine):
             self._compiled_for = compiled_for
             self._compiled_shardings = self._shardings()  # here, not before each call
             state = self._state()
-            if self.device == 'cpu':  # the parts of the program that surround its steps
+            if not self._in_one_program:  # what comes before and after the steps
                 self._shuffle(self._labels, jnp.int32(0))
                 jax.block_until_ready(self._all_finite(state[0]))
-            self._assign(state)  # what brings it there and back compiles too
+            self._assign(state)  # moving the state compiles too
 
     def program(self, count, image_shape):
-        """The program that trains, for compiling it ahead of time, on whatever device.
-
-        Args:
-            count: number of training images.
-            image_shape: `(height, width, channels)` of each.
-
-        Returns:
-            A function under `jax.jit` and the tuple of its abstract arguments
-            (`jax.ShapeDtypeStruct`): the state, whose memory is used again, the images in rows,
-            the labels, and the epoch, the first step, the step to stop before, and the sum of
-            losses so far. It returns the new state and what `run` returns.
-        """
         self._image_shape = tuple(image_shape)
-        everywhere = self.replicas.everywhere
+        replicated = self.replicas.replicated
 
-        def argument(shape, dtype, sharding=everywhere):
+        def argument(shape, dtype, sharding=replicated):
             return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
         shardings = self._shardings()
@@ -93,26 +82,32 @@ class JaxEngine(Engine):
         images = argument((count, math.prod(image_shape)), 'uint8')
         labels = argument((count,), 'int32')
         integer, number = argument((), 'int32'), argument((), 'float32')
-        program = jax.jit(self._run_steps, donate_argnums=0, out_shardings=(shardings, everywhere))
+        program = jax.jit(self._run_steps, donate_argnums=0, out_shardings=(shardings, replicated))
         return program, (state, images, labels, integer, integer, integer, number)
 
     def run(self, epoch, start, stop, loss_sum=0.0):
         if self._compiled is None:
             self.compile()
         totals = self._run(self._state(), epoch, start, stop, loss_sum)
-        return tuple(total.item() for total in totals)
+        return StepTotals(*(total.item() for total in totals))
+
+    def gradients(self, images, labels):
+        state = [[variable.value for variable in part] for part in self._variables()]
+        loss, gradients = self._gradients(*state[:3], jnp.asarray(images), jnp.asarray(labels))
+        return loss.item(), [np.asarray(gradient) for gradient in gradients]
 
     def predict(self, images, views):
         trainable, fixed, _, _ = self._variables()
         values = [[variable.value for variable in part] for part in (trainable, fixed)]
         count = len(images)
-        values, images = self.replicas.spread(values, images)
+        values, images = self.replicas.place_for_inference(values, images)
         images = self.normalize(images)
         logits = [self._predict(*values, view(images)) for view in views]
         return np.stack([np.asarray(view)[:count] for view in logits])
 
     def _variables(self):
-        """The parts of the state: trainable and other variables of the model, slots, averages."""
+        """The parts of the state: the model's trainable variables and its others, the optimizer's
+        variables, the averages."""
         model = self.model
         return (
             model.trainable_variables,
@@ -122,12 +117,16 @@ class JaxEngine(Engine):
         )
 
     def _axes(self):
-        """For each variable of the state the axis along which the devices divide it, or None.
+        """For each variable of the state the axis along which the devices divide it, or `None`.
 
-        What the optimizer doesn't say to update number by number is whole everywhere, as are
-        variables that it doesn't update at all. An average is divided like what it follows.
+        Weights are divided only where the optimizer says that its update is elementwise. Variables
+        that it doesn't update are replicated. An average is divided like its source.
         """
-        axis = self.replicas.axis if getattr(self.optimizer, 'elementwise', False) else _no_axis
+        axis = (
+            self.replicas.sharded_axis
+            if getattr(self.optimizer, 'elementwise', False)
+            else _no_axis
+        )
         weights, fixed, slots, _ = self._variables()
         weight_axes, slot_axes = ([axis(v.shape) for v in part] for part in (weights, slots))
         axes = {id(weight): axis for weight, axis in zip(weights, weight_axes, strict=True)}
@@ -138,15 +137,15 @@ class JaxEngine(Engine):
         return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
 
     def _state(self):
-        """The variables' values, where the program finds them."""
+        """The variables' values, on the devices of the program."""
         state = tuple([variable.value for variable in part] for part in self._variables())
         return self.replicas.place(state, self._compiled_shardings)
 
     def _assign(self, state):
-        for part, values in zip(self._variables(), self.replicas.take(state), strict=True):
+        for part, values in zip(self._variables(), self.replicas.unreplicate(state), strict=True):
             for variable, value in zip(part, values, strict=True):
                 variable.assign(value)
-        self.replicas.settle()
+        self.replicas.wait_for_unreplicated()
 
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
         numbers = [jnp.int32(number) for number in (epoch, start, stop)] + [jnp.float32(loss_sum)]
@@ -156,7 +155,7 @@ class JaxEngine(Engine):
         return totals
 
     def _single_steps(self, state, epoch, start, stop, loss_sum):
-        """What `_run_steps` does, with its loop in Python."""
+        """As `_run_steps`, with the loop in Python."""
         place = self.replicas.place
         if epoch != self._epoch:
             self._epoch, self._epoch_order = epoch, self._shuffle(self._labels, jnp.int32(epoch))
@@ -169,8 +168,8 @@ class JaxEngine(Engine):
                 if not math.isfinite(carry[-1].item()):
                     break
         except BaseException:
-            # The memory of the state before has been used again. (Several processes would wait
-            # for each other here, and go on from the checkpoint anyway.)
+            # The variables' old values are gone: their memory was donated. (Several processes
+            # would wait for each other here, and must resume from the checkpoint anyway.)
             if self.replicas.processes == 1:
                 self._assign(carry[0])
             raise
@@ -181,15 +180,15 @@ class JaxEngine(Engine):
     def _step_program(self, arguments):
         """The program of one step and its arguments, from those of `_run_steps`."""
         state, images, labels, epoch, start, _, loss_sum = arguments
-        everywhere = self.replicas.everywhere
+        replicated = self.replicas.replicated
 
-        def whole(leaf):
-            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+        def on_all(leaf):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated)
 
         _, *counts = jax.eval_shape(_first_carry, state, start, loss_sum)
-        carry = (state, *map(whole, counts))
-        order = whole(jax.eval_shape(self._order, labels, epoch))
-        shardings = (self._shardings(), *[everywhere] * len(counts))
+        carry = (state, *map(on_all, counts))
+        order = on_all(jax.eval_shape(self._order, labels, epoch))
+        shardings = (self._shardings(), *[replicated] * len(counts))
         program = jax.jit(self._train_step, donate_argnums=0, out_shardings=shardings)
         return program, (carry, images, labels, order, epoch)
 
@@ -215,39 +214,47 @@ class JaxEngine(Engine):
         (trainable, fixed, slots, averages), step, loss_sum, correct, _ = carry
         batch = lax.dynamic_slice_in_dim(order, step * self.batch_size, self.batch_size)
         weight_axes, *_ = self._axes()
-        differentiate = self.replicas.shared(self._gradients_of_share, weight_axes)
-        gradients, (fixed, loss, hits) = differentiate(
+        differentiate = self.replicas.map_replicas(self._replica_gradients, weight_axes)
+        gradients, (fixed, loss, found) = differentiate(
             trainable, fixed, self._loss_scale(slots), images, labels, batch, epoch, step
         )
         trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         global_step = epoch * (len(labels) // self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
-        return state, step + 1, loss_sum + loss, correct + hits, loss
+        return state, step + 1, loss_sum + loss, correct + found, loss
 
-    def _gradients_of_share(self, weights, fixed, scale, images, labels, batch, epoch, step):
-        """What a device finds on its share of a batch, in agreement with the others.
+    def _replica_gradients(self, weights, fixed, scale, images, labels, batch, epoch, step):
+        """The gradients of the whole batch, computed on this device's part of it.
 
         Args:
-            weights: the device's parts of them.
-            fixed, scale, images, labels, batch, epoch, step: all there is of them.
+            weights: this device's parts of the trainable variables.
+            fixed, scale, images, labels, batch, epoch, step: whole, the same on all devices.
 
         Returns:
-            Its parts of the scaled loss's gradients; and the other variables, the loss, and the
-            number of hits, of the whole batch.
+            This device's parts of the gradients of the scaled loss; then the other variables, the
+            loss, and the number of correct predictions of the whole batch.
         """
         weight_axes, *_ = self._axes()
-        weights = self.replicas.whole(weights, weight_axes, self._compute_dtypes)
-        batch = self.replicas.share(batch)
+        weights = self.replicas.all_gather(weights, weight_axes, self._compute_dtypes)
+        batch = self.replicas.local_batch(batch)
         targets = labels[batch]
-        step_seed = self.replicas.seed(augmentation.fold(self.epoch_seed(epoch), step))
+        step_seed = self.replicas.local_seed(augmentation.fold(self.epoch_seed(epoch), step))
         pixels = images[batch].reshape(-1, *self._image_shape)
         inputs = self.inputs(pixels, batch, epoch, step_seed)
         differentiate = jax.grad(self._scaled_loss, has_aux=True)
         gradients, (loss, logits, fixed) = differentiate(weights, fixed, scale, inputs, targets)
         gradients = self.replicas.mean_gradients(gradients, weight_axes, self._compute_dtypes)
-        hits = jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
-        loss, fixed = self.replicas.mean((loss, fixed))
-        return gradients, (fixed, loss, self.replicas.total(hits))
+        correct = jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
+        loss, fixed = self.replicas.all_reduce_mean((loss, fixed))
+        return gradients, (fixed, loss, self.replicas.all_reduce_sum(correct))
+
+    def _gradients_of(self, trainable, fixed, slots, images, labels):
+        """The loss of a uint8 batch as it is, and its gradients."""
+        scale = self._loss_scale(slots)
+        differentiate = jax.grad(self._scaled_loss, has_aux=True)
+        inputs = self.normalize(images)
+        gradients, (loss, *_) = differentiate(trainable, fixed, scale, inputs, labels)
+        return loss, [gradient / scale.astype(gradient.dtype) for gradient in gradients]
 
     def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
         logits, fixed, extras = self._call(trainable, fixed, inputs, training=True)
@@ -258,12 +265,12 @@ class JaxEngine(Engine):
         return loss * scale, (loss, logits, fixed)
 
     def _loss_scale(self, slots):
-        """What the optimizer multiplies the loss by: a variable of its own, in `slots`, or 1."""
+        """The optimizer's factor on the loss: 1, or one of its variables, in `slots`."""
         with keras.StatelessScope(list(zip(self.optimizer.variables, slots, strict=True))):
             return self.optimizer.scale_loss(jnp.float32(1))
 
     def _update_averages(self, state, step):
-        """Follows the weights with their averages, after every `every`-th step of the training."""
+        """Updates the averages after every `every`-th step of the training."""
         trainable, fixed, slots, averages = state
         rule = self.averages.rule
         variables = self.model.trainable_variables + self.model.non_trainable_variables
@@ -290,10 +297,14 @@ class JaxEngine(Engine):
         return logits.astype('float32')
 
     def _call(self, trainable, fixed, inputs, training):
-        """What the model returns with these values, its other variables after that, its losses.
+        """Calls the model with these values of its variables.
 
-        A plain call: Keras's `stateless_call` doesn't tell the layers within a subclass of `Model`
-        whether they are being trained, unless the subclass hands it on.
+        Not by Keras's `stateless_call`, which tells the layers within a subclass of `Model` that
+        they are being trained only where the subclass passes `training` on.
+
+        Returns:
+            The outputs, the new values of the variables that aren't trainable, and the losses of
+            regularizers.
         """
         model = self.model
         variables = zip(
@@ -309,14 +320,14 @@ class JaxEngine(Engine):
 
 def _compute_dtypes(model):
     """For each trainable weight the dtype in which its layer computes with it."""
-    # Layers come before the layers in them, which know better; the model itself is the first.
+    # Later layers override earlier ones: a layer comes before the layers in it.
     dtypes = {
         id(weight): layer.compute_dtype if layer.autocast else layer.variable_dtype
-        for layer in model._flatten_layers()
+        for layer in _keras.flatten_layers(model)
         for weight in layer.variables
     }
     return [
-        dtypes[id(weight)] if weight._autocast else weight.dtype
+        dtypes[id(weight)] if _keras.is_autocast(weight) else weight.dtype
         for weight in model.trainable_variables
     ]
 

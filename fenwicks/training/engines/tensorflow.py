@@ -1,47 +1,51 @@
 """The TensorFlow engine: the steps of an epoch as one compiled program.
 
-The training images lie on the device as uint8. Shuffling, augmentation, forward and backward
-pass, update, averages and metrics all happen inside a `tf.while_loop`; the host is heard from once
-a call.
+The training images lie on the device as uint8. Shuffling, augmentation, forward and backward pass,
+update, averages and metrics all happen inside one `tf.while_loop`; the host gets four numbers a
+call. On a CPU the loop is a plain graph, since its convolutions are oneDNN's; elsewhere XLA
+compiles it.
 """
 
 from __future__ import annotations
 
 import functools
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from fenwicks import _keras
 from fenwicks import augment as augmentation
-from fenwicks.training.engines.base import Engine
+from fenwicks.kernels.device import on_cpu
+from fenwicks.training.engines.base import Engine, Settings, StepTotals
 
 
 class TensorFlowEngine(Engine):
     """The `Engine` on TensorFlow.
 
     Args:
-        *arguments: as of `Engine`.
-        replicas: a `mirroring.Replicas`.
-        jit_compile: whether XLA compiles the program, where `replicas` leave it the choice; on a
-            CPU the plain graph is faster, since its convolutions are oneDNN's.
+        settings: a `Settings` whose replicas are `TensorFlowReplicas`.
     """
 
-    def __init__(self, *arguments, replicas, jit_compile):
-        super().__init__(*arguments)
-        self.replicas = replicas
-        replicas.own(self.optimizer)
-        self.loss = replicas.loss_of_share(self.loss)
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        self.on_cpu = on_cpu()
+        jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
+        replicas = self.replicas
+        replicas.disable_gradient_sum(self.optimizer)
+        self.loss = replicas.local_loss(self.loss)
         self._average = _nothing if self.averages.rule is None else self._update_averages
         # TensorFlow counts tracings by a function's code, which all engines share, and warns of
         # many; a partial has no code and is counted by itself.
-        jit_compile = jit_compile and replicas.jit
+        jit_compile = jit_compile and replicas.supports_jit
         function = functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
-        self._run = function(functools.partial(replicas.program(self._run_steps)))
-        self._take_step = replicas.step(self._train_step)
-        self._inputs = replicas.compiled(self._inputs_of)
+        self._run = function(functools.partial(replicas.wrap_program(self._run_steps)))
+        self._take_step = replicas.wrap_step(self._train_step)
+        self._inputs = replicas.wrap_augmentation(self._inputs_of)
         self._predict = function(
-            functools.partial(replicas.infer(self._logits)), reduce_retracing=True
+            functools.partial(replicas.wrap_inference(self._logits)), reduce_retracing=True
         )
+        self._gradients = function(functools.partial(self._gradients_of), reduce_retracing=True)
 
     def load(self, images, labels):
         self._count = len(images)
@@ -60,77 +64,149 @@ class TensorFlowEngine(Engine):
             tf.constant(stop, tf.int32),
             tf.constant(loss_sum, tf.float32),
         )
-        return tuple(total.numpy().item() for total in totals)
+        return StepTotals(*(total.numpy().item() for total in totals))
+
+    def graph(self):
+        counters = [tf.constant(0, tf.int32)] * 3
+        arguments = (self._images, self._labels, *counters, tf.constant(0.0))
+        return self._run.get_concrete_function(*arguments).graph
 
     def predict(self, images, views):
         images = self.normalize(tf.convert_to_tensor(images))
         return np.stack([self._predict(view(images)).numpy() for view in views])
 
-    def _run_steps(self, images, labels, epoch, start, stop, loss_sum):
-        epoch_seed, order = self.epoch_seed(epoch), self.order(self._count, epoch)
+    def gradients(self, images, labels):
+        loss, gradients = self._gradients(
+            tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
+        )
+        return loss.numpy().item(), [gradient.numpy() for gradient in gradients]
 
-        def goes_on(step, loss_sum, correct, last_loss):
+    def program(self, count, image_shape):
+        """The program that trains, as a pure function for one device of any kind.
+
+        TensorFlow lowers a function for a TPU that isn't there only if no variable is captured. So
+        the variables' values go through the loop as tensors, and a `keras.StatelessScope` puts them
+        in the variables' place. The engine can't train by itself afterwards.
+        """
+        _keras.make_stateless(self.optimizer)
+        self._count = count
+        self._average = _nothing if self.averages.rule is None else self._select_averages
+        variables = [*self.model.variables, *self.optimizer.variables, *self.averages.variables]
+
+        def scope(state):
+            values = [tf.cast(x, v.dtype) for x, v in zip(state, variables, strict=True)]
+            return keras.StatelessScope(list(zip(variables, values, strict=True)))
+
+        def take_step(state, *arguments):
+            with scope(state):
+                loss, correct = self._train_step(*arguments)
+                return loss, correct, _values(variables)
+
+        def program(state, images, labels, epoch, start, stop, loss_sum):
+            state, totals = self._loop(
+                take_step, state, images, labels, epoch, start, stop, loss_sum
+            )
+            with scope(state):
+                return state, (*totals, self._all_finite())
+
+        state = [tf.TensorSpec(value.shape, value.dtype) for value in _values(variables)]
+        images = tf.TensorSpec((count, *image_shape), tf.uint8)
+        labels = tf.TensorSpec((count,), tf.int32)
+        integer, number = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
+        arguments = (state, images, labels, integer, integer, integer, number)
+        return tf.function(program, jit_compile=True, autograph=False), arguments
+
+    def _run_steps(self, *arguments):
+        """A call of the loop: images, labels, epoch, start, stop and the sum of losses so far."""
+
+        def take_step(_, *arguments):
+            return *self._take_step(*arguments), []
+
+        _, totals = self._loop(take_step, [], *arguments)
+        return *totals, self._all_finite()
+
+    def _loop(self, take_step, state, images, labels, epoch, start, stop, loss_sum):
+        """The steps from `start` to before `stop`, and what `StepTotals` says of them.
+
+        Args:
+            take_step: from a state and the arguments of `_train_step` to the loss, the number of
+                correct predictions and the next state.
+            state: list of tensors; empty where the step assigns to variables.
+        """
+        epoch_seed = self.epoch_seed(epoch)
+        order = self._order(epoch_seed)
+
+        def goes_on(step, loss_sum, correct, last_loss, *state):
             return (step < stop) & tf.math.is_finite(last_loss)
 
-        def train_step(step, loss_sum, correct, last_loss):
-            batch = self.batch(order, step)
-            loss, found = self._take_step(images, labels, batch, epoch, epoch_seed, step)
-            return step + 1, loss_sum + loss, correct + found, loss
+        def train_step(step, loss_sum, correct, last_loss, *state):
+            batch = self._batch(order, step)
+            loss, found, state = take_step(state, images, labels, batch, epoch, epoch_seed, step)
+            return step + 1, loss_sum + loss, correct + found, loss, *state
 
-        state = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
-        end, loss_sum, correct, last_loss = tf.while_loop(
-            goes_on, train_step, state, parallel_iterations=1
+        counts = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
+        end, loss_sum, correct, last_loss, *state = tf.while_loop(
+            goes_on, train_step, (*counts, *state), parallel_iterations=1
         )
-        weights = self.model.trainable_variables
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(w.value)) for w in weights])
-        return loss_sum, correct, end - start, last_loss, finite
+        return state, (loss_sum, correct, end - start, last_loss)
 
-    def order(self, count, epoch):
-        """The numbers of the images, as an epoch takes them."""
+    def _all_finite(self):
+        weights = self.model.trainable_variables
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(w.value)) for w in weights])
+
+    def _order(self, epoch_seed):
+        """The order in which an epoch takes the images: int32 `(count,)`."""
         # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
         # other floats of the same bits than the plain kernel.
         numbers = tf.random.stateless_uniform(
-            [count], self.epoch_seed(epoch), None, None, dtype=tf.int32, alg='philox'
+            [self._count], epoch_seed, None, None, dtype=tf.int32, alg='philox'
         )
         return tf.argsort(numbers)
 
-    def batch(self, order, step):
-        """The numbers of the images of a step."""
+    def _batch(self, order, step):
+        """The part of an order that a step takes: int32 `(batch,)`."""
         # Not order[a:b]: XLA wants a slice's size to be a constant.
         return tf.slice(order, [step * self.batch_size], [self.batch_size])
 
     def _train_step(self, images, labels, batch, epoch, epoch_seed, step):
-        """Trains on the images with the numbers `batch`; the loss and the number of hits."""
-        batch = self.replicas.share(batch)
+        """Trains on the images with the indices `batch`.
+
+        Returns:
+            The loss and the number of correct predictions.
+        """
+        batch = self.replicas.local_batch(batch)
         targets = tf.gather(labels, batch)
-        step_seed = self.replicas.seed(augmentation.fold(epoch_seed, step))
+        step_seed = self.replicas.local_seed(augmentation.fold(epoch_seed, step))
         inputs = self._inputs(images, batch, epoch, step_seed)
         loss, logits = self._update_weights(inputs, targets)
         self._average(epoch * (self._count // self.batch_size) + step)
-        return loss, self.replicas.total(hits(logits, targets))
+        return loss, self.replicas.all_reduce_sum(_correct(logits, targets))
 
     def _inputs_of(self, images, batch, epoch, step_seed):
         return self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
 
     def _update_weights(self, inputs, targets):
-        """Loss and logits of a batch, and a step down the loss's gradient."""
-        gradients, loss, logits = self.gradients(inputs, targets)
-        loss, gradients = self.replicas.agree(loss, gradients, self.model.non_trainable_variables)
-        # At once, what the update makes of weights and velocities alone would wait in memory.
+        """Takes a step down the loss's gradient; returns the loss and the logits of the batch."""
+        loss, logits, gradients = self._differentiate(inputs, targets)
+        loss, gradients = self.replicas.all_reduce_mean(
+            loss, gradients, self.model.non_trainable_variables
+        )
+        # Else what the update computes of weights and velocities alone would be computed at once,
+        # and wait in memory.
         with tf.control_dependencies([gradient for gradient in gradients if gradient is not None]):
             self.optimizer.apply(gradients, self.model.trainable_variables)
         return loss, logits
 
-    def gradients(self, inputs, targets):
-        """Gradients of the scaled loss of a batch, the loss itself, and the logits."""
+    def _differentiate(self, inputs, targets):
+        """The loss of a batch, its logits, and the gradients of the scaled loss."""
         weights = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
-            with self.replicas.normalizing(self.model):
+            with self.replicas.batch_norm_scope(self.model):
                 logits = self.model(inputs, training=True)
             loss = self._total_loss(targets, logits)
             scaled_loss = self.optimizer.scale_loss(loss)
-        return tape.gradient(scaled_loss, weights), loss, logits
+        return loss, logits, tape.gradient(scaled_loss, weights)
 
     def _total_loss(self, targets, logits):
         loss = tf.cast(self.loss(targets, logits), tf.float32)
@@ -140,32 +216,49 @@ class TensorFlowEngine(Engine):
         return loss + sum(tf.cast(extra, tf.float32) for extra in self.model.losses)
 
     def _update_averages(self, step):
-        """Follows the weights with their averages, after every `every`-th step of the training."""
-        rule, sources, variables = (
-            self.averages.rule,
-            self.averages.sources,
-            self.averages.variables,
-        )
+        """Updates the averages after every `every`-th step of the training."""
 
         def update():
-            averages, values = rule.update(
-                [tf.convert_to_tensor(variable.value) for variable in variables],
-                [tf.convert_to_tensor(source.value) for source in sources],
-                step,
-            )
-            _assign(variables, averages)
-            if rule.replaces_values:
-                _assign(sources, values)
+            averages, values = self._next_averages(step)
+            _assign(self.averages.variables, averages)
+            if self.averages.rule.replaces_values:
+                _assign(self.averages.sources, values)
             return True
 
-        tf.cond((step + 1) % rule.every == 0, update, lambda: False)
+        tf.cond((step + 1) % self.averages.rule.every == 0, update, lambda: False)
+
+    def _select_averages(self, step):
+        """As `_update_averages`, without a branch: what a branch assigns in a scope is lost."""
+        rule, variables = self.averages.rule, self.averages.variables
+        sources = self.averages.sources if rule.replaces_values else []
+        averages, values = self._next_averages(step)
+        due = (step + 1) % rule.every == 0
+        for variable, new in zip([*variables, *sources], [*averages, *values], strict=False):
+            variable.assign(tf.where(due, tf.cast(new, variable.dtype), variable.value))
+
+    def _next_averages(self, step):
+        return self.averages.rule.update(
+            [tf.convert_to_tensor(variable.value) for variable in self.averages.variables],
+            [tf.convert_to_tensor(source.value) for source in self.averages.sources],
+            step,
+        )
+
+    def _gradients_of(self, images, labels):
+        """The loss of a uint8 batch as it is, and its gradients."""
+        loss, _, gradients = self._differentiate(self.normalize(images), labels)
+        scale = self.optimizer.scale_loss(tf.ones([]))
+        weights = [variable.value for variable in self.model.trainable_variables]
+        return loss, [
+            tf.zeros_like(weight) if gradient is None else gradient / tf.cast(scale, gradient.dtype)
+            for weight, gradient in zip(weights, gradients, strict=True)
+        ]
 
     def _logits(self, images):
         return tf.cast(self.model(images, training=False), tf.float32)
 
 
-def hits(logits, targets):
-    """How many labels have the largest logit."""
+def _correct(logits, targets):
+    """The number of labels that have the largest logit."""
     found = tf.math.argmax(logits, -1, output_type=targets.dtype) == targets
     return tf.math.count_nonzero(found, dtype=tf.int32)
 
@@ -177,3 +270,9 @@ def _nothing(step):
 def _assign(variables, values):
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+def _values(variables):
+    """Tensors of at most 32 bits: JAX, which compiles the program, has no 64-bit integers."""
+    values = [tf.convert_to_tensor(variable.value) for variable in variables]
+    return [tf.cast(value, tf.int32) if value.dtype == tf.int64 else value for value in values]

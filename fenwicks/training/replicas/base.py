@@ -1,95 +1,14 @@
-"""Replicas: the devices that share each batch, and what a step does differently for several."""
+"""The interface of replicas: the devices that share each batch, and what a step asks of them."""
 
 from __future__ import annotations
 
 import contextlib
 
-import keras
-
-from fenwicks import devices
-from fenwicks._checks import positive_integer
-
 BATCH_NORMS = ('per_replica', 'synchronized')
 
 
-def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
-    """The devices that train together, each on an equal share of every batch.
-
-    Every device holds the whole data set and computes with the whole model. Batch size, learning
-    rate and steps are those of the whole batch, however many devices there are.
-
-    On TensorFlow, model and optimizer must be made in its `scope()`; on JAX that does nothing.
-
-    Args:
-        count: number of devices; `None` for all of their kind, of the processor only one. Where
-            several processes train together, it is all of their devices.
-        batch_norm: `'per_replica'`: each device normalizes its share of the batch by itself, and
-            the running statistics are the mean over the devices; the devices talk once a step.
-            Keras's dropout draws the same mask on each of them.
-            `'synchronized'`: statistics of the whole batch, as on one device; they talk at each
-            batch normalization.
-        device: kind of the devices, as `devices.select_device` takes it.
-
-    Returns:
-        A `Replicas`, for the `Trainer`.
-
-    Raises:
-        ValueError: an argument breaks its rule, or there are fewer such devices.
-
-    Example:
-
-    ```python
-    replicas = fenwicks.training.replicate()  # all GPUs, or all cores of a TPU
-    with replicas.scope():
-        model = fenwicks.models.resnet9()
-        optimizer = fenwicks.optimizers.SGD(0.1, momentum=0.9)
-        trainer = fenwicks.training.Trainer(model, optimizer, batch_size=512, replicas=replicas)
-    ```
-    """
-    check_batch_norm(batch_norm)
-    if count is not None:
-        count = positive_integer('replicas', count)
-    device = devices.select_device(device)
-    backend = keras.backend.backend()
-    if backend == 'tensorflow':
-        from fenwicks.training.replicas import tensorflow as mirroring
-
-        return mirroring.replicate(count, batch_norm, device)
-    if backend == 'jax':
-        from fenwicks.training.replicas import jax as sharding
-
-        return sharding.replicate(count, batch_norm, device)
-    raise no_engine()
-
-
-def at_hand() -> Replicas:
-    """What a `Trainer` takes that isn't told.
-
-    On JAX that is all accelerators, or else the device that was made the default; on TensorFlow
-    the replicas of the strategy in whose scope this is called, or else one device.
-    """
-    devices.check_backend()
-    backend = keras.backend.backend()
-    if backend == 'tensorflow':
-        from fenwicks.training.replicas import tensorflow as mirroring
-
-        return mirroring.at_hand()
-    if backend == 'jax':
-        from fenwicks.training.replicas import jax as sharding
-
-        return sharding.at_hand()
-    raise no_engine()
-
-
-def no_engine():
-    """The error on a backend without an engine."""
-    return ValueError(
-        'the Trainer must run on the tensorflow or the jax backend: set KERAS_BACKEND to one of '
-        f'them. Received: KERAS_BACKEND={keras.backend.backend()}'
-    )
-
-
-def check_batch_norm(batch_norm):
+def check_batch_norm(batch_norm: str):
+    """Raises unless `batch_norm` is one of `BATCH_NORMS`."""
     if batch_norm not in BATCH_NORMS:
         raise ValueError(
             f'`batch_norm` must be one of {", ".join(BATCH_NORMS)}. '
@@ -97,8 +16,8 @@ def check_batch_norm(batch_norm):
         )
 
 
-def too_few(count, found, kind, advice=''):
-    """The error when more devices are asked for than there are."""
+def too_many(count: int, found: int, kind: str, advice=''):
+    """The error where more devices are asked for than there are."""
     return ValueError(
         f'`replicas` must be at most {found}, the devices of the kind {kind} here.{advice} '
         f'Received: replicas={count}'
@@ -106,15 +25,15 @@ def too_few(count, found, kind, advice=''):
 
 
 class Replicas:
-    """One device: it takes the whole batch and has nobody to agree with.
+    """A single device, and the interface of the classes for several.
 
-    The methods are where several devices have to agree; on one they do nothing, and cost nothing.
+    The methods mark where several devices communicate. Those of this class do nothing.
 
     Attributes:
         count: number of devices, of all processes together.
         processes: number of processes that train together.
-        chief: whether this process is the one that writes files and shows progress.
-        batch_norm: `'per_replica'` or `'synchronized'`; the same thing on one device.
+        chief: whether this process writes files and shows progress; one of several does.
+        batch_norm: `'per_replica'` or `'synchronized'`; they are the same on one device.
     """
 
     count = 1
@@ -122,48 +41,48 @@ class Replicas:
     chief = True
     batch_norm = 'per_replica'
 
-    def scope(self):
-        """A context in which to make model and optimizer."""
+    def scope(self) -> contextlib.AbstractContextManager:
+        """A context in which to create model and optimizer."""
         return contextlib.nullcontext()
 
     def check_scope(self, model, optimizer):
-        """Raises unless both were made in the scope."""
+        """Raises unless model and optimizer were created in the scope."""
 
-    def begin_alike(self, variables):
-        """Gives the variables the chief's values in every process."""
+    def broadcast_initial_values(self, variables):
+        """Assigns the chief's values to the variables of every process."""
 
     def check_batch(self, batch_size: int, devices='these devices'):
-        """Raises unless the devices, called so, can share a batch equally."""
+        """Raises unless the replicas divide the batch.
+
+        Args:
+            batch_size: global batch size.
+            devices: what the message calls the devices.
+
+        Raises:
+            ValueError: `batch_size` is no multiple of `count`.
+        """
         if batch_size % self.count:
             raise ValueError(
                 f'`batch_size` must be a multiple of {self.count}, the replicas on {devices}. '
                 f'Received: batch_size={batch_size}'
             )
 
-    def images_together(self, batch_size: int) -> int:
-        """How many images of a batch go through the model at once."""
+    def model_batch_size(self, batch_size: int) -> int:
+        """The number of images in one call of the model, of a global batch of `batch_size`."""
         return batch_size // self.count
 
     def place(self, tree):
-        """Arrays of this process where a program finds them: on every device."""
+        """Copies the arrays of a tree to every device."""
         return tree
 
-    def take(self, tree):
-        """Arrays that a program returned, for use on one device."""
-        return tree
-
-    def share(self, batch):
-        """The part of a batch, an array `(batch, ...)`, that this device takes."""
+    def local_batch(self, batch):
+        """This device's part of a batch, an array `(batch, ...)`."""
         return batch
 
-    def seed(self, seed):
-        """A seed for what this device draws for its share, from that of the step."""
+    def local_seed(self, seed):
+        """This device's seed for augmentation, of the step's seed."""
         return seed
 
-    def mean(self, tree):
-        """The mean over the devices of every float array in a tree; others they have in common."""
-        return tree
-
-    def total(self, value):
-        """The sum over the devices."""
+    def all_reduce_sum(self, value):
+        """The sum of a value over the devices."""
         return value

@@ -1,12 +1,13 @@
 """Data parallelism on JAX: what a step does differently when several devices share its batch.
 
-Every device holds the whole data set, and takes an equal share of each batch. Where the optimizer
-treats each number by itself, the kernels and their velocities are divided among the devices: each
-adds up the gradients of its part, updates that, and sends it to the others for their next step.
-That is as many bytes as adding up gradients everywhere, and an eighth of the update on eight.
+Every device holds the whole data set and takes an equal part of each batch. Where the optimizer's
+update is elementwise, kernels and their velocities are divided among the devices: each sums up the
+gradients of its part (reduce-scatter), updates the part, and sends it to the others for their next
+step (all-gather). That sends as many bytes as an all-reduce of the gradients; on eight devices each
+computes an eighth of the update.
 
-Between the calls of a program the variables are ordinary arrays on the first device, so that
-everything else need not know of the others.
+Between calls of the program the variables are ordinary arrays on the first device, so that all
+other code sees a single device.
 
 Reference:
     Xu et al., Automatic Cross-Replica Sharding of Weight Update in Data-Parallel Training,
@@ -23,12 +24,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fenwicks import augment
-from fenwicks.training.replicas import base as common
+from fenwicks.training.replicas.base import Replicas, check_batch_norm, too_many
 
 _AXIS = 'replicas'
 
 
-def replicate(count, batch_norm, device) -> Replicas:
+def replicate(count, batch_norm, device) -> JaxReplicas:
     """`training.replicate` on JAX."""
     devices = jax.devices(device)
     if jax.process_count() > 1:
@@ -37,50 +38,51 @@ def replicate(count, batch_norm, device) -> Replicas:
                 f'`replicas` must be {len(devices)}, all devices of the {jax.process_count()} '
                 f'processes. Received: replicas={count}'
             )
-        return replicas(devices, batch_norm)
+        return from_devices(devices, batch_norm)
     if count is None:
         count = 1 if device == 'cpu' else len(devices)
     if count > len(devices):
-        advice = ' XLA_FLAGS=--xla_force_host_platform_device_count=N cuts the processor up.'
-        raise common.too_few(count, len(devices), device, advice if device == 'cpu' else '')
-    # The default device, where there is only one: nothing has to be placed there.
-    return Replicas() if count == 1 else replicas(devices[:count], batch_norm)
+        advice = ' XLA_FLAGS=--xla_force_host_platform_device_count=N splits the CPU.'
+        raise too_many(count, len(devices), device, advice if device == 'cpu' else '')
+    # Of one device it is JAX's default: then nothing needs to be placed.
+    return JaxReplicas() if count == 1 else from_devices(devices[:count], batch_norm)
 
 
-def at_hand() -> Replicas:
-    """All accelerators, or the default device that somebody chose."""
+def default_replicas() -> JaxReplicas:
+    """All accelerators, or JAX's default device where the user has chosen one."""
     if jax.config.jax_default_device is not None and jax.process_count() == 1:
-        return Replicas()
+        return JaxReplicas()
     return replicate(None, 'per_replica', jnp.zeros(()).device.platform)
 
 
-def replicas(devices, batch_norm='per_replica') -> Replicas:
-    """The way in which devices share a batch.
+def from_devices(devices, batch_norm='per_replica') -> JaxReplicas:
+    """The replicas on a list of devices.
 
     Args:
         devices: list of JAX devices, or of those of an ahead-of-time topology.
         batch_norm: as of `training.replicate`.
 
     Returns:
-        A `Replicas`.
+        A `JaxReplicas`.
 
     Raises:
         ValueError: `batch_norm` is neither of the two, or there is no device.
     """
-    common.check_batch_norm(batch_norm)
+    check_batch_norm(batch_norm)
     if not devices:
         raise ValueError('`devices` must hold a device. Received: devices=[]')
     mesh = Mesh(np.array(devices), (_AXIS,))
     if len(devices) == 1:
-        return Replicas(mesh)
-    return (_PerReplica if batch_norm == 'per_replica' else _Synchronized)(mesh)
+        return JaxReplicas(mesh)
+    kind = ShardMapReplicas if batch_norm == 'per_replica' else SynchronizedReplicas
+    return kind(mesh)
 
 
-class Replicas(common.Replicas):
-    """One device.
+class JaxReplicas(Replicas):
+    """A single device, and the interface of the classes for several.
 
     Args:
-        mesh: of one axis; `None` for JAX's default device.
+        mesh: a `jax.sharding.Mesh` of one axis; `None` for JAX's default device.
     """
 
     def __init__(self, mesh=None):
@@ -88,49 +90,58 @@ class Replicas(common.Replicas):
         self.count = 1 if mesh is None else mesh.size
 
     @property
-    def everywhere(self):
-        """The sharding of what every device holds whole."""
+    def replicated(self):
+        """The sharding of an array of which every device holds a copy; `None` by default."""
         return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
 
-    def axis(self, shape):
-        """The axis along which an array of that shape is best divided; None to leave it whole."""
+    def sharded_axis(self, shape):
+        """The axis along which weights of that shape are divided; `None` for a copy on each."""
 
     def sharding(self, axis):
-        """The sharding of an array that is divided along `axis`, or whole."""
-        return self.everywhere
+        """The sharding of an array that is divided along `axis`, or replicated for `None`."""
+        return self.replicated
 
-    def shared(self, function, axes):
-        """`function` of each device's part of the weights and whole other arguments.
+    def map_replicas(self, function, axes):
+        """Makes a function run on every device, each with its part of the weights.
 
         Args:
-            function: of a list of weights and other trees, to gradients and another tree that is
-                the same on all devices; the methods below are for it.
-            axes: along which the weights, and so their gradients, are divided.
+            function: from a list of weights and other trees to gradients and another tree that is
+                the same on all devices. It calls the methods below.
+            axes: for each weight, and so for its gradient, the axis along which it is divided.
         """
         return function
 
-    def whole(self, weights, axes, dtypes):
-        """The weights from all their parts, each sent in the dtype in which it is computed with."""
+    def all_gather(self, weights, axes, dtypes):
+        """Whole weights from the devices' parts, each sent in the dtype that it is used in."""
         return weights
 
     def mean_gradients(self, gradients, axes, dtypes):
-        """This device's parts of the gradients' means; `dtypes` are those they were computed in."""
+        """This device's parts of the mean gradients; `dtypes` are those they were computed in."""
         return gradients
 
-    def place(self, tree, shardings=None):
-        """Arrays of this process where a program finds them; on every device unless told."""
+    def all_reduce_mean(self, tree):
+        """Means over the devices of the float arrays of a tree; other arrays must be equal."""
         return tree
 
-    def settle(self):
-        """Waits for what was taken last; an interrupt meanwhile finds the variables assigned."""
+    def place(self, tree, shardings=None):
+        """Copies the arrays of a tree to the devices: to all, or by a tree of shardings."""
+        return tree
 
-    def spread(self, values, images):
-        """A tree of weights, and images, such that every device infers on some of the images."""
+    def unreplicate(self, tree):
+        """Makes arrays on one device of those that a program returned."""
+        return tree
+
+    def wait_for_unreplicated(self):
+        """Waits for the last `unreplicate`: call it after the arrays were assigned to variables,
+        so that an interrupt meanwhile finds them there."""
+
+    def place_for_inference(self, values, images):
+        """Copies a tree of weights to every device, and to each a part of the images."""
         return values, jnp.asarray(images)
 
 
-class _Several(Replicas):
-    """Several devices, of this process or of several."""
+class ShardedReplicas(JaxReplicas):
+    """Several devices, of this process or of several: what both kinds have in common."""
 
     def __init__(self, mesh):
         super().__init__(mesh)
@@ -138,11 +149,12 @@ class _Several(Replicas):
         self.processes = len({device.process_index for device in mesh.devices.flat})
         self.chief = here == 0
         self._local = [device for device in mesh.devices.flat if device.process_index == here]
-        self._gather = jax.jit(lambda leaves: leaves, out_shardings=self.everywhere)
-        self._taken = {}
+        self._gather = jax.jit(lambda leaves: leaves, out_shardings=self.replicated)
+        # By the id of an array on one device: that array, the replicated and the divided one.
+        self._unreplicated = {}
 
-    def begin_alike(self, variables):
-        if self.processes > 1:  # without a seed in common each has drawn weights of its own
+    def broadcast_initial_values(self, variables):
+        if self.processes > 1:  # without a common seed each has initialized its own weights
             values = [np.asarray(variable.value) for variable in variables]
             values = multihost_utils.broadcast_one_to_all(values)
             for variable, value in zip(variables, values, strict=True):
@@ -150,97 +162,99 @@ class _Several(Replicas):
 
     def place(self, tree, shardings=None):
         if shardings is None:
-            return jax.tree.map(self._place_whole, tree)
+            return jax.tree.map(self._place_replicated, tree)
         return jax.tree.map(self._place, tree, shardings)
 
     def _place(self, leaf, sharding):
-        _, whole, parts = self._taken.get(id(leaf), (None, None, None))
-        # It lies on the devices already; another trainer of the model may divide it otherwise.
-        if parts is not None and parts.sharding.is_equivalent_to(sharding, parts.ndim):
-            if whole is not parts:
-                whole.delete()  # the parts are about to be changed, and their memory is needed
-            return parts
-        if sharding == self.everywhere:
-            return self._place_whole(leaf)
+        _, replicated, divided = self._unreplicated.get(id(leaf), (None, None, None))
+        # The array is on the devices already, unless another trainer of the model divides it
+        # along another axis.
+        if divided is not None and divided.sharding.is_equivalent_to(sharding, divided.ndim):
+            if replicated is not divided:
+                replicated.delete()  # the program will change the parts, and needs the memory
+            return divided
+        if sharding == self.replicated:
+            return self._place_replicated(leaf)
         values = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda part: values[part])
 
-    def _place_whole(self, leaf):
-        if id(leaf) in self._taken:
-            _, whole, _ = self._taken[id(leaf)]
-            return whole
+    def _place_replicated(self, leaf):
+        if id(leaf) in self._unreplicated:
+            _, replicated, _ = self._unreplicated[id(leaf)]
+            return replicated
         copies = [jax.device_put(leaf, device) for device in self._local]
-        return jax.make_array_from_single_device_arrays(leaf.shape, self.everywhere, copies)
+        return jax.make_array_from_single_device_arrays(leaf.shape, self.replicated, copies)
 
-    def spread(self, values, images):
-        if self.processes > 1:  # each may be at other images
-            return super().spread(values, images)
-        # Up to a multiple of the devices, by the first images again.
+    def place_for_inference(self, values, images):
+        if self.processes > 1:  # each may have other images
+            return super().place_for_inference(values, images)
+        # Filled up with the first images to a multiple of the devices.
         numbers = np.arange(-(-len(images) // self.count) * self.count) % len(images)
         shares = NamedSharding(self.mesh, PartitionSpec(_AXIS))
         return self.place(values), jax.device_put(images[numbers], shares)
 
-    def take(self, tree):
+    def unreplicate(self, tree):
         leaves, structure = jax.tree.flatten(tree)
         gathered = iter(self._gather([leaf for leaf in leaves if _is_divided(leaf)]))
-        everywhere = [next(gathered) if _is_divided(leaf) else leaf for leaf in leaves]
-        views = [whole.addressable_data(0) for whole in everywhere]
-        taken = zip(views, everywhere, leaves, strict=True)
-        self._taken = {id(view): (view, whole, leaf) for view, whole, leaf in taken}
+        replicated = [next(gathered) if _is_divided(leaf) else leaf for leaf in leaves]
+        views = [array.addressable_data(0) for array in replicated]
+        forms = zip(views, replicated, leaves, strict=True)
+        self._unreplicated = {id(view): (view, array, leaf) for view, array, leaf in forms}
         return jax.tree.unflatten(structure, views)
 
-    def settle(self):
-        # A processor starts the next program beside the one that gathers: if another process takes
-        # them the other way round, each waits for a message of the other's.
-        jax.block_until_ready([whole for _, whole, _ in self._taken.values()])
+    def wait_for_unreplicated(self):
+        # A CPU starts the next program before the gathering one ends. If another process started
+        # them in the other order, each would wait for a message of the other.
+        jax.block_until_ready([array for _, array, _ in self._unreplicated.values()])
 
 
-class _PerReplica(_Several):
-    """Each device computes on its share; gradients and statistics are averaged."""
+class ShardMapReplicas(ShardedReplicas):
+    """Each device runs the step on its part of the batch (`jax.shard_map`), with batch statistics
+    of its own; gradients and moving statistics are averaged."""
 
-    def axis(self, shape):
-        # A kernel's inputs: a TPU would fill up a part of the last axis to 128 numbers.
+    def sharded_axis(self, shape):
+        # The input channels of a kernel: a TPU pads parts of the last axis to 128 numbers.
         return len(shape) - 2 if len(shape) > 1 and not shape[-2] % self.count else None
 
     def sharding(self, axis):
         return NamedSharding(self.mesh, _spec(axis))
 
-    def shared(self, function, axes):
-        parts = [_spec(axis) for axis in axes]
-        whole = PartitionSpec()
+    def map_replicas(self, function, axes):
+        divided = [_spec(axis) for axis in axes]
+        replicated = PartitionSpec()
 
-        def on_each(weights, *others):
+        def mapped(weights, *others):
             return jax.shard_map(
                 function,
                 mesh=self.mesh,
-                in_specs=(parts, *[whole] * len(others)),
-                out_specs=(parts, whole),
+                in_specs=(divided, *[replicated] * len(others)),
+                out_specs=(divided, replicated),
                 check_vma=False,
             )(weights, *others)
 
-        return on_each
+        return mapped
 
-    def share(self, batch):
+    def local_batch(self, batch):
         size = batch.shape[0] // self.count
         return lax.dynamic_slice_in_dim(batch, lax.axis_index(_AXIS) * size, size)
 
-    def seed(self, seed):
+    def local_seed(self, seed):
         return augment.fold(seed, lax.axis_index(_AXIS).astype('int32'))
 
-    def whole(self, weights, axes, dtypes):
-        def whole(weight, axis, dtype):
+    def all_gather(self, weights, axes, dtypes):
+        def gather(weight, axis, dtype):
             if axis is None:
                 return weight
             message = _message(weight, dtype)
             return lax.all_gather(message, _AXIS, axis=axis, tiled=True).astype(weight.dtype)
 
-        return [whole(*each) for each in zip(weights, axes, dtypes, strict=True)]
+        return [gather(*each) for each in zip(weights, axes, dtypes, strict=True)]
 
-    def mean(self, tree):
+    def all_reduce_mean(self, tree):
         def mean(leaf):
             return lax.pmean(leaf, _AXIS) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-        return jax.tree.map(mean, tree)  # XLA makes one message of all of a dtype
+        return jax.tree.map(mean, tree)  # XLA sends all arrays of a dtype in one message
 
     def mean_gradients(self, gradients, axes, dtypes):
         def mean(gradient, axis, dtype):
@@ -253,7 +267,7 @@ class _PerReplica(_Several):
 
         return [mean(*each) for each in zip(gradients, axes, dtypes, strict=True)]
 
-    def total(self, value):
+    def all_reduce_sum(self, value):
         return lax.psum(value, _AXIS)
 
 
@@ -266,22 +280,22 @@ def _spec(axis):
 
 
 def _message(array, dtype):
-    """What devices tell each other of a weight or a gradient that is computed with in `dtype`.
+    """The form in which a weight or a gradient is sent that is computed with in `dtype`.
 
-    A kernel's gradient was widened from bfloat16 just before, and a kernel is about to be narrowed
-    (a regularizer sees it rounded): why send twice as many bytes? A sum is rounded like each of its
-    summands. (In float16 it could overflow.)
+    In bfloat16 where that loses nothing: a kernel's gradient was cast from bfloat16 just before,
+    and a kernel is about to be cast to it (a regularizer sees it rounded). A sum is rounded like
+    each of its terms. In float16 it could overflow.
     """
     return array.astype(dtype) if dtype == 'bfloat16' and array.ndim > 1 else array
 
 
-class _Synchronized(_Several):
-    """One program on the whole batch, which XLA cuts up between the devices."""
+class SynchronizedReplicas(ShardedReplicas):
+    """One program on the global batch, which XLA partitions among the devices."""
 
     batch_norm = 'synchronized'
 
-    def images_together(self, batch_size):
+    def model_batch_size(self, batch_size):
         return batch_size
 
-    def share(self, batch):
+    def local_batch(self, batch):
         return lax.with_sharding_constraint(batch, NamedSharding(self.mesh, PartitionSpec(_AXIS)))

@@ -1,8 +1,9 @@
 """Data parallelism on TensorFlow: what a step does differently under a `tf.distribute` strategy.
 
-Every device holds the whole state and the whole data set, and takes an equal share of each batch.
-Where devices agree through the host (`MirroredStrategy`), `strategy.run` stands within the loop
-over the steps, since they may not agree within a loop of their own. On TPUs it is around the loop.
+Every device holds the whole state and the whole data set, and takes an equal part of each batch.
+Where devices communicate through the host (`MirroredStrategy`), the loop over the steps runs on the
+host and calls `strategy.run` for each step: a loop on the devices can't communicate. On TPUs
+`strategy.run` is called once, around the loop.
 """
 
 from __future__ import annotations
@@ -15,37 +16,37 @@ import os
 import keras
 import tensorflow as tf
 
-from fenwicks import augment
-from fenwicks.training.replicas import base as common
+from fenwicks import _keras, augment
+from fenwicks.training.replicas.base import Replicas, check_batch_norm, too_many
 
 
-def replicate(count, batch_norm, device) -> common.Replicas:
+def replicate(count, batch_norm, device) -> TensorFlowReplicas:
     """`training.replicate` on TensorFlow."""
     if device == 'tpu':
         strategy = _tpu_strategy()
-    elif _training_processes(_told_cluster()) > 1:
+    elif _training_processes(_cluster()) > 1:
         strategy = _workers_strategy()
     else:
         devices = _devices(device, count)
         if len(devices) == 1:
-            return Replicas()
+            return TensorFlowReplicas()
         strategy = tf.distribute.MirroredStrategy(devices)
     found = strategy.num_replicas_in_sync
     if count not in (None, found):
         raise ValueError(
             f'`replicas` must be {found}, all devices of the strategy. Received: replicas={count}'
         )
-    return replicas(strategy, batch_norm)
+    return from_strategy(strategy, batch_norm)
 
 
-def at_hand() -> common.Replicas:
+def default_replicas() -> TensorFlowReplicas:
     """The replicas of the strategy in scope, or one device."""
     if tf.distribute.has_strategy():
-        return replicas(tf.distribute.get_strategy())
-    return Replicas()
+        return from_strategy(tf.distribute.get_strategy())
+    return TensorFlowReplicas()
 
 
-def replicas(strategy, batch_norm='per_replica') -> common.Replicas:
+def from_strategy(strategy, batch_norm='per_replica') -> StrategyReplicas:
     """The replicas of a strategy of `tf.distribute`.
 
     Args:
@@ -53,13 +54,14 @@ def replicas(strategy, batch_norm='per_replica') -> common.Replicas:
             `OneDeviceStrategy`.
         batch_norm: as of `training.replicate`.
     """
-    common.check_batch_norm(batch_norm)
+    check_batch_norm(batch_norm)
     mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
-    return (_Mirrored if isinstance(strategy, mirrored) else _WholeLoop)(strategy, batch_norm)
+    kind = MirroredReplicas if isinstance(strategy, mirrored) else TPUReplicas
+    return kind(strategy, batch_norm)
 
 
-def _told_cluster():
-    """The addresses of the processes, by their kind, that the environment tells of."""
+def _cluster():
+    """The addresses of the processes by task type, as `TF_CONFIG` has them."""
     config = os.environ.get('TF_CONFIG') or '{}'
     try:
         return dict(json.loads(config).get('cluster', {}))
@@ -76,12 +78,12 @@ def _training_processes(cluster):
 
 
 def _devices(device, count):
-    """Names of `count` devices of a kind; the processor is cut up into as many as are wanted."""
+    """Names of `count` devices of a kind; a CPU is split into as many logical devices."""
     kind = device.upper()
     if device == 'cpu' and (count or 1) > 1:
         processor, *_ = tf.config.list_physical_devices('CPU')
         parts = [tf.config.LogicalDeviceConfiguration()] * count
-        # TensorFlow has started already, with as many as it has.
+        # Raised where TensorFlow has started already: the number of devices is fixed then.
         with contextlib.suppress(RuntimeError):
             tf.config.set_logical_device_configuration(processor, parts)
         found = len(tf.config.list_logical_devices(kind))
@@ -89,8 +91,8 @@ def _devices(device, count):
         found = len(tf.config.get_visible_devices(kind))
     count = count or (1 if device == 'cpu' else found)
     if count > found:
-        advice = ' TensorFlow cuts the processor up before its first operation: call it earlier.'
-        raise common.too_few(count, found, device, advice if device == 'cpu' else '')
+        advice = ' TensorFlow splits the CPU before its first operation only: call this earlier.'
+        raise too_many(count, found, device, advice if device == 'cpu' else '')
     return [f'{kind}:{number}' for number in range(count)]
 
 
@@ -107,47 +109,65 @@ def _tpu_strategy():
     return tf.distribute.TPUStrategy(resolver)
 
 
-class Replicas(common.Replicas):
-    """One device, without a strategy."""
+class TensorFlowReplicas(Replicas):
+    """A single device without a strategy, and the interface of the classes for strategies.
 
-    jit = True  # whether XLA compiles the program at all, where it pays
+    Attributes:
+        supports_jit: whether XLA may compile the loop over the steps.
+    """
 
-    def own(self, optimizer):
-        """Has Keras's optimizer take gradients as they come, a mean over the replicas."""
+    supports_jit = True
 
-    def loss_of_share(self, loss):
-        """`loss`, for the images of this device."""
+    def disable_gradient_sum(self, optimizer):
+        """Makes a Keras optimizer take gradients that are means over the replicas already."""
+
+    def local_loss(self, loss):
+        """The loss function for this device's part of a batch: a mean over its images."""
         return loss
 
-    def program(self, function):
-        """`function` of a whole call, in which steps call the methods of `common.Replicas`."""
+    def wrap_program(self, function):
+        """Makes a function of the loop run on every device, where the loop runs there."""
         return function
 
-    def step(self, function):
-        """`function` of one step, for the loop over the steps."""
+    def wrap_step(self, function):
+        """Makes a function of one step run on every device, where the loop runs on the host."""
         return function
 
-    def compiled(self, function):
-        """`function` of tensors, a part of a step that needs a compiler of its own."""
+    def wrap_augmentation(self, function):
+        """Compiles a function of tensors by itself, where the rest of the step isn't compiled."""
         return function
 
-    def infer(self, function):
-        """`function` of a batch of images, run on every device of this process for a share."""
+    def wrap_inference(self, function):
+        """Makes a function of a batch run on every device of this process, each for a part."""
         return function
 
-    def agree(self, loss, gradients, fixed):
-        """Loss and gradients of the whole batch; variables that are no weights become the mean."""
+    def all_reduce_mean(self, loss, gradients, fixed):
+        """Means over the devices.
+
+        Args:
+            loss: scalar tensor.
+            gradients: list of tensors or `None`.
+            fixed: variables that aren't trained; the means of floats are assigned to them.
+
+        Returns:
+            The mean loss and a list of mean gradients.
+        """
         return loss, gradients
 
-    def normalizing(self, model):
-        """A context for the forward pass, in which batch norms do as they are told."""
+    def batch_norm_scope(self, model):
+        """A context of the forward pass in which batch norms follow `batch_norm`."""
         return contextlib.nullcontext()
 
 
-class _Several(Replicas):
-    """What the replicas of all strategies have in common."""
+class StrategyReplicas(TensorFlowReplicas):
+    """The replicas of a `tf.distribute` strategy: what all strategies have in common.
 
-    jit = False  # the strategy sees to that
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        batch_norm: one of `BATCH_NORMS`.
+    """
+
+    supports_jit = False  # the strategy compiles for its devices
 
     def __init__(self, strategy, batch_norm):
         self.strategy, self.batch_norm = strategy, batch_norm
@@ -171,15 +191,12 @@ class _Several(Replicas):
                     f'with replicas.scope(): ... Received: {variable.path}, made outside'
                 )
 
-    def own(self, optimizer):
-        # It would add up the replicas' gradients after clipping; `agree` has their mean before.
-        optimizer._all_reduce_sum_gradients = list
-        inner = [getattr(optimizer, 'inner_optimizer', None), *getattr(optimizer, 'optimizers', ())]
-        for other in filter(None, inner):
-            self.own(other)
+    def disable_gradient_sum(self, optimizer):
+        # The sum would come after clipping; `all_reduce_mean` has their mean before.
+        _keras.disable_gradient_sum(optimizer)
 
-    def loss_of_share(self, loss):
-        # Keras divides means of a loss an image by the number of replicas, which add them up.
+    def local_loss(self, loss):
+        # Keras divides a mean over the images by the number of replicas, to be summed over them.
         scaled = isinstance(loss, keras.losses.Loss) and loss.reduction not in ('none', None)
         if not scaled:
             return loss
@@ -190,18 +207,18 @@ class _Several(Replicas):
 
         return mean
 
-    def share(self, batch):
+    def local_batch(self, batch):
         size = batch.shape[0] // self.count
-        return tf.slice(batch, [_number() * size], [size])
+        return tf.slice(batch, [_replica_id() * size], [size])
 
-    def seed(self, seed):
-        return augment.fold(seed, _number())
+    def local_seed(self, seed):
+        return augment.fold(seed, _replica_id())
 
-    def agree(self, loss, gradients, fixed):
+    def all_reduce_mean(self, loss, gradients, fixed):
         moving = [v.value for v in fixed if keras.backend.is_float_dtype(v.dtype)]
         present = [gradient for gradient in gradients if gradient is not None]
         context = tf.distribute.get_replica_context()
-        # Copies on this device: of tensors that name none, each would be a message of its own.
+        # Copies on this device: tensors without a device would be reduced one by one.
         values = [tf.identity(value) for value in (loss, *present, *moving)]
         loss, *means = context.all_reduce(tf.distribute.ReduceOp.MEAN, values)
         gradients = [None if gradient is None else means.pop(0) for gradient in gradients]
@@ -209,18 +226,18 @@ class _Several(Replicas):
             variable.assign(mean)
         return loss, gradients
 
-    def total(self, value):
+    def all_reduce_sum(self, value):
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
     @contextlib.contextmanager
-    def normalizing(self, model):
+    def batch_norm_scope(self, model):
         if self.batch_norm == 'per_replica':
             yield
             return
         norms = [
             layer
-            for layer in model._flatten_layers()
+            for layer in _keras.flatten_layers(model)
             if isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
         ]
         try:
@@ -231,29 +248,30 @@ class _Several(Replicas):
             for norm in norms:
                 norm.synchronized = False
 
-    def infer(self, function):
-        def share(images):
+    def wrap_inference(self, function):
+        def infer_part(images):
             count = tf.shape(images)[0]
             size = -(-count // self._local_count)
-            # The last shares may be short, or empty: they go on with the first images again.
-            numbers = (_number() % self._local_count) * size + tf.range(size)
+            # The last parts may be short or empty: they are filled up with the first images.
+            numbers = (_replica_id() % self._local_count) * size + tf.range(size)
             return function(tf.gather(images, numbers % count))
 
-        def shares(images):
-            logits = self.strategy.experimental_local_results(self.strategy.run(share, (images,)))
+        def infer(images):
+            logits = self.strategy.run(infer_part, (images,))
+            logits = self.strategy.experimental_local_results(logits)
             return tf.concat(logits, 0)[: tf.shape(images)[0]]
 
-        return shares
+        return infer
 
     def _first(self, results):
-        """What the devices have in common, from the first of this process."""
+        """The results of the first device of this process."""
         return tf.nest.map_structure(
             lambda result: self.strategy.experimental_local_results(result)[0], results
         )
 
 
-class _Mirrored(_Several):
-    """GPUs, or parts of a processor: the loop over the steps is TensorFlow's, on the host."""
+class MirroredReplicas(StrategyReplicas):
+    """The replicas of a mirrored strategy: the loop over the steps runs on the host."""
 
     def place(self, tree):
         devices = self.strategy.extended.worker_devices
@@ -267,35 +285,35 @@ class _Mirrored(_Several):
 
         return tf.nest.map_structure(place, tree)
 
-    def compiled(self, function):
-        # GPUs have no plain kernel that gathers bytes, and many small ones for augmentation.
+    def wrap_augmentation(self, function):
+        # TensorFlow has no GPU kernel that gathers bytes, and augmentation is many small ones.
         jit_compile = 'GPU' in self.strategy.extended.worker_devices[0]
         return tf.function(function, jit_compile=True, autograph=False) if jit_compile else function
 
-    def step(self, function):
+    def wrap_step(self, function):
         def step(*arguments):
             return self._first(self.strategy.run(function, arguments))
 
         return step
 
 
-class _WholeLoop(_Several):
-    """TPUs: each runs all steps of a call in one program."""
+class TPUReplicas(StrategyReplicas):
+    """The replicas of a strategy whose devices each run the whole loop: TPUs, or one device."""
 
     def place(self, tree):
         def place(array):
-            with self.scope():  # a variable lies in the memory of each device
+            with self.scope():  # of a variable each device has a copy
                 return tf.Variable(array, trainable=False)
 
         return tf.nest.map_structure(place, tree)
 
-    def program(self, function):
+    def wrap_program(self, function):
         def program(*arguments):
             return self._first(self.strategy.run(function, arguments))
 
         return program
 
 
-def _number():
-    """This device's, from 0 to the number of all."""
+def _replica_id():
+    """This device's number, from 0."""
     return tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -1,4 +1,4 @@
-"""What a `Trainer` asks of its arguments; each function raises a ValueError in one line."""
+"""Checks of the arguments of a `Trainer`; each raises a ValueError of one line."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numbers
 import keras
 import numpy as np
 
-from fenwicks import data
+from fenwicks import _keras, data
 from fenwicks.training.replicas.base import Replicas
 
 
 def check(model, optimizer, loss, seed, seconds_per_call, replicas):
-    """Raises unless each argument of a Trainer is what it should be."""
+    """Raises unless each argument of a Trainer keeps its rule."""
     if not model.built:
         raise ValueError('`model` must be built: give it an input shape or call it once')
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -34,7 +34,7 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
 
 
 def check_sharing(replicas, loss, seconds_per_call):
-    """Raises where what is asked for can't be had on several devices, or processes."""
+    """Raises where the arguments are for one device, or one process, only."""
     if replicas.count > 1 and getattr(loss, 'reduction', None) == 'sum':
         raise ValueError(
             '`loss` must be a mean over the batch for several replicas, which average it. '
@@ -52,7 +52,7 @@ def build(optimizer, model):
     weights = model.trainable_variables
     if not optimizer.built:
         optimizer.build(weights)
-    elif list(map(id, optimizer._trainable_variables)) != list(map(id, weights)):
+    elif list(map(id, _keras.optimized_variables(optimizer))) != list(map(id, weights)):
         raise ValueError(
             '`optimizer` must be new, or that of this model, whose trainable weights must stay the '
             f'same: make another one, and a Trainer. Received: {optimizer.name}, made for others'
@@ -60,13 +60,13 @@ def build(optimizer, model):
 
 
 def updating(optimizer):
-    """The optimizers that update weights: those within one that scales the loss or shares out."""
+    """The optimizers that update weights: this one, or those inside it."""
     inner = getattr(optimizer, 'inner_optimizer', None)
     return getattr(inner or optimizer, 'optimizers', [inner or optimizer])
 
 
 def check_data(model, images, labels):
-    """Raises unless the model takes these images and knows every label."""
+    """Raises unless the model takes these images and has a logit for every label."""
     check_images(model, images)
     inputs = keras.KerasTensor((1, *np.shape(images)[1:]), 'float32')
     data.check_arrays(images, labels, model(inputs, training=False).shape[-1])
@@ -76,7 +76,7 @@ def check_images(model, images):
     """Raises unless the model takes these images."""
     data.check_arrays(images, np.zeros(len(images), np.int32))
     shape = np.shape(images)[1:]
-    # Models that are subclasses, not graphs of layers, don't say what they take.
+    # A subclass of Model has no `input_shape`.
     takes = getattr(model, 'input_shape', (None, *shape))[1:]
     if len(takes) != len(shape) or any(
         side not in (None, given) for side, given in zip(takes, shape, strict=True)

@@ -1,0 +1,93 @@
+"""Everything private of Keras that the library touches, in one file.
+
+Names with an underscore and methods replaced on Keras's objects may change with any release.
+`tests/test_keras_private.py` says for which releases they hold, and that no other file of the
+library uses such a name; `setup.py` admits no later ones.
+"""
+
+from __future__ import annotations
+
+import keras
+
+VERSIONS = ('3.15',)  # the releases whose private parts were checked
+
+
+def flatten_layers(model) -> list:
+    """The model and all layers in it, nested ones included, each before the layers in it."""
+    return list(model._flatten_layers())
+
+
+def is_autocast(variable) -> bool:
+    """Whether a layer in mixed precision reads the variable in its compute dtype."""
+    return variable._autocast
+
+
+def optimized_variables(optimizer) -> list:
+    """The variables that a built optimizer updates."""
+    return optimizer._trainable_variables
+
+
+def variable_index(optimizer, variable) -> int:
+    """The place of a variable among those that the optimizer updates."""
+    return optimizer._get_variable_index(variable)
+
+
+def update_count(optimizer):
+    """The variable that counts the calls of `apply`.
+
+    The public `iterations` counts fewer where gradients are accumulated.
+    """
+    return optimizer._iterations
+
+
+def constant_or_schedule(optimizer):
+    """The learning rate as the optimizer holds it: a variable or a `LearningRateSchedule`.
+
+    The public `learning_rate` of a schedule is its present value.
+    """
+    return optimizer._learning_rate
+
+
+def track_variable(optimizer, variable):
+    """Adds a variable to those that the optimizer saves."""
+    optimizer._track_variable(variable)
+
+
+class WithoutDecoupledDecay:
+    """A base class of optimizers whose own `weight_decay` is part of the gradient.
+
+    Keras would subtract it from the weights as well, as AdamW does. Comes before
+    `keras.optimizers.Optimizer` among the bases.
+    """
+
+    def _apply_weight_decay(self, variables):
+        """Does nothing, where Keras would decay the weights outside the velocity."""
+
+
+def disable_gradient_sum(optimizer):
+    """Makes an optimizer take gradients that are means over the replicas already.
+
+    On TensorFlow it would add up the gradients of all replicas, after clipping.
+    """
+    optimizer._all_reduce_sum_gradients = list
+    inner = [getattr(optimizer, 'inner_optimizer', None), *getattr(optimizer, 'optimizers', ())]
+    for other in filter(None, inner):
+        disable_gradient_sum(other)
+
+
+def make_stateless(optimizer):
+    """Gives TensorFlow's optimizer the methods that Keras has for all backends.
+
+    TensorFlow's own reach for the `tf.Variable`s past a `keras.StatelessScope`.
+    """
+    base = next(kind for kind in type(optimizer).__mro__ if kind.__name__ == 'BaseOptimizer')
+    for name in ('assign', 'assign_add', 'assign_sub', '_var_key', '_backend_update_step'):
+        setattr(optimizer, name, getattr(base, name).__get__(optimizer))
+    if optimizer.built:
+        optimizer._trainable_variables_indices = {
+            optimizer._var_key(variable): index
+            for index, variable in enumerate(optimizer._trainable_variables)
+        }
+    others = getattr(optimizer, 'others', None)  # of Muon
+    if isinstance(others, keras.optimizers.Optimizer):
+        make_stateless(others)

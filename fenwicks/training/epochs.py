@@ -1,0 +1,97 @@
+"""The epochs of a training: how many steps a call of the compiled loop takes, and their records."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from fenwicks.training.engines.base import Engine
+from fenwicks.training.progress import Progress
+
+
+class DivergedError(FloatingPointError):
+    """The training loss, or a weight, is no longer a finite number."""
+
+
+class Epochs:
+    """Runs epochs in calls of an engine's compiled loop.
+
+    The first call of all is one step. Further calls take as many steps as fit into
+    `seconds_per_call`, at the speed so far.
+
+    Args:
+        engine: the `Engine`.
+        batch_size: images in a step.
+        seconds_per_call: seconds between two reports to the progress bar; `math.inf` for one call
+            an epoch.
+        learning_rate: function without arguments that returns the present learning rate.
+
+    Attributes:
+        first_step_at: `time.perf_counter()` at the end of the first step, `None` before it.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch_size: int,
+        seconds_per_call: float,
+        learning_rate: Callable[[], float],
+    ):
+        self.engine, self.batch_size = engine, batch_size
+        self.seconds_per_call, self.learning_rate = seconds_per_call, learning_rate
+        self.first_step_at: float | None = None
+
+    def train(self, epoch: int, steps: int, seconds_per_step: float, progress: Progress) -> dict:
+        """Trains for an epoch.
+
+        Args:
+            epoch: its number, from 0.
+            steps: steps in it.
+            seconds_per_step: of the epoch before; 0 if unknown.
+            progress: the bar to move after each call.
+
+        Returns:
+            The epoch's record, see `Trainer.fit`.
+
+        Raises:
+            DivergedError: the loss or a weight is not finite.
+        """
+        loss_sum, correct, step, seconds, rate = 0.0, 0, 0, 0.0, 0.0
+        while step < steps:
+            count = self._steps_of_call(seconds / step if step else seconds_per_step, steps - step)
+            started = time.perf_counter()
+            totals = self.engine.run(epoch, step, step + count, loss_sum)
+            seconds += time.perf_counter() - started
+            if self.first_step_at is None:
+                self.first_step_at = time.perf_counter()
+            loss_sum = totals.loss_sum
+            step, correct = step + totals.steps, correct + totals.correct
+            rate = self.learning_rate()
+            if not (math.isfinite(totals.last_loss) and totals.finite):
+                what = 'weights' if math.isfinite(totals.last_loss) else 'loss'
+                raise DivergedError(
+                    f'the training {what} must stay finite: lower the learning rate. Received: '
+                    f'loss {totals.last_loss} at epoch {epoch + 1}, step {step}, '
+                    f'learning rate {rate:.4g}'
+                )
+            images = step * self.batch_size
+            progress.advance(
+                epoch, totals.steps * self.batch_size, loss_sum / step, correct / images, rate
+            )
+        return {
+            'epoch': epoch + 1,
+            'train_loss': loss_sum / steps,
+            'train_accuracy': correct / (steps * self.batch_size),
+            'learning_rate': rate,
+            'seconds': seconds,
+            'images_per_second': steps * self.batch_size / seconds,
+        }
+
+    def _steps_of_call(self, seconds_per_step, left):
+        """The number of steps of the next call, of those left in the epoch."""
+        if self.first_step_at is None:
+            return 1
+        if math.isinf(self.seconds_per_call):
+            return left
+        return max(1, int(min(self.seconds_per_call / seconds_per_step, left)))

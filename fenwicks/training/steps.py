@@ -1,0 +1,253 @@
+"""The compiled program of a training, a few steps at a time, and inference."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import keras
+import numpy as np
+
+from fenwicks import evaluate as evaluation
+from fenwicks._checks import positive_integer
+from fenwicks.losses import CrossEntropy
+from fenwicks.training import checks
+from fenwicks.training.averages import Averages
+from fenwicks.training.engines.base import Settings, StepTotals
+from fenwicks.training.engines.select import make_engine
+from fenwicks.training.replicas import default_replicas
+
+
+def unchanged(images, seed):
+    """The default augmentation: none."""
+    return images
+
+
+def to_unit_range(images):
+    """The default normalisation: uint8 to float32 in [0, 1]."""
+    return keras.ops.cast(images, 'float32') / 255.0
+
+
+class StepRunner:
+    """Compiles the training program, takes some of its steps, and predicts: a `Trainer` without
+    `fit`.
+
+    Args:
+        model, optimizer, loss, batch_size, normalize, augment, averaging, seed, seconds_per_call,
+            replicas, jit_compile: as of `Trainer`.
+
+    Attributes:
+        preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
+        history: list of a dict for each epoch that `Trainer.fit` has trained.
+    """
+
+    def __init__(
+        self,
+        model,
+        optimizer,
+        loss=None,
+        *,
+        batch_size,
+        normalize=to_unit_range,
+        augment=unchanged,
+        averaging=None,
+        seed=0,
+        seconds_per_call=None,
+        replicas=None,
+        jit_compile=None,
+    ):
+        checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
+        self.model, self.optimizer, self.seed = model, optimizer, int(seed)
+        self.loss = CrossEntropy() if loss is None else loss
+        self.batch_size = positive_integer('batch_size', batch_size)
+        self.normalize, self.augment, self.averaging = normalize, augment, averaging
+        self.jit_compile = jit_compile
+        self.replicas = default_replicas() if replicas is None else replicas
+        self.replicas.check_batch(self.batch_size)
+        checks.check_sharing(self.replicas, self.loss, seconds_per_call)
+        self.compile_seconds = 0.0
+        self.preprocess_seconds = 0.0
+        self.history = []
+        self._steps_per_epoch = 0
+        self._half_trained = False
+        self.replicas.check_scope(model, optimizer)
+        with self.replicas.scope():
+            checks.build(optimizer, model)
+            self._averages = Averages(averaging, model)
+            settings = Settings(
+                model=model,
+                optimizer=optimizer,
+                loss=self.loss,
+                normalize=normalize,
+                augment=augment,
+                batch_size=self.batch_size,
+                seed=self.seed,
+                averages=self._averages,
+                replicas=self.replicas,
+                jit_compile=jit_compile,
+            )
+            self._engine = make_engine(settings)
+        self.replicas.broadcast_initial_values(self.variables)
+        if seconds_per_call is None:
+            reports = self._engine.on_cpu and self.replicas.processes == 1
+            seconds_per_call = 5.0 if reports else math.inf
+        self.seconds_per_call = seconds_per_call
+
+    @property
+    def variables(self) -> list:
+        """All variables of the training: the model's, the optimizer's, and the averages."""
+        return self.model.variables + self.optimizer.variables + self._averages.variables
+
+    def load(self, images, labels):
+        """Places training data on the device, as `fit` does before its first step.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            labels: integer `(count,)`.
+
+        Raises:
+            ValueError: an argument breaks its rule.
+        """
+        self._check_training(images, labels)
+        self._load(images, labels)
+
+    def compile(self):
+        """Compiles the training program for the loaded data, without taking a step."""
+        started = time.perf_counter()
+        self._engine.compile()
+        self.compile_seconds += time.perf_counter() - started
+
+    def run_steps(self, epoch: int, start: int, stop: int) -> StepTotals:
+        """Takes some steps of an epoch on the loaded data: `fit` without records and checks.
+
+        Afterwards the epoch is half-trained: `fit` goes on from a checkpoint only.
+
+        Args:
+            epoch: the epoch's number, from 0.
+            start: the first step, from 0.
+            stop: the step to stop before; `start` for none.
+        """
+        self._half_trained = self._half_trained or stop > start
+        return self._engine.run(epoch, start, stop)
+
+    def program(self, count: int, image_shape: tuple[int, int, int]):
+        """The training program as a pure function, to be compiled ahead of time for any device.
+
+        On TensorFlow the Trainer can't train afterwards.
+
+        Args:
+            count: number of training images.
+            image_shape: `(height, width, channels)` of each.
+
+        Returns:
+            A function, of `jax.jit` or `tf.function`, and a tuple of its abstract arguments
+            (`jax.ShapeDtypeStruct`, `tf.TensorSpec`): the state, whose memory is donated on JAX;
+            the images (on JAX one row each) and labels; the epoch, the first step and the step to
+            stop before; and the sum of the losses so far. The function returns the new state and
+            what `StepTotals` holds.
+        """
+        return self._engine.program(count, image_shape)
+
+    def graph(self):
+        """The `tf.Graph` of the training program for the loaded data, on TensorFlow only.
+
+        Raises:
+            ValueError: the backend is JAX.
+        """
+        return self._engine.graph()
+
+    def gradients(self, images, labels) -> tuple[float, list[np.ndarray]]:
+        """The loss of a batch as it is, without augmentation, and its gradients.
+
+        Args:
+            images: uint8 `(batch, height, width, channels)`.
+            labels: integer `(batch,)`.
+
+        Returns:
+            The loss, and a gradient for each of the model's `trainable_variables`.
+
+        Raises:
+            ValueError: an argument breaks its rule.
+        """
+        checks.check_data(self.model, images, labels)
+        return self._engine.gradients(images, np.asarray(labels, np.int32))
+
+    def predict(self, images, batch_size=500, tta=evaluation.NONE):
+        """Float32 logits `(count, classes)` of uint8 images, in their order.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            batch_size: images of a forward pass.
+            tta: test-time augmentation, an `evaluate.TTA`.
+
+        Raises:
+            ValueError: the model does not take these images.
+        """
+        return tta.combine(self.predict_views(images, batch_size, tta))
+
+    def predict_views(self, images, batch_size=500, tta=evaluation.NONE):
+        """Float32 logits `(views, count, classes)` of each view of the images.
+
+        The first view is the images themselves; `tta.combine` combines the views.
+        """
+        checks.check_images(self.model, images)
+        with self.averaged():
+            return evaluation.predict_logits(
+                lambda batch: self._engine.predict(batch, tta.transforms), images, batch_size
+            )
+
+    def evaluate(self, images, labels, batch_size=500, tta=evaluation.NONE):
+        """Exact loss and accuracy over all images.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            labels: integer `(count,)`.
+            batch_size: images of a forward pass.
+            tta: test-time augmentation, an `evaluate.TTA`.
+
+        Returns:
+            An `evaluate.Metrics`.
+        """
+        score, _ = self.evaluate_views(images, labels, batch_size, tta)
+        return score
+
+    def evaluate_views(self, images, labels, batch_size=500, tta=evaluation.NONE):
+        """As `evaluate`, with test-time augmentation and without it, in one pass.
+
+        Returns:
+            A pair of `evaluate.Metrics`: of the combined views, and of the images as they are.
+        """
+        checks.check_data(self.model, images, labels)
+        views = self.predict_views(images, batch_size, tta)
+        combined = evaluation.metrics(tta.combine(views), labels)
+        return combined, evaluation.metrics(views[0], labels)
+
+    def averaged(self):
+        """A context in which the averages take the place of the model's weights, for saving it.
+
+        ```python
+        with trainer.averaged():
+            trainer.model.save('model.keras')
+        ```
+
+        Afterwards the model has its own weights again. Without `averaging`, or before its first
+        update, the context has no effect.
+        """
+        return self._averages.in_place(len(self.history) * self._steps_per_epoch)
+
+    def _check_training(self, images, labels):
+        """Raises unless the model can be trained on the data; notes the length of an epoch."""
+        self._averages.check_not_in_place()
+        checks.build(self.optimizer, self.model)  # raises where layers were frozen since
+        checks.check_data(self.model, images, labels)
+        if self.batch_size > len(images):
+            raise ValueError(
+                f'`batch_size` must be at most the {len(images)} training images. '
+                f'Received: batch_size={self.batch_size}'
+            )
+        self._steps_per_epoch = len(images) // self.batch_size
+
+    def _load(self, images, labels):
+        started = time.perf_counter()
+        self._engine.load(images, np.asarray(labels, np.int32))
+        self.preprocess_seconds += time.perf_counter() - started
