@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks._checks import positive_integer
+from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
 
 
@@ -27,22 +28,22 @@ class Metrics:
     accuracy: float
 
 
-def unchanged(images):
+def unchanged(images: Tensor) -> Tensor:
     """The images as they are."""
     return images
 
 
-def mirror(images):
+def mirror(images: Tensor) -> Tensor:
     """Images `(batch, height, width, channels)` with left and right exchanged."""
     return ops.flip(images, axis=2)
 
 
-def up_left(images):
+def up_left(images: Tensor) -> Tensor:
     """Images moved by one pixel up and left; rows and columns that come in are reflections."""
     return _padded(images)[:, 2:, 2:]
 
 
-def down_right(images):
+def down_right(images: Tensor) -> Tensor:
     """Images moved by one pixel down and right; rows and columns that come in are reflections."""
     return _padded(images)[:, :-2, :-2]
 
@@ -84,7 +85,7 @@ class TTA:
     """
 
     name: str
-    transforms: tuple[Callable, ...]
+    transforms: tuple[ImageFunction, ...]
     weights: tuple[float, ...]
 
     def __post_init__(self):
@@ -99,7 +100,7 @@ class TTA:
                 f'up to 1. Received: weights={self.weights}'
             )
 
-    def combine(self, view_logits):
+    def combine(self, view_logits: Tensor) -> Tensor:
         """The logits `(count, classes)` of all views: `view_logits` is `(views, count, classes)`.
 
         Raises:
@@ -120,7 +121,7 @@ FLIP_TRANSLATE = TTA(
 TTAS = {tta.name: tta for tta in (NONE, FLIP, FLIP_TRANSLATE)}
 
 
-def tta_model(model, tta: TTA):
+def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     """A model that applies test-time augmentation, for stock Keras to evaluate or save.
 
     Args:
@@ -144,7 +145,9 @@ def tta_model(model, tta: TTA):
     return keras.Model(images, tta.combine(views), name=f'{model.name}_{tta.name}')
 
 
-def predict_logits(predict, images, batch_size):
+def predict_logits(
+    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_size: int
+) -> np.ndarray:
     """Logits of all images, in order, the last partial batch included.
 
     Args:
@@ -174,7 +177,7 @@ def predict_logits(predict, images, batch_size):
     return np.concatenate(logits, axis=-2)
 
 
-def metrics(logits, labels) -> Metrics:
+def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Mean cross-entropy and accuracy of float logits `(count, classes)`, in float64.
 
     Raises:
@@ -189,7 +192,12 @@ def metrics(logits, labels) -> Metrics:
     return Metrics(float(-picked.mean()), float((logits.argmax(axis=1) == labels).mean()))
 
 
-def score(predict, images, labels, batch_size=500) -> Metrics:
+def score(
+    predict: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int = 500,
+) -> Metrics:
     """Loss and accuracy of `predict` over all images; see `predict_logits` for the arguments."""
     return metrics(predict_logits(predict, images, batch_size), labels)
 

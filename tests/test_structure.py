@@ -51,49 +51,21 @@ ASSIGNABLE = {'sys.stdout', 'torch.backends.cudnn.benchmark'}
 OF_ONE_FRAMEWORK = ('kernels/', 'training/engines/', 'training/replicas/')
 
 KNOWN: dict[str, set[str]] = {
-    'circles': {
-        'fenwicks.training.replicas.base',
-        'fenwicks.training.replicas.jax',
-        'fenwicks.training.replicas.tensorflow',
-    },
     'private_imports': set(),
     'foreign_attributes': {
-        'examples/benchmarks/host_work.py takes engine._whole_loop',
-        'examples/benchmarks/host_work.py takes trainer._engine',
-        'examples/benchmarks/host_work.py takes trainer._variables',
         'examples/benchmarks/op_times.py takes parent._flatten_layers',
-        'examples/benchmarks/profile_step.py takes engine._images',
-        'examples/benchmarks/profile_step.py takes engine._labels',
-        'examples/benchmarks/profile_step.py takes engine._run',
         'examples/benchmarks/profile_step.py takes layer._layers',
         'examples/benchmarks/profile_step.py takes model._flatten_layers',
-        'examples/benchmarks/profile_step.py takes trainer._engine',
-        'examples/benchmarks/rounding.py takes trainer._engine',
-        'examples/benchmarks/throughput.py takes trainer._engine',
-        'examples/benchmarks/trainings.py takes self._trainer._engine',
         'fenwicks/optimizers/muon.py takes self._get_variable_index',
         'fenwicks/optimizers/muon.py takes self._iterations',
         'fenwicks/optimizers/sgd.py takes self._get_variable_index',
         'fenwicks/optimizers/sgd.py takes self._iterations',
-        'fenwicks/optimizers/base.py takes self._learning_rate',
-        'fenwicks/tpu/costs.py takes trainer._engine',
-        'fenwicks/tpu/tensorflow_program.py takes optimizer._trainable_variables',
-        'fenwicks/tpu/tensorflow_program.py takes optimizer._var_key',
-        'fenwicks/tpu/tensorflow_program.py takes trainer._engine',
-        'fenwicks/training/arguments.py takes optimizer._trainable_variables',
-        'fenwicks/training/engines/jax.py takes model._flatten_layers',
-        'fenwicks/training/engines/jax.py takes weight._autocast',
-        'fenwicks/training/replicas/tensorflow.py takes model._flatten_layers',
     },
     'assignments_to_modules': {
         'examples/benchmarks/op_times.py assigns to an attribute of tf',
     },
     'names_of_their_module': {
         'fenwicks/data/download.py defines download',
-        'fenwicks/evaluate.py defines evaluate',
-    },
-    'long_files': {
-        'fenwicks/training/trainer.py',
     },
 }
 

@@ -5,9 +5,8 @@
 
 It calls the program of an epoch as the Trainer does, but for no steps, with the recipe's network at
 a sixteenth of its width: that has as many variables, which are what the host hands over and takes
-back, and next to nothing to compute. On JAX it is the program that runs on accelerators, the loop
-over the steps inside, and the median time of waiting for the program is subtracted; on TensorFlow
-it is included.
+back, and next to nothing to compute. On JAX it is the program that runs on accelerators, with the
+loop over the steps inside. The time of the program itself, for no steps, is included.
 Prints one JSON object; `--log` appends it to a JSON-lines file.
 """
 
@@ -45,31 +44,12 @@ def trainer_of(recipe):
 
 
 def measure(trainer, calls):
-    """Seconds of the host's work in each call of the program of an epoch for no steps."""
-    on_jax = keras.backend.backend() == 'jax'
-    waiting = statistics.median(waiting_seconds(trainer, calls)) if on_jax else 0.0
+    """Seconds of each call of the program of an epoch for no steps."""
     seconds = []
     for epoch in range(calls):
         began = time.perf_counter()
         trainer.run_steps(epoch, 0, 0)
-        seconds.append(time.perf_counter() - began - waiting)
-    return seconds
-
-
-def waiting_seconds(trainer, calls):
-    """Seconds of waiting for the device in each call of JAX's program for no steps."""
-    import jax
-
-    program, arguments = trainer.program(trainer.batch_size, (32, 32, 3))
-    compiled = program.lower(*arguments).compile()
-    state, *others = jax.tree.map(lambda leaf: jax.numpy.zeros(leaf.shape, leaf.dtype), arguments)
-    seconds = []
-    for _ in range(calls):
-        results = compiled(state, *others)  # starting the program is the host's work
-        began = time.perf_counter()
-        jax.block_until_ready(results)
         seconds.append(time.perf_counter() - began)
-        state, _ = results
     return seconds
 
 
@@ -89,7 +69,7 @@ def main():
         'n': FLAGS.calls,
         'hardware': hardware.describe(device),
         **hardware.provenance(),
-        'timed': "the host's work of an epoch: its program called for no steps",
+        'timed': 'the program of an epoch, called for no steps',
     }
     print(json.dumps(result))
     if FLAGS.log:

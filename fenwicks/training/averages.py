@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any, TypeAlias
 
 import keras
 
 from fenwicks.optimizers import averaging
+
+# A rule of `fenwicks.optimizers.averaging`, or an object with its `every`, `update` and
+# `replaces_values`.
+AveragingRule: TypeAlias = Any
 
 
 class Averages:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import keras
 import numpy as np
 
 from fenwicks import evaluate as evaluation
 from fenwicks._checks import positive_integer
+from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
 from fenwicks.training import checks
-from fenwicks.training.averages import Averages
-from fenwicks.training.engines.base import Settings, StepTotals
+from fenwicks.training.averages import Averages, AveragingRule
+from fenwicks.training.engines.base import Loss, Settings, StepTotals
 from fenwicks.training.engines.select import make_engine
-from fenwicks.training.replicas import default_replicas
+from fenwicks.training.replicas import Replicas, default_replicas
 
 
-def unchanged(images, seed):
+def unchanged(images: Tensor, seed: Tensor) -> Tensor:
     """The default augmentation: none."""
     return images
 
 
-def to_unit_range(images):
+def to_unit_range(images: Tensor) -> Tensor:
     """The default normalisation: uint8 to float32 in [0, 1]."""
     return keras.ops.cast(images, 'float32') / 255.0
 
@@ -43,18 +47,18 @@ class StepRunner:
 
     def __init__(
         self,
-        model,
-        optimizer,
-        loss=None,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss: Loss | None = None,
         *,
-        batch_size,
-        normalize=to_unit_range,
-        augment=unchanged,
-        averaging=None,
-        seed=0,
-        seconds_per_call=None,
-        replicas=None,
-        jit_compile=None,
+        batch_size: int,
+        normalize: ImageFunction = to_unit_range,
+        augment: Callable[..., Tensor] = unchanged,
+        averaging: AveragingRule | None = None,
+        seed: int = 0,
+        seconds_per_call: float | None = None,
+        replicas: Replicas | None = None,
+        jit_compile: bool | None = None,
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
@@ -94,11 +98,11 @@ class StepRunner:
         self.seconds_per_call = seconds_per_call
 
     @property
-    def variables(self) -> list:
+    def variables(self) -> list[keras.Variable]:
         """All variables of the training: the model's, the optimizer's, and the averages."""
         return self.model.variables + self.optimizer.variables + self._averages.variables
 
-    def load(self, images, labels):
+    def load(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places training data on the device, as `fit` does before its first step.
 
         Args:
@@ -111,7 +115,7 @@ class StepRunner:
         self._check_training(images, labels)
         self._load(images, labels)
 
-    def compile(self):
+    def compile(self) -> None:
         """Compiles the training program for the loaded data, without taking a step."""
         started = time.perf_counter()
         self._engine.compile()
@@ -130,7 +134,7 @@ class StepRunner:
         self._half_trained = self._half_trained or stop > start
         return self._engine.run(epoch, start, stop)
 
-    def program(self, count: int, image_shape: tuple[int, int, int]):
+    def program(self, count: int, image_shape: tuple[int, int, int]) -> tuple[Callable, tuple]:
         """The training program as a pure function, to be compiled ahead of time for any device.
 
         On TensorFlow the Trainer can't train afterwards.
@@ -148,7 +152,7 @@ class StepRunner:
         """
         return self._engine.program(count, image_shape)
 
-    def graph(self):
+    def graph(self) -> Any:
         """The `tf.Graph` of the training program for the loaded data, on TensorFlow only.
 
         Raises:
@@ -156,7 +160,7 @@ class StepRunner:
         """
         return self._engine.graph()
 
-    def gradients(self, images, labels) -> tuple[float, list[np.ndarray]]:
+    def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
         """The loss of a batch as it is, without augmentation, and its gradients.
 
         Args:
@@ -172,7 +176,9 @@ class StepRunner:
         checks.check_data(self.model, images, labels)
         return self._engine.gradients(images, np.asarray(labels, np.int32))
 
-    def predict(self, images, batch_size=500, tta=evaluation.NONE):
+    def predict(
+        self, images: np.ndarray, batch_size: int = 500, tta: evaluation.TTA = evaluation.NONE
+    ) -> np.ndarray:
         """Float32 logits `(count, classes)` of uint8 images, in their order.
 
         Args:
@@ -185,7 +191,9 @@ class StepRunner:
         """
         return tta.combine(self.predict_views(images, batch_size, tta))
 
-    def predict_views(self, images, batch_size=500, tta=evaluation.NONE):
+    def predict_views(
+        self, images: np.ndarray, batch_size: int = 500, tta: evaluation.TTA = evaluation.NONE
+    ) -> np.ndarray:
         """Float32 logits `(views, count, classes)` of each view of the images.
 
         The first view is the images themselves; `tta.combine` combines the views.
@@ -196,7 +204,13 @@ class StepRunner:
                 lambda batch: self._engine.predict(batch, tta.transforms), images, batch_size
             )
 
-    def evaluate(self, images, labels, batch_size=500, tta=evaluation.NONE):
+    def evaluate(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int = 500,
+        tta: evaluation.TTA = evaluation.NONE,
+    ) -> evaluation.Metrics:
         """Exact loss and accuracy over all images.
 
         Args:
@@ -211,7 +225,13 @@ class StepRunner:
         score, _ = self.evaluate_views(images, labels, batch_size, tta)
         return score
 
-    def evaluate_views(self, images, labels, batch_size=500, tta=evaluation.NONE):
+    def evaluate_views(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        batch_size: int = 500,
+        tta: evaluation.TTA = evaluation.NONE,
+    ) -> tuple[evaluation.Metrics, evaluation.Metrics]:
         """As `evaluate`, with test-time augmentation and without it, in one pass.
 
         Returns:
@@ -222,7 +242,7 @@ class StepRunner:
         combined = evaluation.metrics(tta.combine(views), labels)
         return combined, evaluation.metrics(views[0], labels)
 
-    def averaged(self):
+    def averaged(self) -> AbstractContextManager[None]:
         """A context in which the averages take the place of the model's weights, for saving it.
 
         ```python

@@ -6,14 +6,21 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 
 from fenwicks._checks import positive_integer
+from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks
+from fenwicks.training.averages import AveragingRule
+from fenwicks.training.engines.base import Loss
 from fenwicks.training.epochs import Epochs
 from fenwicks.training.progress import Progress
+from fenwicks.training.replicas import Replicas
 from fenwicks.training.steps import StepRunner, to_unit_range, unchanged
 
 
@@ -77,18 +84,18 @@ class Trainer(StepRunner):
 
     def __init__(
         self,
-        model,
-        optimizer,
-        loss=None,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss: Loss | None = None,
         *,
-        batch_size,
-        normalize=to_unit_range,
-        augment=unchanged,
-        averaging=None,
-        seed=0,
-        seconds_per_call=None,
-        replicas=None,
-        jit_compile=None,
+        batch_size: int,
+        normalize: ImageFunction = to_unit_range,
+        augment: Callable[..., Tensor] = unchanged,
+        averaging: AveragingRule | None = None,
+        seed: int = 0,
+        seconds_per_call: float | None = None,
+        replicas: Replicas | None = None,
+        jit_compile: bool | None = None,
     ):
         super().__init__(
             model,
@@ -113,7 +120,16 @@ class Trainer(StepRunner):
     def first_step_at(self) -> float | None:
         return self._epochs.first_step_at
 
-    def fit(self, images, labels, epochs, *, checkpoint=None, resume=False, fingerprint=None):
+    def fit(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        epochs: int,
+        *,
+        checkpoint: str | os.PathLike | None = None,
+        resume: bool = False,
+        fingerprint: Any = None,
+    ) -> list[dict[str, Any]]:
         """Trains until the images have been passed over `epochs` times in all.
 
         Epochs of earlier calls, or of the checkpoint, count. After an epoch that was interrupted,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 
 from fenwicks import augment as augmentation
+from fenwicks._typing import Tensor
 from fenwicks.training.averages import Averages
 from fenwicks.training.replicas.base import Replicas
+
+# A `keras.losses.Loss`, or a function of labels and logits.
+Loss: TypeAlias = Callable[..., Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Settings:
 
     model: keras.Model
     optimizer: keras.optimizers.Optimizer
-    loss: Callable
+    loss: Loss
     normalize: Callable
     augment: Callable
     batch_size: int

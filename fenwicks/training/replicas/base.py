@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
+
+import keras
+
+from fenwicks._typing import Tensor
 
 BATCH_NORMS = ('per_replica', 'synchronized')
 
@@ -41,17 +46,17 @@ class Replicas:
     chief = True
     batch_norm = 'per_replica'
 
-    def scope(self) -> contextlib.AbstractContextManager:
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which to create model and optimizer."""
         return contextlib.nullcontext()
 
-    def check_scope(self, model, optimizer):
+    def check_scope(self, model: keras.Model, optimizer: keras.optimizers.Optimizer) -> None:
         """Raises unless model and optimizer were created in the scope."""
 
-    def broadcast_initial_values(self, variables):
+    def broadcast_initial_values(self, variables: list[keras.Variable]) -> None:
         """Assigns the chief's values to the variables of every process."""
 
-    def check_batch(self, batch_size: int, devices='these devices'):
+    def check_batch(self, batch_size: int, devices: str = 'these devices') -> None:
         """Raises unless the replicas divide the batch.
 
         Args:
@@ -71,18 +76,18 @@ class Replicas:
         """The number of images in one call of the model, of a global batch of `batch_size`."""
         return batch_size // self.count
 
-    def place(self, tree):
+    def place(self, tree: Any) -> Any:
         """Copies the arrays of a tree to every device."""
         return tree
 
-    def local_batch(self, batch):
+    def local_batch(self, batch: Tensor) -> Tensor:
         """This device's part of a batch, an array `(batch, ...)`."""
         return batch
 
-    def local_seed(self, seed):
+    def local_seed(self, seed: Tensor) -> Tensor:
         """This device's seed for augmentation, of the step's seed."""
         return seed
 
-    def all_reduce_sum(self, value):
+    def all_reduce_sum(self, value: Tensor) -> Tensor:
         """The sum of a value over the devices."""
         return value

@@ -9,7 +9,9 @@ from fenwicks._checks import positive_integer
 from fenwicks.training.replicas.base import Replicas, check_batch_norm
 
 
-def replicate(count=None, batch_norm='per_replica', device='auto') -> Replicas:
+def replicate(
+    count: int | None = None, batch_norm: str = 'per_replica', device: str = 'auto'
+) -> Replicas:
     """Selects the devices that train together, each on an equal part of every batch.
 
     Every device holds the whole data set and computes with the whole model. Batch size, learning
