@@ -22,7 +22,7 @@ setup(
     python_requires='>=3.11',
     install_requires=[
         'absl-py>=2',
-        'keras>=3.15',
+        'keras>=3.15,<3.16',
         'numpy>=1.26',
         'pillow>=10',
         'tqdm>=4.66',

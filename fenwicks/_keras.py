@@ -48,11 +48,6 @@ def constant_or_schedule(optimizer):
     return optimizer._learning_rate
 
 
-def track_variable(optimizer, variable):
-    """Adds a variable to those that the optimizer saves."""
-    optimizer._track_variable(variable)
-
-
 class WithoutDecoupledDecay:
     """A base class of optimizers whose own `weight_decay` is part of the gradient.
 

@@ -56,10 +56,6 @@ KNOWN: dict[str, set[str]] = {
         'examples/benchmarks/op_times.py takes parent._flatten_layers',
         'examples/benchmarks/profile_step.py takes layer._layers',
         'examples/benchmarks/profile_step.py takes model._flatten_layers',
-        'fenwicks/optimizers/muon.py takes self._get_variable_index',
-        'fenwicks/optimizers/muon.py takes self._iterations',
-        'fenwicks/optimizers/sgd.py takes self._get_variable_index',
-        'fenwicks/optimizers/sgd.py takes self._iterations',
     },
     'assignments_to_modules': {
         'examples/benchmarks/op_times.py assigns to an attribute of tf',

@@ -9,13 +9,14 @@ from typing import Any, Self
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from fenwicks import _keras
 from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._typing import Config, Step, Tensor
 
 Rate = float | LearningRateSchedule | Callable[[], Any]
 
 
-class MomentumOptimizer(keras.optimizers.Optimizer):
+class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer):
     """Base of `SGD`, `Muon` and `LARS`: checks and keeps the settings that all of them take.
 
     Keras's base class would apply `weight_decay` to the weights past the velocity; here each
@@ -73,16 +74,13 @@ class MomentumOptimizer(keras.optimizers.Optimizer):
         )
         self.momentum = momentum
         self.nesterov = bool(nesterov)
-        # Not passed to the base class's constructor: see _apply_weight_decay.
+        # Not passed to the base class's constructor: see `_keras.WithoutDecoupledDecay`.
         self.weight_decay = weight_decay
 
     def rate_at(self, step: Step) -> Tensor:
         """Returns the learning rate after `step` updates: the schedule's value, or the constant."""
-        rate = self._learning_rate
+        rate = _keras.constant_or_schedule(self)
         return rate(step) if isinstance(rate, LearningRateSchedule) else self.learning_rate
-
-    def _apply_weight_decay(self, variables):
-        """Does nothing: the base class would decay the weights outside the velocity."""
 
     def exclude_from_weight_decay(
         self, var_list: Sequence | None = None, var_names: Sequence[str] | None = None

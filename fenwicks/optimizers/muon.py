@@ -9,6 +9,7 @@ from typing import Self
 import keras
 from keras import ops
 
+from fenwicks import _keras
 from fenwicks._checks import positive_integer
 from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
@@ -268,10 +269,10 @@ class Muon(MomentumOptimizer):
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
-        index = self._get_variable_index(variable)
+        index = _keras.variable_index(self, variable)
         velocity, group = self.velocities[index], self._groups[index]
         if group is not None:
-            step = self._iterations
+            step = _keras.update_count(self)
             if self.others is not None:
                 learning_rate = self.others.rate_at(step)
             self._sgd.update_in_group(gradient, variable, velocity, learning_rate, group, step)

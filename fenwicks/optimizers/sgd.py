@@ -8,6 +8,7 @@ from typing import Self
 import keras
 from keras import ops
 
+from fenwicks import _keras
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import ParameterGroup, checked_groups, group_of_each
@@ -191,10 +192,11 @@ class SGD(MomentumOptimizer):
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
-        index = self._get_variable_index(variable)
+        index = _keras.variable_index(self, variable)
         velocity = self.velocities[index] if self.momentum else None
         group = self._group_of_each[index]
-        self.update_in_group(gradient, variable, velocity, learning_rate, group, self._iterations)
+        step = _keras.update_count(self)
+        self.update_in_group(gradient, variable, velocity, learning_rate, group, step)
 
     def update_in_group(
         self,
