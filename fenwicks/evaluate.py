@@ -202,7 +202,9 @@ def score(
     return metrics(predict_logits(predict, images, batch_size), labels)
 
 
-def most_confident_mistakes(logits, labels, count: int = 12) -> tuple[np.ndarray, np.ndarray]:
+def most_confident_mistakes(
+    logits: np.ndarray, labels: np.ndarray, count: int = 12
+) -> tuple[np.ndarray, np.ndarray]:
     """Finds the wrong predictions to which the model gives the highest probabilities.
 
     Args:
