@@ -39,7 +39,14 @@ def settings(run):
 def title(run):
     """The recipe's name, and in what a run's settings differ from those of that name today."""
     variant = run.get('variant')
-    return f'`{run["recipe"]}`' + (f', {variant}' if variant else '')
+    batch = f', batches of {run["batch_size"]}' if has_other_batch(run) else ''
+    return f'`{run["recipe"]}`' + batch + (f', {variant}' if variant else '')
+
+
+def has_other_batch(run):
+    """Whether a run's batches have another size than its recipe's."""
+    known = run['recipe'] in recipes.PRESETS and run.get('batch_size')
+    return bool(known) and run['batch_size'] != recipes.get(run['recipe']).batch_size
 
 
 def commits(lines):

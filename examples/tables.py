@@ -213,6 +213,8 @@ def device_row(line, figures, how):
     command = [f'KERAS_BACKEND={line["backend"]} ...']
     if line['recipe'] in recipes.PRESETS and line['epochs'] != recipes.get(line['recipe']).epochs:
         command.append(f'--epochs={line["epochs"]}')
+    if logged.has_other_batch(line):
+        command.append(f'--batch_size={line["batch_size"]}')
     if kind != 'cpu':
         command.append(f'--device={kind}')
     return [

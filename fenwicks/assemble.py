@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 
 import keras
@@ -204,9 +205,13 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         )
     if recipe.whitening_bias_epochs:
         last = max(1, recipe.whitening_bias_epochs * steps_per_epoch)
+        if recipe.whitening_bias_schedule == 'linear':
+            bias_knots = [(0, rate), (last, 0.0)]
+        else:
+            bias_knots = _cut(schedule(rate), max(1, math.floor(last + 0.5)))
         groups.append(
             optimizers.ParameterGroup(
-                r'whitening/bias', schedule=schedules.PiecewiseLinear([(0, rate), (last, 0.0)])
+                r'whitening/bias', schedule=schedules.PiecewiseLinear(bias_knots)
             )
         )
     sgd = optimizers.SGD(
@@ -226,6 +231,12 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         others=sgd,
         others_match=(r'.*classifier/.*kernel',),
     )
+
+
+def _cut(schedule: schedules.PiecewiseLinear, last: int) -> list[tuple[float, float]]:
+    """Knots of a schedule that is 0 from the step `last` on, and before that as it was."""
+    kept = [(step, value) for step, value in schedule.knots if step < last - 1]
+    return [*kept, (last - 1, float(schedule(last - 1))), (last, 0.0)]
 
 
 def averaging(recipe: Recipe, steps_per_epoch: int) -> optimizers.EMA | optimizers.Lookahead | None:

@@ -23,7 +23,7 @@ from fenwicks.data import Dataset
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
 RECIPE = dataclasses.replace(
-    recipes.FENWICKS24,
+    recipes.get('fenwicks24_gpu'),
     widths=(2, 4, 4, 8),
     batch_size=8,
     cutout=4,
@@ -115,6 +115,20 @@ def test_the_augmentations_in_their_order():
     np.testing.assert_array_equal(crop(images, seed), augment.random_crop(images, seed, padding=2))
     np.testing.assert_array_equal(flip(images, seed), augment.random_flip(images, seed))
     np.testing.assert_array_equal(cut(images, seed), augment.random_cutout(images, seed, size=4))
+
+
+def test_a_further_augmentation_is_named_in_the_recipe(monkeypatch):
+    def random_brightness(images, seed, limit=0.1):
+        return images + limit
+
+    random_brightness.__module__ = augment.flips.__name__
+    monkeypatch.setattr(augment.flips, 'random_brightness', random_brightness, raising=False)
+    more = dataclasses.replace(RECIPE, augmentations=('random_brightness(limit=0.5)',))
+    _, _, brighten, _ = assemble.augmentations(more)
+    images = np.zeros((6, 8, 8, 3), np.float32)
+    np.testing.assert_array_equal(brighten(images, (3, 4)), images + 0.5)
+    grouped = dataclasses.replace(more, augmentation_groups=2)
+    assert assemble.augmentations(grouped)[2](images, None, 0, np.arange(6), (0, 1)).min() == 0.5
 
 
 @pytest.mark.parametrize('field', ['crop_padding', 'flip', 'cutout'])
@@ -214,6 +228,38 @@ def test_the_record_with_sgd_starts_in_its_own_way():
     assert not keras.ops.convert_to_numpy(model.get_layer('whitening').bias).any()
     initializer = model.get_layer('classifier').kernel_initializer
     assert isinstance(initializer, layers.PyTorchUniform)
+
+
+def whitening_bias_schedule(recipe, steps_per_epoch):
+    rule = assemble.optimizer(recipe, steps_per_epoch)
+    sgd = getattr(rule, 'others', rule)
+    (group,) = (group for group in sgd.groups if group.match == 'whitening/bias')
+    return group.schedule
+
+
+def test_the_whitening_bias_of_the_record_with_sgd_follows_the_other_biases_and_stops():
+    recipe, steps_per_epoch = recipes.get('speed94_sgd'), 48
+    schedule = whitening_bias_schedule(recipe, steps_per_epoch)
+    others = assemble.optimizer(recipe, steps_per_epoch)
+    for step in (0, 1, 50, 110, 130, 143):
+        assert float(schedule(step)) == pytest.approx(others.rate_at(step), rel=1e-6)
+    # The figures of its publication: 0.3 at first, 1.5 at the peak, 1.38 at the end of epoch 3.
+    rates = [float(schedule(step)) for step in (0, 110, 143)]
+    assert rates == pytest.approx([0.3, 1.5, 1.38], abs=0.005)
+    assert [float(schedule(step)) for step in (144, 145, 480)] == [0, 0, 0]
+
+
+def test_the_whitening_bias_of_the_record_with_muon_falls_to_zero():
+    schedule = whitening_bias_schedule(recipes.get('speed94').with_epochs(8), 25)
+    rates = [float(schedule(step)) for step in (0, 30, 75, 76)]
+    assert rates == pytest.approx([106, 106 * 45 / 75, 0, 0])
+
+
+@pytest.mark.parametrize(('epochs', 'steps'), [(1, 1), (1, 2), (2, 3)])
+def test_the_whitening_bias_stops_in_very_short_runs(epochs, steps):
+    schedule = whitening_bias_schedule(recipes.get('speed94_sgd').with_epochs(epochs), steps)
+    assert float(schedule(0)) == pytest.approx(0.3)
+    assert float(schedule(epochs * steps)) == 0
 
 
 def test_the_record_network_gets_its_rates():

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.backend('tensorflow', 'jax')
 SCRIPT = ROOT / 'examples' / 'cifar10.py'
 DIGITS = ('--dataset=digits', '--limit=96', '--batch_size=32', '--device=cpu')
 # A network that trains in a second.
-SMALL = (*DIGITS, '--precision=float32', '--recipe=fenwicks24', '--width=0.03')
+SMALL = (*DIGITS, '--precision=float32', '--recipe=fenwicks24_gpu', '--width=0.03')
 FIELDS = [
     'recipe',
     'dataset',
@@ -145,9 +145,9 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     other = refused(script, *flags, '--runs=2', '--seed=5', '--resume')
     assert other.startswith(f'`resume` must go on with the settings of the finished run in {out}/0')
     # The recipe is told by more than its name.
-    base = dataclasses.replace(recipes.FENWICKS24, peak_learning_rate=0.3)
+    base = dataclasses.replace(recipes.get('fenwicks24_gpu'), peak_learning_rate=0.3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(recipes.PRESETS, 'fenwicks24', recipes.Preset(base))
+        patch.setitem(recipes.PRESETS, 'fenwicks24_gpu', recipes.Preset(base))
         other = refused(script, *flags, '--runs=2', '--resume')
     assert 'settings.recipe.peak_learning_rate=0.3 instead of ' in other
     with pytest.MonkeyPatch.context() as patch:
@@ -300,7 +300,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
 @pytest.mark.parametrize(
     ('flags', 'line'),
     [
-        (['--recipe=fast'], '`recipe` must be one of fenwicks24, page24, '),
+        (['--recipe=fast'], '`recipe` must be one of fenwicks24, fenwicks24_gpu, '),
         (['--with=magic'], 'a trick must be one of group_augmentation, pool_first, '),
         (['--recipe=page24', '--with=celu', '--with=ema'], 'flag --with=ema: already defined as '),
         (['--recipe=page10', '--with=celu'], '`with` must name tricks that page10 lacks.'),
@@ -424,8 +424,8 @@ def test_a_disk_without_room_for_the_model(tmp_path):
 
 def test_a_training_that_diverges(script, tmp_path, monkeypatch):
     constant = {'start_share': 1.0, 'plateau_share': 1.0, 'peak_learning_rate': 1e30}
-    base = dataclasses.replace(recipes.FENWICKS24, **constant)
-    monkeypatch.setitem(recipes.PRESETS, 'fenwicks24', recipes.Preset(base))
+    base = dataclasses.replace(recipes.get('fenwicks24_gpu'), **constant)
+    monkeypatch.setitem(recipes.PRESETS, 'fenwicks24_gpu', recipes.Preset(base))
     line = refused(script, *SMALL, '--epochs=2', f'--out={tmp_path / "out"}')
     assert line.startswith('the training loss must stay finite: lower the learning rate. Received:')
     assert 'epoch 1, step 2, learning rate 1e+30' in line

@@ -25,6 +25,7 @@ SETTINGS = {
 
 # Runs behind the last cell, among the notebook's own variables.
 PROBE = """
+import dataclasses
 import pathlib
 from fenwicks import assemble as page
 
@@ -39,6 +40,7 @@ assert loaded.input_shape == (None, *dataset.image_shape)
 
 # The cells spell out the recipe of which they speak.
 spelled = recipes.get('fenwicks24').with_epochs(EPOCHS).with_width(WIDTH).for_small_data()
+spelled = dataclasses.replace(spelled, ghost_batch_size=0)  # of eight devices each has its share
 assert batch_size == spelled.batch_size
 network = page.network(spelled, dataset.image_shape, dataset.num_classes)
 assert [w.shape for w in network.weights] == [w.shape for w in model.weights]

@@ -11,16 +11,28 @@ import numpy as np
 import pytest
 
 from fenwicks import recipes
-from fenwicks.recipes import FENWICKS24, PAGE, PRESETS, TRICKS, Trick
+from fenwicks.recipes import PAGE, PRESETS, TRICKS, Trick
 
 FIELDS = {field.name for field in dataclasses.fields(recipes.Recipe)}
+
+
+def test_fenwicks24_holds_what_its_eight_cores_did():
+    """Each core added its decay to its share of the gradient, and normalized its own 64 images."""
+    recipe = recipes.get('fenwicks24')
+    assert recipe.weight_decay == 8 * 0.000125
+    assert recipe.ghost_batch_size == 512 // 8
+    gpu = recipes.get('fenwicks24_gpu')
+    assert gpu == dataclasses.replace(
+        recipe, name='fenwicks24_gpu', batch_size=128, weight_decay=0.000125, ghost_batch_size=0
+    )
+    assert gpu.steps_per_epoch(50_000) == 390
 
 
 def test_fenwicks24_holds_the_published_settings():
     recipe = recipes.get('fenwicks24')
     assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (4, 'random', 8)
     assert (recipe.widths, recipe.logit_scale) == ((64, 128, 256, 512), 0.125)
-    assert (recipe.momentum, recipe.weight_decay, recipe.label_smoothing) == (0.9, 0.000125, 0)
+    assert (recipe.momentum, recipe.label_smoothing) == (0.9, 0)
     assert (recipe.batch_size, recipe.epochs, recipe.peak_learning_rate) == (512, 24, 0.4)
     # 97 steps an epoch, 2,328 in all: the log of the original run.
     assert recipe.steps_per_epoch(50_000) == 97
@@ -47,7 +59,7 @@ def test_page80_holds_the_published_schedule():
 
 def test_speed94_in_eight_epochs_holds_the_record_settings():
     recipe = recipes.get('speed94').with_epochs(8)
-    assert recipe.whitening_bias_epochs == 3
+    assert (recipe.whitening_bias_epochs, recipe.whitening_bias_schedule) == (3, 'linear')
     assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (2, 'alternating', 0)
     assert (recipe.batch_size, recipe.epochs, recipe.widths) == (2000, 8, (64, 256, 256))
     assert recipe.schedule_knots(25) == [(0, 1.0), (200, 0.0)]
@@ -78,6 +90,7 @@ def test_speed94_sgd_in_the_units_of_its_publication():
     assert shrinkage == pytest.approx(0.0153 * 1024 / kilostep, rel=1e-3)
     knots = recipe.schedule_knots(48)
     assert knots == [(0, 0.2), (110, 1.0), (480, 0.07)]
+    assert (recipe.whitening_bias_epochs, recipe.whitening_bias_schedule) == (3, 'common')
 
 
 def test_every_preset_can_be_got_by_its_name():
@@ -200,7 +213,7 @@ def test_a_speednet_whitens_in_its_own_way():
 
 def test_a_resnet9_has_shortcuts_of_its_own():
     with pytest.raises(ValueError) as raised:
-        dataclasses.replace(FENWICKS24, residual=True)
+        dataclasses.replace(PAGE, residual=True)
     assert str(raised.value) == (
         '`residual` must be False unless the network is a speednet. '
         'Received: residual=True, network=resnet9'
@@ -246,16 +259,16 @@ def test_the_schedule_stretches_with_the_epochs():
 
 
 def test_the_batch_size_changes_nothing_else():
-    small = FENWICKS24.with_batch_size(128)
-    assert small == dataclasses.replace(FENWICKS24, batch_size=128)
+    small = PAGE.with_batch_size(128)
+    assert small == dataclasses.replace(PAGE, batch_size=128)
 
 
 def test_the_width_scales_every_stage():
-    assert FENWICKS24.with_width(0.25).widths == (16, 32, 64, 128)
-    assert FENWICKS24.with_width(0.001).widths == (1, 1, 1, 1)
+    assert PAGE.with_width(0.25).widths == (16, 32, 64, 128)
+    assert PAGE.with_width(0.001).widths == (1, 1, 1, 1)
     for factor in (0, -1, float('nan'), float('inf')):
         with pytest.raises(ValueError) as raised:
-            FENWICKS24.with_width(factor)
+            PAGE.with_width(factor)
         message = f'`factor` must be a finite number above 0. Received: factor={factor}'
         assert str(raised.value) == message
 
@@ -278,15 +291,15 @@ def test_knots_rise_strictly_however_short_the_run(name, epochs, steps):
 @pytest.mark.parametrize('name', ['epochs', 'batch_size'])
 def test_budgets_that_are_no_positive_integers(name, value):
     with pytest.raises(ValueError) as raised:
-        getattr(FENWICKS24, f'with_{name}')(value)
+        getattr(PAGE, f'with_{name}')(value)
     assert str(raised.value) == f'`{name}` must be a positive integer. Received: {name}={value!r}'
 
 
 def test_a_batch_must_not_exceed_the_data():
-    assert FENWICKS24.steps_per_epoch(512) == 1
-    assert FENWICKS24.steps_per_epoch(1023) == 1
+    assert PAGE.steps_per_epoch(512) == 1
+    assert PAGE.steps_per_epoch(1023) == 1
     with pytest.raises(ValueError, match=r'at most the 511 training .* batch_size=512$'):
-        FENWICKS24.steps_per_epoch(511)
+        PAGE.steps_per_epoch(511)
 
 
 def test_no_framework_is_imported():
@@ -305,10 +318,8 @@ def test_no_framework_is_imported():
 
 def test_small_data_keeps_the_rate_per_image():
     """A summed gradient of an eighth of the images, at an eighth of the rate."""
-    small = FENWICKS24.for_small_data()
-    assert small == dataclasses.replace(
-        FENWICKS24, batch_size=64, peak_learning_rate=0.4 * 64 / 512
-    )
+    small = PAGE.for_small_data()
+    assert small == dataclasses.replace(PAGE, batch_size=64, peak_learning_rate=0.4 * 64 / 512)
     record = recipes.get('speed94')
     assert record.for_small_data() == dataclasses.replace(
         record, batch_size=64, peak_learning_rate=0.053 * 64
@@ -325,7 +336,7 @@ def test_a_recipe_comes_back_from_json(name):
 # What was hidden in the assembly before it had fields of its own.
 ADDED_FIELDS = (
     *('augmentations', 'whitening_images', 'whitening_bias_initializer', 'head_initializer'),
-    *('nesterov', 'normalize_weights', 'averaging_power'),
+    *('nesterov', 'normalize_weights', 'averaging_power', 'whitening_bias_schedule'),
 )
 
 
@@ -334,7 +345,8 @@ def test_a_recipe_of_an_earlier_version_comes_back(name):
     fields = dataclasses.asdict(recipes.get(name))
     for field in ADDED_FIELDS:
         del fields[field]
-    assert recipes.Recipe.from_dict(fields) == recipes.get(name)
+    former = dataclasses.replace(recipes.get(name), whitening_bias_schedule='linear')
+    assert recipes.Recipe.from_dict(fields) == former
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def fenwicks_side():
     labels = random.integers(0, 10, count, np.int32)
     names = tuple(str(n) for n in range(10))
     dataset = data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
-    recipe = recipes.get('fenwicks24').with_batch_size(FLAGS.batch_size)
+    recipe = recipes.get('fenwicks24_gpu').with_batch_size(FLAGS.batch_size)
     trainer = assemble.build_trainer(recipe, dataset)
     trainer.load(images, labels)
 

@@ -16,6 +16,7 @@ CHOICES = {
     'network': ('resnet9', 'speednet'),
     'activation': ('relu', 'celu', 'gelu', 'silu'),
     'head_initializer': ('pytorch', 'unit'),
+    'whitening_bias_schedule': ('linear', 'common'),
     'whitening_bias_initializer': ('zeros', 'pytorch'),
     'averaging': ('none', 'ema', 'lookahead'),
     'tta': ('none', 'flip', 'flip_translate'),
@@ -72,8 +73,10 @@ class Recipe:
         whitening: side of the patches that a fixed first convolution whitens, in pixels; 0 for
             none. A speednet has its own, of side 2.
         whitening_images: number of training images from which the whitening is computed.
-        whitening_bias_epochs: epochs in which a bias of that convolution is trained, at a rate
-            that falls from SGD's peak to 0; only a speednet has one.
+        whitening_bias_epochs: epochs in which a bias of that convolution is trained; only a
+            speednet has one.
+        whitening_bias_schedule: of its rate in those epochs: `'linear'` falls from SGD's peak to
+            0, `'common'` is SGD's own schedule.
         whitening_bias_initializer: `'zeros'`, or `'pytorch'` for uniform numbers in +-1 over the
             square root of the convolution's inputs.
         residual: whether each group of a speednet has a third convolution, and a shortcut around
@@ -135,6 +138,7 @@ class Recipe:
     whitening: int = 0
     whitening_images: int = 10_000
     whitening_bias_epochs: float = 0
+    whitening_bias_schedule: str = 'linear'
     whitening_bias_initializer: str = 'zeros'
     residual: bool = False
     pool_first: bool = False
