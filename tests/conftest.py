@@ -1,9 +1,16 @@
-"""Fixed seeds and a clean dtype policy for every test, and a mark that skips by backend."""
+"""What every test runs under: fixed seeds, strict types in JAX, the global dtype policy put back.
+
+Warnings are errors (`filterwarnings` in pyproject.toml). JAX mixes no dtypes by itself: an int32
+times a float32, or a bfloat16 plus a float32, is an error where the code does not convert. Its rank
+promotion stays as it is: Keras's operations and layers broadcast vectors over batches, as NumPy
+does. `test_transfers.py` runs the steps of the JAX engine under a guard against transfers.
+"""
 
 import os
 
-# Before anything imports TensorFlow: its notes on its own start belong to no test.
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# Before anything imports TensorFlow or JAX, here and in the processes that tests start.
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow's notes on its own start
+os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 
 import keras
 import pytest

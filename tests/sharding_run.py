@@ -110,7 +110,8 @@ def mean_gradients(replicas):
     dtypes = ['bfloat16'] * 3
 
     def mean(weights):
-        gradients = [gradient * (1 + jax.lax.axis_index('replicas')) for gradient in GRADIENTS]
+        share = (1 + jax.lax.axis_index('replicas')).astype('float32')
+        gradients = [gradient * share for gradient in GRADIENTS]
         return replicas.mean_gradients(gradients, axes, dtypes), replicas.all_gather(
             weights, axes, dtypes
         )
