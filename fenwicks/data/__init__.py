@@ -1,6 +1,7 @@
 """Where examples come from: CIFAR-10 and CIFAR-100 (found, verified, downloaded), an embedded
 sample, and tf.data input functions."""
 
+from fenwicks.data.batches import ImageBatches
 from fenwicks.data.dataset import Dataset, check_arrays
 from fenwicks.data.decoded import ImageArrays, decode_images
 from fenwicks.data.listing import ImageList
@@ -14,6 +15,7 @@ __all__ = [
     'ChannelStatistics',
     'Dataset',
     'ImageArrays',
+    'ImageBatches',
     'ImageList',
     'check_arrays',
     'class_counts',

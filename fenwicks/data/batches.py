@@ -1,0 +1,158 @@
+"""Batches of images that lie in an array or in a file mapped into memory, without TensorFlow."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from fenwicks import augment as augmentation
+from fenwicks._checks import positive_integer
+from fenwicks.data.dataset import check_arrays
+
+
+class ImageBatches(keras.utils.PyDataset):
+    """Batches for `fit`, `evaluate` and `predict` on every backend, gathered by index.
+
+    Pass `shuffle=False` to `fit`, or Keras shuffles the order of the batches once more, with a
+    seed of its own.
+
+    For training, set `shuffle` and, on TPUs, `drop_remainder`; every epoch then has an order of its
+    own that depends on `seed` and `epoch` alone. For evaluation leave both: every image comes once,
+    in order, and the last batch may be smaller.
+
+    `fit` counts `epoch` up, from 0 with TensorFlow, from 1 with JAX and PyTorch, where Keras looks
+    at a batch before it trains. Set it to resume a training, and in loops of your own.
+
+    With several processes each gets its share of the images: with `drop_remainder` all have
+    equally many batches; without, no image is left out, and shares may differ by one image.
+
+    Args:
+        images: uint8 `(n, height, width, channels)`, such as `ImageArrays.images`.
+        labels: integers `(n,)`, or None for `predict`.
+        batch_size: images per batch of this process.
+        indices: which of the images to use, such as one side of a split; by default all.
+        shuffle: whether to shuffle, anew in each epoch.
+        seed: integer in [0, 2**31).
+        drop_remainder: whether to leave out the last batch of an epoch if it is not full.
+        normalize: callable from a uint8 batch to a float32 batch, applied before `augment`;
+            None casts to float32 and keeps 0 to 255.
+        augment: callable `augment(images, seed)` on a float32 NumPy batch, as in `train_dataset`.
+        process_index: number of this process, from 0.
+        process_count: number of processes.
+        workers: threads that prepare batches ahead of the training.
+
+    Returns by index: `(images, labels)`, float32 and int32; images alone without labels.
+
+    Raises:
+        ValueError: arrays that `check_arrays` refuses, an argument is out of range, or there are
+            fewer images than one batch with `drop_remainder`.
+
+    Example:
+
+    >>> images = np.arange(6, dtype=np.uint8)[:, None, None, None]
+    >>> batches = ImageBatches(images, np.arange(6), 4)
+    >>> [labels.tolist() for _, labels in batches]
+    [[0, 1, 2, 3], [4, 5]]
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None = None,
+        batch_size: int = 32,
+        indices: Sequence[int] | np.ndarray | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_remainder: bool = False,
+        normalize: Callable | None = None,
+        augment: Callable | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
+        workers: int = 1,
+    ):
+        super().__init__(workers=positive_integer('workers', workers))
+        known = np.zeros(len(images), np.int32) if labels is None else np.asarray(labels)
+        check_arrays(images, known)
+        self.images = images
+        self.labels = None if labels is None else known.astype(np.int32)
+        self.batch_size = positive_integer('batch_size', batch_size)
+        self.indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+        if self.indices.ndim != 1 or not np.issubdtype(self.indices.dtype, np.integer):
+            raise ValueError(f'`indices` must be integers (k,). Received: {self.indices!r:.80}')
+        whole = len(self.indices) and self.indices.min() >= 0 and self.indices.max() < len(images)
+        if not whole:
+            raise ValueError(
+                f'`indices` must be at least one number in [0, {len(images)}). '
+                f'Received: {self.indices!r:.80}'
+            )
+        if (
+            isinstance(seed, bool)
+            or not isinstance(seed, int | np.integer)
+            or not 0 <= seed < 2**31
+        ):
+            raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+        self.process_count = positive_integer('process_count', process_count)
+        if not isinstance(process_index, int) or not 0 <= process_index < process_count:
+            raise ValueError(
+                f'`process_index` must be in [0, {process_count}). '
+                f'Received: process_index={process_index!r}'
+            )
+        self.process_index = process_index
+        self.shuffle, self.seed, self.drop_remainder = shuffle, int(seed), drop_remainder
+        self.normalize, self.augment = normalize, augment
+        self._augment = None if augment is None else augmentation.with_context(augment)
+        self.epoch = 0
+        self._begun = False
+        self._lock = threading.Lock()
+        self._order: tuple[int, np.ndarray] | None = None
+        if not len(self):
+            raise ValueError(
+                f'`batch_size` must be at most the {len(self.indices) // process_count} images of '
+                f'a process. Received: batch_size={batch_size}'
+            )
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch, of this process."""
+        if self.drop_remainder:
+            return len(self.indices) // self.process_count // self.batch_size
+        own = len(range(self.process_index, len(self.indices), self.process_count))
+        return -(-own // self.batch_size)
+
+    def __getitem__(self, index: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """The batch number `index`, in [0, len(self)), of the current epoch."""
+        if not 0 <= index < len(self):
+            raise IndexError(f'`index` must be in [0, {len(self)}). Received: index={index}')
+        epoch = self.epoch
+        chosen = self._epoch_order(epoch)[index * self.batch_size :][: self.batch_size]
+        images = np.asarray(self.images[chosen])
+        images = images if self.normalize is None else self.normalize(images)
+        images = np.asarray(images, np.float32)
+        if self._augment is not None:
+            seed = augmentation.fold(augmentation.fold((self.seed, 0), epoch), index)
+            seed = augmentation.fold(seed, self.process_index)
+            context = epoch, chosen.astype(np.int32), (self.seed, 1)
+            images = np.asarray(self._augment(images, seed, *context), np.float32)
+        return images if self.labels is None else (images, self.labels[chosen])
+
+    def _epoch_order(self, epoch):
+        """Indices of this process's images in the order of an epoch."""
+        with self._lock:
+            if self._order is None or self._order[0] != epoch:
+                order = self.indices
+                if self.shuffle:
+                    order = np.random.default_rng([self.seed, epoch]).permutation(order)
+                self._order = epoch, order[self.process_index :: self.process_count]
+            return self._order[1]
+
+    def on_epoch_begin(self) -> None:
+        """Called by Keras before each epoch."""
+        self._begun = True
+
+    def on_epoch_end(self) -> None:
+        """Called by Keras after each epoch: goes on to the next order."""
+        if self._begun:  # Keras calls this once before the first epoch, too
+            self.epoch += 1
+        self._begun = False
