@@ -268,6 +268,58 @@ def test_the_program_needs_no_data_to_be_lowered():
     ]
 
 
+@tensorflow_only
+@pytest.mark.parametrize(
+    'rule', [None, optimizers.EMA(0.8, every=3), optimizers.Lookahead(0.5, every=3)]
+)
+def test_the_pure_program_makes_the_same_training(rule):
+    """It is what `fenwicks.tpu` compiles: a function of the state that leaves the model alone."""
+    import tensorflow as tf
+
+    from fenwicks.tpu.tensorflow_program import flattened
+
+    images, labels = toy()
+    changes = augment.compose([augment.random_flip, augment.alternating_flip])
+    trained, pure = make(averaging=rule, augment=changes), make(averaging=rule, augment=changes)
+    trained.load(images, labels)
+    expected = trained.run_steps(1, 0, STEPS)
+    before = values(pure)
+    program, arguments = pure.program(COUNT, (8, 8, 3))
+    assert 'while(' in flattened(program, arguments)(stage='hlo')
+    state = [tf.cast(value, spec.dtype) for value, spec in zip(before, arguments[0], strict=True)]
+    numbers = [tf.constant(number) for number in (1, 0, STEPS)]
+    state, totals = program(state, images, labels, *numbers, tf.constant(0.0))
+    loss_sum, correct, steps, last_loss, finite = (total.numpy().item() for total in totals)
+    assert loss_sum == pytest.approx(expected.loss_sum, rel=1e-3)
+    assert (correct, steps, finite) == (expected.correct, STEPS, True)
+    assert last_loss == pytest.approx(expected.last_loss, rel=1e-3)
+    for value, new in zip(values(trained), state, strict=True):
+        np.testing.assert_allclose(new, value, rtol=1e-3, atol=1e-4)
+    for old, value in zip(before, values(pure), strict=True):
+        np.testing.assert_array_equal(old, value)
+
+
+def test_gradients_of_a_batch():
+    """As `keras.ops` computes them by differences; the model and its statistics stay."""
+    trainer = make(dense_model(), keras.optimizers.LossScaleOptimizer(sgd()))
+    images, labels = toy()
+    before = values(trainer)
+    loss, gradients = trainer.gradients(images, labels)
+    assert loss == pytest.approx(trainer.evaluate(images, labels).loss, rel=1e-5)
+    for old, value in zip(before, values(trainer), strict=True):
+        np.testing.assert_array_equal(old, value)
+    weights = trainer.model.trainable_variables
+    assert [gradient.shape for gradient in gradients] == [tuple(w.shape) for w in weights]
+    bias = weights[1]
+    for place in range(3):
+        changed = before[1].copy()
+        changed[place] += 0.01
+        bias.assign(changed)
+        difference = trainer.evaluate(images, labels).loss - loss
+        assert difference / 0.01 == pytest.approx(gradients[1][place], rel=0.05, abs=1e-3)
+        bias.assign(before[1])
+
+
 def test_it_learns_digits():
     """Real images: 600 of the embedded sample, a narrow ResNet-9, a few seconds."""
     digits = fenwicks.data.load('digits').limit(600)

@@ -52,8 +52,24 @@ def lower(trainer: Any, shape: Any) -> bytes:
         A serialized StableHLO module.
     """
     program, arguments = trainer.program(shape.train_images, shape.image_shape)
-    lowered = program.experimental_get_compiler_ir(*arguments)
+    lowered = flattened(program, arguments)
     return lowered(stage='stablehlo_serialized', platform_name='TPU')
+
+
+def flattened(program: Any, arguments: Any) -> Any:
+    """The compiler's view of a `tf.function`, its arguments flattened: TensorFlow takes no lists.
+
+    Args:
+        program: a `tf.function`.
+        arguments: nested `tf.TensorSpec`s.
+    """
+    import tensorflow as tf
+
+    def function(*leaves):
+        return program.python_function(*tf.nest.pack_sequence_as(arguments, leaves))
+
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+    return compiled.experimental_get_compiler_ir(*tf.nest.flatten(arguments))
 
 
 if __name__ == '__main__':
