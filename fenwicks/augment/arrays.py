@@ -108,3 +108,10 @@ def product(xp, a, b):
         return xp.matmul(a, b)
     # By default JAX rounds float32 factors to TF32 or bfloat16 on accelerators.
     return xp.matmul(a, b, precision='highest')
+
+
+def gather_pixels(xp, pixels, indices):
+    """Takes the pixels (batch, count, channels) that `indices` (batch, n) name, for each image."""
+    if xp.__name__ == 'tensorflow':
+        return xp.gather(pixels, indices, batch_dims=1)
+    return xp.take_along_axis(pixels, indices[:, :, None], axis=1)

@@ -114,12 +114,17 @@ def in_groups(transform: Callable, groups: int = 200) -> Callable:
         https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
     """
     groups = positive_integer('groups', groups)
+    check_without_context(transform)
+    return _InGroups(transform, groups)
+
+
+def check_without_context(transform: Callable) -> None:
+    """Raises if a transform needs the training's context."""
     if context_arguments(transform):
         raise ValueError(
             '`transform` must take images and a seed only. '
             f'Received: one that also needs {", ".join(context_arguments(transform))}'
         )
-    return _InGroups(transform, groups)
 
 
 class _InGroups:

@@ -31,13 +31,8 @@ def jitter(images: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         >>> jitter(np.ones((1, 1, 2, 1)), np.array([0.5]), np.array([2.0]))[0, 0, :, 0]
         array([3., 3.])
     """
-    xp = namespace(images, shift, scale)
-    check_floats(images)
-    shift = per_image(xp, 'shift', shift, images, kind='float')[:, None, None, None]
-    scale = per_image(xp, 'scale', scale, images, kind='float')[:, None, None, None]
-    values = in_float32(xp, images)
-    result = (values + cast(xp, shift, values.dtype)) * cast(xp, scale, values.dtype)
-    return cast(xp, result, images.dtype)
+    xp, values, shift, scale = _prepare(images, shift=shift, scale=scale)
+    return cast(xp, (values + shift) * scale, images.dtype)
 
 
 def random_jitter(
@@ -73,3 +68,279 @@ def random_jitter(
     shift = draw(images, seed, 0, -brightness, brightness)
     scale = draw(images, seed, 1, 1 - contrast, 1 + contrast)
     return jitter(images, shift, scale)
+
+
+def brightness(images: Tensor, delta: Tensor) -> Tensor:
+    """Adds a number to all values of each image.
+
+        brightness(images, delta)[i] = images[i] + delta[i]
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        delta: Floats (batch,), in units of the images.
+
+    Returns:
+        Images of the same shape and dtype, not clipped.
+
+    Raises:
+        ValueError: A shape or dtype doesn't fit.
+    """
+    xp, values, delta = _prepare(images, delta=delta)
+    return cast(xp, values + delta, images.dtype)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Scales the distances of each image's values from the mean of their channel.
+
+        contrast(images, factor)[i] = mean[i] + factor[i] * (images[i] - mean[i])
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        factor: Floats (batch,): 1 changes nothing, 0 leaves the means only.
+
+    Returns:
+        Images of the same shape and dtype, not clipped.
+
+    Raises:
+        ValueError: A shape or dtype doesn't fit.
+    """
+    xp, values, factor = _prepare(images, factor=factor)
+    average = xp.reduce_mean if xp.__name__ == 'tensorflow' else xp.mean
+    height, width, channels = check_floats(images)
+    mean = average(xp.reshape(values, (-1, 1, height * width, channels)), 2)[:, :, None]
+    return cast(xp, mean + factor * (values - mean), images.dtype)
+
+
+def grey(images: Tensor) -> Tensor:
+    """The luma of RGB images in all three channels: 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+        images: Floats (batch, height, width, 3).
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: The images don't have 3 channels, or their dtype doesn't fit.
+    """
+    xp = namespace(images)
+    red, green, blue = _channels(xp, images)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return cast(xp, xp.stack([luma, luma, luma], -1), images.dtype)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Scales the distances of each image's colours from grey.
+
+        saturation(images, factor)[i] = grey[i] + factor[i] * (images[i] - grey[i])
+
+    Args:
+        images: Floats (batch, height, width, 3), RGB.
+        factor: Floats (batch,): 1 changes nothing, 0 leaves grey.
+
+    Returns:
+        Images of the same shape and dtype, not clipped.
+
+    Raises:
+        ValueError: The images don't have 3 channels, or a shape or dtype doesn't fit.
+    """
+    xp, values, factor = _prepare(images, factor=factor)
+    luma = grey(values)
+    return cast(xp, luma + factor * (values - luma), images.dtype)
+
+
+def hue(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turns the hue of each image's colours; the largest and smallest channel keep their values.
+
+    This is the rotation of H in HSV space, as of `tf.image.adjust_hue`. It doesn't depend on the
+    range of the values, if only the channels share one.
+
+    Args:
+        images: Floats (batch, height, width, 3), RGB.
+        degrees: Floats (batch,): 120 turns red into green.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: The images don't have 3 channels, or a shape or dtype doesn't fit.
+    """
+    xp, values, degrees = _prepare(images, degrees=degrees)
+    red, green, blue = _channels(xp, values)
+    high = xp.maximum(red, xp.maximum(green, blue))
+    low = xp.minimum(red, xp.minimum(green, blue))
+    chroma = high - low
+    safe = xp.where(chroma > 0, chroma, xp.ones_like(chroma))
+    # The hue in sixths of a turn, from the channel that is the largest.
+    sixths = xp.where(
+        high == red,
+        (green - blue) / safe,
+        xp.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixths = sixths + degrees[:, :, :, 0] / 60
+    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
+    turned = []
+    for peak in (0.0, 2.0, 4.0):  # each channel falls off on both sides of its own hue
+        distance = xp.abs((sixths - peak + 3) % 6 - 3)
+        turned.append(low + chroma * clip(2 - distance, 0.0, 1.0))
+    return cast(xp, xp.stack(turned, -1), images.dtype)
+
+
+def distort_color(images: Tensor, delta: Tensor, blue: Tensor, red: Tensor) -> Tensor:
+    """Adds numbers to the brightness and to the two colour differences (Cb, Cr) of each image.
+
+        R += delta + 1.402 * red
+        G += delta - 0.344136 * blue - 0.714136 * red
+        B += delta + 1.772 * blue
+
+    Args:
+        images: Floats (batch, height, width, 3), RGB.
+        delta: Floats (batch,), in units of the images.
+        blue: Floats (batch,), in units of the images.
+        red: Floats (batch,), in units of the images.
+
+    Returns:
+        Images of the same shape and dtype, not clipped.
+
+    Raises:
+        ValueError: The images don't have 3 channels, or a shape or dtype doesn't fit.
+    """
+    xp, values, delta, blue, red = _prepare(images, delta=delta, blue=blue, red=red)
+    _channels(xp, values)  # checks that there are three
+    shifts = (delta + 1.402 * red, delta - 0.344136 * blue - 0.714136 * red, delta + 1.772 * blue)
+    return cast(xp, values + xp.stack([shift[..., 0] for shift in shifts], -1), images.dtype)
+
+
+def random_lighting(images: Tensor, seed: Seed, amount: float = 0.2) -> Tensor:
+    """Changes brightness and contrast of images in 0...255 at random, and clips to that range.
+
+        delta  ~ uniform over [-amount / 2, amount / 2) * 255
+        factor ~ uniform over [1 - amount, 1 / (1 - amount))
+
+    Args:
+        images: Floats (batch, height, width, channels) in 0...255.
+        seed: Two integers for the batch, or (batch, 2); may be traced.
+        amount: Strength, in [0, 1).
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: `amount` is out of range, or a shape or dtype doesn't fit.
+    """
+    amount = finite_number('amount', amount, low=0, below=1)
+    values = _floats(images)
+    values = brightness(values, draw(images, seed, 0, -amount * 127.5, amount * 127.5))
+    values = contrast(to_byte_range(values), draw(images, seed, 1, 1 - amount, 1 / (1 - amount)))
+    return _like(images, to_byte_range(values))
+
+
+def random_distort_color(
+    images: Tensor, seed: Seed, delta: float = 32.0, blue: float = 25.5, red: float = 25.5
+) -> Tensor:
+    """Shifts brightness and colour of images in 0...255 at random, and clips to that range.
+
+    Args:
+        images: Floats (batch, height, width, 3), RGB, in 0...255.
+        seed: Two integers for the batch, or (batch, 2); may be traced.
+        delta: Largest change of the brightness either way, at least 0.
+        blue: Largest change of the blue difference Cb either way, at least 0.
+        red: Largest change of the red difference Cr either way, at least 0.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A setting is out of range, or a shape or dtype doesn't fit.
+    """
+    limits = {'delta': delta, 'blue': blue, 'red': red}
+    draws = []
+    for n, (name, value) in enumerate(limits.items()):
+        value = finite_number(name, value, low=0)
+        draws.append(draw(images, seed, n, -value, value))
+    return _like(images, to_byte_range(distort_color(_floats(images), *draws)))
+
+
+def random_color(
+    images: Tensor,
+    seed: Seed,
+    brightness: float = 32.0,
+    contrast: float = 0.5,
+    saturation: float = 0.5,
+    hue: float = 36.0,
+) -> Tensor:
+    """Changes brightness, saturation, hue and contrast of images in 0...255, and clips the result.
+
+    Args:
+        images: Floats (batch, height, width, 3), RGB, in 0...255.
+        seed: Two integers for the batch, or (batch, 2); may be traced.
+        brightness: Largest number added or subtracted, at least 0.
+        contrast: Largest change of the factor of contrast from 1, in [0, 1].
+        saturation: Largest change of the factor of saturation from 1, in [0, 1].
+        hue: Largest turn of the hue in degrees either way, in [0, 180].
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A setting is out of range, or a shape or dtype doesn't fit.
+    """
+    delta = finite_number('brightness', brightness, low=0)
+    degrees = finite_number('hue', hue, low=0, high=180)
+    factors = {
+        name: finite_number(name, value, low=0, high=1)
+        for name, value in (('contrast', contrast), ('saturation', saturation))
+    }
+    values = _brightness(_floats(images), draw(images, seed, 0, -delta, delta))
+    values = _saturation(values, _factor(images, seed, 1, factors['saturation']))
+    values = _hue(values, draw(images, seed, 2, -degrees, degrees))
+    values = _contrast(values, _factor(images, seed, 3, factors['contrast']))
+    return _like(images, to_byte_range(values))
+
+
+# For functions with arguments of these names.
+_brightness, _contrast, _saturation, _hue = brightness, contrast, saturation, hue
+
+
+def _factor(images, seed, n, change):
+    return draw(images, seed, n, 1 - change, 1 + change)
+
+
+def _floats(images):
+    check_floats(images)
+    return in_float32(namespace(images), images)
+
+
+def _like(images, values):
+    return cast(namespace(images), values, images.dtype)
+
+
+def to_byte_range(images: Tensor) -> Tensor:
+    """`images` clipped to 0...255."""
+    xp = namespace(images)
+    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
+    low, high = (cast(xp, value, images.dtype) for value in (0, 255))
+    return clip(images, low, high)
+
+
+def _prepare(images, **parameters):
+    """The framework, `images` in float32 or wider, and each parameter as (batch, 1, 1, 1)."""
+    xp = namespace(images, *parameters.values())
+    check_floats(images)
+    values = in_float32(xp, images)
+    shaped = [
+        cast(xp, per_image(xp, name, value, images, kind='float'), values.dtype)
+        for name, value in parameters.items()
+    ]
+    return xp, values, *(value[:, None, None, None] for value in shaped)
+
+
+def _channels(xp, images):
+    """Red, green and blue in float32 or wider."""
+    _, _, channels = check_floats(images)
+    if channels != 3:
+        raise ValueError(
+            f'`images` must have 3 channels, RGB. Received: images.shape={tuple(images.shape)}'
+        )
+    values = in_float32(xp, images)
+    return values[..., 0], values[..., 1], values[..., 2]

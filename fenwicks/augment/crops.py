@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from fenwicks._checks import positive_integer
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
     cast,
     check_floats,
     check_range,
+    check_rank,
+    check_sizes,
+    in_float32,
     namespace,
     per_image,
     product,
 )
+from fenwicks.augment.boxes import check_span, random_box
 from fenwicks.augment.seeds import native_integers
 
 
@@ -120,3 +125,127 @@ def _one_hot(xp, offsets, size, full_size, dtype):
     """Matrices (batch, size, full_size) that pick `size` entries from each image's offset on."""
     indices = offsets[:, None] + np.arange(size, dtype='int32')
     return cast(xp, indices[:, :, None] == np.arange(full_size, dtype='int32'), dtype)
+
+
+def central_crop(images: Tensor, height: int, width: int) -> Tensor:
+    """Cuts the `height` x `width` window in the middle out of each image.
+
+    Args:
+        images: Images (batch, height, width, channels) of any dtype.
+        height: Height of the window, in [1, image height].
+        width: Width of the window, in [1, image width].
+
+    Returns:
+        Images (batch, height, width, channels) of the same dtype.
+
+    Raises:
+        ValueError: The window is empty or larger than the image, or a shape doesn't fit.
+    """
+    check_rank(images)
+    full_height, full_width, _ = check_sizes(images)
+    check_range('height', height, 1, full_height, 'the image height')
+    check_range('width', width, 1, full_width, 'the image width')
+    top, left = (full_height - height) // 2, (full_width - width) // 2
+    return images[:, top : top + height, left : left + width]
+
+
+def crop_and_resize(
+    images: Tensor,
+    top: Tensor,
+    left: Tensor,
+    box_height: Tensor,
+    box_width: Tensor,
+    height: int,
+    width: int,
+) -> Tensor:
+    """Cuts a box of its own place and size out of each image, and resizes all to one size.
+
+        crop_and_resize(images, ...)[i] = resize(images[i, top[i] : top[i] + box_height[i],
+                                                 left[i] : left[i] + box_width[i]], height, width)
+
+    It resizes bilinearly and antialiased, as `resize` does, by two products with matrices of each
+    image's own; TensorFlow rounds their factors on accelerators, see `crop`.
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        top: Integers (batch,): first row of each box.
+        left: Integers (batch,): first column of each box.
+        box_height: Integers (batch,): rows of each box, which lies inside the image.
+        box_width: Integers (batch,): columns of each box, which lies inside the image.
+        height: New height, at least 1.
+        width: New width, at least 1.
+
+    Returns:
+        Images (batch, height, width, channels) of the same dtype.
+
+    Raises:
+        ValueError: A size isn't a positive integer, or a shape or dtype doesn't fit.
+    """
+    xp = namespace(images, top, left, box_height, box_width)
+    full_height, full_width, channels = check_floats(images)
+    height, width = positive_integer('height', height), positive_integer('width', width)
+    vectors = {'top': top, 'left': left, 'box_height': box_height, 'box_width': box_width}
+    top, left, box_height, box_width = (
+        cast(xp, per_image(xp, name, value, images), 'float32') for name, value in vectors.items()
+    )
+    values = in_float32(xp, images)
+    rows = _box_matrices(xp, top, box_height, height, full_height, values.dtype)
+    values = product(xp, rows, xp.reshape(values, (-1, full_height, full_width * channels)))
+    values = xp.transpose(xp.reshape(values, (-1, height, full_width, channels)), (0, 2, 1, 3))
+    columns = _box_matrices(xp, left, box_width, width, full_width, values.dtype)
+    values = product(xp, columns, xp.reshape(values, (-1, full_width, height * channels)))
+    values = xp.transpose(xp.reshape(values, (-1, width, height, channels)), (0, 2, 1, 3))
+    return cast(xp, values, images.dtype)
+
+
+def random_resized_crop(
+    images: Tensor,
+    seed: Seed,
+    height: int,
+    width: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """Cuts a box of random size, shape and place out of each image, and resizes all to one size.
+
+        share ~ uniform over `area`,  log(r) ~ uniform over the logarithms of `ratio`
+        box height = sqrt(share * height * width / r),  box width = sqrt(share * height * width * r)
+
+    Both are rounded and cut to the image's sides; the box lies inside the image. This is the crop
+    with which Inception is trained on ImageNet.
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        seed: Two integers for the batch, or (batch, 2); may be traced.
+        height: New height, at least 1.
+        width: New width, at least 1.
+        area: Smallest and largest share of the image's area, in [0, 1].
+        ratio: Smallest and largest width as a multiple of the height, above 0.
+
+    Returns:
+        Images (batch, height, width, channels) of the same dtype.
+
+    Raises:
+        ValueError: A setting is out of range, or a shape or dtype doesn't fit.
+
+    Example:
+        >>> random_resized_crop(np.ones((2, 16, 12, 3), 'float32'), (0, 1), 8, 8).shape
+        (2, 8, 8, 3)
+    """
+    full_height, full_width, _ = check_floats(images)
+    low, high = check_span('ratio', ratio, above=0)
+    box = random_box(images, seed, full_height, full_width, area, (1 / high, 1 / low))
+    return crop_and_resize(images, *box, height, width)
+
+
+def _box_matrices(xp, first, length, size, full_size, dtype):
+    """Matrices (batch, size, full_size) that resize each image's own stretch of an axis."""
+    first, length = first[:, None, None], length[:, None, None]
+    scale = length / size
+    places = np.arange(size, dtype='float32')[None, :, None] + np.float32(0.5)
+    pixels = np.arange(full_size, dtype='float32')[None, None] + np.float32(0.5)
+    distance = xp.abs(pixels - first - places * scale) / xp.maximum(scale, 1.0)
+    inside = (pixels > first) & (pixels < first + length)
+    total = xp.reduce_sum if xp.__name__ == 'tensorflow' else xp.sum
+    weights = xp.maximum(1 - distance, 0.0) * cast(xp, inside, 'float32')
+    return cast(xp, weights / total(weights, 2)[:, :, None], dtype)

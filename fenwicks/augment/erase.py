@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from fenwicks._checks import finite_number
 from fenwicks._typing import Seed, Tensor
-from fenwicks.augment.arrays import check_floats, check_range, namespace, per_image
-from fenwicks.augment.seeds import native_integers
+from fenwicks.augment.arrays import cast, check_floats, check_range, namespace
+from fenwicks.augment.boxes import random_box, rectangle
+from fenwicks.augment.seeds import draw, native_integers
 
 
 def cutout(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
@@ -31,6 +31,7 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -
         ValueError: The rectangle is larger than the image, or a shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> cutout(np.ones((1, 3, 3, 1)), np.array([1]), np.array([0]), 2, 2)[0, :, :, 0]
         array([[1., 1., 1.],
                [0., 0., 1.],
@@ -44,11 +45,7 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -
     full_height, full_width, _ = check_floats(images)
     check_range('height', height, 0, full_height, 'the image height')
     check_range('width', width, 0, full_width, 'the image width')
-    rows = np.arange(full_height, dtype='int32') - per_image(xp, 'top', top, images)[:, None]
-    columns = np.arange(full_width, dtype='int32') - per_image(xp, 'left', left, images)[:, None]
-    rows = (rows >= 0) & (rows < height)
-    columns = (columns >= 0) & (columns < width)
-    hole = rows[:, :, None, None] & columns[:, None, :, None]
+    hole = rectangle(xp, images, top, left, height, width)
     return xp.where(hole, xp.zeros((), images.dtype), images)
 
 
@@ -82,3 +79,75 @@ def random_cutout(images: Tensor, seed: Seed, size: int = 8) -> Tensor:
     top = native_integers(images, seed, 0, height - size)
     left = native_integers(images, seed, 1, width - size)
     return cutout(images, top, left, size, size)
+
+
+def erase(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, value: float = 0.0
+) -> Tensor:
+    """Fills a rectangle of each image, of its own place and size.
+
+        erase(x, top, ...)[i, top[i] : top[i] + height[i], left[i] : left[i] + width[i]] = value
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        top: Integers (batch,): first row of each rectangle.
+        left: Integers (batch,): first column of each rectangle.
+        height: Integers (batch,): rows of each rectangle; 0 erases nothing.
+        width: Integers (batch,): columns of each rectangle; 0 erases nothing.
+        value: What the rectangle is filled with; zero is the mean of normalised images.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A shape or dtype doesn't fit.
+    """
+    xp = namespace(images, top, left, height, width)
+    check_floats(images)
+    hole = rectangle(xp, images, top, left, height, width)
+    return xp.where(hole, cast(xp, value, images.dtype), images)
+
+
+def random_erasing(
+    images: Tensor,
+    seed: Seed,
+    probability: float = 0.5,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 10 / 3),
+    value: float = 0.0,
+) -> Tensor:
+    """Fills a rectangle of random size, shape and place in some of the images.
+
+        share ~ uniform over `area`,  log(r) ~ uniform over the logarithms of `ratio`
+        rectangle: sqrt(share * height * width * r) rows, sqrt(share * height * width / r) columns
+
+    Both are rounded, and cut to the image's sides. The rectangle lies inside the image.
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        seed: Two integers for the batch, or (batch, 2); may be traced.
+        probability: Share of the images that lose a rectangle, in [0, 1].
+        area: Smallest and largest share of the image's area, in [0, 1].
+        ratio: Smallest and largest height as a multiple of the width, above 0.
+        value: What the rectangle is filled with.
+
+    Returns:
+        Images of the same shape and dtype.
+
+    Raises:
+        ValueError: A setting is out of range, or a shape or dtype doesn't fit.
+
+    Example:
+        >>> import numpy as np
+        >>> random_erasing(np.ones((2, 8, 8, 3), 'float32'), seed=(0, 1)).shape
+        (2, 8, 8, 3)
+
+    Reference:
+        Zhong et al. 2017, https://arxiv.org/abs/1708.04896
+    """
+    full_height, full_width, _ = check_floats(images)
+    probability = finite_number('probability', probability, low=0, high=1)
+    xp = namespace(images, seed)
+    top, left, height, width = random_box(images, seed, full_height, full_width, area, ratio)
+    height = xp.where(draw(images, seed, 4) < probability, height, xp.zeros_like(height))
+    return erase(images, top, left, height, width, value)

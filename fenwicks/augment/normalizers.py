@@ -71,3 +71,72 @@ def _statistics(images, mean, std, dtype):
     if not (np.isfinite(std) & (std > 0)).all():
         raise ValueError(f'`std` must be positive and finite. Received: std={std}')
     return mean, std
+
+
+# By the names that `keras.applications` gives its conventions; in units of 0...255.
+_IMAGENET = {
+    'tf': (127.5, 127.5),
+    'torch': ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    'caffe': ((103.939, 116.779, 123.68), 1.0),
+}
+
+
+def imagenet_normalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32') -> Tensor:
+    """Normalises as a network was when it was trained on ImageNet.
+
+        tf:     images / 127.5 - 1
+        torch:  (images - mean) / std, of each channel of ImageNet
+        caffe:  BGR - mean, the channels in the opposite order
+
+    Args:
+        images: uint8 or floats (batch, height, width, 3), RGB in 0...255.
+        mode: `'tf'`, `'torch'` or `'caffe'`, as `keras.applications` calls them.
+        dtype: Name of the float dtype to return.
+
+    Returns:
+        Images of the same shape, of `dtype`.
+
+    Raises:
+        ValueError: `mode` is unknown, `dtype` isn't a float's, or a shape doesn't fit.
+
+    Example:
+        >>> imagenet_normalize(np.full((1, 1, 1, 3), 255, 'uint8'))[0, 0, 0]
+        array([1., 1., 1.], dtype=float32)
+    """
+    mean, std = _imagenet(images, mode)
+    return normalize(_reverse(images) if mode == 'caffe' else images, mean, std, dtype)
+
+
+def imagenet_denormalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32') -> Tensor:
+    """Inverts `imagenet_normalize`: RGB in 0...255, not rounded or clipped.
+
+    Args:
+        images: Floats (batch, height, width, 3).
+        mode: As given to `imagenet_normalize`.
+        dtype: Name of the float dtype to return.
+
+    Returns:
+        Images of the same shape, of `dtype`.
+
+    Raises:
+        ValueError: `mode` is unknown, `dtype` isn't a float's, or a shape doesn't fit.
+    """
+    mean, std = _imagenet(images, mode)
+    pixels = denormalize(images, mean, std, dtype)
+    return _reverse(pixels) if mode == 'caffe' else pixels
+
+
+def _imagenet(images, mode):
+    check_rank(images)
+    if mode not in _IMAGENET:
+        raise ValueError(f'`mode` must be one of {", ".join(_IMAGENET)}. Received: mode={mode}')
+    if images.shape[-1] != 3:
+        raise ValueError(
+            f'`images` must have 3 channels, RGB. Received: images.shape={tuple(images.shape)}'
+        )
+    return _IMAGENET[mode]
+
+
+def _reverse(images):
+    xp = namespace(images)
+    return xp.reverse(images, [3]) if xp.__name__ == 'tensorflow' else xp.flip(images, 3)

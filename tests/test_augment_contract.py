@@ -1,0 +1,148 @@
+"""The contract of all augmentations: shape, dtype, seeds, and one result on every framework."""
+
+import inspect
+import pickle
+from functools import partial
+
+import numpy as np
+import pytest
+from augment_runners import EAGER, RUNNERS, pixels
+
+from fenwicks import augment
+
+# Draws differ between frameworks only where these take a single seed for the batch.
+NATIVE = ('random_crop', 'random_flip', 'random_cutout')
+TRANSFORMS = {
+    'random_affine': partial(
+        augment.random_affine, rotate=30, zoom=1.5, shear=0.2, shift=0.2, flip=True, probability=0.7
+    ),
+    'random_color': augment.random_color,
+    'random_crop': partial(augment.random_crop, padding=2),
+    'random_cutout': partial(augment.random_cutout, size=3),
+    'random_dihedral': augment.random_dihedral,
+    'random_distort_color': augment.random_distort_color,
+    'random_erasing': partial(augment.random_erasing, probability=0.8),
+    'random_flip': augment.random_flip,
+    'random_flip_vertical': augment.random_flip_vertical,
+    'random_jitter': augment.random_jitter,
+    'random_lighting': augment.random_lighting,
+    'random_resized_crop': partial(augment.random_resized_crop, height=10, width=10),
+    'random_rotate': augment.random_rotate,
+    'random_rotate_90': augment.random_rotate_90,
+    'random_shear': augment.random_shear,
+    'random_shift': augment.random_shift,
+    'random_zoom': partial(augment.random_zoom, factor=2),
+    'apply': augment.apply(augment.random_rotate_90, 0.5),
+    'choice': augment.choice([augment.random_rotate_90, augment.random_jitter], [1, 2]),
+    'compose': augment.compose([augment.random_rotate_90, augment.random_jitter]),
+    'on_pixels': augment.on_pixels(augment.random_lighting, 120.0, 60.0),
+}
+
+
+def images_of(count=8, dtype='float32', side=10):
+    """Smooth images, in which a place that is off by a rounding error changes little."""
+    places = np.arange(side) / side
+    ramps = np.random.default_rng(0).uniform(-1, 1, (3, count, 1, 1, 3))
+    images = ramps[0] * places[:, None, None] + ramps[1] * places[None, :, None] + ramps[2]
+    return (127 + 40 * images).astype(dtype)
+
+
+@pytest.fixture(params=TRANSFORMS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(params=RUNNERS)
+def run(request):
+    return RUNNERS[request.param]
+
+
+def test_every_random_transform_is_here():
+    """Whoever adds one adds it to the contract; mixtures, which take labels, have their own."""
+    exported = {name for name in augment.__all__ if name.startswith('random_')}
+    assert exported - set(TRANSFORMS) == {'random_mixup', 'random_cutmix'}
+
+
+@pytest.mark.parametrize('seeds', ['batch', 'images'])
+def test_the_same_seed_gives_the_same_result_everywhere(run, name, seeds):
+    transform, images = TRANSFORMS[name], images_of()
+    seed = np.array([5, -6], 'int32')
+    if seeds == 'images':
+        seed = augment.fold((5, -6), np.arange(len(images), dtype='int32'))
+    result = run(transform, images, seed)
+    assert result.shape == images.shape
+    assert result.dtype == np.float32
+    if name in NATIVE and seeds == 'batch':
+        return
+    np.testing.assert_allclose(result, transform(images, seed), rtol=1e-4, atol=2e-3)
+
+
+def test_another_seed_gives_another_result(name):
+    transform, images = TRANSFORMS[name], pixels(8, 10, 10)
+    first, again, second = (transform(images, seed) for seed in ((5, 6), (5, 6), (5, 7)))
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).any((1, 2, 3)).sum() >= 3
+
+
+def test_each_image_draws_for_itself(name):
+    images = np.repeat(pixels(1, 10, 10), 32, 0)
+    result = TRANSFORMS[name](images, (5, 6))
+    distinct = {
+        'random_flip': 2,
+        'random_flip_vertical': 2,
+        'random_rotate_90': 4,
+        'apply': 3,
+        'random_dihedral': 5,
+    }
+    assert len(np.unique(result, axis=0)) >= distinct.get(name, 12)
+
+
+def test_images_of_equal_seeds_draw_alike(name):
+    images = np.repeat(pixels(1, 10, 10), 10, 0)
+    seeds = augment.fold((5, 6), np.array([0, 1, 2, 3, 4] * 2))
+    result = TRANSFORMS[name](images, seeds)
+    np.testing.assert_array_equal(result[:5], result[5:])
+    alone = TRANSFORMS[name](images[3:4], seeds[3:4])
+    np.testing.assert_allclose(alone[0], result[3], rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize('eager', EAGER)
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_narrow_dtypes_stay(eager, name, dtype):
+    ml_dtypes = pytest.importorskip('ml_dtypes')
+    images = images_of(4).astype(getattr(ml_dtypes, dtype, dtype))
+    seed = augment.fold((1, 2), np.arange(4, dtype='int32'))
+    result = EAGER[eager](TRANSFORMS[name], images, seed)
+    assert result.dtype == images.dtype
+    expected = TRANSFORMS[name](images.astype('float32'), seed)
+    error = {'bfloat16': 2**-7, 'float16': 2**-9}[dtype]
+    np.testing.assert_allclose(result.astype('float32'), expected, rtol=error, atol=1)
+
+
+def test_it_can_be_pickled(name):
+    transform, images = TRANSFORMS[name], pixels(4, 10, 10)
+    copy = pickle.loads(pickle.dumps(transform))
+    np.testing.assert_array_equal(copy(images, (1, 2)), transform(images, (1, 2)))
+
+
+def test_it_refuses_what_is_not_a_float_batch(name):
+    with pytest.raises(ValueError, match='`images` must'):
+        TRANSFORMS[name](pixels(4, 10, 10)[0], (1, 2))
+    if name not in ('on_pixels',):
+        with pytest.raises(ValueError, match=r'`images` must be floats.*dtype=uint8'):
+            TRANSFORMS[name](pixels(4, 10, 10).astype('uint8'), (1, 2))
+
+
+def test_groups_take_it(name):
+    grouped = augment.in_groups(TRANSFORMS[name], groups=2)
+    images = np.repeat(pixels(1, 10, 10), 12, 0)
+    result = grouped(images, None, 0, np.arange(12), (3, 4))
+    assert len(np.unique(result, axis=0)) <= 2
+
+
+def test_settings_are_documented():
+    """Each public function says what its arguments are."""
+    for name in augment.__all__:
+        function = getattr(augment, name)
+        if inspect.isfunction(function):
+            assert function.__doc__, name
