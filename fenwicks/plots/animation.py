@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from fenwicks._checks import finite_number
@@ -60,7 +62,7 @@ class Animation:
             )
             return file.getvalue()
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike) -> None:
         """Writes the GIF to a file."""
         content = self.gif()
         with written_whole(pathlib.Path(path)) as part:
@@ -77,7 +79,7 @@ class Animation:
 
 
 def animate(
-    frames,
+    frames: Iterable[ArrayLike],
     columns: int | None = None,
     *,
     seconds_per_frame: float = 0.5,
@@ -122,10 +124,10 @@ def animate(
 
 
 def animate_augmentation(
-    images,
+    images: ArrayLike,
     augment: Callable,
-    mean,
-    std,
+    mean: ArrayLike,
+    std: ArrayLike,
     versions: int = 8,
     *,
     seed: tuple[int, int] = (0, 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,6 +66,11 @@ def find_theme(name: str) -> Theme:
     return THEMES[name]
 
 
+def new_axes(size: tuple[float, float]) -> Axes:
+    """The axes of a new figure of that width and height, in inches."""
+    return NotebookFigure(figsize=size, layout='constrained').subplots()
+
+
 def prepare(axes: Axes | None, theme: str, size: tuple[float, float]) -> tuple[Axes, Theme]:
     """The axes to draw into, in the theme's colours.
 
@@ -78,9 +84,8 @@ def prepare(axes: Axes | None, theme: str, size: tuple[float, float]) -> tuple[A
     """
     colours = find_theme(theme)
     if axes is None:
-        axes = NotebookFigure(
-            figsize=size, layout='constrained', facecolor=colours.paper
-        ).subplots()
+        axes = new_axes(size)
+        figure_of(axes).set_facecolor(colours.paper)
     axes.set_facecolor('none')  # the paper is the figure's
     axes.tick_params(colors=colours.ink)
     for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
@@ -98,13 +103,13 @@ def figure_of(axes: Axes) -> Figure:
     return figure
 
 
-def grid(axes: Axes, theme: Theme, axis='both'):
+def grid(axes: Axes, theme: Theme, axis: Literal['both', 'x', 'y'] = 'both') -> None:
     """Faint grid lines behind the data."""
     axes.grid(visible=True, axis=axis, color=theme.faint, linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def legend(axes: Axes, theme: Theme, **settings):
+def legend(axes: Axes, theme: Theme, **settings: Any) -> None:
     """A legend on the paper's colour, so that no line runs through its text."""
     axes.legend(
         labelcolor=theme.ink, facecolor=theme.paper, edgecolor=theme.faint, framealpha=1, **settings

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from fenwicks.data.dataset import check_labels
 from fenwicks.plots.canvas import figure_of, grid, prepare
@@ -21,7 +22,7 @@ _CELL, _OPACITY = '#2f7de1', 0.6
 
 
 def class_counts(
-    labels, class_names: Sequence[str], *, axes: Axes | None = None, theme: str = 'light'
+    labels: ArrayLike, class_names: Sequence[str], *, axes: Axes | None = None, theme: str = 'light'
 ) -> Figure:
     """Draws the number of images of each class as bars.
 
@@ -59,8 +60,8 @@ def class_counts(
 
 
 def confusion_matrix(
-    labels,
-    predictions,
+    labels: ArrayLike,
+    predictions: ArrayLike,
     class_names: Sequence[str],
     *,
     axes: Axes | None = None,

@@ -140,7 +140,7 @@ def differences(rows: Sequence[Row], *, axes: Axes | None = None, theme: str = '
             capsize=3,
             color=added if row.arm.added else removed,
         )
-    axes.set_yticks(range(len(rows)), [row.arm.recipe for row in rows])
+    axes.set_yticks(range(len(rows)), [row.arm.name for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvline(0, color=colours.ink, linewidth=0.8)
     axes.set_xlabel('difference in test accuracy, points, with two standard errors')

@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from numpy.typing import ArrayLike
 
 from fenwicks import augment as augmentations
 from fenwicks import evaluate
 from fenwicks._checks import positive_integer
+from fenwicks._typing import Tensor
 from fenwicks.plots.canvas import figure_of, prepare
 
 _TILE = 0.9  # side of an image in a new figure, in inches
@@ -22,7 +24,7 @@ _LINE = 0.2  # height of a line of a caption, as a share of an image's
 
 
 def images(
-    images,
+    images: ArrayLike,
     captions: Sequence[str] | None = None,
     columns: int | None = None,
     *,
@@ -65,10 +67,10 @@ def images(
 
 
 def augmentation(
-    images,
+    images: ArrayLike,
     augment: Callable,
-    mean,
-    std,
+    mean: ArrayLike,
+    std: ArrayLike,
     versions: int = 5,
     *,
     seed: tuple[int, int] = (0, 0),
@@ -112,7 +114,14 @@ def augmentation(
     return figure
 
 
-def augmented(images, augment: Callable, mean, std, versions: int, seed=(0, 0)) -> np.ndarray:
+def augmented(
+    images: ArrayLike,
+    augment: Callable,
+    mean: ArrayLike,
+    std: ArrayLike,
+    versions: int,
+    seed: tuple[int, int] = (0, 0),
+) -> np.ndarray:
     """What an augmentation makes of images in each of several epochs, as pixels.
 
     Returns:
@@ -133,9 +142,9 @@ def augmented(images, augment: Callable, mean, std, versions: int, seed=(0, 0)) 
 
 
 def mistakes(
-    images,
-    labels,
-    logits,
+    images: ArrayLike,
+    labels: ArrayLike,
+    logits: ArrayLike,
     class_names: Sequence[str],
     count: int = 12,
     *,
@@ -158,13 +167,14 @@ def mistakes(
     Raises:
         ValueError: an argument breaks its rule.
     """
+    logits, labels = np.asarray(logits), np.asarray(labels)
     indices, probabilities = evaluate.most_confident_mistakes(logits, labels, count)
     if not len(indices):
         axes, colours = prepare(axes, theme, (4, 1))
         axes.set_axis_off()
         axes.text(0.5, 0.5, 'no mistakes', ha='center', va='center', color=colours.ink)
         return figure_of(axes)
-    guesses = np.asarray(logits).argmax(axis=1)
+    guesses = logits.argmax(axis=1)
     captions = [
         f'{class_names[guesses[index]]} {100 * probability:.0f} %\nnot {class_names[labels[index]]}'
         for index, probability in zip(indices, probabilities, strict=True)
@@ -175,7 +185,7 @@ def mistakes(
 
 
 def filters(
-    kernel, columns: int | None = None, *, axes: Axes | None = None, theme: str = 'light'
+    kernel: Tensor, columns: int | None = None, *, axes: Axes | None = None, theme: str = 'light'
 ) -> Figure:
     """Draws the filters of a first convolution as small pictures, in order.
 
@@ -218,28 +228,28 @@ def filters(
     return images(tiles, captions, columns, axes=axes, theme=theme)
 
 
-def pixels(name: str, images) -> list[np.ndarray]:
+def pixels(name: str, images: ArrayLike) -> list[np.ndarray]:
     """The images as a list of uint8 `(height, width, 3)`.
 
     Raises:
         ValueError: they aren't images of pixels from 0 to 255.
     """
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not len(images):
+    array = np.asarray(images)
+    if array.ndim != 4 or array.shape[-1] not in (1, 3) or not len(array):
         raise ValueError(
             f'`{name}` must be one or more images (count, height, width, channels) of 1 or 3 '
-            f'channels. Received: shape={images.shape}'
+            f'channels. Received: shape={array.shape}'
         )
-    if images.dtype != np.uint8:
-        low, high = float(images.min()), float(images.max())
-        in_unit_range = np.issubdtype(images.dtype, np.floating) and 0 < high <= 1
+    if array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        in_unit_range = np.issubdtype(array.dtype, np.floating) and 0 < high <= 1
         if not (-0.5 <= low <= high <= 255.5) or in_unit_range:  # also where one is NaN
             raise ValueError(
                 f'`{name}` must be pixels from 0 to 255 (see `fenwicks.augment.denormalize`). '
                 f'Received: numbers from {low:.4g} to {high:.4g}'
             )
-        images = np.rint(np.clip(images, 0, 255)).astype(np.uint8)
-    return list(np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images)
+        array = np.rint(np.clip(array, 0, 255)).astype(np.uint8)
+    return list(np.repeat(array, 3, axis=-1) if array.shape[-1] == 1 else array)
 
 
 def draw_grid(
