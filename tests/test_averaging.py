@@ -229,11 +229,15 @@ def reference(rule, epochs=3):
 
 
 class Witness(keras.callbacks.Callback):
-    """Notes the weights that evaluation sees, and those after it."""
+    """Notes the weights that evaluation sees, those at an epoch's end, and those trained on."""
 
     def __init__(self):
         super().__init__()
-        self.tested, self.trained = [], []
+        self.tested, self.ended, self.trained = [], [], []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch:
+            self.trained.append(numpy_of(averaged_variables(self.model)))
 
     def on_test_batch_end(self, batch, logs=None):
         if hasattr(self.model, 'jax_state_sync'):
@@ -241,7 +245,7 @@ class Witness(keras.callbacks.Callback):
         self.tested.append(numpy_of(averaged_variables(self.model)))
 
     def on_epoch_end(self, epoch, logs=None):
-        self.trained.append(numpy_of(averaged_variables(self.model)))
+        self.ended.append(numpy_of(averaged_variables(self.model)))
 
 
 def test_which_variables_are_averaged():
@@ -257,12 +261,13 @@ def test_callback_equals_a_training_by_hand(rule):
     model, averaging, witness = new_model(), WeightAveraging(rule), Witness()
     x, y = points()
     fit(model, averaging, witness, validation_data=(x, y), validation_batch_size=40)
-    assert len(witness.tested) == len(witness.trained) == len(expected) == 3
-    for tested, trained, (averages, values) in zip(
-        witness.tested, witness.trained, expected, strict=True
-    ):
-        assert_same(tested, averages, rtol=1e-4, atol=1e-5)
-        assert_same(trained, values, rtol=1e-4, atol=1e-5)
+    assert len(witness.tested) == len(expected) == 3
+    assert len(witness.trained) == 2
+    for i, (averages, values) in enumerate(expected):
+        assert_same(witness.tested[i], averages, rtol=1e-4, atol=1e-5)
+        assert_same(witness.ended[i], witness.tested[i], rtol=0, atol=0)
+        if i < 2:
+            assert_same(witness.trained[i], values, rtol=1e-4, atol=1e-5)
     averages, values = expected[-1]
     # Statistics of batch norm among them, and far from one another: the test can fail.
     assert max(np.abs(a - v).max() for a, v in zip(averages, values, strict=True)) > 0.01
@@ -347,3 +352,172 @@ def test_mixed_precision():
     fit(model, averaging)
     assert {v.dtype for v in averaged_variables(model)} == {'float32'}
     assert all(np.isfinite(value).all() for value in model.get_weights())
+
+
+def fresh_model(kind):
+    """A model that `fit` builds: a Sequential without an Input, or a subclass."""
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.layers.Dense(5, use_bias=False),  # no gradient before batch norm
+        keras.layers.BatchNormalization(momentum=0.5),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential(layers)
+    if kind == 'half built':  # some of its variables exist, some don't
+        layers[0].build((None, 4))
+    if kind != 'sequential':
+
+        class Model(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.parts = layers
+
+            def call(self, inputs, training=None):
+                for layer in self.parts[:-1]:
+                    inputs = layer(inputs)
+                return self.parts[-1](inputs)
+
+        model = Model()
+    model.compile(
+        optimizer=SGD(0.1, momentum=0.9),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    return model
+
+
+@pytest.mark.parametrize('kind', ['sequential', 'subclass', 'half built'])
+def test_a_model_that_fit_builds_is_averaged(kind):
+    model, averaging = fresh_model(kind), WeightAveraging(EMA(0.9, every=1))
+    assert not model.built
+    fit(model, averaging, epochs=2)
+    assert len(averaged_variables(model)) == 7
+    averages = numpy_of(averaged_variables(model))
+    averaging.restore()
+    raw = numpy_of(averaged_variables(model))
+    assert min(np.abs(a - r).max() for a, r in zip(averages, raw, strict=True)) > 1e-4
+    fit(model, averaging, epochs=1)  # the second `fit` goes on
+    assert averaging.step == 15
+
+
+def test_averages_of_a_model_that_fit_builds_are_those_of_the_steps():
+    model, averaging, seen = fresh_model('subclass'), WeightAveraging(EMA(0.8, every=1)), []
+
+    class Values(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if hasattr(self.model, 'jax_state_sync'):
+                self.model.jax_state_sync()
+            seen.append(numpy_of(averaged_variables(self.model)))
+
+    fit(model, averaging, Values(), epochs=1)
+    shares = 0.8 ** np.arange(len(seen))[::-1]
+    expected = [
+        sum(share * value for share, value in zip(shares, values, strict=True)) / shares.sum()
+        for values in zip(*seen, strict=True)
+    ]
+    assert_same(numpy_of(averaged_variables(model)), expected)
+
+
+@pytest.mark.backend('tensorflow')  # the others build models before the first step
+@pytest.mark.parametrize('kind', ['sequential', 'subclass', 'half built'])
+def test_lookahead_needs_a_built_model(kind):
+    with pytest.raises(ValueError, match=r'Lookahead starts from the weights .* must be built'):
+        fit(fresh_model(kind), WeightAveraging(Lookahead(0.5)))
+
+
+def test_unbuilt_models_have_no_averaged_variables_yet():
+    with pytest.raises(ValueError, match=r'^`model` must be built.* Received: model='):
+        averaged_variables(fresh_model('sequential'))
+
+
+def test_an_optimizer_that_averages_too_is_refused():
+    model = new_model()
+    model.compile(optimizer=SGD(0.1, use_ema=True), loss='mse')
+    with pytest.raises(ValueError, match='WeightAveraging must be the only average'):
+        model.fit(np.zeros((8, 4)), np.zeros((8, 2)), verbose=0,
+                  callbacks=[WeightAveraging(EMA())])  # fmt: skip
+
+
+def held_out():
+    """Points of another draw, on which the model soon gets worse, so that the best isn't last."""
+    rng = np.random.default_rng(11)
+    return rng.standard_normal((40, 4)).astype('float32'), np.arange(40) % 2
+
+
+# Where the averages stand among callbacks that choose weights.
+ORDERS = pytest.mark.parametrize('place', [0, 1, 2])
+
+
+def fit_with_choice(place, tmp_path, *, swap_at_end=True, epochs=6, **options):
+    model, averaging = new_model(), WeightAveraging(EMA(0.7, every=2), swap_at_end)
+    model.optimizer.learning_rate = 0.5
+    checkpoint = keras.callbacks.ModelCheckpoint(
+        str(tmp_path / 'best.keras'), monitor='val_loss', save_best_only=True
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        monitor='val_loss', patience=epochs, restore_best_weights=True
+    )
+    callbacks = [checkpoint, stopping]
+    callbacks.insert(place, averaging)
+    history = fit(model, *callbacks, epochs=epochs, validation_data=held_out(), **options).history
+    return model, averaging, history['val_loss']
+
+
+@ORDERS
+@pytest.mark.parametrize('swap_at_end', [True, False])
+def test_what_was_validated_is_saved_and_restored(place, swap_at_end, tmp_path):
+    model, averaging, losses = fit_with_choice(place, tmp_path, swap_at_end=swap_at_end)
+    assert np.argmin(losses) < len(losses) - 1
+    saved = keras.models.load_model(tmp_path / 'best.keras')
+    for chosen in (saved, model):
+        np.testing.assert_allclose(
+            chosen.evaluate(*held_out(), batch_size=8, verbose=0), min(losses), rtol=1e-5
+        )
+    if swap_at_end:
+        averaging.restore()
+        plain = new_model()
+        plain.optimizer.learning_rate = 0.5
+        fit(plain, epochs=6)
+        assert_same(model.get_weights(), plain.get_weights(), rtol=1e-4, atol=1e-5)
+
+
+@ORDERS
+@pytest.mark.filterwarnings('ignore:.*val_loss.*')
+def test_what_was_restored_stays_after_an_epoch_without_validation(place, tmp_path):
+    model, _, losses = fit_with_choice(place, tmp_path, epochs=5, validation_freq=2)
+    assert len(losses) == 2
+    np.testing.assert_allclose(
+        model.evaluate(*held_out(), batch_size=8, verbose=0), min(losses), rtol=1e-5
+    )
+
+
+@ORDERS
+def test_stopping_early_ends_with_the_best_averages(place):
+    model, averaging = new_model(), WeightAveraging(EMA(0.7, every=2))
+    model.optimizer.learning_rate = 0.5
+    callbacks = [
+        keras.callbacks.EarlyStopping('val_loss', patience=2, restore_best_weights=True),
+        keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: None),
+    ]
+    callbacks.insert(place, averaging)
+    losses = fit(model, *callbacks, epochs=30, validation_data=held_out()).history['val_loss']
+    assert np.argmin(losses) == len(losses) - 3
+    np.testing.assert_allclose(
+        model.evaluate(*held_out(), batch_size=8, verbose=0), min(losses), rtol=1e-5
+    )
+
+
+def test_evaluation_within_an_epoch_leaves_the_training_alone():
+    plain, averaged = new_model(), new_model()
+    averaging = WeightAveraging(EMA(0.9, every=2), swap_at_end=False)
+
+    class Evaluates(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch == 2:
+                if hasattr(self.model, 'jax_state_sync'):
+                    self.model.jax_state_sync()
+                averaging.on_test_begin()
+                averaging.on_test_end()
+
+    fit(plain)
+    fit(averaged, averaging, Evaluates())
+    assert_same(averaged.get_weights(), plain.get_weights())

@@ -3,7 +3,6 @@
 from fenwicks.optimizers.averaging import (
     EMA,
     Lookahead,
-    WeightAveraging,
     averaged_variables,
     initial_averages,
 )
@@ -11,6 +10,7 @@ from fenwicks.optimizers.groups import ParameterGroup
 from fenwicks.optimizers.muon import Muon, muon_rescale, muon_step
 from fenwicks.optimizers.orthogonalize import newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_step
+from fenwicks.optimizers.weight_averaging import WeightAveraging
 
 __all__ = [
     'EMA',

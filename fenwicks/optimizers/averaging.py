@@ -1,4 +1,4 @@
-"""Weight averaging: rules (EMA, lookahead) on lists of tensors, and a callback for stock `fit`."""
+"""Rules for averaging weights (EMA, lookahead), as pure functions of lists of tensors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fenwicks._typing import Step, Tensor
 
 
 def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
-    """The variables of a model that an average is taken of: every float weight.
+    """Returns the variables of a model that are averaged: all float weights.
 
-    Trainable weights, and with them the running statistics of batch norm: averaged weights need
-    the statistics of their own kind. Fixed weights (patch whitening) may be among them, their
-    average is they themselves, bit for bit. The integer states of random generators are not.
+    These are the trainable weights and the moving statistics of batch norm, since averaged weights
+    need statistics of their own. Frozen weights (patch whitening) are among them and equal their
+    average exactly. Integer states, those of random generators, are left out.
 
     Args:
         model: a built Keras model or layer.
@@ -27,19 +27,32 @@ def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Va
     Returns:
         A list of variables, in the order of `model.weights`.
 
+    Raises:
+        ValueError: the model is not built, so that it has no variables yet.
+
     Example:
 
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
     >>> [variable.name for variable in averaged_variables(model)]
     ['gamma', 'beta', 'moving_mean', 'moving_variance']
     """
+    if not model.built:
+        raise ValueError(
+            '`model` must be built, so that its variables exist: call it on a batch, or give it an '
+            f'Input. Received: model={model.name}'
+        )
+    return float_variables(model)
+
+
+def float_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
+    """The float weights that a model has so far."""
     return [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
 
 
 def initial_averages(values: Sequence[Tensor]) -> list[Tensor]:
-    """Copies of `values` (tensors or variables) to start averages from, in float32 at least.
+    """Copies `values` (tensors or variables) to start averages from, in float32 or float64.
 
-    True copies: the compiled steps of some backends use the memory of their inputs again.
+    They are copied because the compiled steps of some backends reuse the memory of their inputs.
     """
     return [ops.copy(ops.cast(value, _wide(value))) for value in values]
 
@@ -49,6 +62,8 @@ class Rule(Protocol):
 
     every: int
     replaces_values: ClassVar[bool]  # whether `update` changes the values that it is given
+    # Whether the averages depend on the values with which training begins.
+    needs_initial_values: ClassVar[bool]
 
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
@@ -58,24 +73,24 @@ class Rule(Protocol):
 
 @dataclass(frozen=True)
 class EMA:
-    """Exponential moving average, taken every few steps; the weights themselves go their own way.
+    """Exponential moving average of the weights, updated every few steps; training is unaffected.
 
     ```
     r = decay**every
     a = (value + r * value_before + r**2 * value_before_that + ...) / (1 + r + r**2 + ...)
     ```
 
-    after the n-th update a sum of n values: the weights with which training began are not among
-    them. In a long training they would be forgotten; in one of a few steps they would be most of
-    the average. Taken every step with the same `decay` it forgets as quickly, at `every` times the
-    work.
+    After the n-th update this is a sum of n values. The initial weights are not among them: a long
+    training would forget them anyway, and a short one would end with an average made mostly of
+    them. `decay` is per training step, so that another `every` changes the cost and not how fast
+    the average forgets.
 
     Args:
         decay: float in [0, 1), the share of the average that one training step keeps.
-        every: positive integer, steps of training from one update to the next.
+        every: positive integer, training steps from one update to the next.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
 
     Example:
 
@@ -92,6 +107,7 @@ class EMA:
     decay: float = 0.99
     every: int = 5
     replaces_values: ClassVar[bool] = False
+    needs_initial_values: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         finite_number('decay', self.decay, low=0, below=1)
@@ -100,16 +116,16 @@ class EMA:
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Takes the values into the averages; pure, fit for a compiled function.
+        """Updates the averages with the values; pure, for use in compiled functions too.
 
         Args:
-            averages: list of tensors, in the beginning `initial_averages(values)`.
+            averages: list of tensors, before the first update `initial_averages(values)`.
             values: list of tensors of the same shapes, after a training step.
-            step: the number of that step, counted from 0 over the whole training. Call only where
-                `(step + 1) % every == 0`.
+            step: the number of that step, counted from 0 over the whole training. Call it only
+                where `(step + 1) % every == 0`.
 
         Returns:
-            `(averages, values)`, in the dtypes in which they came.
+            `(averages, values)`: the new averages, and the values unchanged; dtypes are kept.
         """
         kept = self.decay**self.every
         updates = ops.cast((step + 1) // self.every, 'float32')
@@ -120,7 +136,7 @@ class EMA:
 
 @dataclass(frozen=True)
 class Lookahead:
-    """Lookahead: a slow average follows the weights, which are set back to it every few steps.
+    """Lookahead: an average follows the weights, which are reset to it every few steps.
 
     ```
     s = strength(step + 1)
@@ -128,16 +144,16 @@ class Lookahead:
     value = a
     ```
 
-    A schedule that rises from near 0 to near 1 leaves the beginning of a training alone and
-    averages its end. After the last step the averages are the result.
+    A schedule that rises from near 0 to near 1 leaves the beginning of a training as it is and
+    averages its end. The averages after the last step are the result.
 
     Args:
-        strength: float in [0, 1), the share of the average that is kept; or a function, for
-            instance a schedule, from the number of training steps made (1 after the first) to it.
-        every: positive integer, steps of training from one update to the next.
+        strength: float in [0, 1), the share of the average that is kept; or a function, such as a
+            schedule, from the number of training steps made (1 after the first) to that share.
+        every: positive integer, training steps from one update to the next.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: an argument is out of its range.
 
     Example:
 
@@ -154,6 +170,7 @@ class Lookahead:
     strength: float | Callable
     every: int = 5
     replaces_values: ClassVar[bool] = True
+    needs_initial_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not callable(self.strength):
@@ -163,17 +180,17 @@ class Lookahead:
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Takes the values into the averages and sets them back; fit for a compiled function.
+        """Updates the averages with the values and resets the values to them; pure.
 
         Args:
             averages, values, step: as for `EMA.update`.
 
         Returns:
-            `(averages, values)`, in the dtypes in which they came.
+            `(averages, values)`, which are equal up to the rounding to their dtypes.
         """
         keep = self.strength(step + 1) if callable(self.strength) else self.strength
         averages = _towards(averages, values, 1 - keep)
-        # Copies, so that a backend which reuses the memory of the values spares the averages.
+        # Copies, so that a backend that reuses the memory of the values leaves the averages alone.
         values = [
             ops.copy(ops.cast(average, _dtype(value)))
             for average, value in zip(averages, values, strict=True)
@@ -182,135 +199,12 @@ class Lookahead:
 
 
 def check_rule(name: str, rule: Any) -> None:
-    """Raises unless the argument called so is a rule for averaging."""
+    """Raises a ValueError unless the argument of this name is a rule for averaging."""
     if not all(hasattr(rule, part) for part in ('every', 'update', 'replaces_values')):
         raise ValueError(
             f'`{name}` must be a rule such as optimizers.EMA, with `every`, `update` and '
             f'`replaces_values`. Received: {name}={rule!r}'
         )
-
-
-class WeightAveraging(keras.callbacks.Callback):
-    """Averages the weights while Keras's own `fit` trains them, and evaluates the averages.
-
-    After every `rule.every`-th batch the averages are updated. Evaluation during `fit` sees the
-    averaged model, training its own weights. After `fit` the averages are in place, and
-    `restore()` brings the last training weights back.
-
-    A further `fit` with the same callback goes on: from the training weights, with the averages
-    and the number of steps where they were. A new callback starts anew from the model as it is.
-
-    Args:
-        rule: `EMA(...)` or `Lookahead(...)`, or another object with `every`, `update` and
-            `replaces_values` (whether `update` changes the values that it is given).
-        swap_at_end: bool, whether the averages are in place after `fit`. If not, `use_averages()`
-            puts them there.
-
-    Raises:
-        ValueError: if `rule` is no rule; or, when `fit` starts, if `rule.every` is not a multiple
-            of the model's `steps_per_execution`, or the callback has averaged another model.
-
-    Example:
-
-    ```python
-    averaging = fenwicks.optimizers.WeightAveraging(fenwicks.optimizers.EMA(0.99, every=5))
-    model.fit(images, labels, epochs=10, callbacks=[averaging])
-    model.evaluate(test_images, test_labels)  # the averaged model
-    averaging.restore()
-    model.evaluate(test_images, test_labels)  # the weights of the last step
-    ```
-    """
-
-    def __init__(self, rule: Rule, swap_at_end: bool = True) -> None:
-        super().__init__()
-        check_rule('rule', rule)
-        self.rule = rule
-        self.swap_at_end = bool(swap_at_end)
-        self.step = 0
-        self._variables = None
-        self._averages = None
-        self._raw = None  # the training weights, while the averages are in their place
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Starts the averages, or goes on with them."""
-        together = getattr(self.model, 'steps_per_execution', 1)
-        if self.rule.every % together:
-            raise ValueError(
-                "`every` must be a multiple of the model's steps_per_execution. "
-                f'Received: every={self.rule.every}, steps_per_execution={together}'
-            )
-        variables = averaged_variables(self.model)
-        if self._variables is None:
-            self._variables = variables
-            self._averages = initial_averages(variables)
-        elif [id(v) for v in variables] != [id(v) for v in self._variables]:
-            raise ValueError(
-                'a WeightAveraging callback must stay with its model: make another one. '
-                f'Received: model={self.model.name}'
-            )
-        self.restore()
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Notes the steps made before this epoch."""
-        self._epoch_start = self.step
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Updates the averages after every `every`-th step."""
-        before, self.step = self.step, self._epoch_start + batch + 1
-        # Several steps may have run in one execution, fewer at the end of an epoch.
-        if before // self.rule.every == self.step // self.rule.every:
-            return
-        self._sync()
-        values = [ops.convert_to_tensor(variable) for variable in self._variables]
-        self._averages, values = self.rule.update(self._averages, values, self.step - 1)
-        if self.rule.replaces_values:
-            self._assign(values)
-
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        """Puts the averages in place."""
-        self._swapped_for_test = self._raw is None and self._averages is not None
-        if self._swapped_for_test:
-            self.use_averages()
-
-    def on_test_end(self, logs: dict | None = None) -> None:
-        """Puts the training weights back, if they were in place before."""
-        if self._swapped_for_test:
-            self.restore()
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Leaves the averages in place, if so chosen."""
-        if self.swap_at_end:
-            self.use_averages()
-
-    def use_averages(self) -> None:
-        """Puts the averages in place of the training weights, which are kept for `restore`.
-
-        Before the first update there is nothing to average: the weights stay.
-
-        Raises:
-            ValueError: if there are no averages yet.
-        """
-        if self._averages is None:
-            raise ValueError('averages come with `fit`: train the model with this callback first')
-        if self._raw is None and self.step >= self.rule.every:
-            self._sync()
-            self._raw = [ops.copy(ops.convert_to_tensor(v)) for v in self._variables]
-            self._assign([ops.copy(average) for average in self._averages])
-
-    def restore(self) -> None:
-        """Puts the training weights back in place; nothing where they are in place already."""
-        if self._raw is not None:
-            self._assign(self._raw)
-            self._raw = None
-
-    def _assign(self, values):
-        for variable, value in zip(self._variables, values, strict=True):
-            variable.assign(ops.cast(value, variable.dtype))
-
-    def _sync(self):
-        # On JAX the state of the model is with the compiled step while `fit` runs.
-        if hasattr(self.model, 'jax_state_sync'):
-            self.model.jax_state_sync()
 
 
 def _dtype(value):
@@ -323,7 +217,7 @@ def _wide(value):
 
 
 def _towards(averages, values, share):
-    """`average + share * (value - average)`: an equal value stays exactly so."""
+    """`average + share * (value - average)`, which leaves an equal value exactly as it is."""
     result = []
     for average, value in zip(averages, values, strict=True):
         wide = _wide(average)

@@ -1,0 +1,217 @@
+"""A callback that averages weights while Keras's own `fit` trains them."""
+
+from __future__ import annotations
+
+import keras
+from keras import ops
+
+from fenwicks._typing import Tensor
+from fenwicks.optimizers.averaging import Rule, check_rule, float_variables, initial_averages
+
+
+class WeightAveraging(keras.callbacks.Callback):
+    """Averages the weights during Keras's `fit`, and validates the averages.
+
+    After every `rule.every`-th batch the averages are updated. Validation sees the averaged model,
+    and so do all callbacks at the end of a validated epoch, whatever their order: `ModelCheckpoint`
+    saves, and `EarlyStopping(restore_best_weights=True)` restores, the weights that were validated.
+    Training then goes on from its own weights. At the end of an epoch without validation callbacks
+    see the training weights.
+
+    After `fit` the averages are in place, or the weights that another callback has restored, and
+    `restore()` puts the last training weights back.
+
+    A further `fit` with the same callback continues: from the training weights, with the averages
+    and the count of steps as they were. A new callback starts from the model as it is.
+
+    `keras.callbacks.BackupAndRestore` saves neither the averages nor, where they are validated, the
+    training weights: an interrupted `fit` can't be resumed with it.
+
+    Args:
+        rule: `EMA(...)`, `Lookahead(...)`, or another object with their attributes and `update`.
+        swap_at_end: bool, whether the averages are in place after `fit`. If not, `use_averages()`
+            puts them there.
+
+    Raises:
+        ValueError: `rule` is not a rule; or, when `fit` starts, `rule.every` is not a multiple of
+            the model's `steps_per_execution`, the callback has averaged another model, the
+            optimizer averages weights too (`use_ema`), or the model is not built and the rule
+            needs the weights with which training begins (`Lookahead`).
+
+    Example:
+
+    ```python
+    averaging = fenwicks.optimizers.WeightAveraging(fenwicks.optimizers.EMA(0.99, every=5))
+    model.fit(images, labels, epochs=10, callbacks=[averaging])
+    model.evaluate(test_images, test_labels)  # the averaged model
+    averaging.restore()
+    model.evaluate(test_images, test_labels)  # the weights of the last step
+    ```
+    """
+
+    def __init__(self, rule: Rule, swap_at_end: bool = True) -> None:
+        super().__init__()
+        check_rule('rule', rule)
+        self.rule = rule
+        self.swap_at_end = bool(swap_at_end)
+        self.step = 0
+        self._variables: list[keras.Variable] = []
+        self._averages: list[Tensor] = []
+        self._raw: list[Tensor] | None = None  # the training weights, while others are in place
+        self._at_epoch_end: list[Tensor] | None = None
+        self._fitting = False
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Starts the averages, or continues them."""
+        together = getattr(self.model, 'steps_per_execution', 1)
+        if self.rule.every % together:
+            raise ValueError(
+                "`every` must be a multiple of the model's steps_per_execution. "
+                f'Received: every={self.rule.every}, steps_per_execution={together}'
+            )
+        if _averages_by_itself(self.model.optimizer):
+            raise ValueError(
+                'WeightAveraging must be the only average: leave out `use_ema` of the optimizer, '
+                'which replaces the weights at the end of `fit`. Received: use_ema=True'
+            )
+        if not self.model.built:
+            self._check_not_needed_yet()
+        self._find_variables()
+        self.restore()
+        self._fitting = True
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Puts the training weights back in place, and counts the steps from here."""
+        self.restore()
+        self._at_epoch_end = None
+        self._epoch_start = self.step
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Puts the training weights back after an evaluation within the epoch."""
+        self.restore()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Updates the averages after every `every`-th step."""
+        if not batch or not self._variables:
+            self._find_variables()  # `fit` builds some models in their first step
+        before, self.step = self.step, self._epoch_start + batch + 1
+        # Several steps may have run in one execution, fewer at the end of an epoch.
+        if before // self.rule.every == self.step // self.rule.every:
+            return
+        self._sync()
+        values = [ops.convert_to_tensor(variable) for variable in self._variables]
+        self._averages, values = self.rule.update(self._averages, values, self.step - 1)
+        if self.rule.replaces_values:
+            self._assign(values)
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        """Puts the averages in place."""
+        self._swapped_for_test = self._raw is None and bool(self._averages)
+        if self._swapped_for_test:
+            self.use_averages()
+
+    def on_test_end(self, logs: dict | None = None) -> None:
+        """Puts the training weights back after an evaluation that isn't part of `fit`.
+
+        In `fit` the averages stay until the next epoch, so that all callbacks see at the end of
+        this one what was validated.
+        """
+        if self._swapped_for_test and not self._fitting:
+            self.restore()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Notes the weights, to notice at the end whether another callback has changed them."""
+        if self._raw is None:
+            self._at_epoch_end = self._copies()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Leaves the averages in place, if so chosen, or what another callback has restored."""
+        self._fitting = False
+        if self._raw is not None:
+            if not self.swap_at_end and self._hold(self._averages):
+                self.restore()
+        elif self._at_epoch_end is not None and not self._hold(self._at_epoch_end):
+            self._raw = self._at_epoch_end
+        elif self.swap_at_end:
+            self.use_averages()
+        self._at_epoch_end = None
+
+    def use_averages(self) -> None:
+        """Puts the averages in place of the training weights, which are kept for `restore`.
+
+        Before the first update there are no averages, and the weights stay.
+
+        Raises:
+            ValueError: the callback has not been used in a `fit`.
+        """
+        if not self._averages:
+            raise ValueError('averages come with `fit`: train the model with this callback first')
+        if self.step < self.rule.every:
+            return
+        self._sync()
+        if self._raw is None:
+            self._raw = self._copies()
+        self._assign([ops.copy(average) for average in self._averages])
+
+    def restore(self) -> None:
+        """Puts the training weights back in place, unless they are in place already."""
+        if self._raw is not None:
+            self._sync()
+            self._assign(self._raw)
+            self._raw = None
+
+    def _find_variables(self) -> None:
+        """Lists what is averaged, and starts the averages of variables that are new."""
+        variables = float_variables(self.model)
+        known = {id(v): a for v, a in zip(self._variables, self._averages, strict=True)}
+        if not known.keys() <= {id(variable) for variable in variables}:
+            raise ValueError(
+                'a WeightAveraging callback must stay with its model: make another one. '
+                f'Received: model={self.model.name}'
+            )
+        new = [variable for variable in variables if id(variable) not in known]
+        if new and self._fitting:
+            self._check_not_needed_yet()
+            self._sync()
+        started = dict(zip(map(id, new), initial_averages(new), strict=True))
+        self._variables = variables
+        self._averages = [{**known, **started}[id(variable)] for variable in variables]
+
+    def _check_not_needed_yet(self) -> None:
+        if getattr(self.rule, 'needs_initial_values', True):
+            raise ValueError(
+                f'{type(self.rule).__name__} starts from the weights with which training begins, '
+                'so the model must be built before `fit`: call it on a batch, or give it an Input. '
+                f'Received: model={self.model.name}, which is built by the first step'
+            )
+
+    def _copies(self) -> list[Tensor]:
+        return [ops.copy(ops.convert_to_tensor(variable)) for variable in self._variables]
+
+    def _hold(self, values: list[Tensor]) -> bool:
+        """Whether the variables still have these values."""
+        return all(
+            _equal(ops.convert_to_tensor(variable), ops.cast(value, variable.dtype))
+            for variable, value in zip(self._variables, values, strict=True)
+        )
+
+    def _assign(self, values: list[Tensor]) -> None:
+        for variable, value in zip(self._variables, values, strict=True):
+            variable.assign(ops.cast(value, variable.dtype))
+
+    def _sync(self) -> None:
+        # On JAX the compiled step holds the state of the model while `fit` runs.
+        if hasattr(self.model, 'jax_state_sync'):
+            self.model.jax_state_sync()
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal, NaN included."""
+    both_nan = ops.logical_and(ops.isnan(a), ops.isnan(b))
+    return bool(ops.all(ops.logical_or(ops.equal(a, b), both_nan)))
+
+
+def _averages_by_itself(optimizer: keras.optimizers.Optimizer | None) -> bool:
+    """Whether the optimizer, or one within it, keeps averages of the weights."""
+    inner = getattr(optimizer, 'inner_optimizer', optimizer)
+    return any(getattr(each, 'use_ema', False) for each in getattr(inner, 'optimizers', [inner]))
