@@ -8,6 +8,7 @@ library uses such a name; `setup.py` admits no later ones.
 from __future__ import annotations
 
 import keras
+from keras.src.backend.common import global_state
 
 VERSIONS = ('3.15',)  # the releases whose private parts were checked
 
@@ -46,6 +47,16 @@ def constant_or_schedule(optimizer):
     The public `learning_rate` of a schedule is its present value.
     """
     return optimizer._learning_rate
+
+
+def is_loading() -> bool:
+    """Whether Keras is reading a saved model at present."""
+    return global_state.get_global_attribute('shared_objects/id_to_obj_map') is not None
+
+
+def resumed_epoch(model) -> int:
+    """The epoch at which `BackupAndRestore` has `fit` begin, 0 without it."""
+    return getattr(model, '_initial_epoch', 0) or 0
 
 
 class WithoutDecoupledDecay:

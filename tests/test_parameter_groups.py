@@ -7,9 +7,10 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import ops
 from optimizer_run import COMPILED, assert_same, numpy_of, train, variables_of
 
-from fenwicks.optimizers import SGD, ParameterGroup
+from fenwicks.optimizers import SGD, Muon, ParameterGroup
 from fenwicks.schedules import OneCycle, PiecewiseLinear
 
 DECAY = PiecewiseLinear([(0, 1.0), (4, 0.0)])
@@ -160,3 +161,124 @@ def test_configs_from_before_schedules_load():
         {'match': 'bias', 'learning_rate': 64.0, 'weight_decay': 0.5}
     )
     assert group == ParameterGroup('bias', 64.0, 0.5)
+
+
+def test_numpy_factors_become_plain_ones():
+    group = ParameterGroup('bias', np.float32(0.5), np.int64(2))
+    assert group == ParameterGroup('bias', 0.5, 2.0)
+    json.dumps(group.get_config())
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'match'),
+    [
+        (SGD(0.1, groups=[ParameterGroup('haed/kernel')]), 'haed/kernel'),
+        (SGD(0.1, groups=[ParameterGroup(r'model/head/.*')]), r'model/head/\.\*'),
+        (Muon(0.1, others_match=['haed/.*']), r'haed/\.\*'),
+    ],
+)
+def test_a_pattern_that_matches_nothing_lists_the_nearest_paths(optimizer, match):
+    shapes = {f'layer_{i}/kernel': (3, 3) for i in range(8)}
+    variables = variables_of({**shapes, 'head/bias': (2,), 'head/kernel': (3, 2)})
+    rule = rf"{match}', which matches none of 10 variables; the nearest of their paths: 'head/"
+    with pytest.raises(ValueError, match=rule) as error:
+        optimizer.build(variables)
+    assert "'head/kernel'" in str(error.value)
+    assert '\n' not in str(error.value)
+    assert not optimizer.built
+
+
+def nested(optimizer):
+    """A model whose body is a Sequential of its own, as whose variables load with other paths."""
+    keras.utils.set_random_seed(3)
+    body = keras.Sequential([keras.layers.Dense(5), keras.layers.Dense(4)], name='body')
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2, name='head')(body(inputs)))
+    model.compile(optimizer, 'mse')
+    return model
+
+
+def step_sizes(model):
+    """How far one step of training moves each variable, for gradients of 1."""
+    before = numpy_of(model.trainable_variables)
+    gradients = [ops.ones(variable.shape) for variable in model.trainable_variables]
+    # float16 has Keras wrap the optimizer in one that scales gradients down.
+    optimizer = getattr(model.optimizer, 'inner_optimizer', model.optimizer)
+    optimizer.apply(gradients, model.trainable_variables)
+    after = numpy_of(model.trainable_variables)
+    return [float(np.abs(a - b).mean()) for a, b in zip(after, before, strict=True)]
+
+
+def train_briefly(model):
+    model.fit(np.ones((4, 4), 'float32'), np.ones((4, 2), 'float32'), batch_size=4, verbose=0)
+
+
+GROUPINGS = {
+    'not the body': lambda: SGD(0.1, groups=[ParameterGroup(r'(?!body/).*', 0.25)]),
+    'the body': lambda: SGD(0.1, momentum=0.5, groups=[ParameterGroup(r'body/.*kernel', 0.5)]),
+    'others': lambda: Muon(0.1, others=SGD(0.02), others_match=[r'body/dense.*/kernel']),
+    'groups of others': lambda: Muon(
+        0.1, others=SGD(0.02, groups=[ParameterGroup('(?!body/).*bias', 3.0)])
+    ),
+}
+
+
+@pytest.mark.parametrize('make', GROUPINGS.values(), ids=GROUPINGS)
+@pytest.mark.parametrize('policy', ['float32', 'mixed_float16'])
+def test_groups_survive_saving_though_paths_change(make, policy, tmp_path):
+    keras.config.set_dtype_policy(policy)
+    model = nested(make())
+    train_briefly(model)
+    model.save(tmp_path / 'model.keras')
+    loaded = keras.models.load_model(tmp_path / 'model.keras')
+    paths = [[v.path for v in m.trainable_variables] for m in (model, loaded)]
+    assert paths[0] != paths[1], 'Keras keeps the paths: the test has lost its point'
+    expected = step_sizes(model)
+    assert len({round(size, 4) for size in expected}) > 1
+    np.testing.assert_allclose(step_sizes(loaded), expected, rtol=1e-3)
+    loaded.save(tmp_path / 'again.keras')
+    again = keras.models.load_model(tmp_path / 'again.keras')
+    assert getattr(again.optimizer, 'inner_optimizer', again.optimizer)._assignments is not None
+    np.testing.assert_allclose(step_sizes(again), step_sizes(loaded), rtol=1e-3)
+
+
+def test_a_load_that_cannot_know_the_groups_says_so(tmp_path):
+    model = nested(GROUPINGS['not the body']())  # never trained: its optimizer isn't built
+    model.save(tmp_path / 'model.keras')
+    with pytest.warns(UserWarning, match='the parameter groups were not saved with this model'):
+        keras.models.load_model(tmp_path / 'model.keras')
+    # The words mean the same whatever the paths.
+    model = nested(SGD(0.1, groups=[ParameterGroup('bias', 2.0)]))
+    model.save(tmp_path / 'model.keras')
+    keras.models.load_model(tmp_path / 'model.keras')
+
+
+def test_a_configuration_for_other_variables():
+    optimizer = SGD(0.1, groups=[ParameterGroup('.*head/.*', 2.0)])
+    optimizer.build(weights())
+    config = json.loads(json.dumps(optimizer.get_config()))
+    # Some of the same, as after layers were frozen: by their paths.
+    some = SGD.from_config(config)
+    some.build(weights()[1:])
+    assert [choice for _, _, choice in some._assignments] == [0, 0]
+    others = SGD.from_config(config)
+    with pytest.warns(UserWarning, match='saved for 3 variables, and .* is built for 2 others'):
+        others.build(variables_of({'body/kernel': (5, 2), 'head/kernel': (2, 7)}))
+    assert [choice for _, _, choice in others._assignments] == [None, 0]
+    # Unbuilt, it keeps what it was given.
+    assert SGD.from_config(config).get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
+    'assignments', [3, [['a']], [['a', [2], 7]], [[3, [2], None]], [['a', 'bc', 0]]]
+)
+def test_damaged_assignments(assignments):
+    config = SGD(0.1, groups=[ParameterGroup('bias')]).get_config()
+    with pytest.raises(ValueError, match=r'^`assignments` in the configuration'):
+        SGD.from_config({**config, 'assignments': assignments})
+
+
+def test_without_patterns_nothing_is_recorded():
+    for optimizer in (SGD(0.1, momentum=0.9), Muon(0.1)):
+        optimizer.build(weights())
+        assert 'assignments' not in optimizer.get_config()

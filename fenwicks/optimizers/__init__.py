@@ -7,8 +7,8 @@ from fenwicks.optimizers.averaging import (
     initial_averages,
 )
 from fenwicks.optimizers.groups import ParameterGroup
-from fenwicks.optimizers.muon import Muon, muon_rescale, muon_step
-from fenwicks.optimizers.orthogonalize import newton_schulz
+from fenwicks.optimizers.muon import Muon
+from fenwicks.optimizers.orthogonalize import muon_rescale, muon_step, newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_step
 from fenwicks.optimizers.weight_averaging import WeightAveraging
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, Self
@@ -12,6 +13,8 @@ from keras.optimizers.schedules import LearningRateSchedule
 from fenwicks import _keras
 from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._typing import Config, Step, Tensor
+from fenwicks.optimizers import assignments
+from fenwicks.optimizers.assignments import Assignments
 
 Rate = float | LearningRateSchedule | Callable[[], Any]
 
@@ -76,6 +79,8 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
         self.nesterov = bool(nesterov)
         # Not passed to the base class's constructor: see `_keras.WithoutDecoupledDecay`.
         self.weight_decay = weight_decay
+        # How each variable is updated: from a saved configuration, or chosen by `build`.
+        self._assignments: Assignments | None = None
 
     def rate_at(self, step: Step) -> Tensor:
         """Returns the learning rate after `step` updates: the schedule's value, or the constant."""
@@ -98,12 +103,15 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
 
     def get_config(self) -> Config:
         """Returns the constructor's arguments as plain values, for `from_config`."""
-        return {
+        config = {
             **super().get_config(),
             'momentum': self.momentum,
             'nesterov': self.nesterov,
             'weight_decay': self.weight_decay,
         }
+        if self._assignments is not None and self._patterns():
+            config['assignments'] = assignments.to_config(self._assignments)
+        return config
 
     @classmethod
     def from_config(cls, config: Config, custom_objects: dict | None = None) -> Self:
@@ -113,7 +121,34 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
             config: the dictionary.
             custom_objects: names and classes of custom schedules, or None.
         """
-        return super().from_config(config, custom_objects=custom_objects)
+        config = dict(config)
+        recorded = config.pop('assignments', None)
+        optimizer = super().from_config(config, custom_objects=custom_objects)
+        if recorded is not None:
+            optimizer._assignments = assignments.from_config(recorded, optimizer._choices())
+        return optimizer
+
+    def _assign(self, variables: Sequence[keras.Variable]) -> list:
+        """Chooses how each variable is updated, as saved or by its path, and keeps the choices."""
+        self._assignments = assignments.assign(
+            variables,
+            functools.partial(self._choose, variables),
+            self._patterns(),
+            self._assignments,
+        )
+        return [choice for _, _, choice in self._assignments]
+
+    def _patterns(self) -> list[str]:
+        """The patterns by which variables are chosen."""
+        raise NotImplementedError
+
+    def _choices(self) -> list:
+        """All that can be chosen for a variable."""
+        raise NotImplementedError
+
+    def _choose(self, variables: Sequence[keras.Variable], paths: list[str]) -> Sequence:
+        """How each variable is updated, judged by its path."""
+        raise NotImplementedError
 
 
 def _checked_rate(learning_rate: Any) -> Rate:

@@ -1,49 +1,22 @@
-"""Parameter groups: learning rate and weight decay of chosen variables."""
+"""Parameter groups: the learning rate and weight decay of chosen variables."""
 
 from __future__ import annotations
 
-import math
-import re
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from fenwicks._checks import finite_number
 from fenwicks._typing import Config, Step, Tensor
-
-# Keras calls batch norm's offset `beta` and its scale `gamma`; a reader thinks bias and scale.
-WORDS = {
-    'bias': r'(.*/)?(bias|beta)',
-    'scale': r'(.*/)?gamma',
-    'kernel': r'(.*/)?(\w+_)?kernel',
-}
-
-
-def matches(match: str, path: str) -> bool:
-    """Whether the word or regular expression `match` means the variable with this path."""
-    return re.fullmatch(WORDS.get(match, match), path) is not None
-
-
-def check_match(name: str, match: Any) -> None:
-    """Raises a ValueError unless `match` is a word or a regular expression."""
-    if not isinstance(match, str) or not match:
-        raise ValueError(
-            f'`{name}` must be a non-empty string: a word of '
-            f'{sorted(WORDS)} or a regular expression. Received: {name}={match!r}'
-        )
-    try:
-        re.compile(match)
-    except re.error as error:
-        raise ValueError(
-            f'`{name}` must be a valid regular expression ({error}). Received: {name}={match!r}'
-        ) from None
+from fenwicks.optimizers.patterns import check_match, matches, nearest
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Variables chosen by name, with their own learning rate and weight decay.
+    """Variables chosen by their paths, with their own learning rate and weight decay.
 
     ```
     rate of a variable in the group  = group.learning_rate * optimizer's learning rate
@@ -51,38 +24,44 @@ class ParameterGroup:
     decay of a variable in the group = group.weight_decay * optimizer's weight decay
     ```
 
-    Variables in no group keep the optimizer's own rate and decay. `learning_rate` and
-    `weight_decay` are factors: a schedule of the optimizer goes on for every group, multiplied.
-    `schedule` is a rate in its own right, and the optimizer's doesn't matter to that group.
+    Variables in no group have the optimizer's rate and decay. `learning_rate` and `weight_decay`
+    are factors on those, schedules included; `schedule` replaces the optimizer's rate.
+
+    Groups are matched when the optimizer is built, and saved with the model variable by variable:
+    a loaded model keeps them, though Keras gives the variables of nested models other paths.
 
     Args:
-        match: which variables. One of the words `'bias'` (every additive term: variables called
-            `bias`, and batch norm's `beta`), `'scale'` (batch norm's `gamma`) and `'kernel'`
-            (`kernel`, `depthwise_kernel`, ...); or else a regular expression that must match
-            the whole of `variable.path`, for instance `r'.*head/kernel'`.
-        learning_rate: float >= 0, a factor; or a `LearningRateSchedule` from the step to one. 0
-            freezes the variable.
-        weight_decay: float >= 0, a factor. 0 exempts the variable from decay.
-        schedule: `LearningRateSchedule` from the step to the learning rate, in place of the
+        match: which variables. One of the words `'bias'` (variables called `bias`, and batch
+            norm's `beta`), `'scale'` (batch norm's `gamma`) and `'kernel'` (`kernel`,
+            `depthwise_kernel`, ...); or a regular expression that must match the whole of
+            `variable.path`, such as `r'.*classifier/.*kernel'`. Back-references, conditions and
+            possessive parts are not supported.
+        learning_rate: float >= 0, a factor; or a `LearningRateSchedule` from the step to a factor.
+            0 freezes the variables.
+        weight_decay: float >= 0, a factor. 0 exempts the variables from decay.
+        schedule: `LearningRateSchedule` from the step to the learning rate, instead of the
             optimizer's; or None.
 
     Raises:
-        ValueError: if `match` is not a regular expression, a factor is negative or not finite, or
+        ValueError: `match` is not a regular expression, a factor is negative or not finite, or
             `schedule` is not a schedule.
 
     Example:
 
+    >>> from fenwicks.models import resnet9
+    >>> paths = [v.path for v in resnet9((32, 32, 3), 10).trainable_variables]
     >>> biases = ParameterGroup('bias', learning_rate=64.0, weight_decay=1 / 64)
-    >>> biases.matches('resnet9/conv_bn/batch_normalization/beta')
-    True
-    >>> biases.matches('resnet9/conv_bn/conv2d/kernel')
-    False
+    >>> [path for path in paths if biases.matches(path)][:2]
+    ['prep/norm/beta', 'stage_1/conv_bn_1/norm/beta']
+    >>> head = ParameterGroup(r'.*classifier/.*kernel', learning_rate=0.5)
+    >>> [path for path in paths if head.matches(path)]
+    ['classifier/dense/kernel']
 
-    A bias that is trained for 75 steps, on a line of its own, and stays as it is then:
+    A bias with a schedule of its own, which ends after 75 steps:
 
     >>> from fenwicks.schedules import PiecewiseLinear
     >>> whitening = ParameterGroup(
-    ...     r'.*whitening.*/bias', schedule=PiecewiseLinear([(0, 0.05), (75, 0.0)])
+    ...     r'whitening/bias', schedule=PiecewiseLinear([(0, 0.05), (75, 0.0)])
     ... )
     """
 
@@ -91,18 +70,19 @@ class ParameterGroup:
     weight_decay: float = 1.0
     schedule: LearningRateSchedule | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_match('match', self.match)
         for name in ('learning_rate', 'weight_decay'):
             factor = getattr(self, name)
             if name == 'learning_rate' and isinstance(factor, LearningRateSchedule):
                 continue
-            if not (isinstance(factor, (int, float)) and 0 <= factor < math.inf):
+            if name == 'learning_rate' and not isinstance(factor, numbers.Real):
                 raise ValueError(
-                    f'`{name}` of a ParameterGroup must be a finite factor >= 0'
-                    f'{" or a schedule" if name == "learning_rate" else ""}. '
-                    f'Received: {name}={factor!r}'
+                    '`learning_rate` of a ParameterGroup must be a finite factor >= 0 or a '
+                    f'LearningRateSchedule. Received: learning_rate={factor!r}'
                 )
+            # Frozen, so assigned past the dataclass: a plain float for a NumPy number.
+            object.__setattr__(self, name, finite_number(name, factor, low=0))
         if not (self.schedule is None or isinstance(self.schedule, LearningRateSchedule)):
             raise ValueError(
                 '`schedule` of a ParameterGroup must be a LearningRateSchedule or None. '
@@ -114,7 +94,7 @@ class ParameterGroup:
         return matches(self.match, path)
 
     def rate(self, learning_rate: Tensor, step: Step) -> Tensor:
-        """The learning rate of the group's variables.
+        """Returns the learning rate of the group's variables.
 
         Args:
             learning_rate: the optimizer's rate at this step.
@@ -126,7 +106,7 @@ class ParameterGroup:
         return rate if self.learning_rate == 1 else self.learning_rate * rate
 
     def get_config(self) -> Config:
-        """The constructor's arguments as plain values, schedules serialised."""
+        """Returns the constructor's arguments as plain values, schedules serialised."""
         return {
             name: keras.saving.serialize_keras_object(value)
             if isinstance(value, LearningRateSchedule)
@@ -136,7 +116,7 @@ class ParameterGroup:
 
     @classmethod
     def from_config(cls, config: Config, custom_objects: dict | None = None) -> ParameterGroup:
-        """A group from the dictionary that `get_config` returned."""
+        """Returns a group from the dictionary that `get_config` returned."""
         return cls(
             **{
                 name: keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
@@ -160,42 +140,42 @@ def checked_groups(groups: Sequence[ParameterGroup]) -> tuple[ParameterGroup, ..
 UNCHANGED = ParameterGroup('.*')
 
 
-def group_of_each(
-    groups: Sequence[ParameterGroup], paths: Sequence[str]
-) -> tuple[ParameterGroup, ...]:
-    """The group of every variable; one that changes nothing for those in none.
+def group_of_each(groups: Sequence[ParameterGroup], paths: Sequence[str]) -> tuple[int | None, ...]:
+    """Returns the number of the group of every variable, None for variables in no group.
 
     Args:
         groups: the parameter groups; they may not overlap.
-        paths: `variable.path` of every variable the optimizer updates.
-
-    Returns:
-        One group for each path, in order.
+        paths: `variable.path` of every variable that the optimizer updates.
 
     Raises:
-        ValueError: if two groups match one variable, or a group matches none.
+        ValueError: two groups match one variable, or a group matches none.
 
     Example:
 
-    >>> groups = group_of_each([ParameterGroup('bias', 64.0)], ['dense/kernel', 'dense/bias'])
-    >>> [group.learning_rate for group in groups]
-    [1.0, 64.0]
+    >>> group_of_each([ParameterGroup('bias', 64.0)], ['dense/kernel', 'dense/bias'])
+    (None, 0)
     """
-    chosen = []
-    unused = list(groups)
+    chosen: list[int | None] = []
     for path in paths:
-        matching = [group for group in groups if group.matches(path)]
+        matching = [i for i, group in enumerate(groups) if group.matches(path)]
         if len(matching) > 1:
             raise ValueError(
                 '`groups` must not overlap: each variable belongs to at most one group. '
-                f'Received: variable {path!r} matches {[group.match for group in matching]}'
+                f'Received: variable {path!r} matches {[groups[i].match for i in matching]}'
             )
-        unused = [group for group in unused if group not in matching]
-        chosen.append(matching[0] if matching else UNCHANGED)
-    if unused:
-        raise ValueError(
-            'Each of `groups` must match at least one trainable variable. Received: '
-            f'match={unused[0].match!r}, which matches none of {len(paths)} variables, '
-            f'{", ".join(map(repr, paths[:3]))}{", ..." if len(paths) > 3 else ""}'
-        )
+        chosen.append(matching[0] if matching else None)
+    for i, group in enumerate(groups):
+        if i not in chosen:
+            raise ValueError(
+                'Each of `groups` must match at least one trainable variable. Received: '
+                f'match={group.match!r}, {matches_none(group.match, paths)}'
+            )
     return tuple(chosen)
+
+
+def matches_none(match: str, paths: Sequence[str]) -> str:
+    """The end of a message: that a pattern matches none of the paths, and which are nearest."""
+    return (
+        f'which matches none of {len(paths)} variables; the nearest of their paths: '
+        f'{", ".join(map(repr, nearest(match, paths)))}'
+    )

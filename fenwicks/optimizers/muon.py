@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -13,86 +12,12 @@ from fenwicks import _keras
 from fenwicks._checks import positive_integer
 from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
-from fenwicks.optimizers.groups import check_match, group_of_each, matches
-from fenwicks.optimizers.orthogonalize import DTYPES, newton_schulz
+from fenwicks.optimizers.groups import UNCHANGED, group_of_each, matches_none
+from fenwicks.optimizers.orthogonalize import DTYPES, muon_rescale, muon_step
+from fenwicks.optimizers.patterns import check_match, matches
 from fenwicks.optimizers.sgd import SGD
 
-
-def muon_step(
-    gradient: Tensor,
-    velocity: Tensor,
-    learning_rate: Tensor,
-    *,
-    momentum: float = 0.6,
-    nesterov: bool = True,
-    ns_steps: int = 3,
-    ns_dtype: str = 'float32',
-) -> tuple[Tensor, Tensor]:
-    """Computes one Muon step of one kernel; pure: nothing is changed in place.
-
-    ```
-    v = momentum * velocity + gradient
-    d = gradient + momentum * v if nesterov else v
-    decrease = learning_rate * newton_schulz(d as a matrix)
-    ```
-
-    The last axis of a kernel is its outputs, as everywhere in Keras; all others are flattened into
-    one. The papers' matrix, (outputs, inputs * height * width), is the transpose of this one with
-    its columns in another order, and orthogonalization commutes with both.
-
-    Args:
-        gradient: float tensor of shape (..., outputs), of any rank from 2.
-        velocity: tensor of the same shape and dtype, zeros before the first step. Not used (and
-            may be None) when `momentum` is 0.
-        learning_rate: float or scalar tensor.
-        momentum: Python float, the fraction of the velocity kept.
-        nesterov: Python bool.
-        ns_steps: steps of `newton_schulz`.
-        ns_dtype: its dtype.
-
-    Returns:
-        `(decrease, velocity)`: what the step takes from the kernel, in float32, and the velocity
-        after it, as `sgd_step` returns them.
-    """
-    direction = gradient
-    if momentum:
-        velocity = momentum * velocity + gradient
-        direction = gradient + momentum * velocity if nesterov else velocity
-    matrix = ops.reshape(direction, (-1, gradient.shape[-1]))
-    update = ops.reshape(newton_schulz(matrix, ns_steps, dtype=ns_dtype), gradient.shape)
-    return ops.cast(learning_rate, 'float32') * ops.cast(update, 'float32'), velocity
-
-
-def muon_rescale(
-    weight: Tensor,
-    learning_rate: Tensor,
-    *,
-    normalize_weights: bool = False,
-    weight_decay: float = 0.0,
-) -> Tensor:
-    """Normalizes or decays a kernel, as Muon does before the step; pure.
-
-    ```
-    weight = weight * sqrt(outputs) / norm(weight) if normalize_weights
-    weight = weight * (1 - learning_rate * weight_decay)
-    ```
-
-    Args:
-        weight: float tensor of shape (..., outputs).
-        learning_rate: float or scalar tensor.
-        normalize_weights: Python bool, whether to scale the kernel to the norm sqrt(outputs).
-        weight_decay: Python float, decoupled: an orthogonal step has no size for it to join.
-
-    Returns:
-        The kernel in float32, whatever its dtype, for one rounding after the step.
-    """
-    weight = ops.cast(weight, 'float32')
-    if normalize_weights:
-        norm = ops.sqrt(ops.sum(ops.square(weight)))
-        weight = weight * (math.sqrt(weight.shape[-1]) / ops.maximum(norm, 1e-7))
-    if weight_decay:
-        weight = weight * (1.0 - ops.cast(learning_rate, 'float32') * weight_decay)
-    return weight
+_KERNEL = 'muon'  # recorded for a variable that Muon itself updates
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -241,30 +166,18 @@ class Muon(MomentumOptimizer):
         if self.built:
             return
         # Before anything is created, so that an error leaves the optimizer unbuilt.
-        paths = [getattr(variable, 'path', variable.name) for variable in variables]
-        for match in self.others_match:
-            if not any(matches(match, path) for path in paths):
-                raise ValueError(
-                    'Each of `others_match` must match at least one trainable variable. Received: '
-                    f'others_match={match!r}, which matches none of {len(paths)} variables, '
-                    f'{", ".join(map(repr, paths[:3]))}{", ..." if len(paths) > 3 else ""}'
-                )
-        is_other = [
-            len(variable.shape) < 2 or any(matches(match, path) for match in self.others_match)
-            for variable, path in zip(variables, paths, strict=True)
-        ]
-        groups = group_of_each(
-            self._sgd.groups, [path for path, other in zip(paths, is_other, strict=True) if other]
-        )
+        choices = self._assign(variables)
         super().build(variables)
-        groups = iter(groups)
         # The group of each variable that SGD updates; None for the kernels.
-        self._groups = [next(groups) if other else None for other in is_other]
+        self._groups = tuple(
+            None if choice == _KERNEL else UNCHANGED if choice is None else self._sgd.groups[choice]
+            for choice in choices
+        )
         self.velocities = [
             self.add_variable_from_reference(variable, name='velocity')
-            if (self._sgd if other else self).momentum
+            if (self if group is None else self._sgd).momentum
             else None
-            for variable, other in zip(variables, is_other, strict=True)
+            for variable, group in zip(variables, self._groups, strict=True)
         ]
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
@@ -319,6 +232,33 @@ class Muon(MomentumOptimizer):
         if isinstance(others, dict):
             others = keras.saving.deserialize_keras_object(others, custom_objects=custom_objects)
         return super().from_config({**config, 'others': others}, custom_objects=custom_objects)
+
+    def _patterns(self) -> list[str]:
+        return [*self.others_match, *(group.match for group in self._sgd.groups)]
+
+    def _choices(self) -> list[int | str | None]:
+        return [_KERNEL, None, *range(len(self._sgd.groups))]
+
+    def _choose(
+        self, variables: Sequence[keras.Variable], paths: list[str]
+    ) -> Sequence[int | str | None]:
+        for match in self.others_match:
+            if not any(matches(match, path) for path in paths):
+                raise ValueError(
+                    'Each of `others_match` must match at least one trainable variable. Received: '
+                    f'others_match={match!r}, {matches_none(match, paths)}'
+                )
+        is_other = [
+            len(variable.shape) < 2 or any(matches(match, path) for match in self.others_match)
+            for variable, path in zip(variables, paths, strict=True)
+        ]
+        groups = iter(
+            group_of_each(
+                self._sgd.groups,
+                [path for path, other in zip(paths, is_other, strict=True) if other],
+            )
+        )
+        return [next(groups) if other else _KERNEL for other in is_other]
 
 
 def _check_only_settings(others: SGD) -> None:

@@ -1,6 +1,8 @@
-"""Newton-Schulz iteration: approximates the nearest orthogonal matrix by matrix products alone."""
+"""The arithmetic of Muon: orthogonal steps by Newton-Schulz iteration, which only multiplies."""
 
 from __future__ import annotations
+
+import math
 
 from keras import backend, ops
 
@@ -75,3 +77,80 @@ def newton_schulz(
     if rows < columns:
         x = ops.transpose(x)
     return ops.cast(x, backend.standardize_dtype(matrix.dtype))
+
+
+def muon_step(
+    gradient: Tensor,
+    velocity: Tensor,
+    learning_rate: Tensor,
+    *,
+    momentum: float = 0.6,
+    nesterov: bool = True,
+    ns_steps: int = 3,
+    ns_dtype: str = 'float32',
+) -> tuple[Tensor, Tensor]:
+    """Computes one Muon step of one kernel; pure: nothing is changed in place.
+
+    ```
+    v = momentum * velocity + gradient
+    d = gradient + momentum * v if nesterov else v
+    decrease = learning_rate * newton_schulz(d as a matrix)
+    ```
+
+    The last axis of a kernel is its outputs, as everywhere in Keras; all others are flattened into
+    one. The papers' matrix, (outputs, inputs * height * width), is the transpose of this one with
+    its columns in another order, and orthogonalization commutes with both.
+
+    Args:
+        gradient: float tensor of shape (..., outputs), of any rank from 2.
+        velocity: tensor of the same shape and dtype, zeros before the first step. Not used (and
+            may be None) when `momentum` is 0.
+        learning_rate: float or scalar tensor.
+        momentum: Python float, the fraction of the velocity kept.
+        nesterov: Python bool.
+        ns_steps: steps of `newton_schulz`.
+        ns_dtype: its dtype.
+
+    Returns:
+        `(decrease, velocity)`: what the step takes from the kernel, in float32, and the velocity
+        after it, as `sgd_step` returns them.
+    """
+    direction = gradient
+    if momentum:
+        velocity = momentum * velocity + gradient
+        direction = gradient + momentum * velocity if nesterov else velocity
+    matrix = ops.reshape(direction, (-1, gradient.shape[-1]))
+    update = ops.reshape(newton_schulz(matrix, ns_steps, dtype=ns_dtype), gradient.shape)
+    return ops.cast(learning_rate, 'float32') * ops.cast(update, 'float32'), velocity
+
+
+def muon_rescale(
+    weight: Tensor,
+    learning_rate: Tensor,
+    *,
+    normalize_weights: bool = False,
+    weight_decay: float = 0.0,
+) -> Tensor:
+    """Normalizes or decays a kernel, as Muon does before the step; pure.
+
+    ```
+    weight = weight * sqrt(outputs) / norm(weight) if normalize_weights
+    weight = weight * (1 - learning_rate * weight_decay)
+    ```
+
+    Args:
+        weight: float tensor of shape (..., outputs).
+        learning_rate: float or scalar tensor.
+        normalize_weights: Python bool, whether to scale the kernel to the norm sqrt(outputs).
+        weight_decay: Python float, decoupled: an orthogonal step has no size for it to join.
+
+    Returns:
+        The kernel in float32, whatever its dtype, for one rounding after the step.
+    """
+    weight = ops.cast(weight, 'float32')
+    if normalize_weights:
+        norm = ops.sqrt(ops.sum(ops.square(weight)))
+        weight = weight * (math.sqrt(weight.shape[-1]) / ops.maximum(norm, 1e-7))
+    if weight_decay:
+        weight = weight * (1.0 - ops.cast(learning_rate, 'float32') * weight_decay)
+    return weight

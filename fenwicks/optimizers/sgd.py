@@ -11,7 +11,7 @@ from keras import ops
 from fenwicks import _keras
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
-from fenwicks.optimizers.groups import ParameterGroup, checked_groups, group_of_each
+from fenwicks.optimizers.groups import UNCHANGED, ParameterGroup, checked_groups, group_of_each
 
 
 def sgd_step(
@@ -183,8 +183,10 @@ class SGD(MomentumOptimizer):
         if self.built:
             return
         # Before anything is created, so that an error leaves the optimizer unbuilt.
-        paths = [getattr(variable, 'path', variable.name) for variable in variables]
-        self._group_of_each = group_of_each(self.groups, paths)
+        self._group_of_each = tuple(
+            UNCHANGED if choice is None else self.groups[choice]
+            for choice in self._assign(variables)
+        )
         super().build(variables)
         self.velocities = (
             self.add_optimizer_variables(variables, 'velocity') if self.momentum else []
@@ -252,3 +254,14 @@ class SGD(MomentumOptimizer):
             ParameterGroup.from_config(group, custom_objects) for group in config.get('groups', ())
         ]
         return super().from_config({**config, 'groups': groups}, custom_objects=custom_objects)
+
+    def _patterns(self) -> list[str]:
+        return [group.match for group in self.groups]
+
+    def _choices(self) -> list[int | None]:
+        return [None, *range(len(self.groups))]
+
+    def _choose(
+        self, variables: Sequence[keras.Variable], paths: list[str]
+    ) -> Sequence[int | None]:
+        return group_of_each(self.groups, paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from fenwicks import _keras
 from fenwicks._typing import Tensor
 from fenwicks.optimizers.averaging import Rule, check_rule, float_variables, initial_averages
 
@@ -25,7 +26,7 @@ class WeightAveraging(keras.callbacks.Callback):
     and the count of steps as they were. A new callback starts from the model as it is.
 
     `keras.callbacks.BackupAndRestore` saves neither the averages nor, where they are validated, the
-    training weights: an interrupted `fit` can't be resumed with it.
+    training weights: resuming an interrupted `fit` with it is refused.
 
     Args:
         rule: `EMA(...)`, `Lookahead(...)`, or another object with their attributes and `update`.
@@ -82,6 +83,12 @@ class WeightAveraging(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Puts the training weights back in place, and counts the steps from here."""
+        if self.step == 0 and epoch and epoch == _keras.resumed_epoch(self.model):
+            raise ValueError(
+                'WeightAveraging must see the training from its start: BackupAndRestore does not '
+                "save the averages, so leave one of the two out, or resume a Trainer's checkpoint. "
+                f'Received: a `fit` resumed at epoch {epoch}'
+            )
         self.restore()
         self._at_epoch_end = None
         self._epoch_start = self.step
