@@ -7,6 +7,7 @@ from fenwicks.data.decoded import ImageArrays, decode_images
 from fenwicks.data.listing import ImageList
 from fenwicks.data.pipeline import eval_dataset, train_dataset
 from fenwicks.data.search import DATASETS, load
+from fenwicks.data.shards import decode_shards, write_shards
 from fenwicks.data.splits import k_folds, train_validation_split
 from fenwicks.data.statistics import ChannelStatistics, class_counts, mean_std
 
@@ -20,10 +21,12 @@ __all__ = [
     'check_arrays',
     'class_counts',
     'decode_images',
+    'decode_shards',
     'eval_dataset',
     'k_folds',
     'load',
     'mean_std',
     'train_dataset',
     'train_validation_split',
+    'write_shards',
 ]

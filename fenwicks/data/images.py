@@ -115,6 +115,44 @@ def decode_image(
         return pixels.reshape(height, width, channels)
 
 
+def resize_image(
+    pixels: np.ndarray,
+    image_size: tuple[int, int],
+    fit: str = 'crop',
+    filter: str = 'bilinear',
+    channels: int = 3,
+    name: str = 'image',
+) -> np.ndarray:
+    """Brings pixels to one size and number of channels, as `decode_image` does with a file.
+
+    Args:
+        pixels: uint8 `(height, width, channels)`, 1, 3 or 4 of them.
+        image_size, fit, filter, channels, name: see `decode_image`.
+
+    Returns:
+        uint8 `(height, width, channels)`.
+
+    Raises:
+        ValueError: an option or the array is invalid.
+
+    >>> resize_image(np.full((2, 2, 1), 7, np.uint8), (1, 1))
+    array([[[7, 7, 7]]], dtype=uint8)
+    """
+    check_options(image_size, fit, filter, channels)
+    height, width = (int(side) for side in image_size)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in _MODES:
+        raise ValueError(
+            f'{name}: `pixels` must be uint8 (height, width, channels), with 1, 3 or 4 channels. '
+            f'Received: dtype={pixels.dtype}, shape={pixels.shape}'
+        )
+    _check_pixels(pixels.shape[1::-1], name)
+    if pixels.shape == (height, width, channels):
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    fitted = _fitted(_converted(image, _MODES[channels]), (width, height), fit, FILTERS[filter])
+    return np.asarray(fitted).reshape(height, width, channels)
+
+
 @contextlib.contextmanager
 def open_image(
     source: str | os.PathLike[str] | bytes, name: str | None = None

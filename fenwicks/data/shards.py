@@ -1,0 +1,254 @@
+"""TFRecord shards of images, without TensorFlow: written in parallel, and decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fenwicks._checks import positive_integer
+from fenwicks._files import written_whole
+from fenwicks.data import storage
+from fenwicks.data.decoded import ImageArrays, cache_file, cached, in_order
+from fenwicks.data.example import decode_example, encode_example
+from fenwicks.data.images import check_options, decode_image, resize_image
+from fenwicks.data.limits import damage_named
+from fenwicks.data.listing import ImageList, StrPath
+from fenwicks.data.progress import progress_bar
+from fenwicks.data.tfrecord import RecordReader, write_records
+
+
+def write_shards(
+    images: ImageList | ImageArrays,
+    folder: StrPath,
+    shards: int = 8,
+    prefix: str = 'images',
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> list[pathlib.Path]:
+    """Writes images as TFRecord shards, `PREFIX-00000-of-00008.tfrecord` and so on.
+
+    Each record is a `tf.train.Example` of `image`, the bytes of the image's file, and where they
+    are known `label` (an integer) and `path`. An array's `image` is its pixels, and `shape` is
+    `(height, width, channels)`. Image i is in shard i modulo `shards`, so that each shard has
+    images of all classes. `PREFIX.json` has the names of the classes.
+
+    A shard appears whole or not at all. After an interruption, call it again: whole shards are
+    kept.
+
+    Args:
+        images: what to write.
+        folder: created if it does not exist.
+        shards: number of files, 1 to the number of images.
+        prefix: start of the files' names.
+        workers: number of threads; by default one for each processor, at most 16.
+        show_progress: whether to show a bar.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: an argument is out of range, or the folder has shards of that prefix of other
+            images.
+        OSError: an image can't be read, or the disk doesn't take the files.
+    """
+    shards = positive_integer('shards', shards)
+    if shards > len(images):
+        raise ValueError(
+            f'`shards` must be at most the {len(images)} images. Received: shards={shards}'
+        )
+    if not prefix or pathlib.Path(prefix).name != prefix or '*' in prefix:
+        raise ValueError(f'`prefix` must be a file name. Received: prefix={prefix!r}')
+    folder = pathlib.Path(folder).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {
+        'class_names': list(images.class_names),
+        'images': len(images),
+        'shards': shards,
+        'fingerprint': _fingerprint(images),
+    }
+    _claim(folder, prefix, description)
+    paths = [folder / f'{prefix}-{number:05d}-of-{shards:05d}.tfrecord' for number in range(shards)]
+
+    def write(number):
+        if not paths[number].exists():
+            indices = range(number, len(images), shards)
+            write_records(paths[number], (_record(images, index) for index in indices))
+
+    with progress_bar('writing', shards, unit=' shards', shown=show_progress) as bar:
+        for _ in in_order(write, range(shards), workers):
+            bar.update()
+    return paths
+
+
+def _claim(folder, prefix, description):
+    """Writes PREFIX.json, or checks that the one that is there says the same."""
+    path = folder / f'{prefix}.json'
+    if path.exists():
+        with damage_named(path, 'be the description of shards'):
+            found = json.loads(path.read_text())
+        if found != description:
+            raise ValueError(
+                f'{path}: the folder has shards of other images: choose another `folder` or '
+                '`prefix`, or remove them'
+            )
+        return
+    if any(folder.glob(f'{prefix}-*-of-*.tfrecord')):
+        raise ValueError(
+            f'{folder}: has shards named {prefix}, but no {path.name}: choose another `folder` or '
+            '`prefix`, or remove them'
+        )
+    with written_whole(path) as part:
+        part.write_text(json.dumps(description))
+
+
+def _fingerprint(images):
+    """A digest of what the shards hold: files' names, sizes, times and labels; arrays' pixels."""
+    digest = hashlib.sha256()
+    if isinstance(images, ImageArrays):
+        for start in range(0, len(images), 1000):
+            digest.update(np.asarray(images.images[start : start + 1000]).tobytes())
+        digest.update(json.dumps([images.image_shape, images.names]).encode('ascii'))
+    else:
+        states = [(path, os.stat(images.root / path)) for path in images.paths]
+        entries = [(path, state.st_size, state.st_mtime_ns) for path, state in states]
+        digest.update(json.dumps(entries).encode('ascii'))
+    if images.labels is not None:
+        digest.update(np.asarray(images.labels, np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _record(images, index):
+    """The serialized Example of one image."""
+    if isinstance(images, ImageArrays):
+        names = images.names
+        features: dict[str, Any] = {
+            'image': np.asarray(images.images[index]).tobytes(),
+            'shape': list(images.image_shape),
+        }
+    else:
+        names = images.paths
+        features = {'image': (images.root / names[index]).read_bytes()}
+    if names:
+        features['path'] = os.fsencode(names[index])
+    if images.labels is not None:
+        features['label'] = int(images.labels[index])
+    return encode_example(features)
+
+
+def decode_shards(
+    pattern: StrPath,
+    image_size: tuple[int, int],
+    fit: str = 'crop',
+    filter: str = 'bilinear',
+    channels: int = 3,
+    class_names: tuple[str, ...] | None = None,
+    image_feature: str = 'image',
+    label_feature: str | None = 'label',
+    skip_damaged: bool = False,
+    cache_dir: StrPath | None = None,
+    workers: int | None = None,
+    show_progress: bool = True,
+) -> ImageArrays:
+    """Decodes the images of TFRecord shards, or opens what an earlier call has decoded.
+
+    Reads what `write_shards`, TFDS and the original Fenwicks wrote. See `decode_images` about the
+    file in which the result is kept.
+
+    Args:
+        pattern: the files, such as `'folder/images-*.tfrecord'`, or a URL such as
+            `'gs://bucket/folder/train-*'`; they are read in the order of their names. URLs are
+            opened by fsspec or TensorFlow, and kept by their names alone: a changed file with the
+            old name isn't noticed.
+        image_size, fit, filter, channels: see `fenwicks.data.images.decode_image`.
+        class_names: the names of the classes; by default from `PREFIX.json`, else the numbers.
+        image_feature: name of the feature with the image: the bytes of a file, or of pixels if
+            there is a feature `shape`.
+        label_feature: name of the feature with the class's number; None for no labels.
+        skip_damaged: whether to leave out damaged records and images, and list them in `skipped`;
+            by default the first one is an error that names its file and position.
+        cache_dir, workers, show_progress: see `decode_images`.
+
+    Returns:
+        ImageArrays, mapped into memory.
+
+    Raises:
+        FileNotFoundError: no file matches.
+        ValueError: an option is invalid, or a record or image is damaged.
+        OSError: a file can't be read, or the cache can't be written.
+    """
+    check_options(image_size, fit, filter, channels)
+    paths = storage.find_files(pattern)
+    if not paths:
+        raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
+    options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
+    settings = [options, image_feature, label_feature, skip_damaged, paths]
+    local = [pathlib.Path(path).absolute() for path in paths if not storage.is_url(path)]
+    cache = cache_file(cache_dir, settings, local)
+
+    def items() -> Iterator[tuple[str, bytes | None]]:
+        for path in paths:
+            reader = RecordReader(path, skip_damaged)
+            for number, record in enumerate(reader):
+                yield f'{path}: record {number}', record
+            if reader.skipped:
+                yield f'{path}: {reader.skipped} records of damaged checksums', None
+
+    def decode(named):
+        name, record = named
+        if record is None:
+            raise ValueError(name)
+        with damage_named(name, f'be an example with {image_feature!r}'):
+            features = decode_example(record)
+            raw = features[image_feature][0]
+            if not isinstance(raw, bytes):
+                raise ValueError('it is a number')
+            label = None if label_feature is None else int(features[label_feature][0])
+            shape = features.get('shape')
+            if shape is not None:
+                height, width, depth = map(int, shape)
+                raw = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
+        if isinstance(raw, bytes):
+            return decode_image(raw, *options, name=name), label
+        return resize_image(raw, *options, name=name), label
+
+    pairs = ((name, (name, record)) for name, record in items())
+    stored, description = cached(
+        cache, decode, pairs, options, skip_damaged, workers, show_progress, None
+    )
+    labels = None if label_feature is None else np.array(description['labels'], np.int64)
+    if labels is not None and class_names is None:
+        class_names = _class_names(paths[0], labels)
+    return ImageArrays(
+        stored,
+        labels if labels is None else labels.astype(np.int32),
+        tuple(class_names or ()),
+        tuple(description['names']),
+        None,
+        description['skipped'],
+        os.fspath(pattern),
+    )
+
+
+def _class_names(path, labels):
+    """Names from PREFIX.json beside a shard, else the numbers up to the largest label."""
+    if not storage.is_url(path):
+        shard = pathlib.Path(path)
+        match = re.fullmatch(r'(.+)-\d+-of-\d+\.tfrecord', shard.name)
+        described = shard.with_name(f'{match[1] if match else shard.stem}.json')
+        if match and described.is_file():
+            with damage_named(described, 'be the description of shards'):
+                return tuple(map(str, json.loads(described.read_text())['class_names']))
+    highest = int(labels.max()) if len(labels) else 0
+    if labels.min(initial=0) < 0 or highest >= 2**20:
+        raise ValueError(
+            f'{path}: labels must be in [0, {2**20}). '
+            f'Received: labels from {labels.min()} to {labels.max()}'
+        )
+    return tuple(map(str, range(highest + 1)))

@@ -1,0 +1,248 @@
+"""TFRecord shards of images: written in parallel, continued, decoded, damaged."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from test_data_decoded import folder_of
+from test_data_images import file_of, picture, same
+
+from fenwicks import data
+from fenwicks.data import shards
+from fenwicks.data.example import decode_example, encode_example
+from fenwicks.data.tfrecord import RecordReader, write_records
+
+
+@pytest.fixture(name='images')
+def _images(tmp_path):
+    return data.ImageList.from_folders(folder_of(tmp_path / 'pictures', 10))
+
+
+def arrays(count=10):
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    return data.ImageArrays(pixels, np.arange(count) % 3, ('a', 'b', 'c'))
+
+
+def decode(tmp_path, name='out/images-*', **options):
+    return data.decode_shards(
+        tmp_path / name, (8, 8), cache_dir=tmp_path / 'cache', show_progress=False, **options
+    )
+
+
+def test_files_go_through_shards_unchanged(images, tmp_path, capsys):
+    paths = data.write_shards(images, tmp_path / 'out', shards=3)
+    assert 'writing: 100%' in capsys.readouterr().err
+    assert [path.name for path in paths] == [f'images-0000{n}-of-00003.tfrecord' for n in range(3)]
+    assert set(os.listdir(tmp_path / 'out')) == {'images.json', *(path.name for path in paths)}
+    first = decode_example(next(iter(RecordReader(paths[0]))))
+    assert first['image'] == [images.files[0].read_bytes()]
+    assert first['path'] == [os.fsencode(images.paths[0])]
+    assert first['label'].tolist() == [0]
+    found = decode(tmp_path)
+    direct = data.decode_images(images, (8, 8), cache_dir=tmp_path / 'cache')
+    order = [index for n in range(3) for index in range(n, 10, 3)]
+    np.testing.assert_array_equal(found.images, direct.images[order])
+    np.testing.assert_array_equal(found.labels, direct.labels[order])
+    assert found.class_names == ('cat', 'dog')
+    assert len(found.names) == 10
+
+
+def test_arrays_go_through_shards_unchanged(tmp_path, monkeypatch):
+    source = arrays()
+    data.write_shards(source, tmp_path / 'out', shards=1)
+    found = decode(tmp_path)
+    np.testing.assert_array_equal(found.images, source.images)
+    np.testing.assert_array_equal(found.labels, source.labels)
+    assert found.class_names == source.class_names
+    smaller = data.decode_shards(
+        tmp_path / 'out' / '*.tfrecord', (4, 6), channels=1, cache_dir=tmp_path / 'cache'
+    )
+    assert smaller.image_shape == (4, 6, 1)
+    monkeypatch.setattr(shards, 'resize_image', lambda *_, **__: pytest.fail('decoded again'))
+    np.testing.assert_array_equal(decode(tmp_path).images, source.images)
+
+
+def test_tensorflow_reads_the_shards(tmp_path):
+    tf = pytest.importorskip('tensorflow')
+    source = arrays(5)
+    (path,) = data.write_shards(source, tmp_path / 'out', shards=1)
+    parse = {
+        'image': tf.io.FixedLenFeature([], tf.string),
+        'shape': tf.io.FixedLenFeature([3], tf.int64),
+        'label': tf.io.FixedLenFeature([], tf.int64),
+    }
+    for number, record in enumerate(tf.data.TFRecordDataset(str(path))):
+        features = tf.io.parse_single_example(record, parse)
+        pixels = tf.reshape(tf.io.decode_raw(features['image'], tf.uint8), features['shape'])
+        np.testing.assert_array_equal(pixels, source.images[number])
+        assert int(features['label']) == source.labels[number]
+
+
+def test_a_prefix_with_a_dash(tmp_path):
+    data.write_shards(arrays(), tmp_path / 'out', shards=2, prefix='my-own images')
+    assert decode(tmp_path, 'out/*.tfrecord').class_names == ('a', 'b', 'c')
+
+
+def test_unlabelled_images(images, tmp_path):
+    unlabelled = data.ImageList.unlabelled(images.root)
+    data.write_shards(unlabelled, tmp_path / 'out', shards=2)
+    found = decode(tmp_path, label_feature=None)
+    assert found.labels is None
+    assert len(found) == 10
+
+
+def test_workers_make_no_difference(images, tmp_path):
+    one = data.write_shards(images, tmp_path / 'one', shards=4, workers=1)
+    four = data.write_shards(images, tmp_path / 'four', shards=4, workers=4)
+    assert [path.read_bytes() for path in one] == [path.read_bytes() for path in four]
+
+
+def test_whole_shards_are_kept_after_an_interruption(images, tmp_path, monkeypatch):
+    written = []
+
+    def stop(path, records):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write_records(path, records)
+
+    monkeypatch.setattr(shards, 'write_records', stop)
+    with pytest.raises(KeyboardInterrupt):
+        data.write_shards(images, tmp_path / 'out', shards=4, workers=1)
+    assert len(list((tmp_path / 'out').glob('*.tfrecord'))) == 2
+    first = written.copy()
+    written.clear()
+    monkeypatch.setattr(
+        shards, 'write_records', lambda path, _: written.append(path.name) or path.touch()
+    )
+    data.write_shards(images, tmp_path / 'out', shards=4)
+    assert len(written) == 2
+    assert not set(first) & set(written)
+
+
+def test_shards_of_other_images_are_not_mixed(images, tmp_path):
+    data.write_shards(images, tmp_path / 'out', shards=2)
+    for other in (images.select(range(9)), arrays()):
+        with pytest.raises(ValueError, match=r'images.json: the folder has shards of other images'):
+            data.write_shards(other, tmp_path / 'out', shards=2)
+    with pytest.raises(ValueError, match='shards of other images'):
+        data.write_shards(images, tmp_path / 'out', shards=3)
+    data.write_shards(arrays(), tmp_path / 'out', shards=2, prefix='others')
+    (tmp_path / 'out' / 'images.json').write_text('{')
+    with pytest.raises(ValueError, match='must be the description of shards'):
+        data.write_shards(images, tmp_path / 'out', shards=2)
+    (tmp_path / 'out' / 'images.json').unlink()
+    with pytest.raises(ValueError, match=r'has shards named images, but no images.json'):
+        data.write_shards(images, tmp_path / 'out', shards=2)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'shards': 0}, '`shards` must be a positive integer'),
+        ({'shards': 11}, '`shards` must be at most the 10 images'),
+        ({'prefix': ''}, '`prefix` must be a file name'),
+        ({'prefix': 'a/b'}, '`prefix` must be a file name'),
+        ({'workers': 0}, '`workers` must be a positive integer'),
+    ],
+)
+def test_bad_arguments(images, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.write_shards(images, tmp_path / 'out', **options)
+
+
+# Reading what others wrote, and damage.
+
+
+def foreign(tmp_path, records, name='out/x'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    write_records(tmp_path / name, [encode_example(record) for record in records])
+
+
+def test_other_names_of_features(tmp_path):
+    array = picture(16, 16)
+    foreign(tmp_path, [{'image/encoded': file_of(array), 'image/class/label': 4}])
+    found = decode(
+        tmp_path, 'out/*', image_feature='image/encoded', label_feature='image/class/label'
+    )
+    same(found.images[0], data.images.decode_image(file_of(array), (8, 8)))
+    assert found.labels.tolist() == [4]
+    assert found.class_names == ('0', '1', '2', '3', '4')
+    named = decode(
+        tmp_path,
+        'out/*',
+        image_feature='image/encoded',
+        label_feature='image/class/label',
+        class_names=tuple('abcde'),
+    )
+    assert named.class_names == tuple('abcde')
+
+
+@pytest.mark.parametrize(
+    ('record', 'message'),
+    [
+        ({'label': 1}, r"record 1: must be an example with 'image' \('image'\)"),
+        ({'image': file_of(picture())}, r"record 1: must be an example with 'image' \('label'\)"),
+        ({'image': [3], 'label': 1}, 'record 1: must be .*it is a number'),
+        ({'image': b'x', 'label': 1}, 'record 1: must be an image that can be read'),
+        ({'image': b'x', 'label': 1, 'shape': [1, 2, 3]}, 'record 1: must be an example'),
+        ({'image': b'xx', 'label': 1, 'shape': [1, 1, 2]}, 'record 1: `pixels` must be'),
+        ({'image': b'x', 'label': 1, 'shape': [1, 1]}, 'record 1: must be an example'),
+    ],
+)
+def test_damaged_records(tmp_path, record, message):
+    good = {'image': file_of(picture()), 'label': 0}
+    foreign(tmp_path, [good, record, good])
+    with pytest.raises(ValueError, match=message) as caught:
+        decode(tmp_path, 'out/*')
+    assert '\n' not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+    found = decode(tmp_path, 'out/*', skip_damaged=True)
+    assert len(found) == 2
+    assert len(found.skipped) == 1
+
+
+@pytest.mark.parametrize('label', [-1, 2**40])
+def test_labels_that_are_no_class(tmp_path, label):
+    foreign(tmp_path, [{'image': file_of(picture()), 'label': label}])
+    with pytest.raises(ValueError, match='labels must be in'):
+        decode(tmp_path, 'out/*')
+
+
+def test_a_bad_checksum_is_named_or_counted(images, tmp_path):
+    (path,) = data.write_shards(images, tmp_path / 'out', shards=1)
+    raw = bytearray(path.read_bytes())
+    raw[40] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match='record 0 at byte 0: the checksum of its data is wrong'):
+        decode(tmp_path)
+    found = decode(tmp_path, skip_damaged=True)
+    assert len(found) == 9
+    assert list(found.skipped) == [f'{path}: 1 records of damaged checksums']
+
+
+def test_no_file_matches(tmp_path):
+    with pytest.raises(FileNotFoundError, match='`pattern` must match files'):
+        decode(tmp_path)
+
+
+def test_shards_at_a_url(tmp_path):
+    fsspec = pytest.importorskip('fsspec', reason='opens memory://')
+    (path,) = data.write_shards(arrays(), tmp_path / 'out', shards=1)
+    with fsspec.open('memory://shards/images-0', 'wb') as file:
+        file.write(path.read_bytes())
+    found = data.decode_shards(
+        'memory://shards/images-*',
+        (8, 8),
+        cache_dir=tmp_path / 'cache',
+        class_names=('a', 'b', 'c'),
+    )
+    np.testing.assert_array_equal(found.images, arrays().images)
+
+
+def test_the_description_is_json(images, tmp_path):
+    data.write_shards(images, tmp_path / 'out', shards=2)
+    described = json.loads((tmp_path / 'out' / 'images.json').read_text())
+    assert described['class_names'] == ['cat', 'dog']
+    assert (described['images'], described['shards']) == (10, 2)
