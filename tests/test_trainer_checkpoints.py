@@ -66,7 +66,7 @@ def test_a_half_trained_epoch_is_undone_by_the_checkpoint_or_refused(tmp_path, t
     half = trainer()
     interrupted(half, path, 3, after=1)
     saved = path.read_bytes()
-    del half._engine.run
+    del half._engines.at(0).run
     for options in ({}, {'checkpoint': path}, {'checkpoint': tmp_path / 'no.npz', 'resume': True}):
         with pytest.raises(ValueError, match=r'from a whole epoch: .* a half-trained epoch 2$'):
             half.fit(*toy(), 3, **options)
@@ -99,13 +99,13 @@ def test_the_first_step_after_resuming_is_one_step(tmp_path, monkeypatch, second
     path = tmp_path / 'c.npz'
     make(dense_model()).fit(*toy(), 1, checkpoint=path)
     trainer, calls = make(dense_model(), seconds_per_call=seconds), []
-    run = trainer._engine.run
+    run = trainer._engines.at(0).run
 
     def noted(epoch, start, stop, loss_sum=0.0):
         calls.append((start, stop, trainer.first_step_at is None))
         return run(epoch, start, stop, loss_sum)
 
-    monkeypatch.setattr(trainer._engine, 'run', noted)
+    monkeypatch.setattr(trainer._engines.at(0), 'run', noted)
     trainer.fit(*toy(), 2, checkpoint=path, resume=True)
     assert calls[-2:] == [(0, 1, True), (1, STEPS, False)]
 

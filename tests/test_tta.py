@@ -104,8 +104,8 @@ def test_the_trainer_gives_all_views_in_one_pass():
         for view in (image, image[:, :, ::-1])
     ]
     passes = []
-    predict = trainer._engine.predict
-    trainer._engine.predict = lambda *args: passes.append(len(args[0])) or predict(*args)
+    predict = trainer._engines.at(0).predict
+    trainer._engines.at(0).predict = lambda *args: passes.append(len(args[0])) or predict(*args)
     views = trainer.predict_views(images, 10, FLIP_TRANSLATE)
     assert passes == [10, 10, 10]
     assert views.shape == (6, 23, 3)

@@ -114,7 +114,8 @@ class Stop(Exception):
 
 def interrupted(trainer, path, epochs, after, **options):
     """Trains, with an end in the epoch that follows `after` whole ones."""
-    run = trainer._engine.run
+    engine = trainer._engines.at(after)
+    run = engine.run
 
     def broken(epoch, start, stop, loss_sum=0.0):
         if epoch == after and stop:
@@ -122,7 +123,7 @@ def interrupted(trainer, path, epochs, after, **options):
             raise Stop
         return run(epoch, start, stop, loss_sum)
 
-    trainer._engine.run = broken
+    engine.run = broken
     with pytest.raises(Stop):
         trainer.fit(*toy(), epochs, checkpoint=path, **options)
 

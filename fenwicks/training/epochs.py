@@ -6,8 +6,8 @@ import math
 import time
 from collections.abc import Callable
 
-from fenwicks.training.engines.base import Engine
 from fenwicks.training.progress import Progress
+from fenwicks.training.sizes import SizedEngines
 
 
 class DivergedError(FloatingPointError):
@@ -15,13 +15,13 @@ class DivergedError(FloatingPointError):
 
 
 class Epochs:
-    """Runs epochs in calls of an engine's compiled loop.
+    """Runs epochs in calls of the engines' compiled loops.
 
     The first call of all is one step. Further calls take as many steps as fit into
     `seconds_per_call`, at the speed so far.
 
     Args:
-        engine: the `Engine`.
+        engines: the `SizedEngines`.
         batch_size: images in a step.
         seconds_per_call: seconds between two reports to the progress bar; `math.inf` for one call
             an epoch.
@@ -33,12 +33,12 @@ class Epochs:
 
     def __init__(
         self,
-        engine: Engine,
+        engines: SizedEngines,
         batch_size: int,
         seconds_per_call: float,
         learning_rate: Callable[[], float],
     ):
-        self.engine, self.batch_size = engine, batch_size
+        self.engines, self.batch_size = engines, batch_size
         self.seconds_per_call, self.learning_rate = seconds_per_call, learning_rate
         self.first_step_at: float | None = None
 
@@ -57,11 +57,12 @@ class Epochs:
         Raises:
             DivergedError: the loss or a weight is not finite.
         """
+        engine = self.engines.at(epoch)
         loss_sum, correct, step, seconds, rate = 0.0, 0, 0, 0.0, 0.0
         while step < steps:
             count = self._steps_of_call(seconds / step if step else seconds_per_step, steps - step)
             started = time.perf_counter()
-            totals = self.engine.run(epoch, step, step + count, loss_sum)
+            totals = engine.run(epoch, step, step + count, loss_sum)
             seconds += time.perf_counter() - started
             if self.first_step_at is None:
                 self.first_step_at = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,8 +18,8 @@ from fenwicks.losses import CrossEntropy
 from fenwicks.training import checks
 from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
-from fenwicks.training.engines.select import make_engine
 from fenwicks.training.replicas import Replicas, default_replicas
+from fenwicks.training.sizes import SizedEngines, check_image_sizes
 
 
 def unchanged(images: Tensor, seed: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class StepRunner:
 
     Args:
         model, optimizer, loss, batch_size, normalize, augment, averaging, seed, seconds_per_call,
-            replicas, jit_compile: as of `Trainer`.
+            replicas, jit_compile, image_sizes: as of `Trainer`.
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
@@ -59,6 +59,7 @@ class StepRunner:
         seconds_per_call: float | None = None,
         replicas: Replicas | None = None,
         jit_compile: bool | None = None,
+        image_sizes: Sequence[tuple[int, int]] = (),
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
@@ -66,6 +67,7 @@ class StepRunner:
         self.batch_size = positive_integer('batch_size', batch_size)
         self.normalize, self.augment, self.averaging = normalize, augment, averaging
         self.jit_compile = jit_compile
+        self.image_sizes = check_image_sizes(image_sizes, model)
         self.replicas = default_replicas() if replicas is None else replicas
         self.replicas.check_batch(self.batch_size)
         checks.check_sharing(self.replicas, self.loss, seconds_per_call)
@@ -90,10 +92,10 @@ class StepRunner:
                 replicas=self.replicas,
                 jit_compile=jit_compile,
             )
-            self._engine = make_engine(settings)
+            self._engines = SizedEngines(settings, self.image_sizes)
         self.replicas.broadcast_initial_values(self.variables)
         if seconds_per_call is None:
-            reports = self._engine.on_cpu and self.replicas.processes == 1
+            reports = self._engines.at(0).on_cpu and self.replicas.processes == 1
             seconds_per_call = 5.0 if reports else math.inf
         self.seconds_per_call = seconds_per_call
 
@@ -115,10 +117,14 @@ class StepRunner:
         self._check_training(images, labels)
         self._load(images, labels)
 
-    def compile(self) -> None:
-        """Compiles the training program for the loaded data, without taking a step."""
+    def compile(self, epoch: int = 0) -> None:
+        """Compiles the training program for the loaded data, without taking a step.
+
+        Args:
+            epoch: its number, from 0: with `image_sizes` not all epochs have the same program.
+        """
         started = time.perf_counter()
-        self._engine.compile()
+        self._engines.compile(epoch)
         self.compile_seconds += time.perf_counter() - started
 
     def run_steps(self, epoch: int, start: int, stop: int) -> StepTotals:
@@ -132,9 +138,11 @@ class StepRunner:
             stop: the step to stop before; `start` for none.
         """
         self._half_trained = self._half_trained or stop > start
-        return self._engine.run(epoch, start, stop)
+        return self._engines.at(epoch).run(epoch, start, stop)
 
-    def program(self, count: int, image_shape: tuple[int, int, int]) -> tuple[Callable, tuple]:
+    def program(
+        self, count: int, image_shape: tuple[int, int, int], epoch: int = 0
+    ) -> tuple[Callable, tuple]:
         """The training program as a pure function, to be compiled ahead of time for any device.
 
         On TensorFlow the Trainer can't train afterwards.
@@ -142,6 +150,7 @@ class StepRunner:
         Args:
             count: number of training images.
             image_shape: `(height, width, channels)` of each.
+            epoch: the epoch's number, from 0, as in `compile`.
 
         Returns:
             A function, of `jax.jit` or `tf.function`, and a tuple of its abstract arguments
@@ -150,7 +159,7 @@ class StepRunner:
             stop before; and the sum of the losses so far. The function returns the new state and
             what `StepTotals` holds.
         """
-        return self._engine.program(count, image_shape)
+        return self._engines.at(epoch).program(count, image_shape)
 
     def graph(self) -> Any:
         """The `tf.Graph` of the training program for the loaded data, on TensorFlow only.
@@ -158,7 +167,7 @@ class StepRunner:
         Raises:
             ValueError: the backend is JAX.
         """
-        return self._engine.graph()
+        return self._engines.at(0).graph()
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
         """The loss of a batch as it is, without augmentation, and its gradients.
@@ -174,7 +183,7 @@ class StepRunner:
             ValueError: an argument breaks its rule.
         """
         checks.check_data(self.model, images, labels)
-        return self._engine.gradients(images, np.asarray(labels, np.int32))
+        return self._engines.at(0).gradients(images, np.asarray(labels, np.int32))
 
     def predict(
         self, images: np.ndarray, batch_size: int = 500, tta: evaluation.TTA = evaluation.NONE
@@ -201,7 +210,7 @@ class StepRunner:
         checks.check_images(self.model, images)
         with self.averaged():
             return evaluation.predict_logits(
-                lambda batch: self._engine.predict(batch, tta.transforms), images, batch_size
+                lambda batch: self._engines.at(0).predict(batch, tta.transforms), images, batch_size
             )
 
     def evaluate(
@@ -269,5 +278,5 @@ class StepRunner:
 
     def _load(self, images, labels):
         started = time.perf_counter()
-        self._engine.load(images, np.asarray(labels, np.int32))
+        self._engines.load(images, np.asarray(labels, np.int32))
         self.preprocess_seconds += time.perf_counter() - started

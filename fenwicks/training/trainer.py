@@ -6,7 +6,7 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -71,6 +71,10 @@ class Trainer(StepRunner):
         jit_compile: whether XLA compiles the loop over the steps as one program. `None` is yes on
             an accelerator and no on a CPU, where TensorFlow then runs the loop as a graph and JAX
             calls a compiled step.
+        image_sizes: pairs `(epoch, size)`: from that epoch on, counted from 0, the augmented images
+            are resized to `size` x `size` pixels, bilinearly and without antialiasing. Empty: they
+            keep their size. The model must take each size, as one with an input of `(None, None,
+            channels)` and a global pooling does. `predict` and `evaluate` never resize.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -80,6 +84,9 @@ class Trainer(StepRunner):
         first_step_at: `time.perf_counter()` at the end of the first step; `None` before it.
         preprocess_seconds, compile_seconds, train_seconds: of placing the data, of compiling and of
             training, in all calls of `fit`.
+
+    Reference:
+        Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html, for `image_sizes`.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class Trainer(StepRunner):
         seconds_per_call: float | None = None,
         replicas: Replicas | None = None,
         jit_compile: bool | None = None,
+        image_sizes: Sequence[tuple[int, int]] = (),
     ):
         super().__init__(
             model,
@@ -109,11 +117,12 @@ class Trainer(StepRunner):
             seconds_per_call=seconds_per_call,
             replicas=replicas,
             jit_compile=jit_compile,
+            image_sizes=image_sizes,
         )
         self.train_seconds = 0.0
         self._finalized = False  # whether the weights are averages of the optimizer's own
         self._epochs = Epochs(
-            self._engine, self.batch_size, self.seconds_per_call, self._learning_rate
+            self._engines, self.batch_size, self.seconds_per_call, self._learning_rate
         )
 
     @property
@@ -172,7 +181,6 @@ class Trainer(StepRunner):
                 self._averages.restart()  # from the present weights
         if len(self.history) < epochs:
             self._load(images, labels)
-            self.compile()
 
         images_per_epoch = self._steps_per_epoch * self.batch_size
         done = len(self.history)
@@ -206,6 +214,7 @@ class Trainer(StepRunner):
             )
 
     def _train_epoch(self, epoch, progress):
+        self.compile(epoch)
         last = self.history[-1]['images_per_second'] if self.history else math.inf
         self._half_trained = True
         record = self._epochs.train(epoch, self._steps_per_epoch, self.batch_size / last, progress)
@@ -227,7 +236,9 @@ class Trainer(StepRunner):
 
     def _settings(self, fingerprint):
         """What must be equal for a resumed training to end with the same numbers."""
+        sizes = {'image_sizes': self.image_sizes} if self.image_sizes else {}
         return {
+            **sizes,
             'backend': keras.backend.backend(),  # each draws other random numbers
             'seed': self.seed,
             'batch_size': self.batch_size,

@@ -70,9 +70,11 @@ class Engine:
 
     Attributes:
         on_cpu: bool, whether the engine runs on a CPU.
+        data_attributes: names of the attributes that `load` sets.
     """
 
     on_cpu: bool
+    data_attributes: tuple[str, ...]
 
     def __init__(self, settings: Settings):
         self.model, self.optimizer, self.loss = settings.model, settings.optimizer, settings.loss
@@ -84,6 +86,11 @@ class Engine:
     def load(self, images: np.ndarray, labels: np.ndarray):
         """Places uint8 images and int32 labels on the device."""
         raise NotImplementedError
+
+    def share_data(self, other: Engine):
+        """Trains on the data that another engine of this kind has placed on the device."""
+        for name in self.data_attributes:
+            setattr(self, name, getattr(other, name))
 
     def compile(self):
         """Traces and compiles the training program for the loaded data, without taking a step."""

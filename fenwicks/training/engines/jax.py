@@ -27,6 +27,8 @@ class JaxEngine(Engine):
         settings: a `Settings` whose replicas are `JaxReplicas`.
     """
 
+    data_attributes = '_images', '_image_shape', '_labels', '_epoch', '_epoch_order'
+
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.on_cpu = jnp.zeros(()).device.platform == 'cpu'  # where new arrays go

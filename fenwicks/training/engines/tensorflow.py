@@ -27,6 +27,8 @@ class TensorFlowEngine(Engine):
         settings: a `Settings` whose replicas are `TensorFlowReplicas`.
     """
 
+    data_attributes = '_count', '_images', '_labels'
+
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.on_cpu = on_cpu()
