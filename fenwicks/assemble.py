@@ -129,7 +129,9 @@ def _random_transforms() -> dict[str, Callable]:
         function
         for module in modules
         for function in vars(module).values()
-        if inspect.isfunction(function) and function.__module__ == module.__name__
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and not function.__name__.startswith('_')
     ]
     return {
         function.__name__: function

@@ -47,7 +47,7 @@ from fenwicks.augment.crops import (
     random_crop,
     random_resized_crop,
 )
-from fenwicks.augment.erase import cutout, erase, random_cutout, random_erasing
+from fenwicks.augment.erasing import cutout, erase, random_cutout, random_erasing
 from fenwicks.augment.flips import (
     alternating_flip,
     dihedral,
