@@ -15,7 +15,7 @@ from test_data_load import make
 
 from fenwicks import data
 from fenwicks.data import cifar
-from fenwicks.data.download import DiskError, Source, download
+from fenwicks.data.download import DiskError, Source, download_files
 
 NAME = 'archive.tar.gz'
 BODY = bytes(range(256)) * 2048  # half a megabyte
@@ -106,7 +106,7 @@ def _server():
 
 
 def fetch(sources, folder, verify=lambda work: None, **options):
-    return download(list(sources), folder, verify, **options)
+    return download_files(list(sources), folder, verify, **options)
 
 
 def part(folder):
@@ -282,7 +282,7 @@ def test_no_network_gives_up_at_once_and_names_every_mirror(server, tmp_path):
     for part_of_it in ('no-such-host.invalid', '127.0.0.1:1: ', 'HTTP 404', 'timed out'):
         assert part_of_it in str(caught.value)
     assert '\n' not in str(caught.value)
-    assert download.__defaults__[0] <= 12  # seconds that all real mirrors together may take
+    assert download_files.__defaults__[0] <= 12  # seconds that all real mirrors together may take
 
 
 def test_a_silent_mirror_does_not_hold_up_the_others(server, tmp_path):

@@ -136,7 +136,7 @@ def test_the_first_frame_of_an_animation(kind):
 def test_exif_orientation(kind, orientation):
     image = Image.fromarray(picture())
     exif = Image.Exif()
-    exif[images._ORIENTATION] = orientation
+    exif[images.ORIENTATION] = orientation
     upright = image.copy()
     upright.info['exif'] = exif.tobytes()
     expected = np.asarray(ImageOps.exif_transpose(upright))
@@ -147,7 +147,7 @@ def test_exif_orientation(kind, orientation):
 
 def test_exif_of_a_transparent_image_and_damaged_exif():
     exif = Image.Exif()
-    exif[images._ORIENTATION] = 6
+    exif[images.ORIENTATION] = 6
     rgba = picture(channels=4)
     turned = decode_image(file_of(rgba, exif=exif), (60, 40))
     same(turned, np.rot90(decode_image(file_of(rgba), (40, 60)), -1))

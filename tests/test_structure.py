@@ -60,9 +60,6 @@ KNOWN: dict[str, set[str]] = {
     'assignments_to_modules': {
         'examples/benchmarks/op_times.py assigns to an attribute of tf',
     },
-    'names_of_their_module': {
-        'fenwicks/data/download.py defines download',
-    },
 }
 
 

@@ -4,6 +4,7 @@ sample, and tf.data input functions."""
 from fenwicks.data.batches import ImageBatches
 from fenwicks.data.dataset import Dataset, check_arrays
 from fenwicks.data.decoded import ImageArrays, decode_images
+from fenwicks.data.inspection import ImageReport, check_images
 from fenwicks.data.listing import ImageList
 from fenwicks.data.pipeline import eval_dataset, train_dataset
 from fenwicks.data.search import DATASETS, load
@@ -18,7 +19,9 @@ __all__ = [
     'ImageArrays',
     'ImageBatches',
     'ImageList',
+    'ImageReport',
     'check_arrays',
+    'check_images',
     'class_counts',
     'decode_images',
     'decode_shards',

@@ -72,7 +72,7 @@ def _reason(error):
     return ' '.join(str(error).split()) or type(error).__name__
 
 
-def download(
+def download_files(
     sources: Sequence[Source],
     folder: pathlib.Path | str,
     verify: Callable[[pathlib.Path], object],

@@ -31,7 +31,7 @@ FILTERS = {
     'lanczos': Image.Resampling.LANCZOS,
 }
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
-_ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the EXIF tag
 RULE = 'be an image that can be read'
 
 
@@ -233,7 +233,7 @@ def _with_exif(made, image):
 def _upright(image):
     """The image as its EXIF orientation has it; damaged EXIF data are ignored."""
     try:
-        turned = image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
     except Exception:
         return image
     return ImageOps.exif_transpose(image) if turned else image

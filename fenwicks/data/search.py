@@ -8,7 +8,7 @@ import pathlib
 
 from fenwicks.data import cifar, formats
 from fenwicks.data.dataset import Dataset
-from fenwicks.data.download import download as download_files
+from fenwicks.data.download import download_files
 from fenwicks.data.sample import load_digits
 
 DATASETS = ('auto', 'cifar10', 'cifar100', 'digits')
