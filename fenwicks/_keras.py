@@ -49,6 +49,11 @@ def constant_or_schedule(optimizer):
     return optimizer._learning_rate
 
 
+def is_softmax_output(tensor) -> bool:
+    """Whether a tensor came out of Keras's softmax, which notes its inputs on its outputs."""
+    return hasattr(tensor, '_keras_logits')
+
+
 def is_loading() -> bool:
     """Whether Keras is reading a saved model at present."""
     return global_state.get_global_attribute('shared_objects/id_to_obj_map') is not None

@@ -278,7 +278,8 @@ def with_normalization(
         mean=[float(m) for m in mean], variance=variance, dtype='float32'
     )
     raw = keras.Model(images, model(normalize(images)), name=model.name)
-    # The optimizer is only there for Keras's sake: one without slots, which it would save unbuilt
-    # and miss on loading.
     raw.compile('sgd', losses.CrossEntropy(), metrics=['sparse_categorical_accuracy'])
+    # Loading builds the optimizer, and warns where that has variables that were not saved: in
+    # float16 Keras has wrapped it in one that scales the loss.
+    raw.optimizer.build(raw.trainable_variables)
     return raw

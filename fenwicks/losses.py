@@ -1,80 +1,74 @@
-"""Losses on integer labels."""
+"""Cross-entropy with label smoothing, of integer labels and of class probabilities."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
+from fenwicks import _keras
 from fenwicks._checks import finite_number
-from fenwicks._typing import Config, Tensor
+from fenwicks._typing import Config, Shape, Tensor
+
+_BINARY = 'keras.losses.BinaryCrossentropy(from_logits=True)'
 
 
 def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of integer labels and logits, for each example, in float32.
+    """Computes the cross-entropy of labels and logits for each example, in float32.
 
     ```
-    log_p = log_softmax(logits)
-    loss = (1 - label_smoothing) * -log_p[label] + label_smoothing * mean(-log_p over classes)
+    target = one_hot(labels), or labels where they are probabilities
+    target = (1 - label_smoothing) * target + label_smoothing / classes
+    loss = -sum(target * log_softmax(logits) over classes)
     ```
 
-    That is cross-entropy with the target `(1 - label_smoothing) * one_hot + label_smoothing /
-    classes`: the definition of PyTorch's `cross_entropy` and of Keras's `CategoricalCrossentropy`
-    (which wants one-hot labels; Keras's sparse loss has no smoothing). The true class's own share,
-    `label_smoothing / classes`, is part of it.
+    This is the definition of PyTorch's `cross_entropy` and of Keras's `CategoricalCrossentropy`
+    (which takes no integer labels, as Keras's sparse loss takes no smoothing): the smoothed target
+    of the true class is `1 - label_smoothing + label_smoothing / classes`.
 
     Args:
         labels: integer tensor of shape `(batch,)` (or any `logits.shape[:-1]`), each in
-            [0, classes). A label out of range can't be seen in compiled code and gives a wrong
-            loss: check the data.
-        logits: float tensor of shape `(batch, classes)`, of any precision.
+            [0, classes); or float tensor of the shape of the logits, the probabilities of the
+            classes, which sum to 1 for each example. Values out of range are refused where they
+            are known; in a compiled function they give a wrong loss, so check the data.
+        logits: float tensor of shape `(batch, classes)`, of any precision, of two classes or more.
         label_smoothing: float in [0, 1).
 
     Returns:
-        A float32 tensor of shape `(batch,)`: reduce it as you like.
+        A float32 tensor of shape `(batch,)`, not reduced.
 
     Raises:
-        ValueError: if `label_smoothing` is not in [0, 1), if labels are not integers, or if their
-            shape is not that of the logits without the last axis.
+        ValueError: `label_smoothing` is not in [0, 1), the labels are neither of the two forms, or
+            there is only one class.
 
     Example:
 
-    >>> import numpy as np
     >>> loss = cross_entropy(np.array([1]), np.zeros((1, 4)), label_smoothing=0.2)
-    >>> print(f'{float(loss[0]):.4f}')  # log(4), at whatever smoothing
+    >>> print(f'{float(loss[0]):.4f}')  # log(4), whatever the smoothing
     1.3863
+    >>> loss = cross_entropy(np.float32([[0.5, 0.5]]), np.float32([[0.0, np.log(3.0)]]))
+    >>> print(f'{float(loss[0]):.4f}')  # (log(4) + log(4/3)) / 2
+    0.8370
 
     Reference: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015.
     """
     label_smoothing = _check_label_smoothing(label_smoothing)
     labels = ops.convert_to_tensor(labels)
     logits = ops.cast(logits, 'float32')
-    label_type = keras.backend.standardize_dtype(labels.dtype)
-    if 'int' not in label_type:
-        raise ValueError(
-            f'`labels` must be integers, one class index for each example. Received: {label_type}'
-        )
-    label_shape, logit_shape = tuple(labels.shape), tuple(logits.shape)
-    same = len(label_shape) == len(logit_shape) - 1 and all(
-        a == b or a is None or b is None for a, b in zip(label_shape, logit_shape[:-1], strict=True)
-    )
-    if not same:
-        raise ValueError(
-            '`labels` must have the shape of the logits without the last axis. '
-            f'Received: labels of shape {label_shape}, logits of shape {logit_shape}'
-        )
-    classes = logit_shape[-1]
-    # One-hot and a fused kernel rather than a gather: the form that suits TPUs, and the backward
-    # pass is softmax - target in one go.
-    targets = ops.one_hot(labels, classes, dtype='float32')
+    classes = _check_logits(logits)
+    _check_form(labels, tuple(labels.shape), tuple(logits.shape))
+    _check_values(labels, classes)
+    if _is_float(labels):
+        targets = ops.cast(labels, 'float32')
+    else:
+        # One-hot and a fused kernel rather than a gather: it suits TPUs, and the backward pass is
+        # softmax - target in one operation.
+        targets = ops.one_hot(labels, classes, dtype='float32')
     if label_smoothing:
         targets = (1.0 - label_smoothing) * targets + label_smoothing / classes
     return ops.categorical_crossentropy(targets, logits, from_logits=True)
-
-
-def _check_label_smoothing(label_smoothing: Any) -> float:
-    return finite_number('label_smoothing', label_smoothing, low=0, below=1)
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -89,14 +83,15 @@ class CrossEntropy(keras.losses.Loss):
         name: string, the loss's name.
 
     Call arguments:
-        y_true: integer labels of shape `(batch,)` or `(batch, 1)`.
-        y_pred: logits of shape `(batch, classes)`.
+        y_true: integer labels of shape `(batch,)` or `(batch, 1)`; or probabilities of the classes,
+            floats of shape `(batch, classes)`.
+        y_pred: logits of shape `(batch, classes)`, not the output of a softmax.
 
     Returns:
         A float32 scalar, or shape `(batch,)` with `reduction=None`.
 
     Raises:
-        ValueError: as in `cross_entropy`, or if `label_smoothing` is not in [0, 1).
+        ValueError: as in `cross_entropy`, or `y_pred` is the output of a softmax.
 
     Example:
 
@@ -114,13 +109,109 @@ class CrossEntropy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, dtype='float32')
         self.label_smoothing = _check_label_smoothing(label_smoothing)
 
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        # Before Keras casts the labels to floats, after which nobody can tell what they were.
+        if _keras.is_softmax_output(y_pred):
+            raise ValueError(
+                '`y_pred` must be logits: remove the softmax at the end of the model, or use '
+                'keras.losses.SparseCategoricalCrossentropy. Received: the output of a softmax'
+            )
+        labels = y_true if hasattr(y_true, 'dtype') else ops.convert_to_tensor(y_true)
+        shape, logit_shape = tuple(labels.shape), tuple(np.shape(y_pred))
+        if not _is_float(labels) and len(shape) == len(logit_shape) and shape[-1:] == (1,):
+            shape = shape[:-1]
+        _check_logits(y_pred)
+        _check_form(labels, shape, logit_shape)
+        return super().__call__(y_true, y_pred, sample_weight)
+
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
-        # Keras hands labels over as floats, and data sets often as a column.
-        labels = ops.cast(y_true, 'int32')
-        if len(labels.shape) == len(y_pred.shape) and labels.shape[-1] == 1:
-            labels = ops.squeeze(labels, axis=-1)
-        return cross_entropy(labels, y_pred, self.label_smoothing)
+        # Class indices by now are floats too, often in a column: their shape tells.
+        if len(y_true.shape) == len(y_pred.shape):
+            if y_true.shape[-1] != 1:
+                return cross_entropy(y_true, y_pred, self.label_smoothing)
+            y_true = ops.squeeze(y_true, axis=-1)
+        return cross_entropy(ops.cast(y_true, 'int32'), y_pred, self.label_smoothing)
 
     def get_config(self) -> Config:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), 'label_smoothing': self.label_smoothing}
+
+
+def _check_label_smoothing(label_smoothing: Any) -> float:
+    return finite_number('label_smoothing', label_smoothing, low=0, below=1)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return keras.backend.is_float_dtype(_dtype(tensor))
+
+
+def _check_logits(logits: Tensor) -> int:
+    """Returns the number of classes, or raises a ValueError where there is one at most."""
+    shape = tuple(np.shape(logits))
+    if not shape or shape[-1] is None or shape[-1] < 2:
+        raise ValueError(
+            '`logits` must have the shape (batch, classes), with two classes or more: for one '
+            f'logit an example use {_BINARY}. Received: logits of shape {shape}'
+        )
+    return shape[-1]
+
+
+def _check_form(labels: Tensor, shape: Shape, logit_shape: Shape) -> None:
+    """Raises unless labels of this shape are class indices or probabilities for the logits."""
+    received = f'Received: labels of shape {shape}, logits of shape {logit_shape}'
+    if _is_float(labels):
+        if not _agree(shape, logit_shape):
+            raise ValueError(
+                '`labels` must be integers, one class index for each example, or floats of the '
+                "shape of the logits, a probability for each class; of other targets Keras's "
+                f'MeanSquaredError or BinaryCrossentropy is the loss. Received: {_dtype(labels)} '
+                f'labels of shape {shape}, logits of shape {logit_shape}'
+            )
+    elif 'int' not in _dtype(labels):
+        raise ValueError(
+            '`labels` must be integers, one class index for each example. '
+            f'Received: {_dtype(labels)}'
+        )
+    elif not _agree(shape, logit_shape[:-1]):
+        hint = ', or be floats where they are one-hot' if _agree(shape, logit_shape) else ''
+        raise ValueError(
+            f'`labels` must have the shape of the logits without the last axis{hint}. {received}'
+        )
+
+
+def _agree(shape: Shape, other: Shape) -> bool:
+    return len(shape) == len(other) and all(
+        a == b or a is None or b is None for a, b in zip(shape, other, strict=True)
+    )
+
+
+def _check_values(labels: Tensor, classes: int) -> None:
+    """Raises where the values are known, outside compiled functions, and can't be labels."""
+    try:
+        values = np.asarray(ops.convert_to_numpy(labels))
+    except (TypeError, ValueError, AttributeError, RuntimeError):  # traced, not computed
+        return
+    if not values.size:
+        return
+    if not _is_float(labels):
+        if values.min() < 0 or values.max() >= classes:
+            raise ValueError(
+                f'`labels` must be in [0, {classes}), the number of logits. '
+                f'Received: labels from {values.min()} to {values.max()}'
+            )
+        return
+    values = values.astype('float64')
+    sums = values.sum(axis=-1)
+    wrong = ~(np.abs(sums - 1) < 0.01) | (values < 0).any(axis=-1)  # NaN is wrong, too
+    if wrong.any():
+        raise ValueError(
+            '`labels` that are floats must be probabilities of classes: >= 0, with a sum of 1 for '
+            f'each example; for labels that exclude none use {_BINARY}. '
+            f'Received: {values[wrong][0].tolist()[:10]} with the sum {sums[wrong][0]:.6g}'
+        )

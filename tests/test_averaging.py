@@ -330,8 +330,9 @@ def test_steps_per_execution():
 
 @pytest.mark.parametrize('rule', [EMA(0.9, every=11), Lookahead(0.5, every=11)])
 def test_before_the_first_update_the_weights_stay(rule):
-    plain, averaged = new_model(), new_model()
+    plain = new_model()
     fit(plain, epochs=2)
+    averaged = new_model()
     fit(averaged, WeightAveraging(rule), epochs=2)  # 10 steps
     assert_same(averaged.get_weights(), plain.get_weights())
 
@@ -370,12 +371,10 @@ def fresh_model(kind):
         class Model(keras.Model):
             def __init__(self):
                 super().__init__()
-                self.parts = layers
+                self.hidden, self.norm, self.head = layers
 
             def call(self, inputs, training=None):
-                for layer in self.parts[:-1]:
-                    inputs = layer(inputs)
-                return self.parts[-1](inputs)
+                return self.head(self.norm(self.hidden(inputs), training=training))
 
         model = Model()
     model.compile(
@@ -476,7 +475,7 @@ def test_what_was_validated_is_saved_and_restored(place, swap_at_end, tmp_path):
         averaging.restore()
         plain = new_model()
         plain.optimizer.learning_rate = 0.5
-        fit(plain, epochs=6)
+        fit(plain, epochs=6, validation_data=held_out())  # which draws random numbers on PyTorch
         assert_same(model.get_weights(), plain.get_weights(), rtol=1e-4, atol=1e-5)
 
 
@@ -507,7 +506,6 @@ def test_stopping_early_ends_with_the_best_averages(place):
 
 
 def test_evaluation_within_an_epoch_leaves_the_training_alone():
-    plain, averaged = new_model(), new_model()
     averaging = WeightAveraging(EMA(0.9, every=2), swap_at_end=False)
 
     class Evaluates(keras.callbacks.Callback):
@@ -518,6 +516,29 @@ def test_evaluation_within_an_epoch_leaves_the_training_alone():
                 averaging.on_test_begin()
                 averaging.on_test_end()
 
+    plain = new_model()
     fit(plain)
+    averaged = new_model()
     fit(averaged, averaging, Evaluates())
     assert_same(averaged.get_weights(), plain.get_weights())
+
+
+def test_a_resumed_backup_is_refused(tmp_path):
+    def interrupt(epoch, logs):
+        if epoch == 1:
+            raise InterruptedError
+
+    def run(*callbacks):
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / 'backup'))
+        fit(new_model(), WeightAveraging(EMA(0.9, every=2)), backup, *callbacks)
+
+    with pytest.raises(InterruptedError):
+        run(keras.callbacks.LambdaCallback(on_epoch_begin=interrupt))
+    with pytest.raises(ValueError, match=r'must see the training from its start: BackupAndRestore'):
+        run()
+
+
+def test_a_fit_that_begins_at_a_later_epoch_is_averaged():
+    model, averaging = new_model(), WeightAveraging(EMA(0.9, every=2))
+    fit(model, averaging, epochs=3, initial_epoch=1)
+    assert averaging.step == 10

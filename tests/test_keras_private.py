@@ -6,6 +6,7 @@
 import re
 
 import keras
+import numpy as np
 import pytest
 
 import fenwicks
@@ -123,3 +124,63 @@ def test_a_stateless_optimizer_assigns_within_the_scope_only(make):
         assert keras.ops.convert_to_numpy(variable) == pytest.approx(value)
     changed = [keras.ops.convert_to_numpy(scope.get_current_value(weight)) for weight in weights]
     assert any((new != old).any() for new, old in zip(changed, before, strict=False))
+
+
+def test_models_are_known_to_be_loading(tmp_path):
+    seen = []
+
+    @keras.saving.register_keras_serializable(package='fenwicks_tests')
+    class Noting(keras.optimizers.SGD):
+        def build(self, variables):
+            seen.append(_keras.is_loading())
+            super().build(variables)
+
+    network = model()
+    network.compile(Noting(0.1), 'mse')
+    network.optimizer.build(network.trainable_variables)
+    network.save(tmp_path / 'model.keras')
+    keras.models.load_model(tmp_path / 'model.keras')
+    assert seen == [False, True]
+    assert not _keras.is_loading()
+
+
+def test_where_a_backup_has_training_begin(tmp_path):
+    network = model()
+    network.compile('sgd', 'mse')
+    assert _keras.resumed_epoch(network) == 0
+    begun = []
+
+    class Stops(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            begun.append((epoch, _keras.resumed_epoch(self.model)))
+            if epoch == 2:
+                raise InterruptedError
+
+    def fit():
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / 'backup'))
+        data = [np.zeros((4, size), 'float32') for size in (4, 3)]
+        network.fit(*data, epochs=3, verbose=0, callbacks=[backup, Stops()])
+
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            fit()
+    assert begun == [(0, 0), (1, 0), (2, 0), (2, 2)]
+
+
+def test_softmax_marks_its_outputs():
+    found = []
+
+    class Looks(keras.losses.Loss):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            found.append(_keras.is_softmax_output(y_pred))
+            return super().__call__(y_true, y_pred, sample_weight)
+
+        def call(self, y_true, y_pred):
+            return keras.ops.sum(y_pred, axis=-1)
+
+    for activation in (None, 'softmax'):
+        network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation)])
+        network.compile('sgd', Looks())
+        network.fit(np.zeros((4, 4), 'float32'), np.zeros((4, 1), 'float32'), verbose=0)
+    assert set(found[: len(found) // 2]) == {False}
+    assert set(found[len(found) // 2 :]) == {True}

@@ -205,5 +205,132 @@ def test_bad_labels():
     for wrong in (labels[:8], labels[:, None], np.eye(10, dtype='int32')[labels]):
         with pytest.raises(ValueError, match=r'^`labels` must have the shape.* labels of'):
             cross_entropy(wrong, logits)
-    with pytest.raises(ValueError, match=r'^`labels` must have the shape'):
-        CrossEntropy()(np.eye(10)[labels], logits)
+
+
+@pytest.mark.parametrize('labels', [np.float32([0, 1, 1, 0]), np.array([0, 1, 1, 0])])
+@pytest.mark.parametrize('column', [False, True])
+def test_a_single_logit_is_refused(labels, column):
+    labels = labels[:, None] if column else labels
+    for call in (cross_entropy, CrossEntropy(0.1)):
+        with pytest.raises(ValueError, match=r'^`logits` .*BinaryCrossentropy.*\(4, 1\)$'):
+            call(labels, np.zeros((4, 1), 'float32'))
+
+
+def compiled(loss, classes=3):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(classes)])
+    model.compile('sgd', loss)
+    return model
+
+
+@pytest.mark.parametrize(
+    ('labels', 'classes', 'rule'),
+    [
+        (np.zeros(8, 'int32'), 1, '`logits` must .*BinaryCrossentropy'),
+        (np.full(8, 0.7, 'float32'), 3, '`labels` must be integers.* Received: float32 labels'),
+        (np.full((8, 1), 0.7, 'float32'), 3, '`labels` must be integers.* Received: float32'),
+        (np.zeros((8, 2), 'float32'), 3, '`labels` must be integers.* Received: float32'),
+        (np.eye(3, dtype='int32')[[0] * 8], 3, '`labels` must have .* floats where .* one-hot'),
+        (np.zeros((8, 2), 'int32'), 3, '`labels` must have the shape'),
+        (np.zeros(8, 'bool'), 3, '`labels` must be integers.* Received: bool'),
+    ],
+)
+def test_labels_that_fit_refuses(labels, classes, rule):
+    for train in (True, False):
+        model = compiled(CrossEntropy(), classes)
+        run = model.fit if train else model.evaluate
+        with pytest.raises(ValueError, match=rule):
+            run(np.zeros((8, 4), 'float32'), labels, batch_size=8, verbose=0)
+
+
+def test_a_model_that_ends_in_softmax_is_refused():
+    for last in (
+        [keras.layers.Dense(3, activation='softmax')],
+        [keras.layers.Dense(3), keras.layers.Softmax()],
+    ):
+        model = keras.Sequential([keras.Input((4,)), *last])
+        model.compile('sgd', CrossEntropy())
+        with pytest.raises(ValueError, match='must be logits: remove the softmax'):
+            model.fit(np.zeros((8, 4), 'float32'), np.zeros(8, 'int32'), verbose=0)
+
+
+@pytest.mark.parametrize('wrong', [[-1, 2], [0, 10], [255, 0]])
+def test_class_indices_out_of_range(wrong):
+    logits = np.zeros((2, 10), 'float32')
+    for call in (cross_entropy, CrossEntropy()):
+        with pytest.raises(ValueError, match=r'^`labels` must be in \[0, 10\).* Received: labels'):
+            call(np.array(wrong), logits)
+
+
+@pytest.mark.parametrize(
+    'wrong', [[0.5, 0.4], [1.5, -0.5], [1.0, 1.0], [float('nan'), 1.0], [0.0, 0.0]]
+)
+def test_floats_that_are_no_probabilities(wrong):
+    labels = np.float32([[0.5, 0.5], wrong])
+    for call in (cross_entropy, CrossEntropy()):
+        with pytest.raises(ValueError, match=r'^`labels` that are floats must be probabilities'):
+            call(labels, np.zeros((2, 2), 'float32'))
+
+
+def test_no_examples_give_no_losses():
+    assert cross_entropy(np.zeros(0, 'int32'), np.zeros((0, 3), 'float32')).shape == (0,)
+    assert cross_entropy(np.zeros((0, 3), 'float32'), np.zeros((0, 3), 'float32')).shape == (0,)
+
+
+def soft_labels(batch=16, classes=10):
+    values = np.random.default_rng(3).exponential(size=(batch, classes))
+    return (values / values.sum(axis=1, keepdims=True)).astype('float32')
+
+
+@pytest.mark.parametrize('smoothing', SMOOTHINGS)
+def test_probabilities_as_labels(smoothing):
+    _, logits = examples()
+    soft = soft_labels()
+    targets = (1 - smoothing) * soft + smoothing / 10
+    expected = -(targets * log_softmax(logits)).sum(axis=-1)
+    found = ops.convert_to_numpy(cross_entropy(soft, logits, smoothing))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    keras_loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(CrossEntropy(smoothing)(soft, logits)),
+        ops.convert_to_numpy(keras_loss(soft, logits)),
+        rtol=1e-5,
+    )
+    slope = gradient(lambda x: ops.sum(cross_entropy(soft, x, smoothing)), logits)
+    np.testing.assert_allclose(slope, np.exp(log_softmax(logits)) - targets, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'float32', 'float64'])
+@pytest.mark.parametrize('smoothing', SMOOTHINGS)
+def test_one_hot_floats_are_class_indices(smoothing, dtype):
+    labels, logits = examples()
+    expected = ops.convert_to_numpy(CrossEntropy(smoothing)(labels, logits))
+    one_hot = np.eye(10, dtype=dtype)[labels]
+    found = ops.convert_to_numpy(CrossEntropy(smoothing)(one_hot, logits))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_probabilities_of_torch():
+    torch = pytest.importorskip('torch')
+    _, logits = examples()
+    soft = soft_labels()
+    expected = torch.nn.functional.cross_entropy(
+        torch.tensor(logits), torch.tensor(soft), label_smoothing=0.2, reduction='none'
+    )
+    found = ops.convert_to_numpy(cross_entropy(soft, logits, 0.2))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+
+
+def test_fit_with_probabilities_and_with_column_labels():
+    x = np.random.default_rng(1).standard_normal((16, 4)).astype('float32')
+    for labels in (soft_labels(16, 3), np.arange(16)[:, None] % 3, np.arange(16) % 3):
+        model = compiled(CrossEntropy(0.1))
+        start = model.evaluate(x, labels, verbose=0)
+        expected = ops.convert_to_numpy(CrossEntropy(0.1)(labels, model.predict(x, verbose=0)))
+        np.testing.assert_allclose(start, expected, rtol=1e-4)
+        model.fit(x, labels, epochs=5, verbose=0)
+        assert model.evaluate(x, labels, verbose=0) < start
+
+
+def test_smoothing_of_numpy_is_a_plain_number():
+    loss = CrossEntropy(np.float32(0.25))
+    assert json.loads(json.dumps(loss.get_config()))['label_smoothing'] == 0.25

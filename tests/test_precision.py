@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from fenwicks import precision
+from fenwicks import assemble, precision
 
 SAPPHIRE_RAPIDS = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -96,3 +96,22 @@ def test_unknown_precision_leaves_the_policy(wrong):
         f'`precision` must be one of auto, float32, bfloat16, float16. Received: precision={wrong}'
     )
     assert keras.config.dtype_policy().name == before
+
+
+@pytest.mark.parametrize('chosen', ['float32', 'bfloat16', 'float16'])
+def test_models_that_were_saved_load_without_a_warning(chosen, tmp_path):
+    precision.set_precision(chosen)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    raw = assemble.with_normalization(model, [120.0, 120.0, 120.0], [60.0, 60.0, 60.0])
+    raw.save(tmp_path / 'model.keras')
+    loaded = keras.models.load_model(tmp_path / 'model.keras')  # a warning would be an error
+    assert loaded.optimizer.built
+
+
+@pytest.mark.parametrize('device', ['cuda', '', None])
+def test_unknown_device_leaves_the_policy(device):
+    with pytest.raises(ValueError, match=r'^`device` must be one of cpu, gpu, tpu. Received: '):
+        precision.set_precision('float16', device)
+    assert keras.config.dtype_policy().name == 'float32'
