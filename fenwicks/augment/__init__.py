@@ -33,11 +33,15 @@ from fenwicks.augment.color import (
     grey,
     hue,
     jitter,
+    saturation,
+)
+from fenwicks.augment.color_draws import (
+    random_brightness,
     random_color,
+    random_contrast,
     random_distort_color,
     random_jitter,
     random_lighting,
-    saturation,
 )
 from fenwicks.augment.crops import (
     central_crop,
@@ -77,6 +81,8 @@ from fenwicks.augment.geometry import (
     zoom,
     zoom_matrix,
 )
+from fenwicks.augment.keras_layer import Augment, layer
+from fenwicks.augment.levels import autocontrast, equalize, posterize, sharpness, solarize
 from fenwicks.augment.mix import cutmix, draw_beta, mixup, random_cutmix, random_mixup
 from fenwicks.augment.normalizers import (
     denormalize,
@@ -84,13 +90,17 @@ from fenwicks.augment.normalizers import (
     imagenet_normalize,
     normalize,
 )
+from fenwicks.augment.policies import rand_augment, trivial_augment
+from fenwicks.augment.ready_made import fastai_transforms, inception_transforms
 from fenwicks.augment.resizing import resize
 from fenwicks.augment.seeds import draw, draw_integers, fold
 
 __all__ = [
+    'Augment',
     'affine',
     'alternating_flip',
     'apply',
+    'autocontrast',
     'brightness',
     'central_crop',
     'choice',
@@ -108,7 +118,9 @@ __all__ = [
     'draw',
     'draw_beta',
     'draw_integers',
+    'equalize',
     'erase',
+    'fastai_transforms',
     'flip',
     'flip_matrix',
     'flip_vertical',
@@ -118,13 +130,19 @@ __all__ = [
     'imagenet_denormalize',
     'imagenet_normalize',
     'in_groups',
+    'inception_transforms',
     'jitter',
+    'layer',
     'mixup',
     'normalize',
     'on_pixels',
     'pad_reflect',
+    'posterize',
+    'rand_augment',
     'random_affine',
+    'random_brightness',
     'random_color',
+    'random_contrast',
     'random_crop',
     'random_cutmix',
     'random_cutout',
@@ -147,10 +165,13 @@ __all__ = [
     'rotate_90',
     'rotation_matrix',
     'saturation',
+    'sharpness',
     'shear',
     'shear_matrix',
     'shift',
     'shift_matrix',
+    'solarize',
+    'trivial_augment',
     'with_context',
     'without_seed',
     'zoom',

@@ -115,3 +115,8 @@ def gather_pixels(xp, pixels, indices):
     if xp.__name__ == 'tensorflow':
         return xp.gather(pixels, indices, batch_dims=1)
     return xp.take_along_axis(pixels, indices[:, :, None], axis=1)
+
+
+def take(xp, array, indices):
+    """The entries of an array's first axis that `indices` name."""
+    return xp.gather(array, indices) if xp.__name__ == 'tensorflow' else xp.take(array, indices, 0)

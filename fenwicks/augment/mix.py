@@ -16,6 +16,7 @@ from fenwicks.augment.arrays import (
     in_float32,
     namespace,
     per_image,
+    take,
 )
 from fenwicks.augment.boxes import rectangle
 from fenwicks.augment.seeds import draw, draw_integers
@@ -44,7 +45,7 @@ def mixup(images: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> tup
     _check(xp, images, labels)
     partner = per_image(xp, 'partner', partner, images)
     share = per_image(xp, 'share', share, images, kind='float')
-    values, other = in_float32(xp, images), in_float32(xp, _take(xp, images, partner))
+    values, other = in_float32(xp, images), in_float32(xp, take(xp, images, partner))
     weight = cast(xp, share, values.dtype)[:, None, None, None]
     blended = cast(xp, weight * values + (1 - weight) * other, images.dtype)
     return blended, _blend_labels(xp, labels, partner, share)
@@ -117,7 +118,7 @@ def cutmix(
     hole = rectangle(xp, images, top, left, height, width)
     mean = xp.reduce_mean if xp.__name__ == 'tensorflow' else xp.mean
     share = 1 - mean(cast(xp, hole, 'float32'), (1, 2, 3))
-    return xp.where(hole, _take(xp, images, partner), images), _blend_labels(
+    return xp.where(hole, take(xp, images, partner), images), _blend_labels(
         xp, labels, partner, share
     )
 
@@ -182,7 +183,7 @@ def draw_beta(images: Tensor, seed: Seed, n: int = 0, alpha: float = 1.0) -> Ten
     place = draw(images, seed, n, 0.0, float(_TABLE))
     index = cast(xp, place, 'int32')
     share = place - cast(xp, index, 'float32')
-    low, high = _take(xp, table, index), _take(xp, table, index + 1)
+    low, high = take(xp, table, index), take(xp, table, index + 1)
     return low + share * (high - low)
 
 
@@ -209,11 +210,7 @@ def _partners(images, seed, n):
 
 def _blend_labels(xp, labels, partner, share):
     share = cast(xp, share, labels.dtype)[:, None]
-    return share * labels + (1 - share) * _take(xp, labels, partner)
-
-
-def _take(xp, array, indices):
-    return xp.gather(array, indices) if xp.__name__ == 'tensorflow' else xp.take(array, indices, 0)
+    return share * labels + (1 - share) * take(xp, labels, partner)
 
 
 def _check(xp, images, labels):
