@@ -11,6 +11,7 @@ from fenwicks.data.search import DATASETS, load
 from fenwicks.data.shards import decode_shards, write_shards
 from fenwicks.data.splits import k_folds, train_validation_split
 from fenwicks.data.statistics import ChannelStatistics, class_counts, mean_std
+from fenwicks.data.streaming import shard_dataset
 
 __all__ = [
     'DATASETS',
@@ -29,6 +30,7 @@ __all__ = [
     'k_folds',
     'load',
     'mean_std',
+    'shard_dataset',
     'train_dataset',
     'train_validation_split',
     'write_shards',

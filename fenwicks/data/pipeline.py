@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def _tensorflow():
-    """The module `tensorflow`; raises with what to install where it is missing."""
+def import_tensorflow() -> Any:
+    """The module `tensorflow`, which leaves the GPU to another backend that trains.
+
+    Raises:
+        ImportError: it is not installed; the message says what to install.
+    """
     try:
         import tensorflow as tf
     except ImportError:
@@ -85,7 +89,7 @@ def train_dataset(
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
-    tf = _tensorflow()
+    tf = import_tensorflow()
     take = _batch_function(tf, images, labels, normalize)
     augment = None if augment is None else augmentation.with_context(augment)
     passes = itertools.count()
@@ -138,7 +142,7 @@ def eval_dataset(
         ImportError: TensorFlow is not installed.
     """
     _check(images, labels, batch_size)
-    tf = _tensorflow()
+    tf = import_tensorflow()
     take = _batch_function(tf, images, labels, normalize)
     batches = tf.data.Dataset.range(len(images)).batch(int(batch_size))
     return batches.map(take, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

@@ -204,19 +204,7 @@ def decode_shards(
         name, record = named
         if record is None:
             raise ValueError(name)
-        with damage_named(name, f'be an example with {image_feature!r}'):
-            features = decode_example(record)
-            raw = features[image_feature][0]
-            if not isinstance(raw, bytes):
-                raise ValueError('it is a number')
-            label = None if label_feature is None else int(features[label_feature][0])
-            shape = features.get('shape')
-            if shape is not None:
-                height, width, depth = map(int, shape)
-                raw = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
-        if isinstance(raw, bytes):
-            return decode_image(raw, *options, name=name), label
-        return resize_image(raw, *options, name=name), label
+        return decode_record(name, record, options, image_feature, label_feature)
 
     pairs = ((name, (name, record)) for name, record in items())
     stored, description = cached(
@@ -234,6 +222,42 @@ def decode_shards(
         description['skipped'],
         os.fspath(pattern),
     )
+
+
+def decode_record(
+    name: str,
+    record: bytes,
+    options: tuple[tuple[int, int], str, str, int],
+    image_feature: str,
+    label_feature: str | None,
+) -> tuple[np.ndarray, int | None]:
+    """The image and the label of one record.
+
+    Args:
+        name: what to call it in errors.
+        record: a serialized Example.
+        options: `(image_size, fit, filter, channels)`.
+        image_feature, label_feature: see `decode_shards`.
+
+    Returns:
+        uint8 `(height, width, channels)`, and an integer, or None without a `label_feature`.
+
+    Raises:
+        ValueError: it is damaged, or lacks a feature.
+    """
+    with damage_named(name, f'be an example with {image_feature!r}'):
+        features = decode_example(record)
+        raw = features[image_feature][0]
+        if not isinstance(raw, bytes):
+            raise ValueError('it is a number')
+        label = None if label_feature is None else int(features[label_feature][0])
+        shape = features.get('shape')
+        if shape is not None:
+            height, width, depth = map(int, shape)
+            pixels = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
+    if shape is None:
+        return decode_image(raw, *options, name=name), label
+    return resize_image(pixels, *options, name=name), label
 
 
 def _class_names(path, labels):

@@ -189,6 +189,35 @@ class RecordReader:
         self.skipped += 1
 
 
+def count_records(path: str | os.PathLike[str]) -> int:
+    """Number of records in a TFRecord file on this machine; their data are not read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The number.
+
+    Raises:
+        RecordError: the checksum of a length is wrong, or the file ends within a record.
+        OSError: the file can't be read.
+    """
+    count = position = 0
+    with open(path, 'rb') as file:
+        size = os.fstat(file.fileno()).st_size
+        while position < size:
+            file.seek(position)
+            head = file.read(_HEAD.size)
+            whole = len(head) == _HEAD.size and _HEAD.unpack(head)[1] == masked_crc32c(head[:8])
+            end = position + _HEAD.size + _HEAD.unpack(head)[0] + _FOOT.size if whole else size + 1
+            if end > size:
+                raise RecordError(
+                    f'{path}: record {count} at byte {position}: the file is truncated or damaged'
+                )
+            position, count = end, count + 1
+    return count
+
+
 def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
     """Writes a TFRecord file, whole or not at all.
 

@@ -1,0 +1,251 @@
+"""Streams images from TFRecord shards that fit neither the memory nor the disk, by tf.data."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fenwicks import augment as augmentation
+from fenwicks._checks import positive_integer
+from fenwicks.data import storage
+from fenwicks.data.decoded import in_order
+from fenwicks.data.images import check_options
+from fenwicks.data.listing import StrPath
+from fenwicks.data.pipeline import import_tensorflow
+from fenwicks.data.shards import decode_record
+from fenwicks.data.tfrecord import RecordReader, count_records
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_log = logging.getLogger('fenwicks')
+_OPEN = 8  # shards that a shuffled pass reads from in turn
+_CHUNK = 16  # records that a thread decodes at a time
+
+
+def shard_dataset(
+    pattern: StrPath,
+    batch_size: int,
+    image_size: tuple[int, int],
+    shuffle: bool = False,
+    seed: int = 0,
+    drop_remainder: bool = False,
+    normalize: Callable | None = None,
+    augment: Callable | None = None,
+    fit: str = 'crop',
+    filter: str = 'bilinear',
+    channels: int = 3,
+    image_feature: str = 'image',
+    label_feature: str | None = 'label',
+    skip_damaged: bool = False,
+    buffer: int = 10_000,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int | None = None,
+) -> tf.data.Dataset:
+    """Batches of images from TFRecord shards, read and decoded while the training runs.
+
+    Where the decoded images fit the disk, `decode_shards` and `ImageBatches` are faster from the
+    second epoch on. Pixels are the same as theirs.
+
+    Shuffled, each pass takes the shards in another order, reads eight of them in turn, and draws
+    from a buffer of records, all by `seed` and the number of the pass alone; see `train_dataset`
+    for what counts as a pass. Else every image comes once, in the order of `decode_shards`.
+
+    With several processes, each has every `process_count`-th image of the same sequence; with
+    `drop_remainder` all have equally many batches.
+
+    Args:
+        pattern: the files or URLs, as in `decode_shards`.
+        batch_size: images per batch of this process.
+        image_size, fit, filter, channels: see `fenwicks.data.images.decode_image`.
+        shuffle: whether to shuffle, anew in each pass.
+        seed: integer in [0, 2**31).
+        drop_remainder: whether to leave out the last batch of a pass if it is not full.
+        normalize, augment: as in `train_dataset`; the index of record i of shard s of n is
+            `s + i * n`, which is the image's index at `write_shards`.
+        image_feature, label_feature: see `decode_shards`.
+        skip_damaged: whether to leave out damaged records and images, and log how many there were
+            after each pass. By default the first one ends the pass: TensorFlow raises an error
+            that contains the file and position.
+        buffer: records that are shuffled among each other.
+        process_index: number of this process, from 0.
+        process_count: number of processes.
+        workers: number of threads that decode; by default one for each processor, at most 16.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels)`, float32 and int32, or of images without labels;
+        one pass an epoch. Its length is unknown to Keras where records are skipped, or the shards
+        are URLs.
+
+    Raises:
+        FileNotFoundError: no file matches.
+        ValueError: an argument is out of range.
+        ImportError: TensorFlow is not installed.
+    """
+    check_options(image_size, fit, filter, channels)
+    batch_size = positive_integer('batch_size', batch_size)
+    buffer = positive_integer('buffer', buffer)
+    process_count = positive_integer('process_count', process_count)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+        raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+    if not isinstance(process_index, int) or not 0 <= process_index < process_count:
+        raise ValueError(
+            f'`process_index` must be in [0, {process_count}). '
+            f'Received: process_index={process_index!r}'
+        )
+    paths = storage.find_files(pattern)
+    if not paths:
+        raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
+    tf = import_tensorflow()
+    height, width = int(image_size[0]), int(image_size[1])
+    options = ((height, width), fit, filter, channels)
+    with_context = None if augment is None else augmentation.with_context(augment)
+    passes = itertools.count()
+
+    def decode(records):
+        return [_decoded(record, options, image_feature, label_feature) for record in records]
+
+    def batches() -> Iterator[tuple]:
+        epoch = next(passes)
+        order = _Shuffle(paths, (seed, epoch), buffer) if shuffle else _InOrder(paths)
+        order.skip_damaged = skip_damaged
+        own = _share(iter(order), process_index, process_count, drop_remainder)
+        pending: list[tuple[int, np.ndarray, int]] = []
+        skipped: list[str] = []
+        step = 0
+        for decoded in in_order(decode, _chunks(own), workers):
+            for number, pixels, label, damage in decoded:
+                if damage and not skip_damaged:
+                    raise ValueError(damage)
+                if damage:
+                    skipped.append(damage)
+                    continue
+                pending.append((number, pixels, label))
+                if len(pending) == batch_size:
+                    yield epoch, step, *_stacked(pending)
+                    pending, step = [], step + 1
+        if pending and not drop_remainder:
+            yield epoch, step, *_stacked(pending)
+        if order.skipped or skipped:
+            _log.warning('%d damaged records are left out', order.skipped + len(skipped))
+
+    def finish(epoch, step, numbers, images, labels):
+        images = tf.cast(images if normalize is None else normalize(images), tf.float32)
+        if with_context is not None:
+            step_seed = augmentation.fold(augmentation.fold((seed, 0), epoch), step)
+            step_seed = augmentation.fold(step_seed, process_index)
+            images = with_context(images, step_seed, epoch, numbers, (seed, 1))
+        return images if label_feature is None else (images, labels)
+
+    rows = batch_size if drop_remainder else None
+    signature = (
+        tf.TensorSpec((), tf.int32),
+        tf.TensorSpec((), tf.int32),
+        tf.TensorSpec((rows,), tf.int32),
+        tf.TensorSpec((rows, height, width, channels), tf.uint8),
+        tf.TensorSpec((rows,), tf.int32),
+    )
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
+    if not skip_damaged and not any(map(storage.is_url, paths)):
+        count = sum(map(count_records, paths))
+        if drop_remainder:
+            steps = count // process_count // batch_size
+        else:
+            steps = -(-len(range(process_index, count, process_count)) // batch_size)
+        if not steps:
+            raise ValueError(
+                f'`batch_size` must be at most the {count // process_count} images of a process. '
+                f'Received: batch_size={batch_size}'
+            )
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+class _InOrder:
+    """Records `(number, name, bytes)` of all shards, one shard after the other."""
+
+    def __init__(self, paths):
+        self.paths, self.skip_damaged, self.skipped = paths, False, 0
+
+    def __iter__(self):
+        for shard in range(len(self.paths)):
+            yield from self.read(shard)
+
+    def read(self, shard):
+        """The records of one shard; record i has the number `shard + i * number of shards`."""
+        reader = RecordReader(self.paths[shard], self.skip_damaged)
+        for place, record in enumerate(reader):
+            number = (shard + place * len(self.paths)) % 2**31
+            yield number, f'{self.paths[shard]}: record {place}', record
+        self.skipped += reader.skipped
+
+
+class _Shuffle(_InOrder):
+    """The same records, shuffled: shards in turn, through a buffer."""
+
+    def __init__(self, paths, seed, buffer):
+        super().__init__(paths)
+        self.seed, self.buffer = seed, buffer
+
+    def __iter__(self):
+        draw = np.random.default_rng(self.seed)
+        kept: list[tuple] = []
+        for record in self.in_turn(draw.permutation(len(self.paths)).tolist()):
+            if len(kept) < self.buffer:
+                kept.append(record)
+                continue
+            place = int(draw.integers(self.buffer))
+            kept[place], record = record, kept[place]
+            yield record
+        for place in draw.permutation(len(kept)).tolist():
+            yield kept[place]
+
+    def in_turn(self, shards):
+        """One record of each open shard after the other."""
+        waiting = iter(shards)
+        readers = collections.deque(map(self.read, itertools.islice(waiting, _OPEN)))
+        while readers:
+            reader = readers.popleft()
+            try:
+                yield next(reader)
+            except StopIteration:
+                readers.extend(map(self.read, itertools.islice(waiting, 1)))
+            else:
+                readers.append(reader)
+
+
+def _share(records, index, count, drop_remainder):
+    """Every `count`-th record; with `drop_remainder` as many for each process."""
+    while group := list(itertools.islice(records, count)):
+        if index < len(group) and (len(group) == count or not drop_remainder):
+            yield group[index]
+
+
+def _chunks(records):
+    """Lists of a few records: a task for a thread."""
+    while chunk := list(itertools.islice(records, _CHUNK)):
+        yield chunk
+
+
+def _decoded(numbered, options, image_feature, label_feature):
+    """(number, pixels, label, what is wrong)."""
+    number, name, record = numbered
+    try:
+        pixels, label = decode_record(name, record, options, image_feature, label_feature)
+        if label is not None and not 0 <= label < 2**31:
+            raise ValueError(f'{name}: the label must be in [0, 2**31). Received: {label}')
+    except ValueError as error:
+        return number, None, 0, str(error)
+    return number, pixels, label or 0, ''
+
+
+def _stacked(pending):
+    numbers, images, labels = zip(*pending, strict=True)
+    return np.array(numbers, np.int32), np.stack(images), np.array(labels, np.int32)
