@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 from collections.abc import Callable, Sequence
 
 import keras
@@ -123,20 +124,16 @@ def augmentations(recipe: Recipe) -> list[Callable]:
 
 
 def _random_transforms() -> dict[str, Callable]:
-    """The functions of `fenwicks.augment` that take images and a seed and return images."""
-    modules = [each for each in vars(augment).values() if inspect.ismodule(each)]
-    functions = [
-        function
-        for module in modules
-        for function in vars(module).values()
-        if inspect.isfunction(function)
-        and function.__module__ == module.__name__
-        and not function.__name__.startswith('_')
-    ]
+    """The functions in the files of `fenwicks.augment` that transform images by a seed, by name."""
+    package = f'{augment.__name__}.'
+    modules = [module for name, module in sys.modules.items() if name.startswith(package)]
+    functions = [each for module in modules for each in vars(module).values()]
     return {
         function.__name__: function
-        for function in functions
-        if function.__module__ != augment.seeds.__name__
+        for function in filter(inspect.isfunction, functions)
+        if function.__module__.startswith(package)
+        and function.__module__ != augment.seeds.__name__
+        and not function.__name__.startswith(('_', 'draw'))
         and list(inspect.signature(function).parameters)[:2] == ['images', 'seed']
     }
 
