@@ -12,11 +12,13 @@ error of two standard errors, so these runs don't show that there is one.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 
 import quiet  # noqa: F401
 
 import keras
+import logged
 from absl import flags
 
 from fenwicks import (
@@ -65,7 +67,7 @@ def main():
 
 
 def train_grid(arms):
-    """Trains what the log lacks, one seed of every arm after the other."""
+    """Checks the flags, finds device and data, and trains what the log lacks."""
     code = hardware.provenance()
     device = devices.select_device(FLAGS.device)
     chosen_precision = precision.set_precision(FLAGS.precision, device)
@@ -75,6 +77,7 @@ def train_grid(arms):
     planned = {}
     for arm in arms:
         recipe = recipe_flags.changed(arm.recipe(), FLAGS)
+        recipe = dataclasses.replace(recipe, name=arm.name)  # the settings are logged, too
         recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
         recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
         planned[arm] = recipe
@@ -86,25 +89,44 @@ def train_grid(arms):
         'backend': keras.backend.backend(),
         'hardware': hardware.describe(device),
     }
-    log = pathlib.Path(FLAGS.log)
-    done = runlog.read_lines(log) if log.exists() else []
-    epochs = {recipe.name: recipe.epochs for recipe in planned.values()}
-    for run in done:
-        same_epochs = epochs.get(run.get('recipe'), run.get('epochs')) == run.get('epochs')
-        if not same_epochs or any(run.get(key) != value for key, value in budget.items()):
+    log = pathlib.Path(FLAGS.log).expanduser()
+    runs = runlog.read_lines(log) if log.exists() else []
+    check_same_budget(log, runs, budget, planned)
+    runlog.start_log(log)
+    with command.renamed({'path': 'log'}), runlog.locked(log):
+        runs = runlog.read_lines(log)  # again, since another process may have added some meanwhile
+        check_same_budget(log, runs, budget, planned)
+        train_missing(log, runs, planned, dataset, {**budget, **code})
+
+
+def check_same_budget(log, runs, budget, planned):
+    """Raises unless the logged runs were made with the settings of those that are planned."""
+    recipes_now = {recipe.name: recipe for recipe in planned.values()}
+    for run in runs:
+        recipe = recipes_now.get(run.get('recipe'))
+        same = all(run.get(key) == value for key, value in budget.items())
+        if recipe is not None:
+            same &= run.get('epochs') == recipe.epochs
+            same &= logged.settings(run) in (None, recipe)
+        if not same:
             raise ValueError(
                 f'`log` must hold runs of one budget only: pass another file. Received: {log}, '
                 f'with a run of { {key: run.get(key) for key in ("epochs", *budget)} }'
             )
-    runlog.start_log(log)
-    finished = {(run['recipe'], run['seed']) for run in done}
+
+
+def train_missing(log, runs, planned, dataset, about):
+    """Trains what the log lacks, one seed of every arm after the other."""
+    finished = {(run.get('recipe'), run.get('seed')) for run in runs}
     for seed in range(FLAGS.runs):
         for arm, recipe in planned.items():
             if (recipe.name, seed) in finished:
                 continue
-            run = {**budget, **train(recipe, dataset, chosen_precision, seed), **code}
-            reached = run['test_accuracy']
-            said = 'diverged' if reached is None else f'{100 * reached:.2f} %'
+            settings = {'recipe': dataclasses.asdict(recipe)}
+            reached = train(recipe, dataset, about['precision'], seed)
+            run = {**about, **reached, 'settings': settings}
+            accuracy = run['test_accuracy']
+            said = 'diverged' if accuracy is None else f'{100 * accuracy:.2f} %'
             print(f'{arm.name}, seed {seed}: {said}', flush=True)
             runlog.append_line(log, run)
 

@@ -18,8 +18,10 @@ import time
 
 _STARTED = time.perf_counter()  # before the framework is imported, which the user waits for
 
+import contextlib  # noqa: E402
 import dataclasses  # noqa: E402
 import datetime  # noqa: E402
+import itertools  # noqa: E402
 import pathlib  # noqa: E402
 import re  # noqa: E402
 import statistics  # noqa: E402
@@ -43,7 +45,15 @@ from fenwicks import (  # noqa: E402
 from fenwicks.recipes import flags as recipe_flags  # noqa: E402
 
 FLAGS = flags.FLAGS
-REACHED = logged.reached()
+try:
+    REACHED = logged.reached()
+except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+):  # a damaged log mustn't keep anybody from training
+    REACHED = {}
 recipe_flags.define(
     'speed94', f'Reached here: {"; ".join(f"{name} {what}" for name, what in REACHED.items())}.'
 )
@@ -85,17 +95,9 @@ def main():
         raise ValueError('`resume` needs the folder of the interrupted training: pass --out=...')
     if FLAGS.tpu and FLAGS.device not in ('auto', 'tpu'):
         raise ValueError(f'`tpu` must not contradict `device`. Received: device={FLAGS.device}')
-    out = pathlib.Path(FLAGS.out or default_out(recipe))
-    folders = [out] if FLAGS.runs == 1 else [out / str(run) for run in range(FLAGS.runs)]
-    if FLAGS.resume and not out.is_dir():
-        raise ValueError(
-            f'`resume` needs the folder of the interrupted training. Received: out={out}'
-        )
-    if FLAGS.resume:
-        check_same_runs(out)
-    else:
-        for folder in {out, out / '0', *folders}:
-            check_unused(folder)
+    out = None if FLAGS.out is None else pathlib.Path(FLAGS.out).expanduser()
+    if out is not None:
+        check_out(out)
     devices.connect()
     devices.remember_programs()
     device = devices.select_device('tpu' if FLAGS.tpu else FLAGS.device)
@@ -107,11 +109,14 @@ def main():
     recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
     recipe.steps_per_epoch(len(dataset.train_images))  # raises where a batch is too large
     assemble.check_shares(recipe, replicas)
-    # The last check, so that an error leaves no empty folder behind.
-    if replicas.chief:  # the only one of several processes that writes and prints
-        for folder in folders:
-            with command.renamed({'folder': 'out'}):
-                runlog.check_writable(folder)
+    with contextlib.ExitStack() as locks:
+        # The last check, so that an error leaves no empty folder behind.
+        out = claim(out, recipe, locks) if replicas.chief else out or default_out(recipe)
+        train_all(recipe, dataset, device, replicas, chosen_precision, code, out)
+
+
+def train_all(recipe, dataset, device, replicas, chosen_precision, code, out):
+    """Trains `--runs` times and prints what was reached."""
     several = f' ({replicas.count} replicas)' if replicas.count > 1 else ''
     say(
         replicas,
@@ -125,7 +130,7 @@ def main():
     about = {'device': device, 'hardware': hardware.describe(device), **code}
     results = [
         train(recipe, dataset, about, replicas, chosen_precision, FLAGS.seed + run, folder)
-        for run, folder in enumerate(folders)
+        for run, folder in enumerate(run_folders(out))
     ]
     accuracies = [100 * result['test_accuracy'] for result in results]
     spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
@@ -137,22 +142,65 @@ def main():
 
 
 def default_out(recipe):
-    """A new folder's name, of the time and the recipe."""
+    """A folder named after the time and the recipe."""
     name = re.sub(r'[^-+=.,\w]', '_', recipe.name)  # a file's recipe may be called anything
-    return f'out/{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}'
+    return pathlib.Path('out') / f'{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}'
+
+
+def run_folders(out):
+    """The folder of each run."""
+    return [out] if FLAGS.runs == 1 else [out / str(run) for run in range(FLAGS.runs)]
+
+
+def claim(out, recipe, locks):
+    """Creates the folders and locks them for this process; returns the one that holds all.
+
+    Args:
+        out: that folder; None for a new one.
+        recipe: for its name.
+        locks: an `ExitStack` that holds the locks.
+    """
+    with command.renamed({'folder': 'out', 'path': 'out'}):
+        if out is None:
+            out = new_folder(default_out(recipe))
+        for folder in dict.fromkeys([out, *run_folders(out)]):
+            runlog.check_writable(folder)
+            locks.enter_context(runlog.locked(folder))
+    check_out(out)  # again, since another process may have trained there meanwhile
+    return out
+
+
+def new_folder(path):
+    """Creates a folder that nobody else has, under this name or with a number after it."""
+    runlog.check_writable(path.parent)
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f'{path.name}-{number}')
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+
+
+def check_out(out):
+    """Raises if the runs in `out` and --resume don't go together."""
+    if FLAGS.resume:
+        if not out.is_dir():
+            raise ValueError(
+                f'`resume` needs the folder of the interrupted training. Received: out={out}'
+            )
+        check_same_runs(out)
+        return
+    for folder in {out, out / '0', *run_folders(out)}:
+        if holds_run(folder):
+            raise ValueError(
+                f'`out` must not hold a run already: pass --resume to go on with it, or another '
+                f'folder. Received: out={folder}'
+            )
 
 
 def holds_run(folder):
     return any((folder / name).exists() for name in ('result.json', 'checkpoint.npz'))
-
-
-def check_unused(folder):
-    """Raises if `folder` holds a run."""
-    if holds_run(folder):
-        raise ValueError(
-            f'`out` must not hold a run already: pass --resume to go on with it, or another '
-            f'folder. Received: out={folder}'
-        )
 
 
 def check_same_runs(out):
@@ -178,6 +226,11 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
     settings = {'recipe': dataclasses.asdict(recipe), **shared}
     if result_path.exists():
         finished = runlog.read_json(result_path)
+        if not isinstance(finished.get('test_accuracy'), float):
+            raise ValueError(
+                f'{result_path} must be the result of a run: remove it to train again. '
+                f'Received: test_accuracy={finished.get("test_accuracy")!r}'
+            )
         now = {'backend': devices.check_backend(), 'seed': seed, 'settings': settings}
         training.checkpoint.check_settings(f'the finished run in {folder}', finished, now)
         say(replicas, f'{folder} holds a finished run')

@@ -1,7 +1,11 @@
-"""Imports fenwicks, and with it Keras, without TensorFlow's notes on its own start.
+"""Imported first, it starts a script: the fenwicks of this clone, and an end of one line.
 
-Where the processor has AVX-512, TensorFlow 2.21 prints four lines of them on standard error while
-it is imported, before it looks at TF_CPP_MIN_LOG_LEVEL. They would drown an error of one line.
+- The scripts use the fenwicks beside them, whatever copy is installed.
+- Where the processor has AVX-512, TensorFlow 2.21 prints four lines on standard error while it is
+  imported, before it looks at TF_CPP_MIN_LOG_LEVEL. They would hide an error of one line, and are
+  held back.
+- Ctrl-C and SIGTERM during the imports end the script with one line. Later `fenwicks.command` sees
+  to that.
 """
 
 from __future__ import annotations
@@ -9,15 +13,26 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import signal
 import sys
 import tempfile
+
+_EXAMPLES = pathlib.Path(__file__).resolve().parent
+_SCRIPT = pathlib.Path(sys.argv[0])
+_terminal = 2  # the descriptor of what the user sees as standard error
+
+
+def _end(*_):
+    os.write(_terminal, f'{_SCRIPT.name}: interrupted before it began: start it again\n'.encode())
+    os._exit(1)
 
 
 @contextlib.contextmanager
 def standard_error():
     """Holds back what is written to standard error, by C++ too; shows it if there is an error."""
+    global _terminal
     with tempfile.TemporaryFile() as held:
-        shown = os.dup(2)
+        shown = _terminal = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -27,10 +42,17 @@ def standard_error():
             raise
         finally:
             os.dup2(shown, 2)
+            _terminal = 2
             os.close(shown)
 
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what it has to say later on
+if _EXAMPLES in _SCRIPT.resolve().parents:  # a script runs, and not a test that imports it
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(_number) is not signal.SIG_IGN:  # a job in the background ignores some
+            signal.signal(_number, _end)
+sys.path.insert(1, str(_EXAMPLES.parent))
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
 try:
     with standard_error():
         import fenwicks  # noqa: F401
@@ -39,6 +61,6 @@ except (ImportError, ValueError) as error:
     if getattr(error, 'name', '') != backend and 'import backend' not in str(error):
         raise
     sys.exit(
-        f'{pathlib.Path(sys.argv[0]).name}: `KERAS_BACKEND` must name a backend that is installed '
+        f'{_SCRIPT.name}: `KERAS_BACKEND` must name a backend that is installed '
         f"(pip install '.[cpu]' or '.[jax]'). Received: KERAS_BACKEND={backend}"
     )

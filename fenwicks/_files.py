@@ -1,25 +1,35 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and locks that end with their process."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+_TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A temporary path beside `path` that takes its name when the block ends without an error.
+    """A temporary path beside `path` that gets its name when the block ends without an error.
 
-    A kill, a full disk or an exception leaves at `path` what was there before. The temporary
-    name keeps the extension, since some writers go by it.
+    A kill, a full disk or an exception leaves at `path` what was there before. The temporary name
+    is new each time, so that two processes don't share one, and keeps the extension, since some
+    writers go by it. What a killed process left is removed.
 
     Args:
         path: where the file is to appear.
 
     Raises:
-        OSError: the file cannot be written, as on a full disk.
+        OSError: the file can't be written, as on a full disk.
 
     Example:
 
@@ -29,11 +39,16 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     ```
     """
     path = pathlib.Path(path)
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')
+    part, descriptor = None, None
     try:
+        _remove_abandoned(path)
+        part, descriptor = _new_file(path.parent, f'.{path.stem}.', f'.part{path.suffix}')
+        _try_lock(descriptor)
         yield part
         with open(part, 'rb') as file:
             os.fsync(file.fileno())
+            if not os.fstat(file.fileno()).st_size:
+                raise OSError('nothing was written')
         os.replace(part, path)
     except OSError as error:
         raise OSError(
@@ -43,25 +58,104 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     finally:
         # Where a folder vanished or a disk broke, the error above says more than that of this.
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            if part is not None:
+                part.unlink(missing_ok=True)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _one_line(error):
     return ' '.join(str(error).split())
 
 
-def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Makes `folder` and sees that files can be written there, before hours are spent.
+def _new_file(folder, prefix, suffix):
+    """A file with a name that nothing had, and its descriptor; no link that lies there is used."""
+    while True:
+        path = folder / f'{prefix}{secrets.token_hex(8)}{suffix}'
+        try:
+            return path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        except FileExistsError:
+            continue
+
+
+def _remove_abandoned(path):
+    """Removes the temporary files for `path` of processes that live no more."""
+    if fcntl is None:
+        return
+    for part in path.parent.glob(f'.{_escaped(path.stem)}.*.part{_escaped(path.suffix)}'):
+        with contextlib.suppress(OSError):  # another's, or gone by now
+            descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                if _try_lock(descriptor):
+                    part.unlink(missing_ok=True)
+            finally:
+                os.close(descriptor)
+
+
+def _escaped(text):
+    return ''.join(f'[{character}]' if character in '*?[' else character for character in text)
+
+
+def _try_lock(descriptor) -> bool:
+    """Locks an open file for this process; whether that was possible.
+
+    Where the file system knows no locks, nothing is locked, and the answer is yes.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _TAKEN
+    return True
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block in which no other process can lock the same file or folder.
+
+    The lock is the system's and ends with the process, however that ends.
+
+    Args:
+        path: of a file or folder that exists.
 
     Raises:
-        OSError: they cannot.
+        BlockingIOError: another process has locked it.
+        OSError: it can't be opened.
+
+    Example:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, locked(folder):
+    ...     pass
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if not _try_lock(descriptor):
+            raise BlockingIOError(
+                f'`path` must not be in use by another process. Received: path={path}'
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Creates `folder`, and checks that files can be written there, before hours are spent.
+
+    Raises:
+        OSError: they can't.
     """
     folder = pathlib.Path(folder)
-    probe = folder / '.probe'
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        probe, descriptor = _new_file(folder, '.probe.', '')
         try:
-            probe.write_text('can this be written?')
+            with open(descriptor, 'wb') as file:
+                file.write(b'can this be written?')
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:

@@ -285,7 +285,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
         ImportError: Matplotlib is missing.
         ValueError: it doesn't know the file's suffix, or there is no such folder.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if not path.parent.is_dir():
         raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
     known = _new_figure().canvas.get_supported_filetypes()
@@ -325,5 +325,6 @@ def plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
     axes.set_yticklabels([row.arm.name for row in rows])
     axes.axvline(0, color='gray', linewidth=0.8)
     axes.set_xlabel('difference in test accuracy, points, with two standard errors')
+    path = pathlib.Path(path).expanduser()
     with written_whole(path) as part:
-        figure.savefig(part, format=pathlib.Path(path).suffix[1:] or 'png')
+        figure.savefig(part, format=path.suffix[1:] or 'png')

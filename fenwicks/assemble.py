@@ -144,7 +144,7 @@ def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int)
         'input_shape': image_shape,
         'num_classes': num_classes,
         'widths': recipe.widths,
-        'logit_scale': recipe.logit_scale,
+        'logit_scale': 1 / recipe.widths[-1] if recipe.logit_scale is None else recipe.logit_scale,
         'normalization': normalization(recipe),
         'activation': activation(recipe),
     }

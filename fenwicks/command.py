@@ -23,6 +23,7 @@ from absl import app, flags, logging
 # raise RuntimeError where memory runs out.
 ERRORS = (ValueError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
 SECONDS_TO_END = 10  # that an interrupted command has before it is ended
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _how_to_go_on = ''
 
@@ -30,16 +31,25 @@ _how_to_go_on = ''
 def run(main: Callable[[], object], name: str) -> None:
     """Parses the command's flags, runs `main`, and ends the process.
 
-    SIGTERM interrupts like Ctrl-C. Both end the process within `SECONDS_TO_END`, even where the
-    exception gets lost, as it does in a framework's callback, or Python waits for a compiler.
+    SIGTERM interrupts like Ctrl-C. Either ends the process within `SECONDS_TO_END`, even where
+    KeyboardInterrupt gets lost, as in a callback of a framework, or Python waits for a compiler; a
+    second one ends it at once.
 
     Args:
         main: does the work, when the flags are parsed.
         name: of the command, for its errors.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _interrupt(name))
-    app.run(lambda _: call(main, name), flags_parser=lambda argv: parse_flags(argv, name))
+    signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    for number in signals:
+        signal.signal(number, signal.default_int_handler)
+    _watch(name)
+    try:
+        app.run(lambda _: call(main, name), flags_parser=lambda argv: parse_flags(argv, name))
+    except KeyboardInterrupt:  # outside `call`
+        fail(name, _interrupted())
+    finally:
+        for number in signals:  # nothing is left to interrupt
+            signal.signal(number, lambda *_: _end(name))
 
 
 def call(main: Callable[[], object], name: str) -> None:
@@ -108,17 +118,33 @@ def say_how_to_go_on(text: str) -> None:
 
 
 def _interrupted() -> str:
-    return f'interrupted: {_how_to_go_on}' if _how_to_go_on else 'interrupted'
+    return f'interrupted: {_how_to_go_on or "start it again"}'
 
 
-def _interrupt(name):
-    """Raises KeyboardInterrupt, and ends the process if that doesn't."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _end(name))  # the second one doesn't wait
-    timer = threading.Timer(SECONDS_TO_END, _end, [name])
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt
+def _watch(name):
+    """Ends the process some seconds after a signal, in case the main thread doesn't.
+
+    Python raises KeyboardInterrupt in the main thread, and only between two of its own operations.
+    The C code of the signal handler writes the signal's number to a pipe at once.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+
+    def watch():
+        signals = 0
+        while True:
+            (number,) = os.read(reader, 1)
+            if number not in _SIGNALS:
+                continue
+            signals += 1
+            if signals > 1:  # somebody is impatient
+                _end(name)
+            timer = threading.Timer(SECONDS_TO_END, _end, [name])
+            timer.daemon = True
+            timer.start()
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _end(name):

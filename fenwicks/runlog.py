@@ -10,11 +10,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fenwicks._files import check_writable, written_whole
+from fenwicks._files import check_writable, locked, written_whole
 
 __all__ = [
     'append_line',
     'check_writable',
+    'locked',
     'markdown',
     'mean_and_error',
     'read_json',
@@ -33,7 +34,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file; it appears whole or not at all."""
-    with written_whole(path) as part:
+    with written_whole(pathlib.Path(path).expanduser()) as part:
         part.write_text(text)
 
 
@@ -45,7 +46,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: it can't be read.
     """
     try:
-        value = json.loads(pathlib.Path(path).read_text())
+        value = json.loads(pathlib.Path(path).expanduser().read_text())
         if not isinstance(value, dict):
             raise ValueError(f'a {type(value).__name__}')
     except (ValueError, RecursionError) as error:
@@ -63,7 +64,7 @@ def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         OSError: the file can't be read.
     """
     try:
-        lines = pathlib.Path(path).read_text().splitlines()
+        lines = pathlib.Path(path).expanduser().read_text().splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} must be text. Received: {error}') from None
     values = []
@@ -87,7 +88,7 @@ def start_log(path: str | os.PathLike[str]) -> None:
         OSError: the file can't be written.
     """
     try:
-        with open(path, 'a'):
+        with open(pathlib.Path(path).expanduser(), 'a'):
             pass
     except OSError as error:
         raise OSError(
@@ -100,7 +101,7 @@ def append_line(path: str | os.PathLike[str], value: Any) -> None:
 
     Where the last line has no end, as after a full disk, the value gets a line of its own.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     cut = path.exists() and not _ends_a_line(path)
     with open(path, 'a') as file:
         file.write('\n' * cut + json.dumps(value) + '\n')

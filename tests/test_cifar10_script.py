@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pathlib
 import resource
 import signal
 import subprocess
@@ -295,6 +296,139 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
     weights = [keras.saving.load_model(f / 'model.keras').get_weights() for f in (out, whole)]
     for mine, theirs in zip(*weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+def catches_sigterm(process):
+    """Whether a process has a handler of its own for SIGTERM, which Python by itself has not."""
+    status = pathlib.Path(f'/proc/{process.pid}/status').read_text()
+    caught = next(line for line in status.splitlines() if line.startswith('SigCgt'))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.skipif(not pathlib.Path('/proc/self/status').exists(), reason='asks Linux')
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('delay', [0.0, 0.7])
+def test_an_interrupt_during_the_imports_is_one_line(tmp_path, sign, delay):
+    process = command(*SMALL, f'--out={tmp_path / "out"}')
+    while not catches_sigterm(process):
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(sign)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, '')
+    assert stderr == 'cifar10.py: interrupted before it began: start it again\n'
+    assert names(tmp_path) == []
+
+
+LOST = """
+import ctypes, sys, time
+from fenwicks import command
+
+command.SECONDS_TO_END = 1
+
+def main():
+    command.say_how_to_go_on('the same command goes on')
+    print('ready', flush=True)
+    if mode == 'lost':
+        while True:
+            try:
+                time.sleep(600)
+            except KeyboardInterrupt:  # as in a callback of C++
+                pass
+    mutex = ctypes.create_string_buffer(64)  # C code, for which Python waits
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)
+
+mode = sys.argv.pop()
+command.run(main, 'lost.py')
+"""
+
+
+@pytest.mark.parametrize('mode', ['lost', 'in C'])
+def test_an_interrupt_that_python_does_not_get_ends_the_command_all_the_same(mode):
+    process = command(mode, code=LOST)
+    assert process.stdout.readline() == 'ready\n'
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr.splitlines()[-1] == 'lost.py: interrupted: the same command goes on'
+
+
+def test_of_two_processes_in_one_folder_the_second_is_refused(script, tmp_path):
+    out = tmp_path / 'out'
+    flags = (*SMALL, '--epochs=2', f'--out={out}')
+    first = command(SCRIPT, 1, *flags, code=DRIVER)
+    while not (out / 'paused').exists() and first.poll() is None:
+        time.sleep(0.05)
+    try:
+        for others in ((), ('--resume',)):
+            line = refused(script, *flags, *others)
+            if others:
+                assert line == f'`out` must not be in use by another process. Received: out={out}'
+            else:
+                assert line.startswith('`out` must not hold a run already')
+        (out / 'checkpoint.npz').rename(tmp_path / 'away')  # as before the first epoch ends
+        line = refused(script, *flags)
+        assert line == f'`out` must not be in use by another process. Received: out={out}'
+        (tmp_path / 'away').rename(out / 'checkpoint.npz')
+    finally:
+        first.kill()
+        first.communicate()
+    (out / 'paused').unlink()
+    call(script, *flags, '--resume')  # the lock ended with its process
+    assert names(out) == ['model.keras', 'result.json']
+
+
+def test_default_folders_never_meet(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, 'default_out', lambda recipe: pathlib.Path('out') / 'now')
+    for _ in range(3):
+        call(script, *SMALL, '--epochs=1')
+    assert names(tmp_path / 'out') == ['now', 'now-2', 'now-3']
+    assert all(
+        names(folder) == ['model.keras', 'result.json'] for folder in (tmp_path / 'out').iterdir()
+    )
+
+
+def test_a_tilde_is_the_home_folder(script, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    call(script, *SMALL, '--epochs=1', '--out=~/x')
+    assert names(tmp_path) == ['x']
+
+
+@pytest.mark.parametrize('content', ['', '{"recipe": "fen', '[]', '{}', '{"test_accuracy": "x"}'])
+def test_a_damaged_result_is_one_line_that_names_it(script, tmp_path, content):
+    path = tmp_path / 'result.json'
+    path.write_text(content)
+    line = refused(script, *SMALL, f'--out={tmp_path}', '--resume')
+    assert str(path) in line or 'the finished run in' in line
+    assert names(tmp_path) == ['result.json']
+
+
+def test_settings_from_outside(script, tmp_path):
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    small = tuple(flag for flag in SMALL if 'recipe' not in flag and 'width' not in flag)
+    sets = (
+        '--set=widths=2,4,4,8',
+        '--set=momentum=0.8',
+        '--set=flip=none',
+        '--set=logit_scale=none',
+    )
+    call(script, *small, '--recipe=page24', *sets, '--epochs=1', f'--out={first}')
+    result = read(first)
+    recipe = result['settings']['recipe']
+    name = 'page24+widths=2,4,4,8+momentum=0.8+flip=none+logit_scale=None'
+    assert result['recipe'] == recipe['name'] == name
+    assert (recipe['momentum'], recipe['flip'], recipe['widths']) == (0.8, 'none', [2, 4, 4, 8])
+    assert {'commit', 'clean', 'versions', 'date'} <= set(result)
+    # What that run wrote is a recipe.
+    call(script, *small, f'--recipe_file={first / "result.json"}', f'--out={second}')
+    assert numbers(read(second)) == numbers(result)
+    mine = tmp_path / 'mine.py'
+    mine.write_text('import fenwicks\nrecipe = fenwicks.recipes.get("page10").with_width(1 / 32)\n')
+    call(script, *small, f'--recipe_file={mine}', '--epochs=1', f'--out={tmp_path / "third"}')
+    assert read(tmp_path / 'third')['widths'] == [2, 4, 8, 16]
 
 
 @pytest.mark.parametrize(

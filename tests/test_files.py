@@ -4,6 +4,8 @@ import contextlib
 import os
 import pathlib
 import resource
+import subprocess
+import sys
 
 import pytest
 
@@ -82,6 +84,64 @@ def test_a_temporary_file_that_cannot_be_removed_hides_no_error(tmp_path, monkey
         _files.written_whole(tmp_path / 'a.json'),
     ):
         raise OSError(28, 'No space left on device')
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path):
+    path = tmp_path / 'a.json'
+    with _files.written_whole(path) as one, _files.written_whole(path) as other:
+        one.write_text('one')
+        other.write_text('the other')
+    assert path.read_text() == 'one'
+    assert names(tmp_path) == ['a.json']
+
+
+def test_links_that_lie_there_are_not_followed(tmp_path):
+    victim, folder = tmp_path / 'victim', tmp_path / 'out'
+    victim.write_text('kept')
+    folder.mkdir()
+    for name in ('a.json', '.a.part.json', '.probe', '.a.0.part.json'):
+        (folder / name).symlink_to(victim)
+    _files.check_writable(folder)
+    with _files.written_whole(folder / 'a.json') as part:
+        part.write_text('new')
+    assert victim.read_text() == 'kept'
+    assert (folder / 'a.json').read_text() == 'new'
+    assert not (folder / 'a.json').is_symlink()
+
+
+def test_names_with_wildcards_remove_no_other_file(tmp_path):
+    other = tmp_path / '.ab.0.part.json'
+    other.write_text('kept')
+    with _files.written_whole(tmp_path / 'a*.json') as part:
+        part.write_text('new')
+    assert other.read_text() == 'kept'
+
+
+LOCKER = """
+import sys, time
+import importlib.util
+spec = importlib.util.spec_from_file_location('files', sys.argv[2] + '/fenwicks/_files.py')
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+with files.locked(sys.argv[1]):
+    print('locked', flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    root = str(pathlib.Path(__file__).resolve().parent.parent)
+    command = [sys.executable, '-c', LOCKER, str(tmp_path), root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'locked\n'
+        with pytest.raises(BlockingIOError, match='must not be in use'), _files.locked(tmp_path):
+            pass
+        process.kill()
+        process.wait()
+    with _files.locked(tmp_path):
+        assert names(tmp_path) == []
+    with _files.locked(tmp_path):
+        pass
 
 
 @contextlib.contextmanager
