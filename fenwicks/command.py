@@ -8,6 +8,7 @@ somebody interrupts it:
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -15,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -80,6 +81,22 @@ def parse_flags(argv: Sequence[str], name: str) -> list[str]:
     if len(rest) > 1:
         fail(name, f'there are no arguments besides flags. Received: {rest[1]}')
     return rest
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """For a command whose arguments aren't all flags: a wrong one ends the process with one line.
+
+    Args:
+        name: of the command, for its errors.
+        **settings: those of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, name: str, **settings: Any):
+        super().__init__(**settings)
+        self.name = name
+
+    def error(self, message: str) -> NoReturn:
+        fail(self.name, message)
 
 
 def fail(name: str, error: object) -> NoReturn:

@@ -202,6 +202,24 @@ def score(
     return metrics(predict_logits(predict, images, batch_size), labels)
 
 
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """The softmax of float logits `(count, classes)`, in float64.
+
+    ```
+    probabilities = exp(logits) / sum(exp(logits))    # over the classes of each row
+    ```
+
+    Example:
+
+    >>> probabilities(np.array([[0.0, 0.0], [1000.0, 0.0]]))
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    logits = np.asarray(logits, np.float64)
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
 def most_confident_mistakes(
     logits: np.ndarray, labels: np.ndarray, count: int = 12
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -228,8 +246,7 @@ def most_confident_mistakes(
     count = positive_integer('count', count)
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
     check_labels(labels, *logits.shape)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    confidence = shares.max(axis=1) / shares.sum(axis=1)
+    confidence = probabilities(logits).max(axis=1)
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     positions = wrong[np.argsort(-confidence[wrong], kind='stable')[:count]]
     return positions, confidence[positions]

@@ -77,7 +77,7 @@ def texts(figure):
 
 
 def test_every_function_is_tried_here():
-    functions = {name for name in plots.__all__ if name[0].islower()}
+    functions = {name for name in plots.__all__ if name[0].islower()} - {'check_path', 'save'}
     assert functions == set(DRAWN)
 
 
@@ -143,3 +143,19 @@ def test_a_missing_matplotlib_is_one_line_that_says_what_to_install():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout == 'plots need Matplotlib: pip install matplotlib\n'
+
+
+@pytest.mark.parametrize('suffix', ['png', 'svg', 'pdf', 'PNG'])
+def test_figures_are_saved_by_suffix(tmp_path, suffix):
+    path = tmp_path / f'figure.{suffix}'
+    plots.save(drawn('schedule'), path)
+    starts = {'png': b'\x89PNG', 'svg': b'<?xml', 'pdf': b'%PDF'}
+    assert path.read_bytes().startswith(starts[suffix.lower()])
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+
+
+def test_paths_that_cannot_be_saved_to_are_refused_before_the_work(tmp_path):
+    with pytest.raises(ValueError, match=r'`path` must end in one of .*\.svg.* Received: '):
+        plots.check_path(tmp_path / 'figure.docx')
+    with pytest.raises(ValueError, match='`path` must lie in a folder that exists'):
+        plots.save(drawn('schedule'), tmp_path / 'none' / 'figure.png')

@@ -22,7 +22,7 @@ except ImportError:
     raise ImportError('plots need Matplotlib: pip install matplotlib') from None
 
 from fenwicks.plots.animation import Animation, animate, animate_augmentation
-from fenwicks.plots.canvas import THEMES, Theme
+from fenwicks.plots.canvas import THEMES, Theme, check_path, save
 from fenwicks.plots.classes import class_counts, confusion_matrix
 from fenwicks.plots.comparisons import accuracy_against_time, differences
 from fenwicks.plots.curves import learning_curves, learning_rate_finder, schedule
@@ -36,6 +36,7 @@ __all__ = [
     'animate',
     'animate_augmentation',
     'augmentation',
+    'check_path',
     'class_counts',
     'confusion_matrix',
     'differences',
@@ -44,5 +45,6 @@ __all__ = [
     'learning_curves',
     'learning_rate_finder',
     'mistakes',
+    'save',
     'schedule',
 ]

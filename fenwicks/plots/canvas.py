@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
+import pathlib
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+
+from fenwicks._files import written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,3 +135,32 @@ def marker_style(number: int, theme: Theme) -> dict:
         'color': theme.series[number % len(theme.series)],
         'marker': MARKERS[number % len(MARKERS)],
     }
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises what would keep `save` from writing a figure there, to be called before the work.
+
+    Raises:
+        ValueError: Matplotlib doesn't know the file's suffix, or there is no such folder.
+    """
+    path = pathlib.Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f'`path` must lie in a folder that exists. Received: path={path}')
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise ValueError(
+            f'`path` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
+            f'Received: path={path}'
+        )
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure to a file of any kind that Matplotlib knows; it appears whole or not at all.
+
+    Raises:
+        ValueError: as `check_path`.
+        OSError: the file can't be written.
+    """
+    check_path(path)
+    with written_whole(path) as part:
+        figure.savefig(part)

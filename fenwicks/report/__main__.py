@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import NoReturn
 
 from fenwicks import command, report
 
 NAME = 'fenwicks.report'
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        command.fail(NAME, message)
-
-
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of the command line."""
-    parser = Parser(prog=f'python -m {NAME}', description=__doc__)
+    parser = command.ArgumentParser(NAME, prog=f'python -m {NAME}', description=__doc__)
     parser.add_argument('runs', nargs='+', metavar='RUN', help='folder of a run, or of several')
     parser.add_argument(
         '-o', '--out', metavar='PAGE', help='file to write; default: report.html in the one folder'

@@ -1,0 +1,167 @@
+"""Says what a trained model sees in pictures.
+
+    python examples/predict.py out/my_run/model.keras cat.jpg holiday/*.png
+    python examples/predict.py out/my_run cat.jpg --tta=flip --picture=sheet.png
+    python examples/predict.py out/my_run *.jpg --json > predictions.jsonl
+
+MODEL is a file that Keras saved, or the folder of a run, which holds `model.keras`. The pictures
+may have any size and colours; of each the middle is taken, in the shape that the model wants. Files
+that are no pictures are named on standard error and left out; the exit status is 1 then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import sys
+
+import quiet  # noqa: F401
+
+import keras
+import numpy as np
+
+from fenwicks import command, evaluate, models
+from fenwicks.data.images import decode_image
+
+NAME = 'predict.py'
+BATCH = 100  # pictures that are in memory at a time
+THUMBNAIL = (96, 96)
+
+
+def main(argv=None):
+    arguments = parse_arguments(argv)
+    command.call(lambda: classify(arguments), NAME)
+
+
+def parse_arguments(argv):
+    parser = command.ArgumentParser(
+        NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('model', metavar='MODEL', help='a .keras file, or the folder of a run')
+    parser.add_argument('images', metavar='IMAGE', nargs='+', help='files to classify')
+    parser.add_argument('--top', type=int, default=3, help='classes to name; default: 3')
+    parser.add_argument(
+        '--tta', choices=evaluate.TTAS, default='none', help='test-time augmentation; default: none'
+    )
+    parser.add_argument('--json', action='store_true', help='print a JSON object for each picture')
+    parser.add_argument(
+        '--picture', metavar='FILE', help='draw pictures and answers into this file'
+    )
+    return parser.parse_args(argv)
+
+
+def classify(arguments):
+    """Prints the likeliest classes of each picture; ends with status 1 where one was left out."""
+    if arguments.top < 1:
+        raise ValueError(f'`top` must be a positive integer. Received: top={arguments.top}')
+    if arguments.picture:
+        check_picture(arguments.picture)
+    model, class_names = load(pathlib.Path(arguments.model))
+    answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
+    drawn, failed = [], 0
+    for start in range(0, len(arguments.images), BATCH):
+        names, images = [], []
+        for name in arguments.images[start : start + BATCH]:
+            try:
+                images.append(decode(name, model.input_shape))
+                names.append(name)
+            except (ValueError, OSError) as error:
+                failed += 1
+                print(f'{NAME}: {" ".join(str(error).split())}', file=sys.stderr)
+        if not images:
+            continue
+        logits = answer.predict(np.stack(images).astype('float32'), verbose=0)
+        for name, row in zip(names, evaluate.probabilities(logits), strict=True):
+            order = np.argsort(-row, kind='stable')[: arguments.top]
+            best = [(class_names[place], float(row[place])) for place in order]
+            print(line(name, best, arguments.json), flush=True)
+            if arguments.picture:
+                drawn.append((name, best[0]))
+    if drawn:
+        draw(drawn, arguments.picture)
+    if failed:
+        sys.exit(1)
+
+
+def load(path):
+    """A model and the names of its classes.
+
+    Raises:
+        ValueError: the file holds no model for images, or its class names don't fit.
+    """
+    path = path / 'model.keras' if path.is_dir() else path
+    if not path.is_file():
+        raise ValueError(f'MODEL must be a file that Keras saved. Received: {path}, no such file')
+    class_names = models.read_class_names(path)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+        _, height, width, channels = model.input_shape
+        _, classes = model.output_shape
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(
+            f'MODEL must be a file that Keras saved, of a model from images to logits. '
+            f'Received: {path} ({error})'
+        ) from error
+    if None in (height, width) or channels not in (1, 3, 4):
+        raise ValueError(
+            'MODEL must take images of a fixed size, of 1, 3 or 4 channels. '
+            f'Received: {path}, with images of {height} x {width} x {channels}'
+        )
+    class_names = class_names or [f'class {number}' for number in range(classes)]
+    if len(class_names) != classes:
+        raise ValueError(
+            f'MODEL must have a class name for each of its {classes} logits. '
+            f'Received: {path}, with {len(class_names)}'
+        )
+    return model, class_names
+
+
+def decode(name, input_shape):
+    """The pixels of a file, in the shape that the model takes."""
+    _, height, width, channels = input_shape
+    if pathlib.Path(name).is_dir():
+        raise ValueError(f'IMAGE must be a file. Received: {name}, a folder')
+    try:
+        return decode_image(name, (height, width), channels=channels)
+    except OSError as error:
+        raise ValueError(
+            f'IMAGE must be a file that can be read. Received: {name} ({error.strerror or error})'
+        ) from error
+
+
+def line(name, best, as_json):
+    """What is printed of a picture."""
+    if as_json:
+        found = [{'class': label, 'probability': share} for label, share in best]
+        return json.dumps({'file': name, 'predictions': found})
+    return f'{name}: ' + ', '.join(f'{label} {100 * share:.1f} %' for label, share in best)
+
+
+def check_picture(path):
+    """Raises, before the work, what would keep `draw` from drawing."""
+    from fenwicks import plots
+
+    with command.renamed({'path': 'picture'}):
+        plots.check_path(path)
+
+
+def draw(drawn, path):
+    """Draws a contact sheet: each picture, as the model has seen it but finer, and its class."""
+    from fenwicks import plots
+
+    pictures = np.stack([decode_image(name, THUMBNAIL) for name, _ in drawn])
+    captions = [
+        f'{shortened(pathlib.Path(name).name)}\n{shortened(label)} {100 * share:.0f} %'
+        for name, (label, share) in drawn
+    ]
+    plots.save(plots.images(pictures, captions), path)
+
+
+def shortened(text, most=18):
+    """A text that fits under a picture."""
+    return text if len(text) <= most else f'{text[: most - 1]}…'
+
+
+if __name__ == '__main__':
+    main()

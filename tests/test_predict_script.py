@@ -1,0 +1,234 @@
+"""examples/predict.py: what it says of pictures of every kind, and of files that are none."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+from scripts import ROOT, loaded
+
+from fenwicks import models
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+NAMES = ['red', 'green', 'blue']
+
+
+@pytest.fixture(scope='module')
+def script():
+    with loaded(ROOT / 'examples' / 'predict.py') as module:
+        yield module
+
+
+def colour_model(channels=3, side=8):
+    """A model whose logits are the means of the channels, from 0 to 5."""
+    images = keras.Input((side, side, channels))
+    means = keras.layers.GlobalAveragePooling2D()(images)
+    return keras.Model(images, keras.layers.Rescaling(5 / 255)(means))
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    """The file of a model that tells colours apart, with the names of its classes."""
+    path = tmp_path_factory.mktemp('model') / 'model.keras'
+    colour_model().save(path)
+    models.write_class_names(path, NAMES)
+    return path
+
+
+@pytest.fixture
+def red(tmp_path):
+    return picture(tmp_path / 'red.png', (255, 51, 0))
+
+
+def picture(path, colour=(255, 51, 0), size=(8, 8), mode='RGB'):
+    Image.new('RGB', size, colour).convert(mode).save(path)
+    return path
+
+
+def predict(script, capsys, *arguments):
+    """Exit status, lines on standard output, lines on standard error."""
+    status = 0
+    try:
+        script.main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        status = ended.code
+    printed = capsys.readouterr()
+    return status, printed.out.splitlines(), printed.err.splitlines()
+
+
+def refused(script, *arguments):
+    """The one line with which the script refuses its arguments."""
+    with pytest.raises(SystemExit) as raised:
+        script.main([str(argument) for argument in arguments])
+    line = raised.value.code
+    assert line.startswith('predict.py: ')
+    assert '\n' not in line
+    return line.removeprefix('predict.py: ')
+
+
+def test_names_the_likeliest_classes_with_their_probabilities(script, capsys, model, red):
+    shares = np.exp([5.0, 1.0, 0.0]) / np.exp([5.0, 1.0, 0.0]).sum()
+    expected = ', '.join(
+        f'{name} {100 * share:.1f} %' for name, share in zip(NAMES, shares, strict=True)
+    )
+    assert predict(script, capsys, model, red) == (0, [f'{red}: {expected}'], [])
+    _, (line,), _ = predict(script, capsys, model, red, '--top=1')
+    assert line == f'{red}: red 97.6 %'
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'mode', 'size'),
+    [
+        ('png', 'RGB', (1, 1)),
+        ('png', 'P', (200, 3)),
+        ('png', 'RGBA', (7, 90)),
+        ('jpg', 'RGB', (640, 480)),
+        ('jpg', 'CMYK', (64, 64)),
+        ('gif', 'P', (33, 5)),
+        ('webp', 'RGB', (40, 41)),
+        ('bmp', 'RGB', (9, 8)),
+        ('tiff', 'RGB', (100, 10)),
+    ],
+)
+def test_takes_pictures_of_any_size_and_mode(script, capsys, model, tmp_path, suffix, mode, size):
+    path = picture(tmp_path / f'picture.{suffix}', size=size, mode=mode)
+    status, (line,), errors = predict(script, capsys, model, path)
+    assert status == 0
+    assert not errors
+    assert line.startswith(f'{path}: red 9')
+
+
+@pytest.mark.parametrize('mode', ['1', 'L', 'LA', 'I;16'])
+def test_takes_grey_pictures(script, capsys, model, tmp_path, mode):
+    path = tmp_path / 'grey.png'
+    if mode == 'I;16':
+        Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(path)
+    else:
+        Image.new(mode, (9, 9), 'white').save(path)
+    _, (line,), _ = predict(script, capsys, model, path)
+    assert sorted(line.removeprefix(f'{path}: ').split(', ')) == [
+        'blue 33.3 %',
+        'green 33.3 %',
+        'red 33.3 %',
+    ]
+
+
+def test_looks_at_the_middle(script, capsys, model, tmp_path):
+    wide = np.zeros((10, 50, 3), np.uint8)
+    wide[..., 2] = 255
+    wide[:, 20:30] = (0, 255, 0)
+    Image.fromarray(wide).save(tmp_path / 'wide.png')
+    _, (line,), _ = predict(script, capsys, model, tmp_path / 'wide.png')
+    assert line.startswith(f'{tmp_path}/wide.png: green 98.')
+
+
+def test_files_that_are_no_pictures_are_named_and_left_out(script, capsys, model, red, tmp_path):
+    (tmp_path / 'text.png').write_text('no picture')
+    (tmp_path / 'empty.jpg').write_bytes(b'')
+    (tmp_path / 'half.png').write_bytes(red.read_bytes()[:50])
+    (tmp_path / 'folder').mkdir()
+    bad = [tmp_path / name for name in ('text.png', 'empty.jpg', 'half.png', 'folder', 'none.png')]
+    status, lines, errors = predict(script, capsys, model, *bad[:3], red, *bad[3:])
+    assert status == 1
+    assert [line.partition(':')[0] for line in lines] == [str(red)]
+    assert len(errors) == len(bad)
+    for path, error in zip(bad, errors, strict=True):
+        assert error.startswith('predict.py: ')
+        assert str(path) in error
+    status, lines, errors = predict(script, capsys, model, *bad)
+    assert (status, lines, len(errors)) == (1, [], len(bad))
+
+
+def test_json_is_an_object_a_line(script, capsys, model, red, tmp_path):
+    blue = picture(tmp_path / 'ünï "quoted".png', (0, 0, 255))
+    status, lines, _ = predict(script, capsys, '--json', '--top=2', model, red, blue, tmp_path)
+    assert status == 1  # of the folder
+    first, second = map(json.loads, lines)
+    assert first['file'] == str(red)
+    assert [each['class'] for each in first['predictions']] == ['red', 'green']
+    assert first['predictions'][0]['probability'] == pytest.approx(0.9756, abs=1e-4)
+    assert second['file'] == str(blue)
+    assert second['predictions'][0]['class'] == 'blue'
+
+
+def test_augments_at_test_time(script, capsys, tmp_path):
+    """The model sees the left half only, so that a mirror image makes a difference."""
+    images = keras.Input((8, 8, 3))
+    left = keras.layers.Cropping2D(((0, 0), (0, 4)))(images)
+    means = keras.layers.Rescaling(5 / 255)(keras.layers.GlobalAveragePooling2D()(left))
+    keras.Model(images, means).save(tmp_path / 'left.keras')
+    halves = np.zeros((8, 8, 3), np.uint8)
+    halves[:, :4, 0] = halves[:, 4:, 1] = 255
+    Image.fromarray(halves).save(tmp_path / 'halves.png')
+    arguments = tmp_path / 'left.keras', tmp_path / 'halves.png', '--top=2'
+    _, (plain,), _ = predict(script, capsys, *arguments)
+    _, (flipped,), _ = predict(script, capsys, *arguments, '--tta=flip')
+    assert plain.endswith(': class 0 98.7 %, class 1 0.7 %')
+    shares = np.exp([2.5, 2.5, 0]) / np.exp([2.5, 2.5, 0]).sum()
+    assert flipped.count(f'{100 * shares[0]:.1f} %') == 2
+
+
+def test_many_pictures_go_through_in_parts(script, capsys, model, red, monkeypatch):
+    monkeypatch.setattr(script, 'BATCH', 2)
+    status, lines, _ = predict(script, capsys, model, *[red] * 5)
+    assert status == 0
+    assert len(lines) == 5
+    assert len(set(lines)) == 1
+
+
+def test_takes_the_folder_of_a_run_and_models_of_grey(script, capsys, tmp_path):
+    images = keras.Input((8, 8, 1))
+    means = keras.layers.Rescaling(5 / 255)(keras.layers.GlobalAveragePooling2D()(images))
+    both = keras.layers.Concatenate()([means, keras.layers.Rescaling(-1.0, 5.0)(means)])
+    (tmp_path / 'run').mkdir()
+    keras.Model(images, both).save(tmp_path / 'run' / 'model.keras')
+    models.write_class_names(tmp_path / 'run' / 'model.keras', ['bright', 'dark'])
+    white = picture(tmp_path / 'white.png', 'white')
+    _, (line,), _ = predict(script, capsys, tmp_path / 'run', white)
+    assert line == f'{white}: bright 99.3 %, dark 0.7 %'
+
+
+def test_contact_sheet_is_drawn(script, capsys, model, red, tmp_path, monkeypatch):
+    from fenwicks import plots
+
+    sheets = []
+    monkeypatch.setattr(plots, 'save', lambda figure, path: sheets.append((figure, path)))
+    green = picture(tmp_path / 'a very long name of a file.png', (0, 255, 0), (300, 200))
+    bad = tmp_path / 'none.png'
+    status, _, _ = predict(
+        script, capsys, model, red, bad, green, '--picture', tmp_path / 'sheet.png'
+    )
+    assert status == 1
+    ((figure, path),) = sheets
+    assert path == str(tmp_path / 'sheet.png')
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == [
+        'red.png\nred 98 %',
+        'a very long name …\ngreen 99 %',
+    ]
+    colours = [np.asarray(image.get_array()).mean(axis=(0, 1)) for image in axes.images]
+    np.testing.assert_allclose(colours, [(255, 51, 0), (0, 255, 0)])
+
+
+def test_contact_sheet_is_a_file(script, capsys, model, red, tmp_path):
+    assert predict(script, capsys, model, red, f'--picture={tmp_path}/sheet.png')[0] == 0
+    with Image.open(tmp_path / 'sheet.png') as sheet:
+        assert sheet.width > 50
+
+
+def test_refuses_what_it_cannot_use_in_one_line(script, model, red, tmp_path):
+    assert refused(script, tmp_path / 'none.keras', red).endswith('none.keras, no such file')
+    assert 'must be a model as Keras saves it' in refused(script, red, red)
+    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / 'dense.keras')
+    assert 'of a model from images to logits' in refused(script, tmp_path / 'dense.keras', red)
+    colour_model(side=None).save(tmp_path / 'any.keras')
+    assert 'must take images of a fixed size' in refused(script, tmp_path / 'any.keras', red)
+    colour_model().save(tmp_path / 'few.keras')
+    models.write_class_names(tmp_path / 'few.keras', ['red'])
+    assert 'each of its 3 logits' in refused(script, tmp_path / 'few.keras', red)
+    assert '`top` must be a positive integer' in refused(script, model, red, '--top=0')
+    assert '`picture` must end in one of' in refused(script, model, red, '--picture=a.docx')
+    assert "invalid choice: 'twice'" in refused(script, model, red, '--tta=twice')
+    assert 'arguments are required: IMAGE' in refused(script, model)
