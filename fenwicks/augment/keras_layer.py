@@ -26,7 +26,8 @@ class Augment(keras.layers.Layer):
     Within `tf.data` call the transform itself: a layer computes in Keras's backend only.
 
     Args:
-        transform: A callable `f(images, seed) -> images`, such as `compose` returns.
+        transform: A callable `f(images, seed) -> images`, such as `compose` returns, that keeps
+            the images' shape.
         seed: An integer in [0, 2**31), or `None` for a random one.
 
     Call arguments:
@@ -34,10 +35,11 @@ class Augment(keras.layers.Layer):
         training: Whether to augment.
 
     Returns:
-        Images as `transform` returns them.
+        Images of the same shape.
 
     Raises:
-        ValueError: The transform isn't callable or needs more than a seed.
+        ValueError: The transform isn't callable, needs more than a seed, or changes the images'
+            shape.
 
     Example:
         >>> from functools import partial
@@ -61,7 +63,13 @@ class Augment(keras.layers.Layer):
             return inputs
         # SeedGenerator counts in uint32 or int64, by backend.
         seed = keras.ops.cast(self.generator.next(), 'int32')
-        return self.transform(inputs, seed)
+        outputs = self.transform(inputs, seed)
+        if tuple(outputs.shape[1:]) != tuple(inputs.shape[1:]):
+            raise ValueError(
+                '`transform` must keep the shape of images, as inference does. '
+                f'Received: shapes {tuple(inputs.shape)} before, {tuple(outputs.shape)} after'
+            )
+        return outputs
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
