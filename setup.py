@@ -36,6 +36,8 @@ setup(
         'jax': ['jax>=0.7'],
         'plots': ['matplotlib>=3.8'],
         'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
+        # Checksums of TFRecords at more than NumPy's speed.
+        'tfrecord': ['google-crc32c>=1.5'],
         'test': [
             'jax>=0.7',
             # The compiler for TPUs, 0.5 GB of it.

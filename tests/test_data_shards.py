@@ -179,6 +179,14 @@ def test_other_names_of_features(tmp_path):
     assert named.class_names == tuple('abcde')
 
 
+def test_the_folder_of_a_tfds_data_set(tmp_path):
+    shard = 'out/cats-train.tfrecord-00000-of-00001'
+    foreign(tmp_path, [{'image': file_of(picture()), 'label': 1}], shard)
+    (tmp_path / 'out' / 'label.labels.txt').write_text('cat\nlöwe\n', encoding='utf-8')
+    found = decode(tmp_path, 'out/cats-train.tfrecord-*')
+    assert found.class_names == ('cat', 'löwe')
+
+
 @pytest.mark.parametrize(
     ('record', 'message'),
     [

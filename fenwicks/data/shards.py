@@ -167,7 +167,8 @@ def decode_shards(
             opened by fsspec or TensorFlow, and kept by their names alone: a changed file with the
             old name isn't noticed.
         image_size, fit, filter, channels: see `fenwicks.data.images.decode_image`.
-        class_names: the names of the classes; by default from `PREFIX.json`, else the numbers.
+        class_names: the names of the classes; by default from `PREFIX.json` or from TFDS's
+            `label.labels.txt` beside the shards, else the numbers.
         image_feature: name of the feature with the image: the bytes of a file, or of pixels if
             there is a feature `shape`.
         label_feature: name of the feature with the class's number; None for no labels.
@@ -212,7 +213,7 @@ def decode_shards(
     )
     labels = None if label_feature is None else np.array(description['labels'], np.int64)
     if labels is not None and class_names is None:
-        class_names = _class_names(paths[0], labels)
+        class_names = _class_names(paths[0], labels, label_feature)
     return ImageArrays(
         stored,
         labels if labels is None else labels.astype(np.int32),
@@ -260,8 +261,8 @@ def decode_record(
     return resize_image(pixels, *options, name=name), label
 
 
-def _class_names(path, labels):
-    """Names from PREFIX.json beside a shard, else the numbers up to the largest label."""
+def _class_names(path, labels, label_feature):
+    """Names from PREFIX.json or TFDS's file beside a shard, else the numbers up to the largest."""
     if not storage.is_url(path):
         shard = pathlib.Path(path)
         match = re.fullmatch(r'(.+)-\d+-of-\d+\.tfrecord', shard.name)
@@ -269,6 +270,10 @@ def _class_names(path, labels):
         if match and described.is_file():
             with damage_named(described, 'be the description of shards'):
                 return tuple(map(str, json.loads(described.read_text())['class_names']))
+        listed = shard.parent / f'{label_feature}.labels.txt'
+        if listed.is_file():
+            with damage_named(listed, 'hold the name of a class in each line'):
+                return tuple(listed.read_text(encoding='utf-8').splitlines())
     highest = int(labels.max()) if len(labels) else 0
     if labels.min(initial=0) < 0 or highest >= 2**20:
         raise ValueError(
