@@ -20,6 +20,20 @@ setup(
     packages=find_packages(include=['fenwicks', 'fenwicks.*']),
     package_data={'fenwicks': ['py.typed', 'data/digits.npz']},
     python_requires='>=3.11',
+    url='https://github.com/fenwicks/fenwicks',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
     install_requires=[
         'absl-py>=2',
         'keras>=3.15,<3.16',
@@ -43,6 +57,7 @@ setup(
             # The compiler for TPUs, 0.5 GB of it.
             'libtpu; sys_platform == "linux" and platform_machine == "x86_64"',
             'hypothesis>=6.100',
+            'mypy==2.4.1',
             'pytest>=8',
             'pytest-xdist>=3.7',
             'ruff==0.17.6',
