@@ -36,7 +36,7 @@ def cpu_flags(cpuinfo: str = '/proc/cpuinfo') -> frozenset[str]:
 
 @contextlib.contextmanager
 def override(**answers: bool) -> Iterator[None]:
-    """Returns a context in which functions of this module return what is given here.
+    """Returns a context in which functions of this module answer as given here.
 
     ```python
     with override(on_cpu=False):  # trace the program that an accelerator would run
@@ -44,15 +44,16 @@ def override(**answers: bool) -> Iterator[None]:
     ```
 
     Args:
-        **answers: by the names of the functions `on_cpu`, `has_avx512` and `has_amx`.
+        **answers: by the names of the functions `on_cpu`, `has_avx512` and `has_amx`; and
+            `in_inference`, see `takes_shortcuts`.
 
     Raises:
-        ValueError: `answers` names another function.
+        ValueError: `answers` holds another name.
     """
-    unknown = answers.keys() - {'on_cpu', 'has_avx512', 'has_amx'}
+    unknown = answers.keys() - {'on_cpu', 'has_avx512', 'has_amx', 'in_inference'}
     if unknown:
         raise ValueError(
-            '`answers` must be of on_cpu, has_avx512 and has_amx. '
+            '`answers` must be of on_cpu, has_avx512, has_amx and in_inference. '
             f'Received: {", ".join(sorted(unknown))}'
         )
     before = dict(_overridden)
@@ -69,6 +70,15 @@ def on_cpu() -> bool:
     if 'on_cpu' in _overridden:
         return _overridden['on_cpu']
     return _has_no_accelerator() and not _in_tpu_scope()
+
+
+def takes_shortcuts(training: bool | None) -> bool:
+    """Returns whether a layer uses the CPU kernels: on TensorFlow's CPU, in training.
+
+    A program traced for inference may be exported to runtimes that have standard operations only.
+    Whoever runs it here and now has the kernels as well within `override(in_inference=True)`.
+    """
+    return bool(training or _overridden.get('in_inference')) and on_cpu()
 
 
 def on_jax() -> bool:

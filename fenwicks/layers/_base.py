@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import keras
 
-from fenwicks.layers._templates import check_template, copy_template, serialize_unbuilt
+from fenwicks.layers._templates import (
+    check_template,
+    copy_template,
+    dtype_argument,
+    serialize_unbuilt,
+)
 from fenwicks.layers.activations import new_activation
 from fenwicks.layers.normalization import BatchNormalization
 
@@ -17,6 +22,13 @@ class Chain(keras.layers.Layer):
         self.layers = []
 
     def _append(self, layer):
+        """Appends a layer, which isn't trainable if this one isn't."""
+        self._adopt(layer)
+        if not self.trainable:
+            layer.trainable = False
+
+    def _adopt(self, layer):
+        """Appends a layer as it is."""
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(f'`layer` must be a Keras layer. Received: layer={layer!r}')
         if self.built:
@@ -24,15 +36,11 @@ class Chain(keras.layers.Layer):
                 f'`add` must come before the first call of {self.name!r}. '
                 f'Received: layer={layer.name!r}'
             )
-        if not self.trainable:
-            layer.trainable = False
         self.layers.append(layer)
 
     def build(self, input_shape):
         for layer in self.layers:
-            if not layer.built:
-                layer.build(input_shape)
-            input_shape = layer.compute_output_shape(input_shape)
+            input_shape = self._build_part(layer, input_shape)
 
     def call(self, inputs, training=None):
         # `training` is passed explicitly, because `stateless_call` sets no context to take it from.
@@ -43,7 +51,7 @@ class Chain(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         for layer in self.layers:
-            input_shape = layer.compute_output_shape(input_shape)
+            input_shape = self._output_shape(layer, input_shape)
         return input_shape
 
     def compute_output_spec(self, inputs, training=None):
@@ -52,12 +60,98 @@ class Chain(keras.layers.Layer):
             inputs = layer.compute_output_spec(inputs)
         return inputs
 
+    def _build_part(self, layer, input_shape):
+        """Builds a layer for an input shape and returns its output shape."""
+        if not layer.built:
+            if type(layer).build is keras.layers.Layer.build and _is_one_shape(input_shape):
+                # It may have parts that only a call builds.
+                layer(self._symbol(input_shape))
+            else:
+                layer.build(input_shape)
+        return self._output_shape(layer, input_shape)
+
+    def _output_shape(self, layer, input_shape):
+        try:
+            return layer.compute_output_shape(input_shape)
+        except NotImplementedError:  # the layer defines `call` only
+            return tuple(layer.compute_output_spec(self._symbol(input_shape)).shape)
+
+    def _symbol(self, shape):
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+
+class Composite(Chain):
+    """Layers in sequence that the constructor makes; the base class of blocks and heads.
+
+    What is set on the parts afterwards (`trainable`, a momentum, a rate, a dtype policy, a
+    quantization) stays with a copy: `get_config` contains the settings in which each part differs
+    from the one that the constructor made, and the constructor applies them.
+
+    Args:
+        part_configs: settings of parts, by the part's name: `{'norm': {'momentum': 0.5}}`.
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+    """
+
+    def __init__(self, part_configs=None, **kwargs):
+        super().__init__(**kwargs)
+        self._made = _Made(part_configs or {})
+
+    def _append(self, layer):
+        """Appends a part, with the settings that a config has for it."""
+        made = layer.get_config()
+        self._made.configs.append((type(layer), made))
+        changes = self._made.changes.get(layer.name)
+        if not changes:
+            super()._append(layer)
+        elif 'replaced_by' in changes:
+            self._adopt(keras.saving.deserialize_keras_object(changes['replaced_by']))
+        else:
+            self._adopt(type(layer).from_config({**self._inherited(made), **changes}))
+
+    def _inherited(self, made):
+        """A part's config under this layer: a block that isn't trainable has no trainable part."""
+        return {**made, 'trainable': made.get('trainable', True) and self.trainable}
+
+    def get_config(self):
+        config = super().get_config()
+        part_configs = {}
+        for (kind, made), part in zip(self._made.configs, self.layers, strict=True):
+            changes = self._changes(kind, made, part)
+            if changes:
+                part_configs[made['name']] = changes
+        return {**config, 'part_configs': part_configs} if part_configs else config
+
+    def _changes(self, kind, made, part):
+        if type(part) is not kind:
+            return {'replaced_by': serialize_unbuilt(part)}
+        made = self._inherited(made)
+        return {
+            key: value
+            for key, value in part.get_config().items()
+            if key not in made or made[key] != value
+        }
+
+
+class _Made:
+    """The configs of parts as made, and changes to them. A plain object: Keras tracks lists."""
+
+    def __init__(self, changes):
+        self.changes = changes
+        self.configs = []
+
+
+def _is_one_shape(shape):
+    return isinstance(shape, (list, tuple)) and all(
+        side is None or isinstance(side, int) for side in shape
+    )
+
 
 class _Style:
-    """The three choices. It is a plain object: Keras would track templates that a layer holds."""
+    """Initializer and templates. A plain object: Keras would track templates that a layer holds."""
 
     def __init__(self, kernel_initializer, normalization, activation):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.pool = None  # the template of blocks that pool
         self.normalization = check_template('normalization', normalization)
         if isinstance(activation, dict) and 'config' in activation:
             activation = keras.saving.deserialize_keras_object(activation)
@@ -66,7 +160,7 @@ class _Style:
         self.activation = activation
 
 
-class Block(Chain):
+class Block(Composite):
     """Layers in sequence that are made by the three choices; the base class of blocks."""
 
     def __init__(self, kernel_initializer, normalization, activation, **kwargs):
@@ -93,7 +187,7 @@ class Block(Chain):
 
     def _new_normalization(self):
         if self.normalization is None:
-            return BatchNormalization(name='norm', dtype=self.dtype_policy)
+            return BatchNormalization(name='norm', dtype=dtype_argument(self.dtype_policy))
         return copy_template(self.normalization, 'norm', self.dtype_policy)
 
     def _new_activation(self):

@@ -12,7 +12,7 @@ import keras
 
 from fenwicks import kernels
 from fenwicks._checks import finite_number
-from fenwicks.layers._templates import copy_template
+from fenwicks.layers._templates import copy_template, dtype_argument
 
 # Layers declare the same by `non_decreasing = True`.
 _NON_DECREASING = (
@@ -43,6 +43,8 @@ class CELU(keras.layers.Layer):
 
     Call arguments:
         inputs: a tensor of any shape.
+        training: on TensorFlow's CPU, whether to use `fenwicks.kernels.activations`: it is faster,
+            and consists of operations that other runtimes don't have.
 
     Returns:
         A tensor of the inputs' shape.
@@ -69,8 +71,8 @@ class CELU(keras.layers.Layer):
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs):
-        if kernels.device.on_cpu():
+    def call(self, inputs, training=None):
+        if kernels.device.takes_shortcuts(training):
             return kernels.activations.celu(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
@@ -94,6 +96,8 @@ class GELU(keras.layers.Layer):
 
     Call arguments:
         inputs: a tensor of any shape.
+        training: on TensorFlow's CPU, whether to use `fenwicks.kernels.activations`: it is faster,
+            and consists of operations that other runtimes don't have.
 
     Returns:
         A tensor of the inputs' shape.
@@ -115,8 +119,8 @@ class GELU(keras.layers.Layer):
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs):
-        if kernels.device.on_cpu():
+    def call(self, inputs, training=None):
+        if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs)
         return keras.activations.gelu(inputs, approximate=False)
 
@@ -132,7 +136,7 @@ def new_activation(activation: Any, name: str, dtype: Any) -> keras.layers.Layer
     """Returns a layer for an activation function, or a copy of a template layer."""
     if isinstance(activation, keras.layers.Layer):
         return copy_template(activation, name, dtype)
-    return keras.layers.Activation(activation, name=name, dtype=dtype)
+    return keras.layers.Activation(activation, name=name, dtype=dtype_argument(dtype))
 
 
 def is_non_decreasing(activation: Any) -> bool:

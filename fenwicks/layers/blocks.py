@@ -104,31 +104,41 @@ class ConvBN(Block):
             padding='same',
             use_bias=False,
             kernel_initializer=self._new_initializer(),
+            data_format='channels_last',
             name='conv',
             dtype=self.dtype_policy,
         )
         norm, activate = self._new_normalization(), self._new_activation()
-        pool = check_template('pool', pool)
-        self.pool = pool and copy_template(pool, 'pool', self.dtype_policy)
-        takes_maxima = isinstance(self.pool, keras.layers.MaxPooling2D)
+        self._style.pool = check_template('pool', pool)
+        pool = self._style.pool and copy_template(self._style.pool, 'pool', self.dtype_policy)
+        takes_maxima = isinstance(pool, keras.layers.MaxPooling2D)
         pools_within = not pool_first and takes_maxima and is_non_decreasing(self.activation)
-        if self.pool is None:
+        if pool is None:
             parts = [conv, norm, activate]
         elif pool_first:
-            parts = [conv, self.pool, norm, activate]
+            parts = [conv, pool, norm, activate]
         elif pools_within:
-            parts = [conv, norm, self.pool, activate]
+            parts = [conv, norm, pool, activate]
         else:
-            parts = [conv, norm, activate, self.pool]
+            parts = [conv, norm, activate, pool]
         for part in parts:
             self._append(part)
-        self._fuses_pool = pools_within and device.on_jax() and type(norm) is BatchNormalization
+        self._pools_within = pools_within
+
+    @property
+    def pool(self):
+        """The pooling layer; None if there is none."""
+        return next((part for part in self.layers if part.name == 'pool'), None)
 
     def call(self, inputs, training=None):
-        if not (training and self._fuses_pool):
+        if not (training and self._fuses_pool()):
             return super().call(inputs, training=training)
         conv, norm, pool, activate = self.layers
-        return activate(norm(conv(inputs), training=training, pool=pool))
+        h = norm(conv(inputs, training=training), training=training, pool=pool)
+        return activate(h, training=training)
+
+    def _fuses_pool(self):
+        return self._pools_within and device.on_jax() and type(self.layers[1]) is BatchNormalization
 
     def get_config(self):
         return {
@@ -136,7 +146,7 @@ class ConvBN(Block):
             'filters': self.filters,
             'kernel_size': self.kernel_size,
             'strides': self.strides,
-            'pool': self.pool and serialize_unbuilt(self.pool),
+            'pool': self._style.pool and serialize_unbuilt(self._style.pool),
             'pool_first': self.pool_first,
         }
 
@@ -203,17 +213,20 @@ class ConvBlk(Block):
         self.pool_first = pool_first
         self.input_spec = keras.layers.InputSpec(ndim=4)
         pool = check_template('pool', pool) or MaxPooling2D(2, name='pool')
+        self._style.pool = pool
         # Other poolings may have weights, whose paths must not depend on this.
         within_last = pool_first or isinstance(pool, keras.layers.MaxPooling2D)
         for i in range(1, self.convs):
             self._append(self._new_conv_bn(f'conv_bn_{i}'))
-        last = self._new_conv_bn(f'conv_bn_{self.convs}', pool if within_last else None)
-        self._append(last)
-        if within_last:
-            self.pool = last.pool
-        else:
-            self.pool = copy_template(pool, 'pool', self.dtype_policy)
-            self._append(self.pool)
+        self._append(self._new_conv_bn(f'conv_bn_{self.convs}', pool if within_last else None))
+        if not within_last:
+            self._append(copy_template(pool, 'pool', self.dtype_policy))
+
+    @property
+    def pool(self):
+        """The pooling layer."""
+        within_last = self.layers[self.convs - 1].pool
+        return self.layers[self.convs] if within_last is None else within_last
 
     def _new_conv_bn(self, name, pool=None):
         return ConvBN(
@@ -231,7 +244,7 @@ class ConvBlk(Block):
         return {
             **super().get_config(),
             'filters': self.filters,
-            'pool': serialize_unbuilt(self.pool),
+            'pool': serialize_unbuilt(self._style.pool),
             'convs': self.convs,
             'pool_first': self.pool_first,
         }

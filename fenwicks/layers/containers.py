@@ -64,7 +64,10 @@ class Sequential(Chain):
     @classmethod
     def from_config(cls, config):
         layers = [keras.saving.deserialize_keras_object(layer) for layer in config['layers']]
-        return super().from_config({**config, 'layers': layers})
+        container = super().from_config({**config, 'layers': None})
+        for layer in layers:
+            container._adopt(layer)  # some may be trainable in a container that isn't
+        return container
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -148,8 +151,7 @@ class Parallel(Sequential):
 
     def build(self, input_shape):
         for layer in self.layers:
-            if not layer.built:
-                layer.build(input_shape)
+            self._build_part(layer, input_shape)
         self.compute_output_shape(input_shape)  # raises if the shapes don't match
 
     def call(self, inputs, training=None):
@@ -157,7 +159,7 @@ class Parallel(Sequential):
         return ops.concatenate(branches, axis=-1)
 
     def compute_output_shape(self, input_shape):
-        shapes = [tuple(layer.compute_output_shape(input_shape)) for layer in self.layers]
+        shapes = [tuple(self._output_shape(layer, input_shape)) for layer in self.layers]
         if not shapes:
             raise ValueError(f'`layers` of {self.name!r} must hold a branch. Received: layers=[]')
         if len({shape[:-1] for shape in shapes}) > 1:

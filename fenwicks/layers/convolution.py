@@ -11,14 +11,15 @@ from fenwicks import kernels
 class Conv2D(keras.layers.Conv2D):
     """2-D convolution with the arguments and results of `keras.layers.Conv2D`.
 
-    On TensorFlow's CPU it uses `fenwicks.kernels.convolution`, which is faster, for stride 1,
-    `same` padding, an odd kernel and more than three channels.
+    In training on TensorFlow's CPU it uses `fenwicks.kernels.convolution`, which is faster, for
+    stride 1, `same` padding, an odd kernel and more than three channels.
 
     Args:
         As `keras.layers.Conv2D`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
+        training: whether to use the faster kernels, whose operations other runtimes don't have.
 
     Returns:
         `(batch, new_height, new_width, filters)`.
@@ -30,10 +31,13 @@ class Conv2D(keras.layers.Conv2D):
     (None, 32, 32, 64)
     """
 
-    def convolution_op(self, inputs, kernel):
-        if kernels.device.on_cpu() and self._has_fast_kernel(inputs):
-            return kernels.convolution.conv2d(inputs, kernel)
-        return super().convolution_op(inputs, kernel)
+    def call(self, inputs, training=None):
+        if not (kernels.device.takes_shortcuts(training) and self._has_fast_kernel(inputs)):
+            return super().call(inputs)
+        outputs = kernels.convolution.conv2d(inputs, self.kernel)
+        if self.use_bias:
+            outputs = keras.ops.add(outputs, self.bias)
+        return outputs if self.activation is None else self.activation(outputs)
 
     def _has_fast_kernel(self, inputs):
         # Up to three channels are those of images. They make the rotated convolution slow, and its

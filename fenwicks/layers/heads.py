@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from fenwicks._checks import finite_number, positive_integer
-from fenwicks.layers._base import Block, Chain
+from fenwicks.layers._base import Block, Composite
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -53,7 +53,7 @@ class Scaling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
-class Classifier(Chain):
+class Classifier(Composite):
     """Dense layer without bias, times a constant: features to logits, always in float32.
 
     ```

@@ -11,14 +11,15 @@ from fenwicks import kernels
 class MaxPooling2D(keras.layers.MaxPooling2D):
     """2-D max pooling with the arguments and results of `keras.layers.MaxPooling2D`.
 
-    On TensorFlow's CPU windows of 2x2 pixels that don't overlap use `fenwicks.kernels.pooling`,
-    whose gradient is faster.
+    In training on TensorFlow's CPU windows of 2x2 pixels that don't overlap use
+    `fenwicks.kernels.pooling`, whose gradient is faster.
 
     Args:
         As `keras.layers.MaxPooling2D`.
 
     Call arguments:
         inputs: `(batch, height, width, channels)`.
+        training: whether to use the faster kernel, whose operations other runtimes don't have.
 
     Returns:
         `(batch, new_height, new_width, channels)`.
@@ -30,8 +31,8 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
     (None, 16, 16, 64)
     """
 
-    def call(self, inputs):
-        if kernels.device.on_cpu() and self._has_fast_kernel(inputs):
+    def call(self, inputs, training=None):
+        if kernels.device.takes_shortcuts(training) and self._has_fast_kernel(inputs):
             return kernels.pooling.max_pool_2x2(inputs)
         return super().call(inputs)
 
