@@ -141,3 +141,25 @@ def _as_written(limit):
     """A large power of two as `2**31`, all else as it is."""
     is_power = isinstance(limit, int) and limit >= 2**16 and limit.bit_count() == 1
     return f'2**{limit.bit_length() - 1}' if is_power else limit
+
+
+def channels_last(name: str, data_format: str) -> None:
+    """Raises unless images are arranged as `(batch, height, width, channels)`.
+
+    Args:
+        name: the class or function that takes images, for the message.
+        data_format: what `keras.config.image_data_format()` returns.
+
+    Raises:
+        ValueError: `data_format` isn't `'channels_last'`.
+
+    Example:
+
+    >>> channels_last('ConvBN', 'channels_last')
+    """
+    if data_format != 'channels_last':
+        raise ValueError(
+            f"`image_data_format` must be 'channels_last' for {name}: call "
+            "keras.config.set_image_data_format('channels_last'). "
+            f'Received: {data_format}'
+        )

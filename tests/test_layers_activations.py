@@ -39,7 +39,7 @@ def value_and_gradient(layer, x, upstream, dtype):
         x, upstream = tf.cast(x, dtype), tf.cast(upstream, dtype)
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = layer(x)
+            y = layer(x, training=True)
         gradient = tape.gradient(y, x, output_gradients=upstream)
     elif keras.backend.backend() == 'jax':
         import jax
@@ -101,3 +101,22 @@ def test_bad_alpha(alpha):
     with pytest.raises(ValueError, match=r'^`alpha` must be .* Received: alpha=') as error:
         CELU(alpha)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('layer', 'function', 'slope'), CASES)
+@pytest.mark.backend('tensorflow', 'torch')  # JAX computes in float64 only if told to at its start
+def test_float64(layer, function, slope):
+    layer = type(layer).from_config({**layer.get_config(), 'dtype': 'float64'})
+    if keras.backend.backend() == 'tensorflow':
+        import tensorflow as tf
+
+        x = tf.constant(X)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        gradient = tape.gradient(y, x)
+        # An approximation of 1e-9 in XLA's erfc would show.
+        np.testing.assert_allclose(gradient, slope(X), rtol=1e-12, atol=1e-14)
+    else:
+        y = layer(X)
+    np.testing.assert_allclose(ops.convert_to_numpy(y), function(X), rtol=1e-12, atol=1e-14)

@@ -93,3 +93,29 @@ def test_branches_that_do_not_fit():
 def test_residual_that_changes_the_shape():
     with pytest.raises(ValueError, match=r'^`layers` of .* must keep the shape \(1, 2\)'):
         Residual([keras.layers.Dense(3)])(INPUTS)
+
+
+def _shrinks():
+    """Keeps unknown sides, as far as Keras can tell; a 2x2 image becomes 1x1."""
+    return Residual([keras.layers.Conv2D(3, 1, strides=2, data_format='channels_last')])
+
+
+def test_residual_with_unknown_sides_does_not_broadcast():
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, _shrinks()(inputs))
+    images = np.ones((2, 2, 2, 3), np.float32)
+    with pytest.raises(ValueError, match=r'`layers` of .* must keep the shape \(2, 2, 2, 3\)'):
+        model(images)
+    assert model(images[:, :1, :1]).shape == (2, 1, 1, 3)
+
+
+@pytest.mark.backend('tensorflow')
+def test_residual_traced_with_unknown_sides():
+    import tensorflow as tf
+
+    layer = _shrinks()
+    layer.build((None, None, None, 3))
+    traced = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3))])
+    assert traced(tf.ones((2, 1, 1, 3))).shape == (2, 1, 1, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match='must keep the shape of the inputs'):
+        traced(tf.ones((2, 2, 2, 3)))

@@ -279,3 +279,18 @@ def test_float32_stays_float32_on_accelerators():
     program = program.as_text()
     assert program.count('stablehlo.convolution') == 1
     assert program.count('precision_config = [#stablehlo<precision HIGHEST>') == 1
+
+
+def test_is_adapted(tmp_path):
+    inputs = keras.Input((6, 6, 3))
+    for negatives in (False, True):
+        whitening = PatchWhitening(2, negatives=negatives)
+        assert not whitening.is_adapted
+        model = keras.Model(inputs, whitening(inputs))
+        assert not whitening.is_adapted
+        model.save(tmp_path / 'model.keras')
+        assert not keras.saving.load_model(tmp_path / 'model.keras').layers[1].is_adapted
+        whitening.adapt(np.random.default_rng(0).standard_normal((4, 6, 6, 3)))
+        assert whitening.is_adapted
+        model.save(tmp_path / 'model.keras')
+        assert keras.saving.load_model(tmp_path / 'model.keras').layers[1].is_adapted

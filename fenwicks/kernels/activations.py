@@ -40,20 +40,25 @@ def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
     return activate(tf.convert_to_tensor(inputs))
 
 
+def celu_in_standard_operations(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
+    """Returns what `celu` does, by operations that other runtimes have too."""
+    x = _wide(tf.convert_to_tensor(inputs))
+    # `expm1` would take twice as long as the rest together, and TensorFlow's decreases in places;
+    # without it small outputs are off by 1e-7 * alpha.
+    below = alpha * (tf.exp(tf.minimum(x, 0) * (1 / alpha)) - 1)
+    return tf.cast(tf.where(x > 0, x, below), inputs.dtype)
+
+
 @compiled
 def _celu(inputs, *, alpha):
-    # One of the two summands is zero. `expm1` would take twice as long as the rest together;
-    # without it small outputs are off by 1e-7 * alpha.
-    x = tf.cast(inputs, tf.float32)
-    outputs = tf.maximum(x, 0) + alpha * (tf.exp(tf.minimum(x, 0) * (1 / alpha)) - 1)
-    return tf.cast(outputs, inputs.dtype)
+    return celu_in_standard_operations(inputs, alpha)
 
 
 @compiled
 def _celu_gradient(upstream, outputs, *, alpha):
     # exp(x / alpha) below zero, 1 above.
-    slope = 1 + tf.minimum(tf.cast(outputs, tf.float32), 0) * (1 / alpha)
-    return tf.cast(tf.cast(upstream, tf.float32) * slope, outputs.dtype)
+    slope = 1 + tf.minimum(_wide(outputs), 0) * (1 / alpha)
+    return tf.cast(_wide(upstream) * slope, outputs.dtype)
 
 
 def gelu(inputs: tf.Tensor) -> tf.Tensor:
@@ -77,18 +82,25 @@ def gelu(inputs: tf.Tensor) -> tf.Tensor:
 
 @compiled
 def _gelu(inputs):
-    x = tf.cast(inputs, tf.float32)
+    x = _wide(inputs)
     return tf.cast(x * _normal_cdf(x), inputs.dtype)
 
 
 @compiled
 def _gelu_gradient(upstream, inputs):
-    x = tf.cast(inputs, tf.float32)
+    x = _wide(inputs)
     density = tf.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return tf.cast(tf.cast(upstream, tf.float32) * (_normal_cdf(x) + x * density), inputs.dtype)
+    return tf.cast(_wide(upstream) * (_normal_cdf(x) + x * density), inputs.dtype)
 
 
 def _normal_cdf(x):
+    if x.dtype == tf.float64:
+        return 0.5 * tf.math.erfc(-x * math.sqrt(0.5))
     # Below -5.6 the value is smaller than the rounding error of 1 + erf, and XLA's erf doesn't
     # quite reach -1.
     return tf.where(x > -5.6, 0.5 + 0.5 * tf.math.erf(x * math.sqrt(0.5)), 0)
+
+
+def _wide(values):
+    """The values in float32, or in float64 if they are float64."""
+    return values if values.dtype == tf.float64 else tf.cast(values, tf.float32)

@@ -74,6 +74,8 @@ class CELU(keras.layers.Layer):
     def call(self, inputs, training=None):
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.celu(inputs, self.alpha)
+        if kernels.device.on_cpu():
+            return kernels.activations.celu_in_standard_operations(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
     def compute_output_shape(self, input_shape):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import keras
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import channels_last, positive_integer
 from fenwicks.kernels import device
 from fenwicks.layers._base import Block
 from fenwicks.layers._templates import check_template, copy_template, serialize_unbuilt
@@ -91,6 +91,7 @@ class ConvBN(Block):
         pool_first=True,
         **kwargs,
     ):
+        channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
@@ -207,6 +208,7 @@ class ConvBlk(Block):
         pool_first=False,
         **kwargs,
     ):
+        channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
         self.convs = positive_integer('convs', convs)

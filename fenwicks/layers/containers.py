@@ -9,6 +9,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from fenwicks import kernels
 from fenwicks.layers._base import Chain
 from fenwicks.layers._templates import serialize_unbuilt
 
@@ -114,7 +115,21 @@ class Residual(Sequential):
             )
 
     def call(self, inputs, training=None):
-        return ops.add(inputs, super().call(inputs, training=training))
+        outputs = super().call(inputs, training=training)
+        return ops.add(inputs, self._check_shape(outputs, inputs))
+
+    def _check_shape(self, outputs, inputs):
+        """Returns the outputs if they have the inputs' shape: `add` would broadcast a side of 1."""
+        shape, expected = tuple(outputs.shape), tuple(inputs.shape)
+        if None in (*shape[1:], *expected[1:]) and keras.backend.backend() == 'tensorflow':
+            message = f'`layers` of {self.name!r} must keep the shape of the inputs'
+            return kernels.assertions.same_shape(outputs, inputs, message)
+        if shape[1:] != expected[1:]:
+            raise ValueError(
+                f'`layers` of {self.name!r} must keep the shape {expected}. '
+                f'Received: layers that return {shape}'
+            )
+        return outputs
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from fenwicks._checks import finite_number, positive_integer
+from fenwicks._checks import channels_last, finite_number, positive_integer
 from fenwicks.layers._base import Block, Composite
 
 
@@ -146,6 +146,7 @@ class GlobalPools2D(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
+        channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.built = True
@@ -285,6 +286,7 @@ class FastAiHead(Block):
         activation='relu',
         **kwargs,
     ):
+        channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.num_classes = positive_integer('num_classes', num_classes)
         self.input_spec = keras.layers.InputSpec(ndim=4)

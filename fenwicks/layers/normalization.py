@@ -25,8 +25,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Args:
         axis: the axis of the channels.
-        momentum: fraction of the moving statistics that a step keeps; 0.9 is PyTorch's default.
-        epsilon: added to the variance; 1e-5 is PyTorch's default.
+        momentum: fraction of the moving statistics that a step keeps, in [0, 1]; 0.9 is PyTorch's
+            default.
+        epsilon: added to the variance, at least 0; 1e-5 is PyTorch's default.
         **kwargs: the other arguments of `keras.layers.BatchNormalization`.
 
     Call arguments:
@@ -53,6 +54,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
+        self.momentum = finite_number('momentum', momentum, low=0, high=1)
+        self.epsilon = finite_number('epsilon', epsilon, low=0)
 
     def call(self, inputs, training=None, mask=None, pool=None):
         if training and self.trainable and mask is None:
@@ -98,7 +101,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _update_moving_statistics(self, mean, variance):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1.0 - self.momentum))
+            # Computed in float32 at least: half precision would round small changes away.
+            kept = ops.cast(moving, batch.dtype) * self.momentum
+            moving.assign(kept + batch * (1.0 - self.momentum))
 
     def _scale_and_offset(self, inputs):
         """Scale and offset in float32; 1 and 0 where the layer has none."""
@@ -175,8 +180,6 @@ class GhostBatchNormalization(BatchNormalization):
             axis=axis, momentum=momentum, epsilon=epsilon, center=center, scale=scale, **kwargs
         )
         self.ghost_batch_size = positive_integer('ghost_batch_size', ghost_batch_size)
-        self.momentum = finite_number('momentum', momentum, low=0, high=1)
-        self.epsilon = finite_number('epsilon', epsilon, low=0)
         if self.axis == 0:
             raise ValueError('`axis` must not be the batch axis. Received: axis=0')
         for name in ('renorm', 'synchronized'):
@@ -206,17 +209,12 @@ class GhostBatchNormalization(BatchNormalization):
                     f'Received: ghost_batch_size={self.ghost_batch_size}'
                 )
         elif keras.backend.backend() == 'tensorflow':
-            import tensorflow as tf
-
-            divides = tf.debugging.assert_equal(
-                tf.shape(inputs)[0] % self.ghost_batch_size,
-                0,
-                '`ghost_batch_size` must divide the batch. '
-                f'Received: ghost_batch_size={self.ghost_batch_size}',
-            )
             # Checked before the inputs are reshaped: the error of `reshape` says less.
-            with tf.control_dependencies([divides]):
-                inputs = tf.identity(inputs)
+            message = (
+                '`ghost_batch_size` must divide the batch. '
+                f'Received: ghost_batch_size={self.ghost_batch_size}'
+            )
+            return kernels.assertions.batch_is_multiple(inputs, self.ghost_batch_size, message)
         return inputs
 
     def _normalize_groups(self, inputs):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fenwicks._checks import finite_number, positive_integer
+from fenwicks._checks import channels_last, finite_number, positive_integer
 from fenwicks.kernels.products import exact_products
 
 # Images whose patches are in memory at once: 12 MB for 3x3 patches of 32x32x3 images, in float64.
@@ -140,6 +140,7 @@ class PatchWhitening(keras.layers.Layer):
         bias_initializer='zeros',
         **kwargs,
     ):
+        channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(autocast=False, **kwargs)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
         self.epsilon = finite_number('epsilon', epsilon, above=0)
@@ -192,6 +193,14 @@ class PatchWhitening(keras.layers.Layer):
                 f'Received: images of {channels}'
             )
         self.kernel.assign(np.concatenate([filters, -filters], -1) if self.negatives else filters)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether the kernel holds whitening filters: after `adapt`, or loaded with the model."""
+        if not self.built:
+            return False
+        initial = _pick_pixels(self.kernel.shape, self.kernel.dtype)
+        return not np.array_equal(*map(ops.convert_to_numpy, (self.kernel, initial)))
 
     def call(self, inputs):
         images = ops.cast(inputs, self.variable_dtype)

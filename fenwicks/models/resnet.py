@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import channels_last, finite_number
 from fenwicks.layers import (
     Classifier,
     ConvBlk,
@@ -78,6 +78,7 @@ def resnet9(
         https://myrtle.ai/learn/how-to-train-your-resnet-4-architecture/ and, for the last two
         options, https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/
     """
+    channels_last('resnet9', keras.config.image_data_format())
     input_shape = image_shape(input_shape, smallest=8)
     widths = channel_counts(widths, 4)
     logit_scale = finite_number('logit_scale', logit_scale)

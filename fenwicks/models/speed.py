@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import channels_last, finite_number
 from fenwicks.layers import (
     GELU,
     BatchNormalization,
@@ -93,6 +93,7 @@ def speednet(
     Reference:
         Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498
     """
+    channels_last('speednet', keras.config.image_data_format())
     input_shape = image_shape(input_shape, smallest=9)
     widths = channel_counts(widths, 3)
     if logit_scale is None:

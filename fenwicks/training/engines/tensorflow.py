@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from fenwicks import _keras
 from fenwicks import augment as augmentation
-from fenwicks.kernels.device import on_cpu
+from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
 
 
@@ -256,7 +256,9 @@ class TensorFlowEngine(Engine):
         ]
 
     def _logits(self, images):
-        return tf.cast(self.model(images, training=False), tf.float32)
+        # This program runs here and isn't exported: it may use the CPU kernels.
+        with override(in_inference=True):
+            return tf.cast(self.model(images, training=False), tf.float32)
 
 
 def _correct(logits, targets):
