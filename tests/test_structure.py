@@ -52,11 +52,7 @@ OF_ONE_FRAMEWORK = ('kernels/', 'training/engines/', 'training/replicas/')
 
 KNOWN: dict[str, set[str]] = {
     'private_imports': set(),
-    'foreign_attributes': {
-        'examples/benchmarks/op_times.py takes parent._flatten_layers',
-        'examples/benchmarks/profile_step.py takes layer._layers',
-        'examples/benchmarks/profile_step.py takes model._flatten_layers',
-    },
+    'foreign_attributes': set(),
     'assignments_to_modules': {
         'examples/benchmarks/op_times.py assigns to an attribute of tf',
     },

@@ -1,13 +1,13 @@
-"""What the host does for an epoch besides waiting: the device stands still as long as that takes.
+"""Measures the host's work per epoch, during which an accelerator is idle.
 
     python examples/benchmarks/host_work.py --recipe=page10
     KERAS_BACKEND=jax python examples/benchmarks/host_work.py --recipe=page10
 
 It calls the program of an epoch as the Trainer does, but for no steps, with the recipe's network at
-a sixteenth of its width: that has as many variables, which are what the host hands over and takes
-back, and next to nothing to compute. On JAX it is the program that runs on accelerators, with the
-loop over the steps inside. The time of the program itself, for no steps, is included.
-Prints one JSON object; `--log` appends it to a JSON-lines file.
+a sixteenth of its width. That network has the same number of variables, which the host passes to
+the program and takes back, and little to compute. On JAX it is the program for accelerators, which
+contains the loop over the steps. The time of the program itself, for no steps, is included. The
+script prints one JSON object; `--log` appends it to a JSON-lines file.
 """
 
 from __future__ import annotations

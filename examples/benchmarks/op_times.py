@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 
 import keras
 import tensorflow as tf
+from model_layers import layers_with_paths
 
 import fenwicks
 
@@ -189,15 +190,9 @@ def note_scopes(model) -> dict[str, tuple[keras.layers.Layer, str]]:
 
         layer.call = noted
 
-    for layer, path in list(_with_paths(model)):
+    for layer, path in list(layers_with_paths(model)):
         note(layer, path)
     return scopes
-
-
-def _with_paths(parent, above=''):
-    for layer in parent._flatten_layers(include_self=False, recursive=False):
-        yield layer, f'{above}{layer.name}'
-        yield from _with_paths(layer, f'{above}{layer.name}/')
 
 
 class Sources:

@@ -4,11 +4,11 @@
     python examples/benchmarks/profile_step.py --recipe=speed94 --precision=bfloat16 --steps=2
     python examples/benchmarks/profile_step.py --recipe=speed94 --stock   # what it would take
 
-Takes some steps of the recipe on random images with the Trainer's own compiled loop, once with the
-clock alone and once under TensorFlow's profiler. The table shares out the time that passed: where
-two operations ran at once, each has half of it. The speed of the arithmetic is that of the
-convolutions and dense layers counted as sliding windows, whatever way they were computed, over the
-seconds of a whole step; beside it stands what this machine reaches in one large matrix product.
+It takes some steps of the recipe on random images with the Trainer's compiled loop, first without
+and then under TensorFlow's profiler. The table divides the elapsed time among the operations; while
+two operations run at once, each gets half of it. The arithmetic rate is the number of operations of
+the convolutions and dense layers, counted as sliding windows, over the seconds of a whole step. For
+comparison the script measures the rate of one large matrix product on the same machine.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 import keras
 import numpy as np
 from absl import flags
+from model_layers import inner_layers, layers_with_paths
 
-from fenwicks import assemble, command, data, devices, hardware, precision, runlog
+from fenwicks import assemble, command, devices, hardware, precision, runlog, tpu
 from fenwicks.kernels import device
 from fenwicks.recipes import flags as recipe_flags
 
@@ -44,8 +45,6 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_bool('json', False, 'Print one JSON object instead of the tables.')
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
-
-CLASSES = 10
 
 
 def main():
@@ -77,15 +76,17 @@ def profile():
     scopes = op_times.note_scopes(trainer.model)
     images = random_dataset(recipe.batch_size * FLAGS.steps)
     trainer.load(images.train_images, images.train_labels)
-    # Layers ask for their kernels when they are traced.
+    # Layers choose their kernels when they are traced.
     kernels = device.override(on_cpu=False) if FLAGS.stock else contextlib.nullcontext()
     with kernels, op_times.named_gradients():
         compile_seconds = timed(trainer.compile)
-    trainer.run_steps(0, 0, 1)  # kernels are prepared, memory is taken
+    trainer.run_steps(0, 0, 1)  # prepares kernels and allocates memory
 
     multiply = large_product(chosen_precision)
     step_seconds, product_seconds = [], []
-    for step in range(FLAGS.steps):  # in turn, so that both see the same machine
+    for step in range(
+        FLAGS.steps
+    ):  # alternating, so that changes of the machine's speed affect both
         step_seconds.append(timed(trainer.run_steps, 0, step, step + 1))
         product_seconds.append(timed(multiply))
     events = op_times.trace(lambda: trainer.run_steps(0, 0, FLAGS.steps))
@@ -139,19 +140,15 @@ def profile():
 
 
 def random_dataset(count):
-    """Images of CIFAR-10's shape."""
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    labels = random.integers(0, CLASSES, count, np.int32)
-    names = tuple(map(str, range(CLASSES)))
-    return data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
+    """Random images of CIFAR-10's shape."""
+    return tpu.DataShape(count, (32, 32, 3), 10).noise()
 
 
 def count_flops(model) -> dict[str, int]:
-    """Multiplications and additions that a step takes for each image, by what they are for.
+    """Counts the multiplications and additions of a step per image, by purpose.
 
-    Two for each multiply-add of a convolution, as a sliding window, or of a dense layer. The
-    gradient with respect to the input is only taken where something trainable comes before.
+    A multiply-add of a convolution, as a sliding window, or of a dense layer counts as two. The
+    gradient with respect to a layer's input counts only if a layer before it is trainable.
     """
     calls = []
 
@@ -166,8 +163,7 @@ def count_flops(model) -> dict[str, int]:
         layer.call = noted
         return call
 
-    layers = list(model._flatten_layers(include_self=False))
-    counted = [layer for layer in layers if not list(layer._layers)]
+    counted = [layer for layer, _ in layers_with_paths(model) if not inner_layers(layer)]
     originals = [noting(layer) for layer in counted]
     try:
         model(np.zeros((1, *model.input_shape[1:]), np.float32), training=False)

@@ -1,13 +1,13 @@
-"""Trains recipes with one seed after another, until the time is up.
+"""Trains recipes with one seed after another until the time is up.
 
     python examples/benchmarks/seeds.py --recipes=speed94 --runs=5 --log=runs.jsonl
     python examples/benchmarks/seeds.py --recipes=fenwicks24,page10 --minutes=5
     python examples/benchmarks/seeds.py --side=pytorch --recipes=speed94 --minutes=2
 
-The recipes take turns, so that each has nearly as many runs as the others when time is up. A run
-that would not end in time, judged by the longest of its recipe so far, isn't begun; the first of
-each recipe always is. `--log` appends a JSON line for each run as it ends, and a later call goes
-on with `--seed`.
+The recipes alternate, so that all have nearly the same number of runs when time is up. A run is
+skipped if it would end too late, judged by the longest run of its recipe so far; the first run of
+each recipe is never skipped. `--log` appends a JSON line after each run; a later call continues
+with `--seed`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from fenwicks import command, runlog
 FLAGS = flags.FLAGS
 trainings.define_flags()
 flags.adopt_module_key_flags(trainings)
-flags.DEFINE_list('recipes', ['speed94'], 'Names of recipes, by commas.')
-flags.DEFINE_enum('side', 'fenwicks', trainings.SIDES, 'What trains.')
-flags.DEFINE_integer('runs', 1000, 'Seeds of each recipe at most.', lower_bound=1)
-flags.DEFINE_float('minutes', None, 'Begin no run that would end later than this.')
+flags.DEFINE_list('recipes', ['speed94'], 'Names of recipes, separated by commas.')
+flags.DEFINE_enum('side', 'fenwicks', trainings.SIDES, 'Which implementation trains.')
+flags.DEFINE_integer('runs', 1000, 'Largest number of seeds per recipe.', lower_bound=1)
+flags.DEFINE_float('minutes', None, 'Start no run that would end later than this.')
 flags.DEFINE_integer('seed', 0, 'The first seed.')
 flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 
@@ -59,8 +59,8 @@ def main():
                 runlog.append_line(FLAGS.log, result)
         if time.monotonic() + min(longest.values()) > end:
             break
-    for own in results.values():
-        print(trainings.summary(own))
+    for runs in results.values():
+        print(trainings.summary(runs))
 
 
 if __name__ == '__main__':

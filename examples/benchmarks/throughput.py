@@ -1,14 +1,14 @@
-"""Training throughput of fenwicks and of plain PyTorch, side by side.
+"""Compares the training throughput of fenwicks with that of plain PyTorch.
 
     pip install torch==2.13.0     # the other side of the comparison; any recent version will do
     python examples/benchmarks/throughput.py --precision=float32
 
-Both train the same ResNet-9 at the same batch size and precision, each in a process of its own
-that is warmed up once and then takes turns with the other, so that a machine that changes speed
-changes it for both. The fenwicks side is the Trainer's own compiled loop, shuffle, crop, flip and
-cutout included; the PyTorch side is a bare step on a batch that is already there, in the memory
-layout that is PyTorch's fastest (channels_last). Prints one JSON object; `--log` appends it to a
-JSON-lines file. Without PyTorch it measures fenwicks alone and says so.
+Both train the same ResNet-9 at the same batch size and precision, each in its own process. After
+one warm-up the processes take turns, so that changes of the machine's speed affect both. The
+fenwicks side is the Trainer's compiled loop, including shuffle, crop, flip and cutout. The PyTorch
+side is only a step on a batch in memory, in PyTorch's fastest memory layout (channels_last). The
+script prints one JSON object; `--log` appends it to a JSON-lines file. Without PyTorch it measures
+fenwicks alone and says so.
 """
 
 from __future__ import annotations
@@ -36,20 +36,13 @@ flags.DEFINE_enum('side', None, ['fenwicks', 'pytorch'], 'Internal: be one side 
 
 def fenwicks_side():
     """Returns a function that trains for some steps."""
-    import numpy as np
-
-    from fenwicks import assemble, data, precision, recipes
+    from fenwicks import assemble, precision, recipes, tpu
 
     precision.set_precision(FLAGS.precision)
-    random = np.random.default_rng(0)
-    count = FLAGS.batch_size * FLAGS.steps
-    images = random.integers(0, 256, (count, 32, 32, 3), np.uint8)
-    labels = random.integers(0, 10, count, np.int32)
-    names = tuple(str(n) for n in range(10))
-    dataset = data.Dataset('random', images, labels, images[:1], labels[:1], names, 'made')
+    dataset = tpu.DataShape(FLAGS.batch_size * FLAGS.steps, (32, 32, 3), 10).noise()
     recipe = recipes.get('fenwicks24_gpu').with_batch_size(FLAGS.batch_size)
     trainer = assemble.build_trainer(recipe, dataset)
-    trainer.load(images, labels)
+    trainer.load(dataset.train_images, dataset.train_labels)
 
     def train(steps):
         trainer.run_steps(epoch=0, start=0, stop=steps)
@@ -139,7 +132,7 @@ def main():
 
 
 def compare():
-    """Lets the sides take turns, and returns what came of it."""
+    """Runs the sides in turn and returns the result."""
     names = ['fenwicks']
     if importlib.util.find_spec('torch'):
         names.append('pytorch')
@@ -166,7 +159,7 @@ def compare():
         result[f'{name}_images_per_second'] = round(images / statistics.median(seconds), 2)
         result[f'{name}_peak_memory_mb'] = peak
     if len(names) == 2:
-        # Of each round's pair, so that the machine's drift cancels.
+        # The ratio within each round, so that changes of the machine's speed cancel.
         result['ratio'] = round(statistics.median(torch / ours for ours, torch in rounds), 3)
     return result
 

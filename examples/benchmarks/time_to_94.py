@@ -1,15 +1,15 @@
-"""The record recipe in fenwicks and in plain PyTorch on the same machine, taking turns.
+"""Compares the record recipe in fenwicks with plain PyTorch on the same machine.
 
     pip install torch==2.13.0     # the other side of the comparison; any recent version will do
     python examples/benchmarks/time_to_94.py --precision=bfloat16 --runs=5
     python examples/benchmarks/time_to_94.py --steps=2 --rounds=3     # projected, in minutes
 
-Whole trainings follow one another in processes of their own, each round in the other order, so
-that a machine that changes speed changes it for both. Seconds are those of the training steps,
-shuffle and augmentation included; compilation, preparation and evaluation are logged apart. With
-`--steps` nothing is trained to its end: both sides stay in memory, take so many steps in turn, at
-the start of the training and where the whitening layer's bias no longer learns, and the seconds of
-the whole training are projected from them. `--log` appends a JSON line for each training.
+Each training runs in its own process, and each round reverses the order of the sides, so that
+changes of the machine's speed affect both. The seconds are those of the training steps, including
+shuffle and augmentation; compilation, preparation and evaluation are logged separately. With
+`--steps` nothing is trained to the end. Both sides stay in memory and take that many steps in turn,
+at the start of the training and after the whitening layer's bias has stopped learning; the seconds
+of the whole training are projected from these. `--log` appends a JSON line for each training.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main():
 
 
 def make_side():
-    """What the parent may ask a side for."""
+    """The functions of a side that the parent may call."""
     recipe = trainings.find_recipe(FLAGS.recipe, FLAGS)
     training = trainings.make(FLAGS.side, recipe, trainings.load_dataset(FLAGS), FLAGS, FLAGS.seed)
     return {
@@ -92,10 +92,10 @@ def train():
 
 
 def project():
-    """Takes some steps of each side in turn, and returns what the whole training would take."""
+    """Takes some steps of each side in turn and projects the seconds of the whole training."""
     recipe = trainings.find_recipe(FLAGS.recipe, FLAGS)
     session = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
-    # While the whitening layer's bias learns, PyTorch computes a gradient that it later doesn't.
+    # Steps take PyTorch longer while the whitening layer's bias has a gradient.
     early = recipe.whitening_bias_epochs / recipe.epochs
     later_epoch = math.ceil(recipe.whitening_bias_epochs)
     parts = {0: early, later_epoch: 1 - early} if later_epoch < recipe.epochs else {0: 1.0}
@@ -135,19 +135,19 @@ def project():
 
 
 def compare(results):
-    """Prints both sides, and their ratio."""
+    """Prints the seconds of both sides and their ratio."""
     medians = {}
     for name in trainings.SIDES:
-        own = [result for result in results if result['side'] == name]
-        medians[name] = statistics.median(result['train_seconds'] for result in own)
-        peak = max(result['peak_memory_mb'] for result in own) / 1024
+        runs = [result for result in results if result['side'] == name]
+        medians[name] = statistics.median(result['train_seconds'] for result in runs)
+        peak = max(result['peak_memory_mb'] for result in runs) / 1024
         text = f'{name:9} {medians[name]:8.1f} s of training'
-        if own[0].get('projected'):
-            steps = ', '.join(f'{s:.3f}' for s in own[0]['step_seconds'])
+        if runs[0].get('projected'):
+            steps = ', '.join(f'{s:.3f}' for s in runs[0]['step_seconds'])
             text += f', projected from steps of {steps} s'
         else:
-            accuracies = [100 * result['test_accuracy'] for result in own]
-            text += f', {runlog.mean_and_error(accuracies)} % over {len(own)}'
+            accuracies = [100 * result['test_accuracy'] for result in runs]
+            text += f', {runlog.mean_and_error(accuracies)} % over {len(runs)}'
         print(f'{text}, {peak:.1f} GiB')
     ratio = medians['fenwicks'] / medians['pytorch']
     first = results[0]

@@ -1,7 +1,7 @@
-"""One training in fenwicks or in plain PyTorch, behind one interface, for the scripts beside it.
+"""One interface to trainings in fenwicks and in plain PyTorch, for the scripts in this folder.
 
-Framework and library are imported when a training is made, so that the side that isn't asked for
-costs nothing.
+The framework and the library are imported when a training is created, so that only the side in use
+costs time and memory.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from fenwicks import command, data, evaluate, hardware, precision, recipes, runl
 from fenwicks.recipes import flags as recipe_flags
 
 SIDES = ('fenwicks', 'pytorch')
-PYTORCH_RECIPES = ('speed94',)  # those that are written down in PyTorch as well
+PYTORCH_RECIPES = ('speed94',)  # recipes that are written in PyTorch too
 DEVICES = ('auto', 'cpu', 'gpu')
 
 
 def define_flags():
-    """The flags that say what is trained on what, for every script."""
+    """Defines the flags of every script: what is trained on what."""
     flags.DEFINE_enum('dataset', 'cifar10', data.DATASETS, 'What to train on.')
     flags.DEFINE_string('data_dir', None, 'Folder that holds the data set.')
     flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
@@ -92,17 +92,17 @@ def make(side, recipe, dataset, values, seed=0):
 
 
 class Training:
-    """A training, to be run whole or a few steps at a time.
+    """A training that runs as a whole or a few steps at a time.
 
     Args:
         recipe: a `recipes.Recipe`.
         dataset: a `data.Dataset`.
-        values: of the flags of `define_flags`.
-        seed: of weights, shuffle and augmentation.
+        values: values of the flags of `define_flags`.
+        seed: seed of weights, shuffle and augmentation.
 
     Attributes:
-        device, precision: those chosen.
-        preprocess_seconds: what it took to get everything ready.
+        device, precision: the chosen ones.
+        preprocess_seconds: seconds of the preparations.
     """
 
     def __init__(self, recipe, dataset, values, seed):
@@ -114,7 +114,7 @@ class Training:
         self.preprocess_seconds = time.perf_counter() - began
 
     def run(self) -> dict:
-        """Trains by the whole recipe, evaluates on the test images, and reports."""
+        """Trains the whole recipe, evaluates on the test images, and returns the result."""
         times = self._train()
         began = time.perf_counter()
         logits, plain_logits = self._predict(self.dataset.test_images)
@@ -139,7 +139,7 @@ class Training:
         }
 
     def describe(self) -> dict:
-        """What is trained on what, with what."""
+        """Recipe, data, hardware and versions, for the log."""
         return {
             'recipe': self.recipe.name,
             'widths': list(self.recipe.widths),
@@ -170,7 +170,7 @@ class Training:
 
 
 class Fenwicks(Training):
-    """The training with this library, on whatever Keras's backend is."""
+    """The training in fenwicks, on Keras's backend."""
 
     def _choose(self, values):
         from fenwicks import devices
