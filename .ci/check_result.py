@@ -34,5 +34,7 @@ if arguments.dataset == 'digits':
     dataset = fenwicks.data.load('digits')
     _, accuracy = model.evaluate(dataset.test_images, dataset.test_labels, verbose=0)
     plain = result['test_accuracy_plain']
-    assert abs(accuracy - plain) < 1e-6, (accuracy, plain)
+    # The saved model computes in float32, whatever it was trained in.
+    rounding = 1e-6 if result['precision'] == 'float32' else 0.01
+    assert abs(accuracy - plain) < rounding, (accuracy, plain)
 print(f'{arguments.folder}: {100 * result["test_accuracy"]:.2f} % on {result["dataset"]}')

@@ -65,6 +65,12 @@ flags.DEFINE_string(
 flags.DEFINE_string('data_dir', None, 'Folder that holds the data set, in any published form.')
 flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
+flags.DEFINE_enum(
+    'model_precision',
+    'float32',
+    ['float32', 'trained'],
+    'Precision in which the saved model computes: float32 can be exported to every format.',
+)
 flags.DEFINE_string('device', 'auto', f'One of {", ".join(devices.DEVICES)}.')
 flags.DEFINE_bool('tpu', False, 'Short for --device=tpu.')
 flags.DEFINE_integer(
@@ -272,6 +278,7 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
         **shared,
         'backend': devices.check_backend(),
         **about,
+        'class_names': list(dataset.class_names),
         'test_images': len(dataset.test_images),
         'test_accuracy': score.accuracy,
         'test_accuracy_plain': plain.accuracy,
@@ -289,8 +296,13 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
         'history': history,
     }
     if replicas.chief:
-        model = assemble.with_normalization(trainer.model, *data.mean_std(dataset.train_images))
         with trainer.averaged(), runlog.written_whole(folder / 'model.keras') as part:
+            model = assemble.with_normalization(
+                trainer.model,
+                *data.mean_std(dataset.train_images),
+                precision=None if FLAGS.model_precision == 'trained' else 'float32',
+                class_names=dataset.class_names,
+            )
             model.save(part)
         runlog.write_json(result_path, result)
         checkpoint.unlink(missing_ok=True)

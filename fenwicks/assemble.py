@@ -258,25 +258,79 @@ def views(recipe: Recipe) -> evaluate.TTA:
 
 
 def with_normalization(
-    model: keras.Model, mean: Sequence[float], std: Sequence[float]
+    model: keras.Model,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    precision: str | None = 'float32',
+    class_names: Sequence[str] = (),
 ) -> keras.Model:
     """A model on raw pixels, 0 to 255: normalisation in float32, then `model`.
 
     Args:
         model: from normalised images to logits.
         mean, std: per channel, in units of 0 to 255.
+        precision: in which the result computes. In `'float32'` a model that was trained in
+            bfloat16 or float16 can be exported to formats that don't know those. `None` for that
+            of `model`.
+        class_names: kept in the result as `get_layer('class_names').class_names`; empty for none.
 
     Returns:
         A compiled `keras.Model` to save and to evaluate with plain Keras.
+
+    Raises:
+        ValueError: `precision` is something else.
     """
-    images = keras.Input(model.input_shape[1:], name='images')
-    variance = [float(deviation) ** 2 for deviation in std]
-    normalize = keras.layers.Normalization(
-        mean=[float(m) for m in mean], variance=variance, dtype='float32'
-    )
-    raw = keras.Model(images, model(normalize(images)), name=model.name)
-    raw.compile('sgd', losses.CrossEntropy(), metrics=['sparse_categorical_accuracy'])
-    # Loading builds the optimizer, and warns where that has variables that were not saved: in
-    # float16 Keras has wrapped it in one that scales the loss.
-    raw.optimizer.build(raw.trainable_variables)
+    if precision not in ('float32', None):
+        raise ValueError(
+            f"`precision` must be 'float32' or None. Received: precision={precision!r}"
+        )
+    policy = keras.config.dtype_policy()
+    try:
+        if precision == 'float32':
+            keras.config.set_dtype_policy('float32')
+            model = _in_float32(model)
+        raw = _from_pixels(model, mean, std, class_names)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    # Keras saves an optimizer that wasn't built unbuilt, and then misses it on loading. In float16
+    # `compile` wraps optimizers, also on loading, unless they are wrapped already.
+    rule = keras.optimizers.SGD()
+    if policy.name == 'mixed_float16':
+        rule = keras.optimizers.LossScaleOptimizer(rule)
+    rule.build([])
+    raw.compile(rule, losses.CrossEntropy(), metrics=['sparse_categorical_accuracy'])
     return raw
+
+
+def _from_pixels(model, mean, std, class_names):
+    """The model behind a normalisation, and before the names of the classes, if there are any."""
+    images = keras.Input(model.input_shape[1:], name='images')
+    normalize = keras.layers.Normalization(
+        mean=[float(each) for each in mean],
+        variance=[float(each) ** 2 for each in std],
+        dtype='float32',
+    )
+    logits = model(normalize(images))
+    if class_names:
+        logits = layers.ClassNames(class_names, name='class_names', dtype='float32')(logits)
+    return keras.Model(images, logits, name=model.name)
+
+
+def _in_float32(model):
+    """The model with the same weights and the dtype policy float32 in every layer."""
+    config = _with_float32_policies(keras.saving.serialize_keras_object(model))
+    copy = keras.saving.deserialize_keras_object(config)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _with_float32_policies(config):
+    """A serialized object with each dtype policy in it replaced."""
+    if isinstance(config, dict):
+        if config.get('class_name') == 'DTypePolicy':
+            return {**config, 'config': {**config['config'], 'name': 'float32'}}
+        return {key: _with_float32_policies(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_with_float32_policies(value) for value in config)
+    return config

@@ -180,6 +180,30 @@ def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
     assert loss == pytest.approx(score.loss, rel=1e-4)  # the plain one, without smoothing
 
 
+@pytest.mark.parametrize('name', ['page10', 'speed94'])
+def test_a_model_trained_in_bfloat16_is_saved_in_float32(name, tmp_path):
+    precision.set_precision('bfloat16')
+    dataset = toy(size=12)
+    trainer = assemble.build_trainer(small(name), dataset, precision='bfloat16')
+    statistics = data.mean_std(dataset.train_images)
+    names = ('a', 'bö', 'c d')
+    raw = assemble.with_normalization(trainer.model, *statistics, class_names=names)
+    assert keras.config.dtype_policy().name == 'mixed_bfloat16'
+    raw.save(tmp_path / 'model.keras')
+    precision.set_precision('float32')  # as in another process
+    loaded = keras.saving.load_model(tmp_path / 'model.keras')
+    assert {layer.compute_dtype for layer in loaded._flatten_layers()} == {'float32'}
+    assert loaded.get_layer('class_names').class_names == names
+    logits = loaded.predict(dataset.test_images, verbose=0)
+    assert logits.dtype == np.float32
+    expected = trainer.predict(dataset.test_images)
+    assert np.abs(logits - expected).max() <= 0.05 * np.abs(expected).max()
+    kept = assemble.with_normalization(trainer.model, *statistics, precision=None)
+    np.testing.assert_allclose(kept.predict(dataset.test_images, verbose=0), expected, atol=1e-2)
+    with pytest.raises(ValueError, match=r"^`precision` must be 'float32' or None"):
+        assemble.with_normalization(trainer.model, *statistics, precision='float16')
+
+
 def small(name, **changes):
     """A preset on a network and a batch that take a moment."""
     recipe = recipes.get(name).with_width(1 / 32)

@@ -53,6 +53,7 @@ CASES = {
     'GhostBatchNormalization': (lambda: layers.GhostBatchNormalization(2), IMAGE),
     'CELU': (layers.CELU, IMAGE),
     'GELU': (layers.GELU, IMAGE),
+    'ClassNames': (lambda: layers.ClassNames(['a', 'b', 'c', 'd']), IMAGE),
     'Scaling': (lambda: layers.Scaling(0.125), IMAGE),
     'Classifier': (lambda: layers.Classifier(4, weight=0.125), FEATURES),
     'GlobalPools2D': (layers.GlobalPools2D, IMAGE),
@@ -66,7 +67,7 @@ CASES = {
     'Residual': (_residual, IMAGE),
     'Parallel': (_parallel, IMAGE),
 }
-LOGITS = {'Classifier', 'FastAiHead'}
+LOGITS = {'Classifier', 'FastAiHead', 'ClassNames'}
 
 
 @pytest.fixture(params=CASES)

@@ -6,6 +6,7 @@ from fenwicks.layers.containers import Parallel, Residual, Sequential
 from fenwicks.layers.convolution import Conv2D
 from fenwicks.layers.heads import Classifier, DenseBN, FastAiHead, GlobalPools2D, Scaling
 from fenwicks.layers.initializers import PartialIdentity, PyTorchUniform, init_pytorch
+from fenwicks.layers.labels import ClassNames
 from fenwicks.layers.normalization import BatchNormalization, GhostBatchNormalization
 from fenwicks.layers.pooling import MaxPooling2D
 from fenwicks.layers.whitening import PatchWhitening, whitening_filters
@@ -15,6 +16,7 @@ __all__ = [
     'GELU',
     'PYTORCH_PARAMS',
     'BatchNormalization',
+    'ClassNames',
     'Classifier',
     'Conv2D',
     'ConvBN',
