@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 from optimizer_run import COMPILED, assert_same, numpy_of, train, variables_of
 
-from fenwicks.optimizers import SGD, Muon, ParameterGroup
+from fenwicks.optimizers import LARS, SGD, Muon, ParameterGroup
 from fenwicks.schedules import OneCycle, PiecewiseLinear
 
 GROUPS = (
@@ -25,6 +25,7 @@ OPTIMIZERS = {
     'sgd_page': functools.partial(
         SGD, momentum=0.9, nesterov=True, weight_decay=0.01, groups=GROUPS, rate_in_velocity=True
     ),
+    'lars': functools.partial(LARS, weight_decay=0.01, trust_coefficient=0.5, groups=GROUPS),
     'muon': functools.partial(Muon),
     'muon_others': functools.partial(
         Muon,

@@ -1,4 +1,4 @@
-"""SGD with PyTorch/TF1 semantics, Muon, parameter groups, and averages of the weights."""
+"""SGD with PyTorch/TF1 semantics, Muon, LARS, parameter groups, and averages of the weights."""
 
 from fenwicks.optimizers.averaging import (
     EMA,
@@ -7,6 +7,7 @@ from fenwicks.optimizers.averaging import (
     initial_averages,
 )
 from fenwicks.optimizers.groups import ParameterGroup
+from fenwicks.optimizers.lars import LARS, lars_step
 from fenwicks.optimizers.muon import Muon
 from fenwicks.optimizers.orthogonalize import muon_rescale, muon_step, newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_step
@@ -14,6 +15,7 @@ from fenwicks.optimizers.weight_averaging import WeightAveraging
 
 __all__ = [
     'EMA',
+    'LARS',
     'SGD',
     'Lookahead',
     'Muon',
@@ -21,6 +23,7 @@ __all__ = [
     'WeightAveraging',
     'averaged_variables',
     'initial_averages',
+    'lars_step',
     'muon_rescale',
     'muon_step',
     'newton_schulz',

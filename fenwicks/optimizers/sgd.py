@@ -219,20 +219,37 @@ class SGD(MomentumOptimizer):
             group: the variable's `ParameterGroup`.
             step: number of updates made.
         """
-        decrease, new_velocity = sgd_step(
+        decrease, new_velocity = self.step(
             ops.convert_to_tensor(variable),
             ops.cast(gradient, variable.dtype),
             None if velocity is None else ops.convert_to_tensor(velocity),
             ops.cast(group.rate(learning_rate, step), variable.dtype),
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            weight_decay=group.weight_decay * self.weight_decay,
-            rate_in_velocity=self.rate_in_velocity,
+            group.weight_decay * self.weight_decay,
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
         # In place: assigning a new tensor instead would fragment the memory that TensorFlow reuses.
         self.assign_sub(variable, decrease)
+
+    def step(
+        self,
+        weight: Tensor,
+        gradient: Tensor,
+        velocity: Tensor,
+        learning_rate: Tensor,
+        weight_decay: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Computes `sgd_step` with this optimizer's settings."""
+        return sgd_step(
+            weight,
+            gradient,
+            velocity,
+            learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=weight_decay,
+            rate_in_velocity=self.rate_in_velocity,
+        )
 
     def get_config(self) -> Config:
         """Returns the constructor's arguments as plain values, for `from_config`."""
