@@ -50,7 +50,7 @@ def constant_or_schedule(optimizer):
 
 
 def is_softmax_output(tensor) -> bool:
-    """Whether a tensor came out of Keras's softmax, which notes its inputs on its outputs."""
+    """Whether a tensor is known to come from Keras's softmax; on JAX that is never known."""
     return hasattr(tensor, '_keras_logits')
 
 

@@ -91,7 +91,8 @@ class CrossEntropy(keras.losses.Loss):
         A float32 scalar, or shape `(batch,)` with `reduction=None`.
 
     Raises:
-        ValueError: as in `cross_entropy`, or `y_pred` is the output of a softmax.
+        ValueError: as in `cross_entropy`, or `y_pred` is the output of a softmax (which can't be
+            known on JAX).
 
     Example:
 

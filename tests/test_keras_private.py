@@ -167,6 +167,7 @@ def test_where_a_backup_has_training_begin(tmp_path):
     assert begun == [(0, 0), (1, 0), (2, 0), (2, 2)]
 
 
+@pytest.mark.backend('tensorflow', 'torch')
 def test_softmax_marks_its_outputs():
     found = []
 

@@ -242,6 +242,7 @@ def test_labels_that_fit_refuses(labels, classes, rule):
             run(np.zeros((8, 4), 'float32'), labels, batch_size=8, verbose=0)
 
 
+@pytest.mark.backend('tensorflow', 'torch')  # nothing can be noted on JAX's tensors
 def test_a_model_that_ends_in_softmax_is_refused():
     for last in (
         [keras.layers.Dense(3, activation='softmax')],
