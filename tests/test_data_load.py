@@ -158,6 +158,7 @@ def test_npz(made, tmp_path, column):
     np.savez(path, x_train=x_train, y_train=labels[0], x_test=x_test, y_test=labels[1])
     made.assert_loaded(data.load('cifar10', tmp_path))
     made.assert_loaded(data.load('cifar10', path))
+    assert data.load('cifar10', path).train_images.flags.writeable
 
 
 def encode_png(image):

@@ -188,3 +188,28 @@ def test_records_are_counted_without_reading_them(tmp_path):
         (tmp_path / 'a').write_bytes(damaged)
         with pytest.raises(RecordError, match=r'a: record .* at byte'):
             count_records(tmp_path / 'a')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['shards', 'mapped file'])
+def test_memory_is_flat_over_epochs(tmp_path, kind):
+    psutil = pytest.importorskip('psutil', reason='measures memory')
+    draw = np.random.default_rng(0)
+    arrays = data.ImageArrays(draw.integers(0, 256, (3000, 32, 32, 3), np.uint8), np.arange(3000))
+    data.write_shards(arrays, tmp_path, shards=4, show_progress=False)
+    augmentation = augment.compose([augment.random_crop, augment.random_flip])
+    options = {'shuffle': True, 'drop_remainder': True, 'augment': augmentation}
+    if kind == 'shards':
+        pattern = f'{tmp_path}/images-*'
+        batches = data.shard_dataset(pattern, 100, (32, 32), buffer=500, **options)
+    else:
+        decoded = data.decode_shards(f'{tmp_path}/images-*', (32, 32), cache_dir=tmp_path / 'c')
+        batches = data.ImageBatches(decoded.images, decoded.labels, 100, **options)
+
+    def epochs(count):
+        for _ in range(count):
+            assert sum(len(labels) for _, labels in batches) == 3000
+        return psutil.Process().memory_info().rss
+
+    before = epochs(5)
+    assert epochs(10) < 1.02 * before

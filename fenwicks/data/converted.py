@@ -34,6 +34,9 @@ def _size(spec, split):
 
 def _checked(spec, splits, where):
     """Checks {'train': (images, labels), 'test': ...} and returns the four arrays."""
+    for split in ('train', 'test'):
+        images, labels = splits[split]
+        check_content(spec, split, images, labels, where)
     if not spec.content:
         _log.warning(
             '%s: the content is not verified: no digest of %s in this form is known, so only the '
@@ -41,9 +44,6 @@ def _checked(spec, splits, where):
             where,
             spec.title,
         )
-    for split in ('train', 'test'):
-        images, labels = splits[split]
-        check_content(spec, split, images, labels, where)
     train, test = (
         (images.astype(np.uint8, copy=False), labels.astype(np.int32, copy=False))
         for images, labels in (splits['train'], splits['test'])
@@ -88,7 +88,8 @@ def _npy(archive, name, most):
         raw = file.read(count * dtype.itemsize + 1)
         if len(raw) != count * dtype.itemsize:
             raise ValueError(f'{name} has the shape {shape}, and {len(raw)} bytes')
-    return np.frombuffer(raw, dtype).reshape(shape, order='F' if fortran else 'C')
+    array = np.frombuffer(bytearray(raw), dtype)  # of bytes it could not be written to
+    return array.reshape(shape, order='F' if fortran else 'C')
 
 
 def from_png(
