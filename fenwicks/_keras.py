@@ -7,6 +7,9 @@ library uses such a name; `setup.py` admits no later ones.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import keras
 from keras.src.backend.common import global_state
 
@@ -73,6 +76,33 @@ class WithoutDecoupledDecay:
 
     def _apply_weight_decay(self, variables):
         """Does nothing, where Keras would decay the weights outside the velocity."""
+
+
+@contextlib.contextmanager
+def changed_variables() -> Iterator[list[str]]:
+    """A context that notes which Keras variables are created or assigned in it, and undoes it.
+
+    Yields a list that holds the names of created variables, or `'a variable'`, when it ends.
+    """
+    changed: list[str] = []
+    new = global_state.get_global_attribute('uninitialized_variables') or []
+    before = len(new)
+    with keras.StatelessScope(initialize_variables=False) as scope:
+        yield changed
+    new = global_state.get_global_attribute('uninitialized_variables') or []
+    changed += [variable.path for variable in new[before:]]
+    del new[before:]
+    if scope.state_mapping and not changed:
+        changed.append('a variable')
+
+
+def output_layer(model):
+    """The layer that a model's one output comes from, or `None` where that isn't known."""
+    outputs = getattr(model, 'outputs', None)
+    if not outputs or len(outputs) > 1:
+        return None
+    layer = outputs[0]._keras_history.operation
+    return output_layer(layer) if isinstance(layer, keras.Model) else layer
 
 
 def disable_gradient_sum(optimizer):

@@ -291,7 +291,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
     status, stderr = ended_in_epoch(3, signal.SIGKILL, out, *flags, '--resume')
     assert status == -signal.SIGKILL
     assert names(out) == ['checkpoint.npz']
-    assert len(checkpoints.load(out / 'checkpoint.npz')[0]['history']) == 2
+    assert len(checkpoints.load_state(out / 'checkpoint.npz')['history']) == 2
 
     call(script, *flags, f'--out={out}', '--resume')
     assert names(out) == names(whole) == ['model.keras', 'result.json']

@@ -28,6 +28,7 @@ from training_toys import (
 from fenwicks import augment, optimizers
 from fenwicks.training import DivergedError, StepTotals
 from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training.interrupts import Interrupts
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 tensorflow_only = pytest.mark.backend('tensorflow')
@@ -129,9 +130,9 @@ def test_calls_of_any_length_make_the_same_training(seconds, monkeypatch):
     images, labels = toy()
     whole, cut = make(), make(seconds_per_call=seconds)
     calls = []
-    run = cut._engine.run
+    run = cut._engines.at(0).run
     monkeypatch.setattr(
-        cut._engine, 'run', lambda *args, **kw: calls.append(args) or run(*args, **kw)
+        cut._engines.at(0), 'run', lambda *args, **kw: calls.append(args) or run(*args, **kw)
     )
     whole.fit(images, labels, 2)
     cut.fit(images, labels, 2)
@@ -154,12 +155,13 @@ def test_a_call_takes_about_the_seconds_it_is_given():
         return StepTotals(0.0, 0, stop - start, 0.0, True)
 
     clock = [0.0]
-    trainer._engine.run = run
+    trainer._engines.at(0).run = run
+    trainer.compile = lambda epoch: None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('time.perf_counter', lambda: clock[0])
         for epoch in range(2):
             trainer._steps_per_epoch = 10
-            trainer._train_epoch(epoch, Silent())
+            trainer._train_epoch(epoch, Silent(), Interrupts())
     assert calls == [(0, 1), (1, 4), (4, 7), (7, 10), (0, 3), (3, 6), (6, 9), (9, 10)]
     assert trainer.first_step_at == pytest.approx(0.3)
 
@@ -185,7 +187,7 @@ def test_nan_stops_and_says_where(tmp_path):
         trainer.fit(images, labels, 3, checkpoint=tmp_path / 'c.npz')
     assert int(trainer.optimizer.iterations) == 8  # no step is taken after it
     assert len(trainer.history) == 1
-    state, _ = checkpoints.load(tmp_path / 'c.npz')
+    state = checkpoints.load_state(tmp_path / 'c.npz')
     assert len(state['history']) == 1
 
 
@@ -210,7 +212,7 @@ def test_weights_spoilt_by_the_last_step_stop_too(tmp_path):
     with pytest.raises(DivergedError, match=expected) as raised:
         trainer.fit(*toy(), 2, checkpoint=tmp_path / 'c.npz')
     assert '\n' not in str(raised.value)
-    assert len(checkpoints.load(tmp_path / 'c.npz')[0]['history']) == 1
+    assert len(checkpoints.load_state(tmp_path / 'c.npz')['history']) == 1
     with pytest.raises(ValueError, match='from a whole epoch'):
         trainer.fit(*toy(), 3)
 
@@ -222,7 +224,7 @@ def test_an_interrupted_trainer_still_predicts(tmp_path):
     trainer.load(images, labels)
     trainer.compile()
     name = '_compiled' if keras.backend.backend() == 'jax' else '_run'
-    program, calls = getattr(trainer._engine, name), []
+    program, calls = getattr(trainer._engines.at(0), name), []
 
     def interrupt(*arguments):
         calls.append(arguments)
@@ -230,7 +232,7 @@ def test_an_interrupted_trainer_still_predicts(tmp_path):
             raise KeyboardInterrupt
         return program(*arguments)
 
-    setattr(trainer._engine, name, interrupt)
+    setattr(trainer._engines.at(0), name, interrupt)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(images, labels, 3)
     assert np.isfinite(trainer.predict(images)).all()

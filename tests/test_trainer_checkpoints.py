@@ -116,7 +116,7 @@ def test_without_resume_a_checkpoint_is_ignored_and_replaced(tmp_path):
     trainer = make(dense_model())
     trainer.fit(*toy(), 1, checkpoint=path)
     assert len(trainer.history) == 1
-    assert len(checkpoints.load(path)[0]['history']) == 1
+    assert len(checkpoints.load_state(path)['history']) == 1
 
 
 def test_resuming_with_other_settings(tmp_path):

@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
+import math
+import os
+import sys
+import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 
 from fenwicks._files import written_whole
+
+FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
+
+_MOST_STATE_BYTES = 2**28
+
+
+def origin(images: np.ndarray, labels: np.ndarray) -> dict:
+    """What a training must have in common with its checkpoint besides its settings.
+
+    Args:
+        images: uint8 `(count, height, width, channels)`.
+        labels: int32 `(count,)`.
+
+    Returns:
+        A dict of `format`, `fenwicks` (its version) and `data_digest`.
+    """
+    digest = hashlib.sha256()
+    for array in (images, labels):
+        digest.update(f'{array.dtype} {array.shape}'.encode())
+        digest.update(np.ascontiguousarray(array))
+    return {
+        'format': FORMAT,
+        'fenwicks': sys.modules['fenwicks'].__version__,
+        'data_digest': digest.hexdigest()[:16],
+    }
 
 
 def save(path, variables, state: dict):
@@ -22,40 +55,105 @@ def _storable(variable):
     return array.astype(np.float32) if array.dtype.name == 'bfloat16' else array
 
 
-def load(path) -> tuple[dict, list[np.ndarray]]:
-    """The state and the variables' values that `save` wrote.
+def load_state(path) -> dict:
+    """The state that `save` wrote.
 
     Raises:
         ValueError: the file is damaged.
-        OSError: it cannot be read.
+        OSError: it cannot be opened.
     """
-    with open(path, 'rb') as file:  # here, since NumPy leaves a damaged file open
+    with _archive(path) as (archive, size):
+        return json.loads(str(_read(archive, 'state', min(size, _MOST_STATE_BYTES), 'U')))
+
+
+def load_values(path, variables) -> list[np.ndarray]:
+    """The values that `save` wrote, one for each of the variables.
+
+    No more is read than the variables hold, whatever the file claims to contain.
+
+    Raises:
+        ValueError: the file is damaged, or number or shapes differ, as they do between models.
+        OSError: the file cannot be opened.
+    """
+    expected = [tuple(variable.shape) for variable in variables]
+    with _archive(path) as (archive, size):
+        count = len(archive.infolist()) - 1
+        if count == len(expected):
+            names = [f'variable_{i}' for i in range(count)]
+            found = [_header(archive, name, size, 'fiub')[0] for name in names]
+            if found == expected:
+                return [_read(archive, name, size, 'fiub') for name in names]
+    raise _unfit(expected, count)
+
+
+def _unfit(expected, count):
+    return ValueError(
+        f'the checkpoint must fit the model and its optimizer: {len(expected)} variables. '
+        f'Received: {count} variables, or other shapes'
+    )
+
+
+@contextlib.contextmanager
+def _archive(path) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """The open archive and its size in bytes; damage ends in one line with the file's name."""
+    with open(path, 'rb') as file:
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                state = json.loads(str(arrays['state']))
-                return state, [arrays[f'variable_{i}'] for i in range(len(arrays.files) - 1)]
-        except (OSError, MemoryError):  # no fault of the file's
+            with zipfile.ZipFile(file) as archive:
+                yield archive, os.fstat(file.fileno()).st_size
+        except MemoryError:
             raise
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a seek to before the file's start
+                raise _damaged(path, error) from error
+            raise OSError(error.errno, error.strerror, str(path)) from error
         except Exception as error:  # a damaged archive raises nearly anything
-            raise ValueError(
-                f'the checkpoint must be whole: delete it to start anew. '
-                f'Received: {path} ({" ".join(str(error).split())})'
-            ) from error
+            raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f'the checkpoint must be whole: delete it to start anew. Received: {path} ({reason})'
+    )
+
+
+def _header(archive, name, most, kinds):
+    """Shape, dtype and first byte of an array, whose size must be what its header claims."""
+    info = archive.getinfo(f'{name}.npy')
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
+        raise ValueError(f'{name} claims {info.file_size} bytes')
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        start = file.tell()
+    if dtype.hasobject:
+        raise ValueError(f'{name} is a pickle')
+    if dtype.kind not in kinds or fortran or any(side < 0 for side in shape):
+        raise ValueError(f'{name} claims the dtype {dtype} and the shape {shape}')
+    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise ValueError(f'{name} has {info.file_size} bytes and claims the shape {shape}')
+    return shape, dtype, start
+
+
+def _read(archive, name, most, kinds):
+    shape, dtype, start = _header(archive, name, most, kinds)
+    with archive.open(f'{name}.npy') as file:
+        raw = file.read()  # to the end, where the checksum is compared
+    return np.frombuffer(raw, dtype, offset=start).reshape(shape)
 
 
 def assign(variables, values):
     """Sets `variables` to `values`.
 
     Raises:
-        ValueError: number or shapes differ, as they do between models.
+        ValueError: number or shapes differ.
     """
     expected = [tuple(variable.shape) for variable in variables]
     found = [value.shape for value in values]
     if expected != found:
-        raise ValueError(
-            f'the checkpoint must fit the model and its optimizer: {len(expected)} variables. '
-            f'Received: {len(found)} variables, or other shapes'
-        )
+        raise _unfit(expected, len(found))
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

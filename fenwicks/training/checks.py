@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from fenwicks import _keras, data
+from fenwicks.layers import PatchWhitening
+from fenwicks.losses import CrossEntropy
 from fenwicks.training.replicas.base import Replicas
 
 
@@ -18,6 +20,15 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(
             f'`optimizer` must be a Keras optimizer. Received: optimizer={optimizer!r}'
+        )
+    outputs = getattr(model, 'outputs', None)
+    if outputs is not None and len(outputs) != 1:
+        raise _no_logits([tuple(output.shape) for output in outputs])
+    if keras.distribution.distribution() is not None:
+        raise ValueError(
+            'the Trainer must divide the batches itself, among its `replicas`: call '
+            'keras.distribution.set_distribution(None) before the model is made. Received: '
+            f'a keras.distribution.{type(keras.distribution.distribution()).__name__}'
         )
     if loss is not None and not callable(loss):
         raise ValueError(f'`loss` must be a keras.losses.Loss. Received: loss={loss!r}')
@@ -31,6 +42,56 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
         raise ValueError(
             f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call}'
         )
+
+
+def check_loss(model, loss):
+    """Raises where the loss is of logits and the model returns probabilities, or vice versa."""
+    layer = _keras.output_layer(model)
+    activation = getattr(layer, 'activation', None)
+    if isinstance(layer, keras.layers.Softmax):
+        activation = keras.activations.softmax
+    of_logits = isinstance(loss, CrossEntropy) or _from_logits(loss)
+    name = getattr(activation, '__name__', activation)
+    if of_logits and activation in (keras.activations.softmax, keras.activations.sigmoid):
+        raise ValueError(
+            '`model` must end in logits for a loss that applies the softmax itself: leave out the '
+            f"last activation. Received: {layer.name} with activation='{name}'"
+        )
+    ends_in_logits = isinstance(layer, keras.layers.Dense) and activation in (
+        None,
+        keras.activations.linear,
+    )
+    if of_logits is False and ends_in_logits:
+        raise ValueError(
+            '`loss` must be of logits: pass from_logits=True. '
+            f'Received: {loss.name} of probabilities, and a model that ends in {layer.name}'
+        )
+
+
+def _from_logits(loss):
+    """Whether a Keras loss is of logits; `None` where it doesn't say."""
+    if not isinstance(loss, keras.losses.Loss):
+        return None
+    try:
+        return loss.get_config().get('from_logits')
+    except (NotImplementedError, ValueError):
+        return None
+
+
+def check_trainable(model):
+    """Raises where training would change no weight, or whitening was never adapted."""
+    if not model.trainable_variables:
+        raise ValueError(
+            '`model` must have weights to train: unfreeze a layer, and make another Trainer. '
+            'Received: a model without trainable variables'
+        )
+    for layer in _keras.flatten_layers(model):
+        if isinstance(layer, PatchWhitening) and not layer.is_adapted:
+            raise ValueError(
+                f"`model` must have its whitening adapted: call model.get_layer('{layer.name}')"
+                '.adapt(images) with normalised images, as the model takes them, before training. '
+                f'Received: {layer.name} with its initial filters'
+            )
 
 
 def check_sharing(replicas, loss, seconds_per_call):
@@ -68,14 +129,31 @@ def updating(optimizer):
 def check_data(model, images, labels):
     """Raises unless the model takes these images and has a logit for every label."""
     check_images(model, images)
-    inputs = keras.KerasTensor((1, *np.shape(images)[1:]), 'float32')
-    data.check_arrays(images, labels, model(inputs, training=False).shape[-1])
+    data.check_arrays(images, labels, _logits(model, images).shape[-1])
+
+
+def _logits(model, images):
+    """What the model returns of an image, as a `KerasTensor`."""
+    outputs = model(keras.KerasTensor((1, *np.shape(images)[1:]), 'float32'), training=False)
+    if not isinstance(outputs, keras.KerasTensor) or len(outputs.shape) != 2:
+        outputs = keras.tree.flatten(outputs)
+        raise _no_logits([(None, *output.shape[1:]) for output in outputs])
+    return outputs
+
+
+def _no_logits(shapes):
+    return ValueError(
+        '`model` must have one output, logits (batch, classes). '
+        f'Received: outputs of shape {", ".join(map(str, shapes))}'
+    )
 
 
 def check_images(model, images):
     """Raises unless the model takes these images."""
     data.check_arrays(images, np.zeros(len(images), np.int32))
     shape = np.shape(images)[1:]
+    if getattr(model, 'outputs', None) is None:
+        _logits(model, images)
     # A subclass of Model has no `input_shape`.
     takes = getattr(model, 'input_shape', (None, *shape))[1:]
     if len(takes) != len(shape) or any(

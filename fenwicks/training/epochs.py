@@ -6,12 +6,15 @@ import math
 import time
 from collections.abc import Callable
 
+import keras
+
+from fenwicks.training.interrupts import Interrupts
 from fenwicks.training.progress import Progress
 from fenwicks.training.sizes import SizedEngines
 
 
 class DivergedError(FloatingPointError):
-    """The training loss, or a weight, is no longer a finite number."""
+    """The training loss, or a number of the training's state, is no longer finite."""
 
 
 class Epochs:
@@ -26,6 +29,7 @@ class Epochs:
         seconds_per_call: seconds between two reports to the progress bar; `math.inf` for one call
             an epoch.
         learning_rate: function without arguments that returns the present learning rate.
+        not_finite: function without arguments that returns a variable that isn't finite, or `None`.
 
     Attributes:
         first_step_at: `time.perf_counter()` at the end of the first step, `None` before it.
@@ -37,12 +41,21 @@ class Epochs:
         batch_size: int,
         seconds_per_call: float,
         learning_rate: Callable[[], float],
+        not_finite: Callable[[], keras.Variable | None],
     ):
         self.engines, self.batch_size = engines, batch_size
         self.seconds_per_call, self.learning_rate = seconds_per_call, learning_rate
+        self.not_finite = not_finite
         self.first_step_at: float | None = None
 
-    def train(self, epoch: int, steps: int, seconds_per_step: float, progress: Progress) -> dict:
+    def train(
+        self,
+        epoch: int,
+        steps: int,
+        seconds_per_step: float,
+        progress: Progress,
+        interrupts: Interrupts,
+    ) -> dict:
         """Trains for an epoch.
 
         Args:
@@ -50,12 +63,13 @@ class Epochs:
             steps: steps in it.
             seconds_per_step: of the epoch before; 0 if unknown.
             progress: the bar to move after each call.
+            interrupts: raises one that was lost, after each call.
 
         Returns:
             The epoch's record, see `Trainer.fit`.
 
         Raises:
-            DivergedError: the loss or a weight is not finite.
+            DivergedError: the loss or a number of the state is not finite.
         """
         engine = self.engines.at(epoch)
         loss_sum, correct, step, seconds, rate = 0.0, 0, 0, 0.0, 0.0
@@ -64,18 +78,14 @@ class Epochs:
             started = time.perf_counter()
             totals = engine.run(epoch, step, step + count, loss_sum)
             seconds += time.perf_counter() - started
+            interrupts.check()
             if self.first_step_at is None:
                 self.first_step_at = time.perf_counter()
             loss_sum = totals.loss_sum
             step, correct = step + totals.steps, correct + totals.correct
             rate = self.learning_rate()
             if not (math.isfinite(totals.last_loss) and totals.finite):
-                what = 'weights' if math.isfinite(totals.last_loss) else 'loss'
-                raise DivergedError(
-                    f'the training {what} must stay finite: lower the learning rate. Received: '
-                    f'loss {totals.last_loss} at epoch {epoch + 1}, step {step}, '
-                    f'learning rate {rate:.4g}'
-                )
+                raise self._diverged(totals, epoch, step, rate)
             images = step * self.batch_size
             progress.advance(
                 epoch, totals.steps * self.batch_size, loss_sum / step, correct / images, rate
@@ -88,6 +98,18 @@ class Epochs:
             'seconds': seconds,
             'images_per_second': steps * self.batch_size / seconds,
         }
+
+    def _diverged(self, totals, epoch, step, rate):
+        what, which = 'loss', ''
+        if math.isfinite(totals.last_loss):
+            variable = self.not_finite()
+            what = 'weights' if variable is None or variable.trainable else 'state'
+            which = '' if variable is None else f', {variable.path} not finite'
+        return DivergedError(
+            f'the training {what} must stay finite: lower the learning rate. Received: '
+            f'loss {totals.last_loss} at epoch {epoch + 1}, step {step}, '
+            f'learning rate {rate:.4g}{which}'
+        )
 
     def _steps_of_call(self, seconds_per_step, left):
         """The number of steps of the next call, of those left in the epoch."""

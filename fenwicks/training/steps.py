@@ -64,6 +64,7 @@ class StepRunner:
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
+        checks.check_loss(model, self.loss)
         self.batch_size = positive_integer('batch_size', batch_size)
         self.normalize, self.augment, self.averaging = normalize, augment, averaging
         self.jit_compile = jit_compile
@@ -268,6 +269,7 @@ class StepRunner:
         """Raises unless the model can be trained on the data; notes the length of an epoch."""
         self._averages.check_not_in_place()
         checks.build(self.optimizer, self.model)  # raises where layers were frozen since
+        checks.check_trainable(self.model)
         checks.check_data(self.model, images, labels)
         if self.batch_size > len(images):
             raise ValueError(

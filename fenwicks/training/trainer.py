@@ -19,6 +19,7 @@ from fenwicks.training import checks
 from fenwicks.training.averages import AveragingRule
 from fenwicks.training.engines.base import Loss
 from fenwicks.training.epochs import Epochs
+from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress
 from fenwicks.training.replicas import Replicas
 from fenwicks.training.steps import StepRunner, to_unit_range, unchanged
@@ -122,7 +123,11 @@ class Trainer(StepRunner):
         self.train_seconds = 0.0
         self._finalized = False  # whether the weights are averages of the optimizer's own
         self._epochs = Epochs(
-            self._engines, self.batch_size, self.seconds_per_call, self._learning_rate
+            self._engines,
+            self.batch_size,
+            self.seconds_per_call,
+            self._learning_rate,
+            self._not_finite,
         )
 
     @property
@@ -161,7 +166,8 @@ class Trainer(StepRunner):
 
         Raises:
             ValueError: an argument breaks its rule.
-            DivergedError: the loss or a weight became infinite or not a number.
+            DivergedError: the loss, a weight or another variable of the training became infinite or
+                NaN.
         """
         epochs = positive_integer('epochs', epochs)
         fingerprint = json.loads(json.dumps(fingerprint))  # as the file will have it
@@ -173,8 +179,9 @@ class Trainer(StepRunner):
                 f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
             )
         self._check_training(images, labels)
+        settings = {} if checkpoint is None else self._settings(images, labels, fingerprint)
         if resume and os.path.exists(checkpoint):
-            self._restore(checkpoint, fingerprint)
+            self._restore(checkpoint, settings)
         else:
             self._check_whole_epoch(epochs)
             if not self.history:
@@ -188,11 +195,12 @@ class Trainer(StepRunner):
             images_per_epoch * epochs, images_per_epoch * done, epochs, self.replicas.chief
         )
         try:
-            for epoch in range(done, epochs):
-                self._train_epoch(epoch, progress)
-                if writes:
-                    self._save(checkpoint, fingerprint)
-                progress.finish_epoch(self.history[-1])  # prints saved epochs only
+            with noted_interrupts() as interrupts:
+                for epoch in range(done, epochs):
+                    self._train_epoch(epoch, progress, interrupts)
+                    if writes:
+                        self._save(checkpoint, settings)
+                    progress.finish_epoch(self.history[-1])  # prints saved epochs only
         finally:
             progress.close()
         self._finalize()
@@ -213,11 +221,13 @@ class Trainer(StepRunner):
                 f'resume=True. Received: epochs={epochs} after {len(self.history)}'
             )
 
-    def _train_epoch(self, epoch, progress):
+    def _train_epoch(self, epoch, progress, interrupts):
         self.compile(epoch)
         last = self.history[-1]['images_per_second'] if self.history else math.inf
         self._half_trained = True
-        record = self._epochs.train(epoch, self._steps_per_epoch, self.batch_size / last, progress)
+        record = self._epochs.train(
+            epoch, self._steps_per_epoch, self.batch_size / last, progress, interrupts
+        )
         self._half_trained = False
         self.train_seconds += record['seconds']
         self.history.append(record)
@@ -230,11 +240,22 @@ class Trainer(StepRunner):
             for weight in self.model.trainable_variables:  # a copy, not the average's memory
                 weight.assign(keras.ops.copy(weight.value))
 
+    def _not_finite(self):
+        """The first of the training's variables that holds infinities or NaN; the weights first."""
+        for variable in (*self.model.trainable_variables, *self.variables):
+            if (
+                keras.backend.is_float_dtype(variable.dtype)
+                and not np.isfinite(
+                    keras.ops.convert_to_numpy(keras.ops.cast(variable, 'float32'))
+                ).all()
+            ):
+                return variable
+
     def _learning_rate(self):
         first, *_ = checks.updating(self.optimizer)
         return float(keras.ops.convert_to_numpy(first.learning_rate))
 
-    def _settings(self, fingerprint):
+    def _settings(self, images, labels, fingerprint):
         """What must be equal for a resumed training to end with the same numbers."""
         sizes = {'image_sizes': self.image_sizes} if self.image_sizes else {}
         return {
@@ -243,21 +264,24 @@ class Trainer(StepRunner):
             'seed': self.seed,
             'batch_size': self.batch_size,
             'steps_per_epoch': self._steps_per_epoch,
+            **checkpoints.origin(np.asarray(images), np.asarray(labels, np.int32)),
             'settings': fingerprint,
         }
 
-    def _save(self, path, fingerprint):
+    def _save(self, path, settings):
         state = {
-            **self._settings(fingerprint),
+            **settings,
             'history': self.history,
             'train_seconds': self.train_seconds,
         }
         checkpoints.save(path, self.variables, state)
 
-    def _restore(self, path, fingerprint):
-        state, values = checkpoints.load(path)
-        checkpoints.check_settings(f'the checkpoint {path}', state, self._settings(fingerprint))
-        checkpoints.assign(self.variables, values)
+    def _restore(self, path, settings):
+        state = checkpoints.load_state(path)
+        if 'format' not in state:  # of an earlier version, which noted less
+            settings = {key: settings[key] for key in settings if key in state}
+        checkpoints.check_settings(f'the checkpoint {path}', state, settings)
+        checkpoints.assign(self.variables, checkpoints.load_values(path, self.variables))
         self.history = state['history']
         self.train_seconds = state['train_seconds']
         self._half_trained = self._finalized = False

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._typing import Tensor
 from fenwicks.training.averages import Averages
@@ -50,7 +51,8 @@ class StepTotals(NamedTuple):
         correct: number of correct predictions of the call.
         steps: number of steps taken.
         last_loss: loss of the last step. One that is not finite ends the call after its step.
-        finite: whether all trainable weights are finite after the call.
+        finite: whether all floats of the state are finite after the call: weights, statistics,
+            the optimizer's variables and averages.
     """
 
     loss_sum: float
@@ -145,4 +147,17 @@ class Engine:
             epoch: int32 scalar.
             step_seed: int32 `(2,)`.
         """
-        return self.augment(self.normalize(images), step_seed, epoch, indices, (self.seed, 1))
+        images = self.normalize(images)
+        with _keras.changed_variables() as changed:
+            inputs = self.augment(images, step_seed, epoch, indices, (self.seed, 1))
+        if changed:
+            raise ValueError(
+                '`augment` must draw from its `seed` alone, and create or change no variable of a '
+                f'Keras layer. Received: a function that does ({", ".join(changed)})'
+            )
+        if getattr(inputs, 'shape', None) is None or inputs.shape[0] != images.shape[0]:
+            raise ValueError(
+                f'`augment` must return the {images.shape[0]} images that it is given. '
+                f'Received: {getattr(inputs, "shape", inputs)}'
+            )
+        return inputs

@@ -63,7 +63,7 @@ class JaxEngine(Engine):
             state = self._state()
             if not self._in_one_program:  # what comes before and after the steps
                 self._shuffle(self._labels, jnp.int32(0))
-                jax.block_until_ready(self._all_finite(state[0]))
+                jax.block_until_ready(self._all_finite(state))
             self._assign(state)  # moving the state compiles too
 
     def program(self, count, image_shape):
@@ -177,7 +177,7 @@ class JaxEngine(Engine):
             raise
         self._assign(carry[0])
         state, end, loss_sum, correct, last_loss = carry
-        return loss_sum, correct, end - start, last_loss, self._all_finite(state[0])
+        return loss_sum, correct, end - start, last_loss, self._all_finite(state)
 
     def _step_program(self, arguments):
         """The program of one step and its arguments, from those of `_run_steps`."""
@@ -206,7 +206,7 @@ class JaxEngine(Engine):
 
         carry = _first_carry(state, start, loss_sum)
         state, end, loss_sum, correct, last_loss = lax.while_loop(goes_on, train_step, carry)
-        return state, (loss_sum, correct, end - start, last_loss, _all_finite(state[0]))
+        return state, (loss_sum, correct, end - start, last_loss, _all_finite(state))
 
     def _order(self, labels, epoch):
         key = jax.random.wrap_key_data(self.epoch_seed(epoch).astype('uint32'), impl='threefry2x32')
@@ -346,5 +346,6 @@ def _first_carry(state, start, loss_sum):
     return state, start, loss_sum, jnp.int32(0), jnp.float32(0)
 
 
-def _all_finite(weights):
-    return jnp.stack([jnp.isfinite(weight).all() for weight in weights]).all()
+def _all_finite(state):
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()

@@ -153,8 +153,9 @@ class TensorFlowEngine(Engine):
         return state, (loss_sum, correct, end - start, last_loss)
 
     def _all_finite(self):
-        weights = self.model.trainable_variables
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(w.value)) for w in weights])
+        variables = [*self.model.variables, *self.optimizer.variables, *self.averages.variables]
+        floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v.value)) for v in floats])
 
     def _order(self, epoch_seed):
         """The order in which an epoch takes the images: int32 `(count,)`."""

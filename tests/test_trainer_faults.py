@@ -1,0 +1,304 @@
+"""What a user's program does wrong, or what goes wrong under it, ends in one line."""
+
+import gc
+import os
+import re
+import signal
+import weakref
+
+import keras
+import numpy as np
+import pytest
+from training_toys import adam, assert_same, conv_model, dense_model, make, sgd, toy, values
+
+from fenwicks import layers, losses, optimizers
+from fenwicks.training import DivergedError
+from fenwicks.training import checkpoint as checkpoints
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+
+def refused(call, message):
+    with pytest.raises(ValueError) as raised:
+        call()
+    assert re.search(message, str(raised.value)), raised.value  # JAX adds notes for `match`
+    assert '\n' not in str(raised.value)
+
+
+# The model
+
+
+def two_outputs():
+    images = keras.Input((8, 8, 3))
+    features = keras.layers.Flatten()(images)
+    return keras.Model(images, [keras.layers.Dense(n)(features) for n in (3, 2)])
+
+
+class TwoOutputs(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.heads = [keras.layers.Dense(n) for n in (3, 2)]
+
+    def call(self, images):
+        features = self.flatten(images)
+        return [head(features) for head in self.heads]
+
+
+def test_a_model_of_two_outputs():
+    message = r'one output, logits .*\. Received: outputs of shape \(None, 3\), \(None, 2\)$'
+    refused(lambda: make(two_outputs()), message)
+    model = TwoOutputs()
+    model(np.zeros((1, 8, 8, 3), np.float32))
+    trainer = make(model)
+    refused(lambda: trainer.fit(*toy(), 1), message)
+    refused(lambda: trainer.predict(toy()[0]), message)
+    refused(lambda: trainer.evaluate(*toy()), message)
+
+
+def test_a_model_that_returns_images():
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1)])
+    refused(lambda: make(model).fit(*toy(), 1), r'outputs of shape \(None, 8, 8, 3\)$')
+
+
+def test_a_model_whose_layers_are_all_frozen():
+    model = dense_model()
+    model.trainable = False
+    trainer = make(model)
+    refused(lambda: trainer.fit(*toy(), 1), r'`model` must have weights to train: unfreeze')
+    assert trainer.predict(toy()[0]).shape == (22, 3)
+
+
+def test_a_distribution_of_keras():
+    devices = keras.distribution.list_devices()
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    try:
+        model = dense_model()
+        refused(
+            lambda: make(model), r'divide the batches itself.* keras.distribution.DataParallel$'
+        )
+    finally:
+        keras.distribution.set_distribution(None)
+
+
+@pytest.mark.parametrize('activation', ['softmax', 'sigmoid'])
+def test_a_model_that_ends_in_probabilities(activation):
+    message = rf"`model` must end in logits .* Received: dense\w* with activation='{activation}'$"
+    refused(lambda: make(dense_model(activation=activation)), message)
+    nested = keras.Sequential([keras.Input((8, 8, 3)), dense_model(activation=activation)])
+    refused(lambda: make(nested), message)
+    of_logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    refused(lambda: make(dense_model(activation=activation), loss=of_logits), message)
+    of_probabilities = keras.losses.SparseCategoricalCrossentropy()
+    make(dense_model(activation=activation), loss=of_probabilities).fit(*toy(), 1)
+
+
+@pytest.mark.parametrize(
+    'layer', [keras.layers.Softmax, lambda: keras.layers.Activation('softmax')]
+)
+def test_a_layer_of_softmax(layer):
+    model = dense_model()
+    model.add(layer())
+    refused(lambda: make(model), r"`model` must end in logits .* activation='softmax'$")
+
+
+def test_a_loss_of_probabilities_on_logits():
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    refused(lambda: make(dense_model(), loss=loss), r'`loss` must be of logits: pass from_logits')
+    make(dense_model(), loss=losses.CrossEntropy(label_smoothing=0.1))
+
+
+def test_whitening_that_was_not_adapted():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.PatchWhitening(name='whitening'),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+    images, labels = toy()
+    trainer = make(model, adam())
+    refused(lambda: trainer.fit(images, labels, 1), r"call model.get_layer\('whitening'\).adapt")
+    assert trainer.first_step_at is None
+    model.get_layer('whitening').adapt(images / np.float32(255))
+    trainer.fit(images, labels, 1)
+
+
+# The augmentation
+
+
+def draws_by_a_layer(images, seed):
+    return keras.layers.RandomFlip(seed=1)(images, training=True)
+
+
+def has_weights(images, seed):
+    return keras.layers.Conv2D(3, 1)(images)
+
+
+def halves(images, seed):
+    return images[:2]
+
+
+def returns_nothing(images, seed):
+    images * 2
+
+
+OUTSIDE = keras.layers.RandomFlip(seed=1)
+
+
+def draws_by_a_layer_outside(images, seed):
+    return OUTSIDE(images, training=True)
+
+
+@pytest.mark.parametrize(
+    ('augment', 'message'),
+    [
+        (draws_by_a_layer, r'`augment` must draw from its `seed` alone.*seed_generator'),
+        (has_weights, r'`augment` must draw from its `seed` alone.*kernel, .*bias\)$'),
+        (draws_by_a_layer_outside, r'`augment` must draw from its `seed` alone.*a variable\)$'),
+        (halves, r'`augment` must return the 4 images .* Received: \(2, 8, 8, 3\)$'),
+        (returns_nothing, r'`augment` must return the 4 images .* Received: None$'),
+    ],
+)
+def test_augmentations_that_break_their_contract(augment, message):
+    trainer = make(dense_model(), augment=augment)
+    refused(lambda: trainer.fit(*toy(), 1), message)
+
+
+def test_a_layer_without_variables_may_augment():
+    layer = keras.layers.Rescaling(2.0)
+    plain = make(dense_model(), augment=lambda images, seed: images * 2)
+    own = make(dense_model(), augment=lambda images, seed: layer(images))
+    for trainer in (plain, own):
+        trainer.fit(*toy(), 1)
+    assert_same(plain, own)
+
+
+# Numbers that aren't finite
+
+
+class Spoiler(keras.layers.Layer):
+    """Returns its inputs and makes a variable that nothing depends on NaN at the third call."""
+
+    def build(self, input_shape):
+        self.calls = self.add_weight(shape=(), initializer='zeros', trainable=False, name='calls')
+        self.spoilt = self.add_weight(
+            shape=(2,), initializer='zeros', trainable=False, name='spoilt'
+        )
+
+    def call(self, inputs, training=False):
+        if training:
+            self.calls.assign_add(1.0)
+            self.spoilt.assign(keras.ops.where(self.calls > 7, np.nan, self.spoilt.value))
+        return inputs
+
+
+def test_nan_in_the_statistics_of_a_layer(tmp_path):
+    """The losses and the weights are finite all along."""
+    trainer = make(dense_model(Spoiler(name='spoiler')), sgd(0.01))
+    with pytest.raises(DivergedError, match=r'training state must .*spoiler/spoilt not finite$'):
+        trainer.fit(*toy(), 3, checkpoint=tmp_path / 'c.npz')
+    assert len(checkpoints.load_state(tmp_path / 'c.npz')['history']) == 1
+
+
+class Overflowing:
+    """A rule whose averages become infinite."""
+
+    every, replaces_values = 1, False
+
+    def update(self, averages, values, step):
+        return [average * 1e20 + 1e20 for average in averages], values
+
+
+def test_averages_that_overflow():
+    trainer = make(dense_model(), sgd(0.01), averaging=Overflowing())
+    with pytest.raises(DivergedError, match=r'training state must .*average\w* not finite$'):
+        trainer.fit(*toy(), 1)
+
+
+# Checkpoints
+
+
+def test_other_data_of_the_same_size(tmp_path):
+    path, (images, labels) = tmp_path / 'c.npz', toy()
+    make(dense_model()).fit(images, labels, 1, checkpoint=path)
+    other, relabelled = images.copy(), labels.copy()
+    other[3, 2, 1, 0] ^= 1
+    relabelled[5] = (relabelled[5] + 1) % 3
+    for changed in ((other, labels), (images, relabelled)):
+        trainer = make(dense_model())
+        before = values(trainer)
+        refused(
+            lambda trainer=trainer, changed=changed: trainer.fit(
+                *changed, 2, checkpoint=path, resume=True
+            ),
+            r"`resume` must go on with the settings of .*c\.npz\. Received: data_digest='\w+' inst",
+        )
+        for old, new in zip(before, values(trainer), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_another_version_of_the_library(tmp_path, monkeypatch):
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(*toy(), 1, checkpoint=path)
+    monkeypatch.setattr('fenwicks.__version__', '99')
+    trainer = make(dense_model())
+    refused(lambda: trainer.fit(*toy(), 2, checkpoint=path, resume=True), r"fenwicks='99' instead")
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
+    """It has no digest, no format and no version."""
+    path = tmp_path / 'c.npz'
+    whole, first, second = (make(dense_model()) for _ in range(3))
+    whole.fit(*toy(), 3)
+    first.fit(*toy(), 2, checkpoint=path)
+    state = checkpoints.load_state(path)
+    for key in checkpoints.origin(*toy()):
+        del state[key]
+    checkpoints.save(path, first.variables, state)
+    second.fit(*toy(), 3, checkpoint=path, resume=True)
+    assert_same(whole, second)
+
+
+# Interrupts
+
+
+def interrupt_in_a_callback(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(100):  # somewhere here Python calls the handler
+        pass
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch):
+    """An exception in a callback of the garbage collector is printed and dropped."""
+    trainer = make(conv_model())
+    run, calls = trainer._engines.at(0).run, []
+
+    class Collected:
+        pass
+
+    def run_and_collect(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 3:
+            collected = Collected()
+            collected.itself = collected
+            weakref.finalize(collected, interrupt_in_a_callback).atexit = False
+            del collected
+            gc.collect()
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(trainer._engines.at(0), 'run', run_and_collect)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(*toy(), 5)
+    assert len(trainer.history) < 5
+    assert signal.getsignal(signal.SIGINT) is before
+    assert np.isfinite(trainer.predict(toy()[0])).all()
+
+
+def test_an_averaging_rule_of_the_library_stays_finite():
+    trainer = make(dense_model(), sgd(0.01), averaging=optimizers.EMA(0.9, every=2))
+    trainer.fit(*toy(), 2)
+    assert np.isfinite(trainer.history[-1]['train_loss'])
