@@ -26,6 +26,20 @@ def is_autocast(variable) -> bool:
     return variable._autocast
 
 
+def compute_dtypes(model) -> list[str]:
+    """For each trainable weight the dtype in which its layer computes with it."""
+    # Later layers override earlier ones: a layer comes before the layers in it.
+    dtypes = {
+        id(weight): layer.compute_dtype if layer.autocast else layer.variable_dtype
+        for layer in flatten_layers(model)
+        for weight in layer.variables
+    }
+    return [
+        dtypes[id(weight)] if is_autocast(weight) else weight.dtype
+        for weight in model.trainable_variables
+    ]
+
+
 def optimized_variables(optimizer) -> list:
     """The variables that a built optimizer updates."""
     return optimizer._trainable_variables

@@ -32,7 +32,7 @@ class JaxEngine(Engine):
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.on_cpu = jnp.zeros(()).device.platform == 'cpu'  # where new arrays go
-        self._compute_dtypes = _compute_dtypes(self.model)
+        self._compute_dtypes = _keras.compute_dtypes(self.model)
         self._average = _unchanged if self.averages.rule is None else self._update_averages
         # A step in XLA's loop on a CPU takes as long as twenty outside of it.
         jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
@@ -318,20 +318,6 @@ class JaxEngine(Engine):
             outputs, losses = model(inputs, training=training), model.losses
         fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
         return outputs, fixed, losses
-
-
-def _compute_dtypes(model):
-    """For each trainable weight the dtype in which its layer computes with it."""
-    # Later layers override earlier ones: a layer comes before the layers in it.
-    dtypes = {
-        id(weight): layer.compute_dtype if layer.autocast else layer.variable_dtype
-        for layer in _keras.flatten_layers(model)
-        for weight in layer.variables
-    }
-    return [
-        dtypes[id(weight)] if _keras.is_autocast(weight) else weight.dtype
-        for weight in model.trainable_variables
-    ]
 
 
 def _no_axis(shape):
