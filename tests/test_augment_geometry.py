@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from augment_runners import assert_uniform, coordinates, pixels
+from augment_runners import RUNNERS, assert_uniform, coordinates, pixels
 from PIL import Image
 
 from fenwicks import augment
@@ -244,3 +244,40 @@ def test_a_central_crop():
     images = pixels(2, 9, 8).astype('uint8')
     np.testing.assert_array_equal(augment.central_crop(images, 5, 4), images[:, 2:7, 2:6])
     np.testing.assert_array_equal(augment.central_crop(images, 9, 8), images)
+
+
+# Padding.
+
+
+@pytest.mark.parametrize('mode', ['reflect', 'symmetric', 'constant'])
+@pytest.mark.parametrize('padding', [0, 1, 3])
+def test_paddings_are_numpys(mode, padding):
+    images = pixels(2, 6, 5)
+    expected = np.pad(images, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)), mode=mode)
+    for run in (RUNNERS['numpy'], RUNNERS['tf'], RUNNERS['jax']):
+        result = run(lambda x: augment.pad(x, padding, mode), images)
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_random_crops_of_each_padding():
+    images = pixels(6, 8, 8)
+    for mode in ('reflect', 'symmetric', 'constant'):
+        result = augment.random_crop(images, (1, 2), padding=3, mode=mode)
+        padded = augment.pad(images, 3, mode)
+        windows = [padded[:, t : t + 8, n : n + 8] for t in range(7) for n in range(7)]
+        for i in range(6):
+            assert any(np.array_equal(result[i], window[i]) for window in windows)
+    assert augment.random_crop(images, (1, 2), padding=20, mode='constant').shape == images.shape
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ((9, 'symmetric'), r'`padding` must be in \[0, 8\].*padding=9'),
+        ((-1, 'constant'), '`padding` must be an integer.*padding=-1'),
+        ((1, 'edge'), '`mode` must be one of reflect, symmetric, constant.*mode=edge'),
+    ],
+)
+def test_bad_padding(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        augment.pad(pixels(2, 8, 8), *arguments)

@@ -15,6 +15,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 FILES = (
     'test_augment.py',
+    'test_augment_choices.py',
     'test_augment_draws.py',
     'test_checkpoint.py',
     'test_layers_contract.py',

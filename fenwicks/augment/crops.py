@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import integer, positive_integer
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
     cast,
@@ -92,16 +92,56 @@ def pad_reflect(images: Tensor, padding: int) -> Tensor:
     return xp.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode='reflect')
 
 
-def random_crop(images: Tensor, seed: Seed, padding: int = 4) -> Tensor:
-    """Pads images by reflection, then crops each back to its size at its own random offset.
+def pad(images: Tensor, padding: int, mode: str = 'reflect') -> Tensor:
+    """Pads images by `padding` pixels on each side.
+
+        reflect:    row -k = row k           (the border pixel isn't repeated)
+        symmetric:  row -k = row k - 1       (the border pixel is repeated)
+        constant:   row -k = 0
+
+    Args:
+        images: Floats (batch, height, width, channels).
+        padding: Pixels, at least 0; at most min(height, width) if symmetric, one less if reflected.
+        mode: `'reflect'`, `'symmetric'` or `'constant'`.
+
+    Returns:
+        Images (batch, height + 2 * padding, width + 2 * padding, channels) of the same dtype.
+
+    Raises:
+        ValueError: `padding` is out of range, `mode` is unknown, or the images' shape or dtype
+            doesn't fit.
+
+    Example:
+        >>> pad(np.arange(1, 4.0).reshape(1, 1, 3, 1), 1, 'constant')[0, 1, :, 0]
+        array([0., 1., 2., 3., 0.])
+    """
+    if mode == 'reflect':
+        return pad_reflect(images, padding)
+    xp = namespace(images)
+    height, width, _ = check_floats(images)
+    if mode not in ('symmetric', 'constant'):
+        raise ValueError(
+            f'`mode` must be one of reflect, symmetric, constant. Received: mode={mode}'
+        )
+    if mode == 'symmetric':
+        check_range('padding', padding, 0, min(height, width), 'the image size')
+    else:
+        integer('padding', padding, low=0)
+    sides = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+    return xp.pad(images, sides, mode=mode)
+
+
+def random_crop(images: Tensor, seed: Seed, padding: int = 4, mode: str = 'reflect') -> Tensor:
+    """Pads images, by reflection unless told otherwise, then crops each back at a random offset.
 
         top, left ~ uniform over 0 ... 2 * padding, both ends included
-        random_crop(images, seed) = crop(pad_reflect(images, padding), top, left, height, width)
+        random_crop(images, seed) = crop(pad(images, padding, mode), top, left, height, width)
 
     Args:
         images: Floats (batch, height, width, channels).
         seed: Two integers for the batch, or (batch, 2); may be traced.
-        padding: Pixels on each side, in [0, min(height, width) - 1].
+        padding: Pixels on each side, in [0, min(height, width) - 1] with reflection.
+        mode: How to pad: `'reflect'`, `'symmetric'` or `'constant'` (zeros), see `pad`.
 
     Returns:
         Images of the same shape and dtype.
@@ -115,7 +155,7 @@ def random_crop(images: Tensor, seed: Seed, padding: int = 4) -> Tensor:
         (2, 8, 8, 3)
     """
     height, width, _ = check_floats(images)
-    padded = pad_reflect(images, padding)
+    padded = pad(images, padding, mode)
     top = native_integers(images, seed, 0, 2 * padding)
     left = native_integers(images, seed, 1, 2 * padding)
     return crop(padded, top, left, height, width)
