@@ -571,3 +571,14 @@ def test_rounding_of_gradients(tmp_path, capsys, precision):
 def test_bad_input_of_rounding(flag, line):
     with loaded(FOLDER / 'rounding.py') as script:
         assert refused(script, flag).startswith(line)
+
+
+@pytest.mark.backend('tensorflow')
+def test_augmentations_are_timed(tmp_path, capsys):
+    log = tmp_path / 'log.jsonl'
+    with loaded(FOLDER / 'augmentation.py') as script:
+        call(script, '--batch_size=4', '--width=0.0625', '--rounds=2', f'--log={log}')
+    (result,) = runlog.read_lines(log)
+    assert len(result['milliseconds']) == 4
+    assert all(milliseconds > 0 for milliseconds in result['milliseconds'].values())
+    assert '| step of ResNet-9, float32 | ' in capsys.readouterr().out
