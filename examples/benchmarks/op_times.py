@@ -8,7 +8,6 @@ these follow the operation's layer, source line and direction (forward, or backw
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import glob
@@ -147,33 +146,6 @@ def share_time(events: Iterable[Event]) -> collections.Counter:
         running += collections.Counter()  # drops those at 0
         now = time
     return seconds
-
-
-@contextlib.contextmanager
-def named_gradients():
-    """A context in which hand-written gradients get their layer's name, as automatic ones do."""
-    original = tf.custom_gradient
-
-    def custom_gradient(function):
-        @functools.wraps(function)
-        def scoped(*args, **kwargs):
-            outputs, gradient = function(*args, **kwargs)
-            scope = tf.get_current_name_scope()
-
-            @functools.wraps(gradient)
-            def named(*upstream, **kwargs):
-                with tf.name_scope(f'gradient_tape/{scope}/'):
-                    return gradient(*upstream, **kwargs)
-
-            return outputs, named
-
-        return original(scoped)
-
-    tf.custom_gradient = custom_gradient
-    try:
-        yield
-    finally:
-        tf.custom_gradient = original
 
 
 def note_scopes(model) -> dict[str, tuple[keras.layers.Layer, str]]:

@@ -78,7 +78,7 @@ def profile():
     trainer.load(images.train_images, images.train_labels)
     # Layers choose their kernels when they are traced.
     kernels = device.override(on_cpu=False) if FLAGS.stock else contextlib.nullcontext()
-    with kernels, op_times.named_gradients():
+    with kernels:
         compile_seconds = timed(trainer.compile)
     trainer.run_steps(0, 0, 1)  # prepares kernels and allocates memory
 

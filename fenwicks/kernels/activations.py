@@ -16,6 +16,7 @@ import math
 
 import tensorflow as tf
 
+from fenwicks.kernels.gradients import custom_gradient
 from fenwicks.kernels.xla import compiled
 
 
@@ -32,7 +33,7 @@ def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
         A tensor like `inputs`.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def activate(inputs):
         outputs = _celu(inputs, alpha=alpha)
         return outputs, lambda upstream: _celu_gradient(upstream, outputs, alpha=alpha)
@@ -73,7 +74,7 @@ def gelu(inputs: tf.Tensor) -> tf.Tensor:
         A tensor like `inputs`.
     """
 
-    @tf.custom_gradient
+    @custom_gradient
     def activate(inputs):
         return _gelu(inputs), lambda upstream: _gelu_gradient(upstream, inputs)
 

@@ -21,6 +21,7 @@ import math
 import tensorflow as tf
 
 from fenwicks.kernels import device
+from fenwicks.kernels.gradients import custom_gradient
 from fenwicks.kernels.xla import compiled
 
 
@@ -99,7 +100,7 @@ def _normalize_groups_with_xla(images, scale, offset, ghost_batch_size, epsilon)
     channels = images.shape[-1]
     count = ghost_batch_size * math.prod(images.shape[1:3])  # values per mean
 
-    @tf.custom_gradient
+    @custom_gradient
     def normalize_each(images, scale, offset):
         means, variances = _moments(images, count=count)
         # Computed out here, once per channel; within the compiled loops it would be once per pixel.

@@ -17,6 +17,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from fenwicks.kernels import device, winograd
+from fenwicks.kernels.gradients import custom_gradient
 
 _TILE = 32  # pixels of a row that AMX sums over at once
 _NARROW = 8  # pixels; for wider images the copies cost more than they gain
@@ -42,7 +43,7 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
         if images.dtype == tf.float32:
             forward = winograd.convolve
 
-    @tf.custom_gradient
+    @custom_gradient
     def convolve(images, kernel):
         def gradient(upstream):
             to_kernel = kernel_gradient(images, upstream, kernel.shape)
@@ -55,7 +56,7 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
         return forward(images, kernel), gradient
 
-    # `tf.custom_gradient` wants its function to use tensors, not variables.
+    # `custom_gradient` wants its function to use tensors, not variables.
     return convolve(images, tf.convert_to_tensor(kernel))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
+from fenwicks.kernels.gradients import custom_gradient
 from fenwicks.kernels.xla import compiled
 
 
@@ -27,7 +28,7 @@ def max_pool_2x2(images: tf.Tensor) -> tf.Tensor:
     """
     height, width = images.shape[1:3]
 
-    @tf.custom_gradient
+    @custom_gradient
     def pool(images):
         # The position is found here, not in the gradient: one byte per window stays in memory
         # until then, instead of the images.
