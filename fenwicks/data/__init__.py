@@ -1,5 +1,5 @@
 """Where examples come from: CIFAR-10 and CIFAR-100 (found, verified, downloaded), an embedded
-sample, and tf.data input functions."""
+sample, and your own images: listed, checked, split, decoded once, batched or streamed."""
 
 from fenwicks.data.batches import ImageBatches
 from fenwicks.data.dataset import Dataset, check_arrays

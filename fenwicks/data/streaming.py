@@ -58,7 +58,7 @@ def shard_dataset(
     for what counts as a pass. Else every image comes once, in the order of `decode_shards`.
 
     With several processes, each has every `process_count`-th image of the same sequence; with
-    `drop_remainder` all have equally many batches.
+    `drop_remainder` all have equally many batches, unless `skip_damaged` leaves out some.
 
     Args:
         pattern: the files or URLs, as in `decode_shards`.
