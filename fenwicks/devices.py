@@ -84,11 +84,12 @@ def connect() -> None:
     names = 'JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'
     address, *numbers = (os.environ.get(name) for name in names)
     if address or any(numbers):
-        if not (address and all(number and number.isdecimal() for number in numbers)):
+        places = [int(number) for number in numbers if number and number.isdecimal()]
+        if not address or len(places) < 2:
             found = ', '.join(f'{name}={os.environ.get(name)}' for name in names)
             raise ValueError(f'`{"`, `".join(names)}` must be set together. Received: {found}')
         jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-        jax.distributed.initialize(address, *map(int, numbers))
+        jax.distributed.initialize(address, num_processes=places[0], process_id=places[1])
     elif ',' in os.environ.get('TPU_WORKER_HOSTNAMES', ''):
         jax.distributed.initialize()
 
@@ -103,7 +104,7 @@ def remember_programs() -> None:
         return
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         folder = pathlib.Path('~/.cache/fenwicks/jax').expanduser()
         jax.config.update('jax_compilation_cache_dir', str(folder))
     # Small programs too: those of eager operations are many, and add up to a second.
@@ -186,8 +187,8 @@ def _find_devices() -> set[str]:
         import jax.numpy as jnp
 
         kinds = {name.split(':')[0] for name in keras.distribution.list_devices()}
-        if jax.config.jax_default_device is not None:
-            kinds = {jnp.zeros(()).device.platform}
+        if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
+            kinds = {next(iter(jnp.zeros(()).devices())).platform}
     return (kinds & set(DEVICES)) | {'cpu'}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import keras
 
 from fenwicks.kernels import device as processor
@@ -64,7 +62,7 @@ def _fastest(device: str) -> str:
     return 'bfloat16' if cpu_has_bfloat16() else 'float32'
 
 
-def cpu_has_bfloat16(cpuinfo: str | os.PathLike = '/proc/cpuinfo') -> bool:
+def cpu_has_bfloat16(cpuinfo: str = '/proc/cpuinfo') -> bool:
     """Whether the CPU has bfloat16 instructions; without them bfloat16 is emulated and slow.
 
     Args:

@@ -26,17 +26,17 @@ from fenwicks._checks import finite_number
 from fenwicks._typing import Config, Step, Tensor
 
 
-def _number(name: str, value: Any, **limits) -> float:
+def _number(name: str, value: Any, **limits: float) -> float:
     """`finite_number`, which leaves whole numbers whole: steps are printed and saved as given."""
     checked = finite_number(name, value, **limits)
     return int(value) if isinstance(value, numbers.Integral) else checked
 
 
-def _is_plain(step) -> bool:
+def _is_plain(step: Step) -> bool:
     return isinstance(step, (int, float, np.number, np.ndarray))
 
 
-def _plain(values) -> float | np.ndarray:
+def _plain(values: Any) -> float | np.ndarray:
     """A float for a scalar, a NumPy array otherwise."""
     values = np.asarray(values)
     return float(values) if values.ndim == 0 else values
@@ -78,7 +78,8 @@ class PiecewiseLinear(LearningRateSchedule):
 
     def __call__(self, step: Step) -> Tensor:
         if _is_plain(step):
-            return _plain(np.interp(step, *zip(*self.knots, strict=True)))
+            steps, values = zip(*self.knots, strict=True)
+            return _plain(np.interp(step, steps, values))
         step = ops.cast(step, 'float32')
         value = ops.full_like(step, self.knots[0][1])
         for (step0, value0), (step1, value1) in pairwise(self.knots):
@@ -94,7 +95,7 @@ class PiecewiseLinear(LearningRateSchedule):
         return {'knots': [list(knot) for knot in self.knots]}
 
 
-def _check_knots(knots) -> tuple[tuple[float, float], ...]:
+def _check_knots(knots: Any) -> tuple[tuple[float, float], ...]:
     """Returns the knots as a tuple of pairs of plain floats, or raises a ValueError."""
     try:
         checked = tuple((float(step), float(value)) for step, value in knots)

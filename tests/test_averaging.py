@@ -176,6 +176,11 @@ def test_bad_arguments(make, name):
     assert '\n' not in str(error.value)
 
 
+def test_numpy_numbers_become_plain_ones():
+    assert repr(EMA(np.float32(0.5), np.int64(2))) == repr(EMA(0.5, 2))
+    assert repr(Lookahead(np.float64(0.5), np.int32(2))) == repr(Lookahead(0.5, 2))
+
+
 def new_model(steps_per_execution=1):
     keras.utils.set_random_seed(3)
     model = keras.Sequential(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 
@@ -16,7 +16,7 @@ from fenwicks import _keras
 from fenwicks.optimizers.patterns import WORDS
 
 # Of each variable its path, its shape, and what was chosen for it: a group's number, for instance.
-Assignments = tuple[tuple[str, tuple[int, ...], Any], ...]
+Assignments: TypeAlias = tuple[tuple[str, tuple[int, ...], Any], ...]
 
 
 def assign(
@@ -35,7 +35,7 @@ def assign(
     """
     paths = [getattr(variable, 'path', variable.name) for variable in variables]
     shapes = [tuple(variable.shape) for variable in variables]
-    choices = None
+    choices: Sequence | None = None
     if recorded is not None:
         choices = _recall(recorded, paths, shapes)
         if choices is None:
@@ -47,9 +47,9 @@ def assign(
             )
     elif _keras.is_loading() and not set(patterns) <= set(WORDS):
         warnings.warn(
-            'the parameter groups were not saved with this model, as its optimizer had not been '
-            'built: each variable is put into the group that its path matches now. Keras gives the '
-            'variables of nested models other paths on loading, so check the groups.',
+            'the parameter groups were not saved with this model, since its optimizer was not built '
+            'or an earlier version saved it: each variable is put into the group that its path '
+            'matches now. Variables of nested models have lost the first part of their paths.',
             stacklevel=3,
         )
     if choices is None:

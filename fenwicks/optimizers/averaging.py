@@ -67,7 +67,7 @@ class Rule(Protocol):
 
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Returns the averages and the values after an update."""
 
 
@@ -110,12 +110,13 @@ class EMA:
     needs_initial_values: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        finite_number('decay', self.decay, low=0, below=1)
-        positive_integer('every', self.every)
+        # Frozen, so assigned past the dataclass: plain numbers for NumPy's.
+        object.__setattr__(self, 'decay', finite_number('decay', self.decay, low=0, below=1))
+        object.__setattr__(self, 'every', positive_integer('every', self.every))
 
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Updates the averages with the values; pure, for use in compiled functions too.
 
         Args:
@@ -174,12 +175,13 @@ class Lookahead:
 
     def __post_init__(self) -> None:
         if not callable(self.strength):
-            finite_number('strength', self.strength, low=0, below=1)
-        positive_integer('every', self.every)
+            strength = finite_number('strength', self.strength, low=0, below=1)
+            object.__setattr__(self, 'strength', strength)
+        object.__setattr__(self, 'every', positive_integer('every', self.every))
 
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Updates the averages with the values and resets the values to them; pure.
 
         Args:

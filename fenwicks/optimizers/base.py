@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import numbers
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
@@ -16,7 +16,7 @@ from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers import assignments
 from fenwicks.optimizers.assignments import Assignments
 
-Rate = float | LearningRateSchedule | Callable[[], Any]
+Rate: TypeAlias = float | LearningRateSchedule | Callable[[], Any]
 
 
 class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer):

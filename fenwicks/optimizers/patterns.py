@@ -138,7 +138,8 @@ class _Matcher:
                 int.__or__, (self.ends(tree, starts, flags) for tree in value[1])
             )
         if operation in _REPEATS:
-            return self._repeat(*value, starts, flags)
+            low, high, tree = value
+            return self._repeat(low, high, tree, starts, flags)
         if operation == _parser.FAILURE:
             return 0
         behind, tree = value

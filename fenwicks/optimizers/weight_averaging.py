@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
@@ -57,7 +59,7 @@ class WeightAveraging(keras.callbacks.Callback):
         self.swap_at_end = bool(swap_at_end)
         self.step = 0
         self._variables: list[keras.Variable] = []
-        self._averages: list[Tensor] = []
+        self._averages: Sequence[Tensor] = []
         self._raw: list[Tensor] | None = None  # the training weights, while others are in place
         self._at_epoch_end: list[Tensor] | None = None
         self._fitting = False
@@ -106,7 +108,7 @@ class WeightAveraging(keras.callbacks.Callback):
         if before // self.rule.every == self.step // self.rule.every:
             return
         self._sync()
-        values = [ops.convert_to_tensor(variable) for variable in self._variables]
+        values: Sequence[Tensor] = [ops.convert_to_tensor(v) for v in self._variables]
         self._averages, values = self.rule.update(self._averages, values, self.step - 1)
         if self.rule.replaces_values:
             self._assign(values)
@@ -195,14 +197,14 @@ class WeightAveraging(keras.callbacks.Callback):
     def _copies(self) -> list[Tensor]:
         return [ops.copy(ops.convert_to_tensor(variable)) for variable in self._variables]
 
-    def _hold(self, values: list[Tensor]) -> bool:
+    def _hold(self, values: Sequence[Tensor]) -> bool:
         """Whether the variables still have these values."""
         return all(
             _equal(ops.convert_to_tensor(variable), ops.cast(value, variable.dtype))
             for variable, value in zip(self._variables, values, strict=True)
         )
 
-    def _assign(self, values: list[Tensor]) -> None:
+    def _assign(self, values: Sequence[Tensor]) -> None:
         for variable, value in zip(self._variables, values, strict=True):
             variable.assign(ops.cast(value, variable.dtype))
 
