@@ -56,14 +56,21 @@ def main():
     arms = ablation.grid(FLAGS.baseline, FLAGS.full, FLAGS.tricks)
     if FLAGS.plot:
         with command.renamed({'path': 'plot'}):
-            ablation.check_plot(FLAGS.plot)
+            plots().check_path(FLAGS.plot)
     if not FLAGS.render:
         command.say_how_to_go_on('the same command goes on')
         train_grid(arms)
     rows = ablation.summarize(arms, runlog.read_lines(FLAGS.log))
     print(ablation.comparison_table(rows))
     if FLAGS.plot:
-        ablation.plot(rows, FLAGS.plot)
+        plots().save(plots().differences(rows), FLAGS.plot)
+
+
+def plots():
+    """The module, which needs Matplotlib: imported where somebody wants a plot."""
+    from fenwicks import plots
+
+    return plots
 
 
 def train_grid(arms):

@@ -29,6 +29,7 @@ import statistics  # noqa: E402
 import quiet  # noqa: E402, F401
 
 import logged  # noqa: E402
+import pages  # noqa: E402
 from absl import flags  # noqa: E402
 
 from fenwicks import (  # noqa: E402
@@ -36,7 +37,9 @@ from fenwicks import (  # noqa: E402
     command,
     data,
     devices,
+    evaluate,
     hardware,
+    models,
     precision,
     recipes,
     runlog,
@@ -85,6 +88,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string('out', None, 'Folder for the results; default: a new one below out/.')
 flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out.')
+pages.flag()
 
 
 def main():
@@ -141,6 +145,8 @@ def train_all(recipe, dataset, device, replicas, chosen_precision, code, out):
         train(recipe, dataset, about, replicas, chosen_precision, FLAGS.seed + run, folder)
         for run, folder in enumerate(run_folders(out))
     ]
+    if FLAGS.report and replicas.chief:
+        pages.write(run_folders(out), out)
     accuracies = [100 * result['test_accuracy'] for result in results]
     spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
     say(
@@ -262,7 +268,10 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
     say(replicas, 'evaluating on the test images')
     began = time.perf_counter()
     tta = assemble.views(recipe)
-    score, plain = trainer.evaluate_views(dataset.test_images, dataset.test_labels, tta=tta)
+    views = trainer.predict_views(dataset.test_images, tta=tta)
+    logits = tta.combine(views)
+    score = evaluate.metrics(logits, dataset.test_labels)
+    plain = evaluate.metrics(views[0], dataset.test_labels)
     eval_seconds = time.perf_counter() - began
 
     first_step_seconds = None  # from the command on: of the first run, where it took any step
@@ -292,6 +301,10 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
         'first_step_seconds': first_step_seconds,
         'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
         'peak_memory_mb': hardware.peak_memory_mb(),
+        'class_names': list(dataset.class_names),
+        'command': pages.command_line(
+            __file__, seed, dataset=dataset.name, precision=chosen_precision, device=about['device']
+        ),
         'settings': settings,
         'history': history,
     }
@@ -304,6 +317,8 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
                 class_names=dataset.class_names,
             )
             model.save(part)
+            models.write_class_names(part, dataset.class_names)
+        pages.keep(folder, recipe, dataset, logits, seed)
         runlog.write_json(result_path, result)
         checkpoint.unlink(missing_ok=True)
     say(

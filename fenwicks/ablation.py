@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import pathlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from fenwicks._files import written_whole
 from fenwicks.recipes.presets import PRESETS, get
 from fenwicks.recipes.recipe import Recipe
 from fenwicks.recipes.tricks import TRICKS, find
@@ -276,55 +273,3 @@ def tricks_table(rows: Sequence[Row]) -> str:
     titles = {True: 'added', False: 'removed'}
     header = ['trick', 'what it does', 'in `fenwicks`', 'published']
     return markdown([*header, *(titles[added] for added in columns)], cells)
-
-
-def check_plot(path: str | os.PathLike[str]) -> None:
-    """Raises, before the work, what would keep `plot` from drawing into a file.
-
-    Raises:
-        ImportError: Matplotlib is missing.
-        ValueError: it doesn't know the file's suffix, or there is no such folder.
-    """
-    path = pathlib.Path(path).expanduser()
-    if not path.parent.is_dir():
-        raise ValueError(f'`plot` must lie in a folder that is there. Received: plot={path}')
-    known = _new_figure().canvas.get_supported_filetypes()
-    if (path.suffix[1:].lower() or 'png') not in known:
-        raise ValueError(
-            f'`plot` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
-            f'Received: plot={path}'
-        )
-
-
-def _new_figure(**settings):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError('a plot needs Matplotlib: pip install matplotlib') from None
-    return Figure(**settings)
-
-
-def plot(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:
-    """Draws the differences of an ablation with their errors, one trick a line.
-
-    Raises:
-        ImportError: Matplotlib is missing.
-    """
-    rows = [row for row in rows if row.arm.trick and not math.isnan(row.difference)]
-    figure = _new_figure(figsize=(8, 1 + 0.3 * len(rows)), layout='constrained')
-    axes = figure.subplots()
-    for place, row in enumerate(rows):
-        axes.errorbar(
-            row.difference,
-            -place,
-            xerr=row.error if math.isfinite(row.error) else None,
-            fmt='o' if row.resolved else 'x',
-            color='tab:green' if row.arm.added else 'tab:red',
-        )
-    axes.set_yticks([-place for place in range(len(rows))])
-    axes.set_yticklabels([row.arm.name for row in rows])
-    axes.axvline(0, color='gray', linewidth=0.8)
-    axes.set_xlabel('difference in test accuracy, points, with two standard errors')
-    path = pathlib.Path(path).expanduser()
-    with written_whole(path) as part:
-        figure.savefig(part, format=path.suffix[1:] or 'png')

@@ -63,15 +63,15 @@ def result(recipe='page24', seed=0, accuracy=0.9375, epochs=3, **more):
     }
 
 
-def material(classes=10, mistakes=4):
+def material(classes=10, mistakes=4, side=8):
     """Predictions that are right save for a few, and noise for images."""
     rng = np.random.default_rng(0)
     labels = np.arange(200, dtype=np.int32) % classes
     logits = 4.0 * np.eye(classes)[labels]
     for place in range(mistakes):  # each surer than the one before
         logits[place, (labels[place] + 1) % classes] = 5.0 + place
-    images = rng.integers(0, 256, (200, 8, 8, 3), np.uint8)
-    samples = rng.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    images = rng.integers(0, 256, (200, side, side, 3), np.uint8)
+    samples = rng.integers(0, 256, (2, side, side, 3), np.uint8)
     return Material.of(logits, labels, images, samples, np.stack([samples, 255 - samples]))
 
 

@@ -132,21 +132,3 @@ def test_the_table_of_tricks_says_what_was_not_measured():
     assert lines['lookahead'].endswith('| not measured |')
     both = ablation.tricks_table(ablation.summarize(REMOVED, REMOVED_RUNS))
     assert both.splitlines()[0].endswith('| published | removed |')
-
-
-def test_plots_that_cannot_be_drawn(tmp_path):
-    pytest.importorskip('matplotlib')
-    ablation.check_plot(tmp_path / 'ablation.png')
-    with pytest.raises(ValueError, match=r'^`plot` must end in one of .*\.svg.*a\.docx$'):
-        ablation.check_plot(tmp_path / 'a.docx')
-    with pytest.raises(ValueError, match=r'^`plot` must lie in a folder that is there'):
-        ablation.check_plot(tmp_path / 'no' / 'a.png')
-
-
-def test_the_plot(tmp_path):
-    pytest.importorskip('matplotlib')
-    path = tmp_path / 'ablation.svg'
-    ablation.plot(ablation.summarize(ARMS, RUNS), path)
-    text = path.read_text()
-    assert text.lstrip().startswith('<?xml')
-    assert text.count('errorbar') or text.count('LineCollection') == 2

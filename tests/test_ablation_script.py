@@ -108,7 +108,7 @@ def test_a_log_that_cannot_be_written(script, tmp_path, monkeypatch):
         (['--runs=0'], 'flag --runs=0: 0 is not a positive integer'),
         (['--full=fast'], '`full` must be one of fenwicks24, '),
         (['--tricks=celu,celu'], '`tricks` must name each once. Received: celu'),
-        (['--plot=no/folder/a.png'], '`plot` must lie in a folder that is there.'),
+        (['--plot=no/folder/a.png'], '`plot` must lie in a folder that exists.'),
         (['--full=page24'], '`full` must be a recipe with more tricks than page24.'),
         (['--epochs=0'], '`epochs` must be a positive integer. Received: epochs=0'),
         (['--width=-1'], '`width` must be a finite number above 0. Received: width=-1.0'),

@@ -254,6 +254,16 @@ def test_hundred_classes_fit_the_page(tmp_path):
     assert len(text.encode()) < LARGEST
 
 
+def test_large_images_are_reduced(tmp_path):
+    folder = write_run(tmp_path / 'run', extra=False)
+    material(mistakes=12, side=300).save(folder)
+    text = report.write(folder).read_text()
+    assert len(text.encode()) < LARGEST
+    assert {(image['width'], image['height']) for image in Page(text).all('img')} == {
+        ('128', '128')
+    }
+
+
 def test_same_run_gives_the_same_page(tmp_path):
     folder = write_run(tmp_path / 'run')
     first = report.write(folder).read_text()

@@ -82,6 +82,7 @@ from fenwicks.augment.geometry import (
     zoom,
     zoom_matrix,
 )
+from fenwicks.augment.inspection import preview
 from fenwicks.augment.keras_layer import Augment, layer
 from fenwicks.augment.levels import autocontrast, equalize, posterize, sharpness, solarize
 from fenwicks.augment.mix import cutmix, draw_beta, mixup, random_cutmix, random_mixup
@@ -140,6 +141,7 @@ __all__ = [
     'pad',
     'pad_reflect',
     'posterize',
+    'preview',
     'rand_augment',
     'random_affine',
     'random_brightness',

@@ -15,9 +15,10 @@ from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from fenwicks._checks import finite_number
+from fenwicks import augment as augmentations
+from fenwicks._checks import finite_number, positive_integer
 from fenwicks._files import written_whole
-from fenwicks.plots.grids import augmented, draw_grid, pixels
+from fenwicks.plots.grids import draw_grid, pixels
 
 
 class Animation:
@@ -149,7 +150,8 @@ def animate_augmentation(
     Raises:
         ValueError: an argument breaks its rule.
     """
-    made = augmented(images, augment, mean, std, versions, seed)
+    versions = positive_integer('versions', versions)
+    made = augmentations.preview(images, augment, mean, std, versions, seed)
     originals = np.asarray(images)
     if made.shape[2:] != originals.shape[1:]:
         raise ValueError(

@@ -143,11 +143,11 @@ def check_path(path: str | os.PathLike[str]) -> None:
     Raises:
         ValueError: Matplotlib doesn't know the file's suffix, or there is no such folder.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if not path.parent.is_dir():
         raise ValueError(f'`path` must lie in a folder that exists. Received: path={path}')
     known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
+    if _kind(path) not in known:
         raise ValueError(
             f'`path` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
             f'Received: path={path}'
@@ -155,12 +155,19 @@ def check_path(path: str | os.PathLike[str]) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Writes a figure to a file of any kind that Matplotlib knows; it appears whole or not at all.
+    """Writes a figure to a file of the kind that its suffix names, PNG where it has none.
+
+    The file appears whole or not at all.
 
     Raises:
         ValueError: as `check_path`.
         OSError: the file can't be written.
     """
     check_path(path)
+    path = pathlib.Path(path).expanduser()
     with written_whole(path) as part:
-        figure.savefig(part)
+        figure.savefig(part, format=_kind(path))
+
+
+def _kind(path):
+    return path.suffix[1:].lower() or 'png'

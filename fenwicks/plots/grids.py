@@ -102,8 +102,10 @@ def augmentation(
     >>> len(figure.axes[0].images)
     24
     """
-    made = augmented(images, augment, mean, std, versions, seed)
-    columns = [pixels('images', images), *made]
+    originals = pixels('images', images)
+    versions = positive_integer('versions', versions)
+    made = augmentations.preview(images, augment, mean, std, versions, seed)
+    columns = [originals, *map(list, made)]
     tiles = [column[row] for row in range(len(columns[0])) for column in columns]
     headings = ['original', *(f'epoch {number + 1}' for number in range(versions))]
     figure, (axes, _) = draw_grid(tiles, [''] * len(tiles), len(columns), axes, theme)
@@ -112,33 +114,6 @@ def augmentation(
     axes.set_xticks([number + 0.5 for number in range(len(columns))], headings)
     axes.tick_params(axis='x', length=0)
     return figure
-
-
-def augmented(
-    images: ArrayLike,
-    augment: Callable,
-    mean: ArrayLike,
-    std: ArrayLike,
-    versions: int,
-    seed: tuple[int, int] = (0, 0),
-) -> np.ndarray:
-    """What an augmentation makes of images in each of several epochs, as pixels.
-
-    Returns:
-        uint8 `(versions, count, height, width, channels)`.
-    """
-    versions = positive_integer('versions', versions)
-    originals = np.asarray(images)
-    pixels('images', originals)
-    normalized = augmentations.normalize(originals, mean, std)
-    transform = augmentations.with_context(augment)
-    indices = np.arange(len(originals), dtype=np.int32)
-    made = []
-    for epoch in range(versions):
-        batch = transform(normalized, augmentations.fold(seed, epoch), epoch, indices, seed)
-        batch = augmentations.denormalize(np.asarray(batch), mean, std)
-        made.append(np.rint(np.clip(batch, 0, 255)).astype(np.uint8))
-    return np.stack(made)
 
 
 def mistakes(

@@ -18,6 +18,7 @@ from fenwicks.plots import THEMES
 _SVG = '{http://www.w3.org/2000/svg}'
 _XLINK = '{http://www.w3.org/1999/xlink}href'
 _LIGHT = THEMES['light']
+_EXACT, _LARGEST = 64, 128  # sides of images in pixels
 
 # The colours of a figure in the light theme, as the page's variables, which know the dark ones.
 COLOURS = {
@@ -91,13 +92,21 @@ def _variable(match):
 
 
 def image(pixels: np.ndarray, description: str) -> str:
-    """Pixels, uint8 `(height, width, channels)`, as an `<img>` element."""
+    """Pixels, uint8 `(height, width, channels)`, as an `<img>` element.
+
+    Small images keep every pixel; larger ones are reduced, for the page's size.
+    """
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    kind, settings = 'png', {'optimize': True}
+    if max(picture.size) > _EXACT:
+        picture.thumbnail((_LARGEST, _LARGEST))
+        kind, settings = 'jpeg', {'quality': 85}
     with io.BytesIO() as file:
-        array = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
-        Image.fromarray(array).save(file, format='png', optimize=True)
+        picture.convert('RGB').save(file, format=kind, **settings)
         content = base64.b64encode(file.getvalue()).decode()
-    height, width = pixels.shape[:2]
+    width, height = picture.size
+    smooth = '' if kind == 'png' else ' class="smooth"'
     return (
-        f'<img src="data:image/png;base64,{content}" width="{width}" height="{height}" '
-        f'alt="{escape(description)}">'
+        f'<img src="data:image/{kind};base64,{content}" width="{width}" height="{height}" '
+        f'alt="{escape(description)}"{smooth}>'
     )

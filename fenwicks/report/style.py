@@ -55,6 +55,7 @@ ul.rows li { display: grid; gap: 2px; margin-bottom: 2px; grid-auto-flow: column
 ul.rows img { width: 100%; }
 ul.rows img:first-child { width: calc(100% - .5rem); }
 img { display: block; height: auto; image-rendering: pixelated; }
+img.smooth { image-rendering: auto; }
 footer { margin-top: 3rem; font-size: .875rem; }
 @media print { h2, figure { break-inside: avoid; } body { max-width: none; } }
 """

@@ -1,0 +1,76 @@
+"""What a training script hands to `fenwicks.report`, and the pages that come of it."""
+
+from __future__ import annotations
+
+import pathlib
+import shlex
+
+from absl import flags
+
+from fenwicks import assemble, augment, data, report
+
+# Flags that say where things lie, and how a training was split up, not what was trained.
+_NOT_REPEATED = {'out', 'resume', 'runs', 'seed', 'data_dir', 'report'}
+SAMPLES, EPOCHS = 6, 6  # training images shown, and augmented versions of each
+
+
+def flag():
+    """Defines --report."""
+    flags.DEFINE_bool(
+        'report', True, 'Write report.html into the folder of each run, if Matplotlib is installed.'
+    )
+
+
+def keep(folder, recipe, dataset, logits, seed):
+    """Writes predictions and images of a run to `folder`/report.npz.
+
+    Args:
+        folder: of the run.
+        recipe: what it trained.
+        dataset: on what.
+        logits: of the test images.
+        seed: of the run.
+    """
+    samples = dataset.train_images[:SAMPLES]
+    augmented = augment.preview(
+        samples,
+        augment.compose(assemble.augmentations(recipe)),
+        *data.mean_std(dataset.train_images),
+        epochs=EPOCHS,
+        seed=(0, seed),
+    )
+    material = report.Material.of(
+        logits, dataset.test_labels, dataset.test_images, samples, augmented
+    )
+    material.save(folder)
+
+
+def write(folders, out):
+    """Writes the page of each run, and one that compares several; says in a line if it can't."""
+    try:
+        for folder in folders:
+            report.write(folder)
+        if len(folders) > 1:
+            report.write([*folders], pathlib.Path(out) / 'report.html')
+    except ImportError as error:
+        print(f'no report.html: {error}', flush=True)
+
+
+def command_line(script, seed, **chosen):
+    """The command that trains the same again.
+
+    Args:
+        script: its `__file__`.
+        seed: of the run.
+        **chosen: what the script chose itself where a flag said `auto`.
+    """
+    own = flags.FLAGS.flags_by_module_dict()
+    given = [
+        flag.serialize()
+        for module in own.values()
+        for flag in module
+        if flag.present and flag.name not in {*_NOT_REPEATED, *chosen}
+    ]
+    parts = [part for text in given for part in text.split('\n') if part]
+    parts += [f'--{name}={value}' for name, value in chosen.items()]
+    return shlex.join(['python', f'examples/{pathlib.Path(script).name}', *parts, f'--seed={seed}'])

@@ -1,0 +1,77 @@
+"""What a training script leaves behind: a page, names of classes, and a command that repeats it."""
+
+import json
+import shlex
+
+import keras
+import pytest
+from report_runs import Page
+from scripts import ROOT, call, loaded
+
+from fenwicks import models, report
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+SMALL = ('--dataset=digits', '--limit=96', '--batch_size=32', '--device=cpu', '--seed=3',
+         '--precision=float32', '--recipe=page24', '--width=0.03', '--epochs=1')  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def script():
+    with loaded(ROOT / 'examples' / 'cifar10.py') as module:
+        yield module
+
+
+@pytest.fixture(scope='module')
+def folder(script, tmp_path_factory):
+    """The folder of a short run."""
+    folder = tmp_path_factory.mktemp('run') / 'one'
+    call(script, *SMALL, f'--out={folder}')
+    return folder
+
+
+def test_a_run_has_a_page_with_all_its_sections(folder):
+    page = Page((folder / 'report.html').read_text())
+    accuracy = json.loads((folder / 'result.json').read_text())['test_accuracy']
+    assert page.headings[0] == (1, f'page24 on digits: {100 * accuracy:.2f} %')
+    headings = {heading for _, heading in page.headings}
+    assert {'What the network is trained on', 'Confusion matrix'} <= headings
+    assert len([image for image in page.all('img') if 'augmented' in image['alt']]) == 6 * 6
+
+
+def test_class_names_are_in_the_result_and_in_the_models_file(folder):
+    digits = list('0123456789')
+    assert json.loads((folder / 'result.json').read_text())['class_names'] == digits
+    assert list(models.read_class_names(folder / 'model.keras')) == digits
+    keras.saving.load_model(folder / 'model.keras')
+
+
+def test_the_command_repeats_the_run(script, folder, tmp_path):
+    first = json.loads((folder / 'result.json').read_text())
+    python, path, *arguments = shlex.split(first['command'])
+    assert (python, ROOT / path) == ('python', ROOT / 'examples' / 'cifar10.py')
+    assert '--seed=3' in arguments
+    call(script, *arguments, f'--out={tmp_path}/again', '--noreport')
+    again = json.loads((tmp_path / 'again' / 'result.json').read_text())
+    assert again['test_loss'] == first['test_loss']
+    assert again['command'] == first['command']
+    assert not (tmp_path / 'again' / 'report.html').exists()
+
+
+def test_several_runs_are_compared(script, tmp_path, monkeypatch):
+    call(script, *SMALL, '--runs=2', f'--out={tmp_path}/two')
+    assert (tmp_path / 'two' / '1' / 'report.html').exists()
+    page = Page((tmp_path / 'two' / 'report.html').read_text())
+    assert page.headings[0][1].startswith('page24 on digits, 2 runs: ')
+
+
+def test_without_matplotlib_a_line_says_so(script, tmp_path, monkeypatch, capsys):
+    def missing(*_):
+        raise ImportError('plots need Matplotlib: pip install matplotlib')
+
+    monkeypatch.setattr(report, 'write', missing)
+    call(script, *SMALL, f'--out={tmp_path}/run')
+    assert (
+        'no report.html: plots need Matplotlib: pip install matplotlib' in capsys.readouterr().out
+    )
+    assert (tmp_path / 'run' / 'report.npz').exists()
