@@ -39,7 +39,6 @@ from fenwicks import (  # noqa: E402
     devices,
     evaluate,
     hardware,
-    models,
     precision,
     recipes,
     runlog,
@@ -301,7 +300,6 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
         'first_step_seconds': first_step_seconds,
         'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
         'peak_memory_mb': hardware.peak_memory_mb(),
-        'class_names': list(dataset.class_names),
         'command': pages.command_line(
             __file__, seed, dataset=dataset.name, precision=chosen_precision, device=about['device']
         ),
@@ -317,7 +315,6 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
                 class_names=dataset.class_names,
             )
             model.save(part)
-            models.write_class_names(part, dataset.class_names)
         pages.keep(folder, recipe, dataset, logits, seed)
         runlog.write_json(result_path, result)
         checkpoint.unlink(missing_ok=True)

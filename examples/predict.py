@@ -21,7 +21,7 @@ import quiet  # noqa: F401
 import keras
 import numpy as np
 
-from fenwicks import command, evaluate, models
+from fenwicks import command, evaluate, layers
 from fenwicks.data.images import decode_image
 
 NAME = 'predict.py'
@@ -93,7 +93,6 @@ def load(path):
     path = path / 'model.keras' if path.is_dir() else path
     if not path.is_file():
         raise ValueError(f'MODEL must be a file that Keras saved. Received: {path}, no such file')
-    class_names = models.read_class_names(path)
     try:
         model = keras.saving.load_model(path, compile=False)
         _, height, width, channels = model.input_shape
@@ -108,7 +107,8 @@ def load(path):
             'MODEL must take images of a fixed size, of 1, 3 or 4 channels. '
             f'Received: {path}, with images of {height} x {width} x {channels}'
         )
-    class_names = class_names or [f'class {number}' for number in range(classes)]
+    named = [layer for layer in model.layers if isinstance(layer, layers.ClassNames)]
+    class_names = named[-1].class_names if named else [f'class {n}' for n in range(classes)]
     if len(class_names) != classes:
         raise ValueError(
             f'MODEL must have a class name for each of its {classes} logits. '

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scripts import ROOT, loaded
 
-from fenwicks import models
+from fenwicks import layers
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -21,19 +21,20 @@ def script():
         yield module
 
 
-def colour_model(channels=3, side=8):
+def colour_model(class_names=(), side=8):
     """A model whose logits are the means of the channels, from 0 to 5."""
-    images = keras.Input((side, side, channels))
-    means = keras.layers.GlobalAveragePooling2D()(images)
-    return keras.Model(images, keras.layers.Rescaling(5 / 255)(means))
+    images = keras.Input((side, side, 3))
+    logits = keras.layers.Rescaling(5 / 255)(keras.layers.GlobalAveragePooling2D()(images))
+    if class_names:
+        logits = layers.ClassNames(class_names)(logits)
+    return keras.Model(images, logits)
 
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     """The file of a model that tells colours apart, with the names of its classes."""
     path = tmp_path_factory.mktemp('model') / 'model.keras'
-    colour_model().save(path)
-    models.write_class_names(path, NAMES)
+    colour_model(NAMES).save(path)
     return path
 
 
@@ -183,8 +184,8 @@ def test_takes_the_folder_of_a_run_and_models_of_grey(script, capsys, tmp_path):
     means = keras.layers.Rescaling(5 / 255)(keras.layers.GlobalAveragePooling2D()(images))
     both = keras.layers.Concatenate()([means, keras.layers.Rescaling(-1.0, 5.0)(means)])
     (tmp_path / 'run').mkdir()
-    keras.Model(images, both).save(tmp_path / 'run' / 'model.keras')
-    models.write_class_names(tmp_path / 'run' / 'model.keras', ['bright', 'dark'])
+    named = layers.ClassNames(['bright', 'dark'])(both)
+    keras.Model(images, named).save(tmp_path / 'run' / 'model.keras')
     white = picture(tmp_path / 'white.png', 'white')
     _, (line,), _ = predict(script, capsys, tmp_path / 'run', white)
     assert line == f'{white}: bright 99.3 %, dark 0.7 %'
@@ -220,13 +221,12 @@ def test_contact_sheet_is_a_file(script, capsys, model, red, tmp_path):
 
 def test_refuses_what_it_cannot_use_in_one_line(script, model, red, tmp_path):
     assert refused(script, tmp_path / 'none.keras', red).endswith('none.keras, no such file')
-    assert 'must be a model as Keras saves it' in refused(script, red, red)
+    assert 'MODEL must be a file that Keras saved' in refused(script, red, red)
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / 'dense.keras')
     assert 'of a model from images to logits' in refused(script, tmp_path / 'dense.keras', red)
     colour_model(side=None).save(tmp_path / 'any.keras')
     assert 'must take images of a fixed size' in refused(script, tmp_path / 'any.keras', red)
-    colour_model().save(tmp_path / 'few.keras')
-    models.write_class_names(tmp_path / 'few.keras', ['red'])
+    colour_model(['red']).save(tmp_path / 'few.keras')
     assert 'each of its 3 logits' in refused(script, tmp_path / 'few.keras', red)
     assert '`top` must be a positive integer' in refused(script, model, red, '--top=0')
     assert '`picture` must end in one of' in refused(script, model, red, '--picture=a.docx')
