@@ -311,6 +311,7 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
             model = assemble.with_normalization(
                 trainer.model,
                 *data.mean_std(dataset.train_images),
+                input_shape=dataset.image_shape,
                 precision=None if FLAGS.model_precision == 'trained' else 'float32',
                 class_names=dataset.class_names,
             )

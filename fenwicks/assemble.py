@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-import sys
 from collections.abc import Callable, Sequence
 
 import keras
@@ -75,6 +74,7 @@ def build_trainer(
         seed=seed,
         replicas=replicas,
         jit_compile=jit_compile,
+        image_sizes=recipe.image_size_epochs(),
     )
 
 
@@ -124,24 +124,18 @@ def augmentations(recipe: Recipe) -> list[Callable]:
 
 
 def _random_transforms() -> dict[str, Callable]:
-    """The functions in the files of `fenwicks.augment` that transform images by a seed, by name."""
-    package = f'{augment.__name__}.'
-    modules = [module for name, module in sys.modules.items() if name.startswith(package)]
-    functions = [each for module in modules for each in vars(module).values()]
-    return {
-        function.__name__: function
-        for function in filter(inspect.isfunction, functions)
-        if function.__module__.startswith(package)
-        and function.__module__ != augment.seeds.__name__
-        and not function.__name__.startswith(('_', 'draw'))
-        and list(inspect.signature(function).parameters)[:2] == ['images', 'seed']
-    }
+    """The transforms of `fenwicks.augment` that draw: `alternating_flip` and all `random_*`."""
+    names = [name for name in augment.__all__ if name.startswith(('random_', 'alternating_'))]
+    return {name: getattr(augment, name) for name in names}
 
 
 def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
-    """The recipe's network, its whitening not yet adapted to any images."""
+    """The recipe's network, its whitening not yet adapted to any images.
+
+    Its input has any height and width where the recipe's images change their size.
+    """
     settings = {
-        'input_shape': image_shape,
+        'input_shape': (None, None, image_shape[-1]) if recipe.image_sizes else image_shape,
         'num_classes': num_classes,
         'widths': recipe.widths,
         'logit_scale': 1 / recipe.widths[-1] if recipe.logit_scale is None else recipe.logit_scale,
@@ -262,6 +256,7 @@ def with_normalization(
     mean: Sequence[float],
     std: Sequence[float],
     *,
+    input_shape: tuple[int, int, int] | None = None,
     precision: str | None = 'float32',
     class_names: Sequence[str] = (),
 ) -> keras.Model:
@@ -270,6 +265,8 @@ def with_normalization(
     Args:
         model: from normalised images to logits.
         mean, std: per channel, in units of 0 to 255.
+        input_shape: `(height, width, channels)` of the images; None for what `model` takes, which
+            is any height and width where images grew during the training.
         precision: in which the result computes. In `'float32'` a model that was trained in
             bfloat16 or float16 can be exported to formats that don't know those. `None` for that
             of `model`.
@@ -290,7 +287,7 @@ def with_normalization(
         if precision == 'float32':
             keras.config.set_dtype_policy('float32')
             model = _in_float32(model)
-        raw = _from_pixels(model, mean, std, class_names)
+        raw = _from_pixels(model, mean, std, input_shape or model.input_shape[1:], class_names)
     finally:
         keras.config.set_dtype_policy(policy)
     # Keras saves an optimizer that wasn't built unbuilt, and then misses it on loading. In float16
@@ -303,9 +300,9 @@ def with_normalization(
     return raw
 
 
-def _from_pixels(model, mean, std, class_names):
+def _from_pixels(model, mean, std, input_shape, class_names):
     """The model behind a normalisation, and before the names of the classes, if there are any."""
-    images = keras.Input(model.input_shape[1:], name='images')
+    images = keras.Input(input_shape, name='images')
     normalize = keras.layers.Normalization(
         mean=[float(each) for each in mean],
         variance=[float(each) ** 2 for each in std],

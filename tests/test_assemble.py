@@ -121,8 +121,8 @@ def test_a_further_augmentation_is_named_in_the_recipe(monkeypatch):
     def random_brightness(images, seed, limit=0.1):
         return images + limit
 
-    random_brightness.__module__ = augment.flips.__name__
-    monkeypatch.setattr(augment.flips, 'random_brightness', random_brightness, raising=False)
+    monkeypatch.setattr(augment, 'random_brightness', random_brightness, raising=False)
+    monkeypatch.setattr(augment, '__all__', [*augment.__all__, 'random_brightness'])
     more = dataclasses.replace(RECIPE, augmentations=('random_brightness(limit=0.5)',))
     _, _, brighten, _ = assemble.augmentations(more)
     images = np.zeros((6, 8, 8, 3), np.float32)
@@ -331,3 +331,20 @@ def test_every_preset_trains_an_epoch(name):
     assert np.isfinite(history[0]['train_loss'])
     logits = trainer.predict(dataset.test_images, tta=assemble.views(recipe))
     assert logits.shape == (5, 3)
+
+
+@pytest.mark.parametrize('name', ['page10', 'speed94'])
+def test_growing_images_arrive_and_the_saved_model_takes_whole_ones(name):
+    recipe = small(name, image_sizes=(12, 16)).with_epochs(2)
+    dataset = toy(count=16, size=16)
+    trainer = assemble.build_trainer(recipe, dataset)
+    assert trainer.image_sizes == ((0, 12), (1, 16))
+    assert trainer.model.input_shape == (None, None, None, 3)
+    history = trainer.fit(dataset.train_images, dataset.train_labels, 2)
+    assert np.isfinite([epoch['train_loss'] for epoch in history]).all()
+    mean, std = data.mean_std(dataset.train_images)
+    with trainer.averaged():
+        raw = assemble.with_normalization(trainer.model, mean, std, input_shape=dataset.image_shape)
+    assert raw.input_shape == (None, 16, 16, 3)
+    logits = raw.predict(dataset.test_images, verbose=0)
+    np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), rtol=1e-4, atol=1e-5)

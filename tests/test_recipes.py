@@ -446,3 +446,26 @@ def test_a_file_that_is_missing(tmp_path):
     for name in ('a.py', 'a.json'):
         with pytest.raises(FileNotFoundError):
             recipes.load(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'epochs', 'expected'),
+    [
+        ((), 9, ()),
+        ((24, 28, 32), 9, ((0, 24), (3, 28), (6, 32))),
+        ((24, 28, 32), 10, ((0, 24), (3, 28), (7, 32))),
+        ((24, 24, 24, 28, 28, 28, 32, 32), 8, ((0, 24), (3, 28), (6, 32))),
+        ((24, 28, 32), 2, ((0, 24), (1, 32))),
+        ((24, 28, 32), 1, ((0, 28),)),
+        ((16,), 3, ((0, 16),)),
+    ],
+)
+def test_the_epochs_of_image_sizes(sizes, epochs, expected):
+    recipe = dataclasses.replace(PAGE, epochs=24, image_sizes=sizes).with_epochs(epochs)
+    assert recipe.image_size_epochs() == expected
+
+
+def test_image_sizes_are_positive_integers():
+    for sizes in ((0, 32), (24.5,), ('24',), 24):
+        with pytest.raises(ValueError, match=r'^`image_sizes` must be '):
+            dataclasses.replace(PAGE, image_sizes=sizes)

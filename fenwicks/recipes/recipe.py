@@ -68,6 +68,9 @@ class Recipe:
             of `fenwicks.augment` with its settings, as in `'random_cutout(size=4)'`.
         augmentation_groups: groups of images that share the random choices of an epoch; 0 if each
             image has its own.
+        image_sizes: sides, in pixels, to which the augmented images are resized in equal parts of
+            the training, one after the other: 24, 28, 32 for a third of the epochs each. Empty:
+            they keep their size.
 
         network: `'resnet9'` or `'speednet'`.
         whitening: side of the patches that a fixed first convolution whitens, in pixels; 0 for
@@ -133,6 +136,7 @@ class Recipe:
     cutout: int = 8
     augmentations: tuple[str, ...] = ()
     augmentation_groups: int = 0
+    image_sizes: tuple[int, ...] = ()
 
     network: str = 'resnet9'
     whitening: int = 0
@@ -285,6 +289,26 @@ class Recipe:
         if self.cutout:
             steps.append(Step('random_cutout', {'size': self.cutout}))
         return steps
+
+    def image_size_epochs(self) -> tuple[tuple[int, int], ...]:
+        """The epochs, from 0, from which on images have another size, each with that size.
+
+        Parts of the training begin with the nearest whole epoch.
+
+        Example:
+
+        >>> from fenwicks import recipes
+        >>> recipes.get('speed94', added=['growing_images']).image_size_epochs()
+        ((0, 24), (3, 28), (6, 32))
+        """
+        parts = len(self.image_sizes)
+        starts: dict[int, int] = {}
+        for part, size in enumerate(self.image_sizes):
+            epoch = math.floor(self.epochs * part / parts + 0.5)
+            if epoch < self.epochs:
+                starts[epoch] = size  # in its place where a part before it has no epoch
+        sizes = list(starts.items())
+        return tuple(pair for n, pair in enumerate(sizes) if n == 0 or pair[1] != sizes[n - 1][1])
 
     def steps_per_epoch(self, train_images: int) -> int:
         """Whole batches in a pass over `train_images` images."""

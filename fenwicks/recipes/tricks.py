@@ -4,8 +4,8 @@ The patches of one recipe set different fields, so their order doesn't matter. A
 what was tuned together with its trick: with frozen scales go another CELU, another logit scale and
 faster biases.
 
-To add a trick, add it to `TRICKS`. If it is a random transform, write a function of images and seed
-into a file of `fenwicks/augment/`, and let the patch of the trick name it:
+To add a trick, add it to `TRICKS`. If it is a random transform, write a public function of images
+and seed in `fenwicks/augment/`, and let the patch of the trick name it:
 `{'augmentations': ('random_jitter(brightness=0.14)',)}`.
 """
 
@@ -94,6 +94,18 @@ TRICKS = {
         {'flip': 'alternating'},
         'every image is mirrored in every other epoch',
         'augment.alternating_flip',
+        '',
+    ),
+    'growing_images': Trick(
+        {'image_sizes': (24, 28, 32)},
+        'images of 24x24, then of 28x28, then of 32x32 pixels: fewer operations in early epochs',
+        'training.Trainer(image_sizes=...)',
+        '1.99 s to 1.82 s on an A100, at equal accuracy',
+    ),
+    'jitter': Trick(
+        {'augmentations': ('random_jitter(brightness=0.1399, contrast=0.1308)',)},
+        'brightness and contrast of each image vary a little',
+        'augment.random_jitter',
         '',
     ),
     'six_view_tta': Trick(
