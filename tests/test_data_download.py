@@ -14,7 +14,7 @@ import pytest
 from test_data_load import make
 
 from fenwicks import data
-from fenwicks.data import cifar
+from fenwicks.data import cifar, download
 from fenwicks.data.download import DiskError, Source, download_files
 
 NAME = 'archive.tar.gz'
@@ -186,6 +186,15 @@ def test_a_wrong_digest_goes_to_the_next_mirror(server, tmp_path):
     sources = [server.source('/bad', body=BODY[:-1] + b'x'), server.source('/good')]
     assert fetch(sources, tmp_path) == sources[1]
     assert (tmp_path / NAME).read_bytes() == BODY
+
+
+def test_a_server_that_sends_without_end_does_not_fill_the_disk(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, 'MOST_BYTES', 300_000)
+    sources = [server.source('/endless'), server.source('/good', md5=None, body=BODY[:1000])]
+    assert fetch(sources, tmp_path) == sources[1]
+    with pytest.raises(ConnectionError, match='the file has more than 300000 bytes'):
+        fetch(sources[:1], tmp_path)
+    assert not part(tmp_path).exists()
 
 
 def test_only_wrong_digests(server, tmp_path):

@@ -25,6 +25,7 @@ except ImportError:  # Windows: two downloads at once are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
 _HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; fenwicks)'}  # some hosts refuse Python's
+MOST_BYTES = 2**29  # no file of the data sets has half as many
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -259,6 +260,7 @@ def _transfer(url, part, stall_timeout):
                 raise ConnectionError('the server sent another part of the file')
             start = 0  # the server ignores ranges and sends the whole file
         total = start + int(length) if length else None
+        done = start
         bar = progress_bar(part.name.removesuffix('.part'), total, start, unit='B')
         with _writing(part):
             file = open(part, 'ab' if start else 'wb')  # noqa: SIM115
@@ -267,8 +269,12 @@ def _transfer(url, part, stall_timeout):
                 with _writing(part):
                     file.write(chunk)
                 bar.update(len(chunk))
+                done += len(chunk)
+                if done > MOST_BYTES:
+                    _remove([part])
+                    raise ConnectionError(f'the file has more than {MOST_BYTES} bytes')
         finally:
             bar.close()
             with _writing(part):
                 file.close()
-    return total is None or bar.n == total
+    return total is None or done == total
