@@ -12,11 +12,10 @@ JSON line.
 from __future__ import annotations
 
 import functools
-import os
 import statistics
 import time
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+import quiet  # noqa: F401
 
 import keras
 from absl import flags

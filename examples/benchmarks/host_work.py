@@ -13,11 +13,10 @@ script prints one JSON object; `--log` appends it to a JSON-lines file.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+import quiet  # noqa: F401
 
 import keras
 from absl import flags

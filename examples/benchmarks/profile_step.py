@@ -18,11 +18,10 @@ import contextlib
 import dataclasses
 import datetime
 import json
-import os
 import statistics
 import time
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+import quiet  # noqa: F401
 
 import keras
 import numpy as np

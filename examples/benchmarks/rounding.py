@@ -11,9 +11,7 @@ TensorFlow backend. Prints a table; `--log` appends a line to a JSON-lines file.
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+import quiet  # noqa: F401
 
 import keras
 import numpy as np

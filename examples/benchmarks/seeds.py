@@ -12,10 +12,9 @@ with `--seed`.
 
 from __future__ import annotations
 
-import os
 import time
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+import quiet  # noqa: F401
 
 import trainings
 from absl import flags

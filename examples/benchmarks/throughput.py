@@ -20,6 +20,8 @@ import statistics
 import sys
 import time
 
+import quiet  # noqa: F401
+
 import turns
 from absl import flags
 

@@ -18,10 +18,9 @@ import contextlib
 import datetime
 import importlib.util
 import math
-import os
 import statistics
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+import quiet  # noqa: F401
 
 import trainings
 import turns
