@@ -9,7 +9,7 @@ import numpy as np
 from fenwicks import recipes
 from fenwicks.report import Material
 
-VOID = {'meta', 'img', 'br', 'hr', 'link', 'input'}
+VOID = {'meta', 'img', 'br', 'hr', 'link', 'input', 'wbr'}
 NAMES = [f'kind {letter}' for letter in 'abcdefghij']
 
 
@@ -108,10 +108,12 @@ class Page(html.parser.HTMLParser):
     def handle_endtag(self, tag):
         assert self.open, f'</{tag}> closes nothing'
         assert self.open.pop() == tag, f'</{tag}> closes another element'
+        if tag != 'code':  # the one that stands within a sentence
+            self.words.append(' ')
 
     def handle_data(self, data):
         if self.open and self.open[-1] in ('h1', 'h2', 'h3', 'h4'):
-            self.headings.append((int(self.open[-1][1]), data))
+            self.headings.append((int(self.open[-1][1]), ' '.join(data.split())))
         if 'style' not in self.open and 'svg' not in self.open:
             self.words.append(data)
 
@@ -122,4 +124,4 @@ class Page(html.parser.HTMLParser):
     @property
     def text(self):
         """All words outside drawings, with single spaces."""
-        return ' '.join(' '.join(self.words).split())
+        return ' '.join(''.join(self.words).split())

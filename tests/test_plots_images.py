@@ -158,7 +158,7 @@ def test_confusion_matrix_of_many_classes_shows_colours_only():
     assert axes.images[0].get_array().shape == (100, 100, 4)
 
 
-def test_mistakes_come_with_the_surest_first():
+def test_mistakes_come_with_the_most_confident_first():
     logits = np.array([[9, 0, 0], [0, 2, 0], [0, 0, 7], [0, 0, 1], [0, 5, 0]], np.float32)
     labels = np.array([0, 0, 1, 0, 1])  # the second, third and fourth are wrong
     (axes,) = plots.mistakes(IMAGES, labels, logits, NAMES, count=2).axes

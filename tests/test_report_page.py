@@ -113,11 +113,11 @@ def test_sections_of_a_run(single):
         'Recipe',
         'Learning curves',
         'Learning rate',
-        'What the network is trained on',
+        'Augmented training images',
         'Confusion matrix',
-        'The surest mistakes',
+        'Most confident mistakes',
         'Where the time went',
-        'Train it again',
+        'Reproduce this run',
     ]
 
 
@@ -136,7 +136,7 @@ def test_predictions_are_shown_by_class_name(single):
     assert 'kind a 20 95.0 kind b (1)' in text  # 20 images, one taken for `kind b`
     drawing = re.search(r'<svg[^>]*aria-label="Matrix.*?</svg>', single, re.DOTALL)[0]
     assert '10 labels by 10 predictions; 196 of 200 images' in drawing
-    # The surest of the four mistakes comes first: image 3, with a logit of 8 against 4.
+    # The most confident of the four mistakes comes first: image 3, with a logit of 8 against 4.
     alternatives = [image['alt'] for image in page.all('img')]
     mistakes = [words for words in alternatives if words.startswith('Test image')]
     assert mistakes[0] == 'Test image 3: kind d, taken for kind e'
@@ -155,8 +155,8 @@ def test_times_add_up(single):
 
 def test_run_can_be_trained_again(single, tmp_path):
     text = Page(single).text
-    assert 'Commit abcdef0123456789abcdef0123456789abcdef01 .' in text
-    assert 'Commit abcdef0123456789abcdef0123456789abcdef01 , with' not in text
+    assert 'Commit abcdef0123456789abcdef0123456789abcdef01.' in text
+    assert 'Commit abcdef0123456789abcdef0123456789abcdef01, with' not in text
     assert '--recipe_file=' in text
     assert '--dataset=cifar10 --precision=bfloat16 --device=cpu --seed=0' in text
     assert '--limit' not in text
@@ -190,10 +190,10 @@ def test_recipe_of_ones_own_and_tricks_are_told(tmp_path):
     own['settings']['recipe'] |= {'name': 'mine', 'momentum': 0.5}
     folder = write_run(tmp_path / 'own', {**own, 'recipe': 'mine'})
     text = Page(report.write(folder).read_text()).text
-    assert 'mine , a recipe of your own.' in text
+    assert 'mine, a recipe of your own.' in text
     tricky = write_run(tmp_path / 'tricky', recipe='page10-whitening', epochs=10)
     text = Page(report.write(tricky).read_text()).text
-    assert 'page10-whitening , 10 epochs.' in text
+    assert 'page10-whitening, 10 epochs.' in text
     assert 'This run used it as it is.' in text
     assert 'label_smoothing a fifth of the target' in text
     fast = write_run(tmp_path / 'fast', recipe='speed94')

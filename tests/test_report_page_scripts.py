@@ -35,7 +35,7 @@ def test_a_run_has_a_page_with_all_its_sections(folder):
     accuracy = json.loads((folder / 'result.json').read_text())['test_accuracy']
     assert page.headings[0] == (1, f'page24 on digits: {100 * accuracy:.2f} %')
     headings = {heading for _, heading in page.headings}
-    assert {'What the network is trained on', 'Confusion matrix'} <= headings
+    assert {'Augmented training images', 'Confusion matrix'} <= headings
     assert len([image for image in page.all('img') if 'augmented' in image['alt']]) == 6 * 6
 
 

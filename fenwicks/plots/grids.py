@@ -126,7 +126,7 @@ def mistakes(
     axes: Axes | None = None,
     theme: str = 'light',
 ) -> Figure:
-    """Draws the images of which a network is surest among those that it gets wrong.
+    """Draws the misclassified images with the highest predicted probabilities.
 
     Args:
         images: uint8 `(n, height, width, channels)`.
@@ -137,7 +137,7 @@ def mistakes(
         axes, theme: see `fenwicks.plots`.
 
     Returns:
-        The figure, the surest mistake first; a sentence where there is none.
+        The figure, the most confident mistake first; or the words 'no mistakes'.
 
     Raises:
         ValueError: an argument breaks its rule.

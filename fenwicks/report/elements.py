@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -73,7 +74,7 @@ def table(
     )
     lines = ''.join(
         '<tr>'
-        + f'<th scope="row">{escape(str(row[0]))}</th>'
+        + f'<th scope="row">{_breakable(str(row[0]))}</th>'
         + ''.join(_cell(cell, place >= first) for place, cell in enumerate(row[1:], start=1))
         + '</tr>\n'
         for row in rows
@@ -88,6 +89,11 @@ def table(
 
 class Bar(float):
     """A share, in [0, 1], which a table shows as a bar."""
+
+
+def _breakable(name: str) -> str:
+    """A name that may break after its underscores and slashes, on a narrow screen."""
+    return re.sub('([_/])', r'\1<wbr>', escape(name))
 
 
 def _align(number: bool) -> str:

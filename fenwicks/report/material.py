@@ -30,13 +30,14 @@ _ARRAYS = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Material:
-    """Predictions on the test images, the surest mistakes, and augmented samples.
+    """Predictions on the test images, the most confident mistakes, and augmented samples.
 
     Attributes:
         labels: integers `(n,)`, the classes of the test images.
         predictions: integers `(n,)`.
-        mistakes: integers `(k,)`, positions of mistakes among the test images, the surest first.
-        confidences: floats `(k,)`, the probabilities that those got.
+        mistakes: integers `(k,)`, positions of misclassified test images, the most confident
+            first.
+        confidences: floats `(k,)`, the predicted probabilities of those.
         mistake_images: uint8 `(k, height, width, channels)`.
         samples: uint8 `(m, height, width, channels)`, some training images.
         augmented: uint8 `(v, m, height, width, channels)`, v augmented versions of each.

@@ -64,12 +64,12 @@ def confusion(run: Run, material: Material) -> Iterator[str]:
 
 
 def mistakes(run: Run, material: Material) -> Iterator[str]:
-    """The mistakes of which the network was surest."""
+    """The misclassified images with the highest predicted probabilities."""
     if not len(material.mistakes):
         yield elements.paragraph('There is none: every test image is classified correctly.')
         return
     yield elements.paragraph(
-        'Test images to whose wrong class the network gave the highest probabilities.'
+        'Misclassified test images, those with the highest predicted probability first.'
     )
     names, items = run.class_names(), []
     for position, confidence, pixels in zip(

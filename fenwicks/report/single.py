@@ -17,7 +17,9 @@ NAMED_CLASSES = 25
 
 def title(run: Run) -> str:
     """The page's title."""
-    return f'{run.result["recipe"]} on {run.result["dataset"]}: {run.accuracy:.2f} %'
+    return (
+        f'{run.result["recipe"]} on {run.result["dataset"]}: {run.accuracy:.2f}\N{NO-BREAK SPACE}%'
+    )
 
 
 def body(run: Run) -> str:
@@ -38,13 +40,13 @@ def body(run: Run) -> str:
         parts.append(elements.section('Predictions', elements.paragraph(note)))
     else:
         parts += [
-            elements.section('What the network is trained on', *predictions.samples(run.material)),
+            elements.section('Augmented training images', *predictions.samples(run.material)),
             elements.section('Confusion matrix', *predictions.confusion(run, run.material)),
-            elements.section('The surest mistakes', *predictions.mistakes(run, run.material)),
+            elements.section('Most confident mistakes', *predictions.mistakes(run, run.material)),
         ]
     parts += [
         elements.section('Where the time went', *_times(run)),
-        elements.section('Train it again', *_reproduction(run)),
+        elements.section('Reproduce this run', *_reproduction(run)),
     ]
     return '\n'.join(part for part in parts if part)
 
@@ -264,9 +266,9 @@ def command(run: Run) -> str:
 def seconds(number: float) -> str:
     """A time in words: 3.4 s, or 12 min 5 s."""
     if number < 100:
-        return f'{number:.1f} s'
+        return f'{number:.1f}\N{NO-BREAK SPACE}s'
     minutes, rest = divmod(round(number), 60)
-    return f'{minutes} min {rest} s'
+    return f'{minutes}\N{NO-BREAK SPACE}min {rest}\N{NO-BREAK SPACE}s'
 
 
 def value(setting: object) -> str:

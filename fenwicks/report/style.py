@@ -11,7 +11,7 @@ body {
   margin: 0 auto; padding: 1rem 1rem 4rem; max-width: 68rem; background: var(--paper);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word;
 }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .5rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .5rem; text-wrap: balance; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; border-top: 1px solid var(--faint);
   padding-top: 1rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .25rem; }
@@ -39,6 +39,8 @@ th, td { text-align: left; vertical-align: top; padding: .25rem .9rem .25rem 0;
   border-bottom: 1px solid var(--faint); }
 th { font-weight: 600; }
 td.number, th.number { text-align: right; }
+td.number { white-space: nowrap; }
+@media (max-width: 30rem) { table { font-size: .875rem; } th, td { padding-right: .6rem; } }
 td.bar { width: 12rem; min-width: 6rem; padding-right: 0; }
 td.bar span { display: block; height: 1em; margin-top: .25em; background: var(--series3); }
 details { margin: .5rem 0; }
