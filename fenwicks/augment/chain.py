@@ -1,7 +1,8 @@
 """Combines transforms: chains, draws shared by groups of images, and the training's context.
 
 What these functions return are small classes, not closures, so that data loaders can pickle them
-for other processes.
+for other processes. Those that a Keras layer can save have `factory`, the name of the function that
+made them, and `settings`, its arguments.
 """
 
 from __future__ import annotations
@@ -60,8 +61,14 @@ def check_callables(transforms: Sequence[Callable]) -> tuple[Callable, ...]:
 class _Chain:
     """Transforms of which none needs the training's context."""
 
+    factory = 'compose'
+
     def __init__(self, transforms):
         self.transforms = transforms
+
+    @property
+    def settings(self):
+        return {'transforms': self.transforms}
 
     def __call__(self, images, seed):
         for n, transform in enumerate(self.transforms):

@@ -42,8 +42,14 @@ def apply(transform: Callable, probability: float = 0.5) -> Callable:
 class _Apply:
     """The callable that `apply` returns."""
 
+    factory = 'apply'
+
     def __init__(self, transform, probability):
         self.transform, self.probability = transform, probability
+
+    @property
+    def settings(self):
+        return {'transform': self.transform, 'probability': self.probability}
 
     def __call__(self, images, seed):
         chosen = draw(images, seed, 0) < self.probability
@@ -89,15 +95,21 @@ def choice(transforms: Sequence[Callable], weights: Sequence[float] | None = Non
             f'`weights` must be {len(transforms)} numbers, not all zero. '
             f'Received: weights={weights}'
         )
-    bounds = np.cumsum(weights) / sum(weights)
-    return _Choice(transforms, [float(bound) for bound in bounds[:-1]])
+    return _Choice(transforms, weights)
 
 
 class _Choice:
     """The callable that `choice` returns."""
 
-    def __init__(self, transforms, bounds):
-        self.transforms, self.bounds = transforms, bounds
+    factory = 'choice'
+
+    def __init__(self, transforms, weights):
+        self.transforms, self.weights = transforms, weights
+        self.bounds = [float(bound) for bound in np.cumsum(weights)[:-1] / sum(weights)]
+
+    @property
+    def settings(self):
+        return {'transforms': self.transforms, 'weights': self.weights}
 
     def __call__(self, images, seed):
         place = draw(images, seed, 0)
@@ -136,8 +148,14 @@ def on_pixels(transform: Callable, mean: Any, std: Any) -> Callable:
 class _OnPixels:
     """The callable that `on_pixels` returns."""
 
+    factory = 'on_pixels'
+
     def __init__(self, transform, mean, std):
         self.transform, self.mean, self.std = transform, mean, std
+
+    @property
+    def settings(self):
+        return {'transform': self.transform, 'mean': self.mean, 'std': self.std}
 
     def __call__(self, images, seed):
         dtype = getattr(images.dtype, 'name', str(images.dtype))
@@ -160,8 +178,14 @@ def without_seed(function: Callable) -> Callable:
 class _WithoutSeed:
     """The callable that `without_seed` returns."""
 
+    factory = 'without_seed'
+
     def __init__(self, function):
         self.function = function
+
+    @property
+    def settings(self):
+        return {'function': self.function}
 
     def __call__(self, images, seed):
         del seed

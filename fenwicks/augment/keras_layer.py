@@ -10,20 +10,57 @@ import keras
 import numpy as np
 
 from fenwicks._typing import Config, Shape, Tensor
-from fenwicks.augment import color_draws, crops, erasing, flips, geometry
-from fenwicks.augment.chain import check_without_context, compose
+from fenwicks.augment import (
+    chain,
+    choices,
+    color,
+    color_draws,
+    crops,
+    erasing,
+    flips,
+    geometry,
+    levels,
+    normalizers,
+    policies,
+    resizing,
+)
+from fenwicks.augment.chain import check_without_context
 
-# Where the transforms are that a saved layer may name.
-_MODULES = (color_draws, crops, erasing, flips, geometry)
+# Where the functions are that a saved layer may name.
+_MODULES = (
+    chain,
+    choices,
+    color,
+    color_draws,
+    crops,
+    erasing,
+    flips,
+    geometry,
+    levels,
+    normalizers,
+    policies,
+    resizing,
+)
+# Of these, the ones that a saved layer may call.
+_FACTORIES = {
+    'apply',
+    'choice',
+    'compose',
+    'on_pixels',
+    'rand_augment',
+    'trivial_augment',
+    'without_seed',
+}
 
 
 @keras.saving.register_keras_serializable('fenwicks')
 class Augment(keras.layers.Layer):
     """Applies an augmentation in training, and passes images on unchanged in inference.
 
-    Each call draws from a new seed of the layer's generator. A layer with a transform of
-    `fenwicks.augment`, its settings bound by `functools.partial`, or a chain of such, can be saved.
-    Within `tf.data` call the transform itself: a layer computes in Keras's backend only.
+    Each call draws from a new seed of the layer's generator. The layer can be saved if its
+    transform is made of functions of `fenwicks.augment`, their settings bound by
+    `functools.partial`. Within `tf.data` call the transform itself: a layer computes in Keras's
+    backend only.
 
     Args:
         transform: A callable `f(images, seed) -> images`, such as `compose` returns, that keeps
@@ -106,45 +143,56 @@ def layer(transform: Callable, seed: int | None = None) -> Augment:
 
 
 def _description(transform):
-    """A transform of this library as JSON holds it."""
+    """A transform of this library as JSON holds it: a function and settings, or a call of one."""
+    factory = getattr(transform, 'factory', None)
+    if factory is not None:
+        settings = {name: _plain(value) for name, value in transform.settings.items()}
+        return {'factory': factory, 'settings': settings}
     if isinstance(transform, functools.partial) and not transform.args:
         inner = _description(transform.func)
-        settings = {**inner['settings'], **transform.keywords}
-        return {'name': inner['name'], 'settings': {k: _plain(v) for k, v in settings.items()}}
-    parts = getattr(transform, 'transforms', None)
-    if parts is not None and type(transform) is type(compose([])):
-        return {'name': 'compose', 'settings': {'transforms': [_description(t) for t in parts]}}
+        settings = {name: _plain(value) for name, value in transform.keywords.items()}
+        return {**inner, 'settings': {**inner['settings'], **settings}}
     name = getattr(transform, '__name__', None)
     if transform is _function(name):
         return {'name': name, 'settings': {}}
     raise ValueError(
-        '`transform` must be of functions of fenwicks.augment, their settings bound by '
-        f'functools.partial, or a chain of such, for the layer to be saved. Received: {transform!r}'
+        '`transform` must be made of functions of fenwicks.augment, their settings bound by '
+        f'functools.partial, for the layer to be saved. Received: {transform!r}'
     )
 
 
+def _plain(value):
+    """A setting as JSON holds it."""
+    if callable(value):
+        return _description(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
+
+
+def _transform(description):
+    """The transform that `_description` describes."""
+    settings = {name: _restored(value) for name, value in description['settings'].items()}
+    name = description.get('factory', description.get('name'))
+    function = _function(name)
+    calls = 'factory' in description
+    if function is None or (calls and name not in _FACTORIES):
+        raise ValueError(f'`transform` must be a function of fenwicks.augment. Received: {name}')
+    if calls:
+        return function(**settings)
+    return functools.partial(function, **settings) if settings else function
+
+
+def _restored(value):
+    if isinstance(value, dict):
+        return _transform(value)
+    return [_restored(part) for part in value] if isinstance(value, list) else value
+
+
 def _function(name):
-    """The public transform called `name`; `None` if there is none."""
+    """The public function called `name`; `None` if there is none."""
     for module in _MODULES:
         function = getattr(module, name, None) if isinstance(name, str) else None
         if getattr(function, '__module__', None) == module.__name__ and name[0] != '_':
             return function
     return None
-
-
-def _plain(value):
-    """A setting as JSON holds it."""
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _transform(description):
-    """The transform that `_description` describes."""
-    name, settings = description['name'], description['settings']
-    if name == 'compose':
-        return compose([_transform(part) for part in settings['transforms']])
-    function = _function(name)
-    if function is None:
-        raise ValueError(f'`transform` must be a function of fenwicks.augment. Received: {name}')
-    return functools.partial(function, **settings) if settings else function

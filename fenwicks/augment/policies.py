@@ -40,6 +40,7 @@ class _Policy:
     """The callable that the functions below return.
 
     Args:
+        factory, settings: the function and its arguments.
         operations: number of operations in a row.
         magnitude: strength in [0, 1], or `None` to draw one for each image.
         shear, shift, degrees, enhance, bits: what strength 1 means: pixels per row, share of the
@@ -47,7 +48,20 @@ class _Policy:
         padding: what lies outside the image.
     """
 
-    def __init__(self, operations, magnitude, shear, shift, degrees, enhance, bits, padding):
+    def __init__(
+        self,
+        factory,
+        settings,
+        operations,
+        magnitude,
+        shear,
+        shift,
+        degrees,
+        enhance,
+        bits,
+        padding,
+    ):
+        self.factory, self.settings = factory, settings
         self.operations, self.magnitude = operations, magnitude
         self.shear, self.shift, self.degrees = shear, shift, degrees
         self.enhance, self.bits, self.padding = enhance, bits, padding
@@ -140,7 +154,19 @@ def rand_augment(
     """
     operations = positive_integer('operations', operations)
     magnitude = finite_number('magnitude', magnitude, low=0, high=30)
-    return _Policy(operations, magnitude / 30, 0.3, 150 / 331, 30.0, 0.9, 4, padding)
+    settings = {'operations': operations, 'magnitude': magnitude, 'padding': padding}
+    return _Policy(
+        'rand_augment',
+        settings,
+        operations,
+        magnitude=magnitude / 30,
+        shear=0.3,
+        shift=150 / 331,
+        degrees=30.0,
+        enhance=0.9,
+        bits=4,
+        padding=padding,
+    )
 
 
 def trivial_augment(padding: str = 'constant') -> Callable[[Tensor, Seed], Tensor]:
@@ -165,4 +191,15 @@ def trivial_augment(padding: str = 'constant') -> Callable[[Tensor, Seed], Tenso
     Reference:
         Müller and Hutter 2021, https://arxiv.org/abs/2103.10158
     """
-    return _Policy(1, None, 0.99, 32 / 224, 135.0, 0.99, 6, padding)
+    return _Policy(
+        'trivial_augment',
+        {'padding': padding},
+        operations=1,
+        magnitude=None,
+        shear=0.99,
+        shift=32 / 224,
+        degrees=135.0,
+        enhance=0.99,
+        bits=6,
+        padding=padding,
+    )
