@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras.src.backend.common import global_state
@@ -16,17 +17,17 @@ from keras.src.backend.common import global_state
 VERSIONS = ('3.15',)  # the releases whose private parts were checked
 
 
-def flatten_layers(model) -> list:
+def flatten_layers(model: keras.Model) -> list:
     """The model and all layers in it, nested ones included, each before the layers in it."""
     return list(model._flatten_layers())
 
 
-def is_autocast(variable) -> bool:
+def is_autocast(variable: keras.Variable) -> bool:
     """Whether a layer in mixed precision reads the variable in its compute dtype."""
     return variable._autocast
 
 
-def compute_dtypes(model) -> list[str]:
+def compute_dtypes(model: keras.Model) -> list[str]:
     """For each trainable weight the dtype in which its layer computes with it."""
     # Later layers override earlier ones: a layer comes before the layers in it.
     dtypes = {
@@ -40,12 +41,12 @@ def compute_dtypes(model) -> list[str]:
     ]
 
 
-def optimized_variables(optimizer) -> list:
+def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list:
     """The variables that a built optimizer updates."""
     return optimizer._trainable_variables
 
 
-def variable_index(optimizer, variable) -> int:
+def variable_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """The place of a variable among those that the optimizer updates."""
     return optimizer._get_variable_index(variable)
 
@@ -66,7 +67,7 @@ def constant_or_schedule(optimizer):
     return optimizer._learning_rate
 
 
-def is_softmax_output(tensor) -> bool:
+def is_softmax_output(tensor: Any) -> bool:
     """Whether a tensor is known to come from Keras's softmax; on JAX that is never known."""
     return hasattr(tensor, '_keras_logits')
 
@@ -76,7 +77,7 @@ def is_loading() -> bool:
     return global_state.get_global_attribute('shared_objects/id_to_obj_map') is not None
 
 
-def resumed_epoch(model) -> int:
+def resumed_epoch(model: keras.Model) -> int:
     """The epoch at which `BackupAndRestore` has `fit` begin, 0 without it."""
     return getattr(model, '_initial_epoch', 0) or 0
 

@@ -10,8 +10,10 @@ import math
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
+import keras
 import numpy as np
 
 from fenwicks._files import written_whole
@@ -19,6 +21,8 @@ from fenwicks._files import written_whole
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
 
 _MOST_STATE_BYTES = 2**28
+
+Path: TypeAlias = str | os.PathLike[str]
 
 
 def origin(images: np.ndarray, labels: np.ndarray) -> dict:
@@ -34,7 +38,7 @@ def origin(images: np.ndarray, labels: np.ndarray) -> dict:
     digest = hashlib.sha256()
     for array in (images, labels):
         digest.update(f'{array.dtype} {array.shape}'.encode())
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return {
         'format': FORMAT,
         'fenwicks': sys.modules['fenwicks'].__version__,
@@ -42,7 +46,7 @@ def origin(images: np.ndarray, labels: np.ndarray) -> dict:
     }
 
 
-def save(path, variables, state: dict):
+def save(path: Path, variables: Sequence[keras.Variable], state: dict) -> None:
     """Writes the values of `variables` and the JSON-able `state` to `path`, whole or not at all."""
     arrays = {f'variable_{i}': _storable(variable) for i, variable in enumerate(variables)}
     with written_whole(path) as part, open(part, 'wb') as file:
@@ -55,7 +59,7 @@ def _storable(variable):
     return array.astype(np.float32) if array.dtype.name == 'bfloat16' else array
 
 
-def load_state(path) -> dict:
+def load_state(path: Path) -> dict:
     """The state that `save` wrote.
 
     Raises:
@@ -66,7 +70,7 @@ def load_state(path) -> dict:
         return json.loads(str(_read(archive, 'state', min(size, _MOST_STATE_BYTES), 'U')))
 
 
-def load_values(path, variables) -> list[np.ndarray]:
+def load_values(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """The values that `save` wrote, one for each of the variables.
 
     No more is read than the variables hold, whatever the file claims to contain.
@@ -94,7 +98,7 @@ def _unfit(expected, count):
 
 
 @contextlib.contextmanager
-def _archive(path) -> Iterator[tuple[zipfile.ZipFile, int]]:
+def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
     """The open archive and its size in bytes; damage ends in one line with the file's name."""
     with open(path, 'rb') as file:
         try:
@@ -144,7 +148,7 @@ def _read(archive, name, most, kinds):
     return np.frombuffer(raw, dtype, offset=start).reshape(shape)
 
 
-def assign(variables, values):
+def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) -> None:
     """Sets `variables` to `values`.
 
     Raises:
@@ -158,7 +162,7 @@ def assign(variables, values):
         variable.assign(value)
 
 
-def check_settings(where: str, made: dict, now: dict):
+def check_settings(where: str, made: dict, now: dict) -> None:
     """Raises unless a training goes on with the settings with which it began.
 
     Args:

@@ -32,7 +32,7 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
         )
     if loss is not None and not callable(loss):
         raise ValueError(f'`loss` must be a keras.losses.Loss. Received: loss={loss!r}')
-    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**31:
+    if not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**31:
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
     if not isinstance(replicas, Replicas | None):
         raise ValueError(

@@ -67,7 +67,8 @@ class SizedEngines:
 
     def __init__(self, settings: Settings, image_sizes: ImageSizes):
         self.image_sizes = image_sizes
-        sizes = dict.fromkeys(size for _, size in image_sizes) or {None: None}
+        sizes: dict[int | None, None] = dict.fromkeys(size for _, size in image_sizes)
+        sizes = sizes or {None: None}
         self._engines = {size: make_engine(_for_size(settings, size)) for size in sizes}
         self._compiled: set[int | None] = set()
 

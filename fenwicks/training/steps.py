@@ -74,7 +74,7 @@ class StepRunner:
         checks.check_sharing(self.replicas, self.loss, seconds_per_call)
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
-        self.history = []
+        self.history: list[dict[str, Any]] = []
         self._steps_per_epoch = 0
         self._half_trained = False
         self.replicas.check_scope(model, optimizer)

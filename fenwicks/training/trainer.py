@@ -140,7 +140,7 @@ class Trainer(StepRunner):
         labels: np.ndarray,
         epochs: int,
         *,
-        checkpoint: str | os.PathLike | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
         fingerprint: Any = None,
     ) -> list[dict[str, Any]]:
@@ -174,13 +174,13 @@ class Trainer(StepRunner):
         if resume and checkpoint is None:
             raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
         writes = checkpoint is not None and self.replicas.chief
-        if writes and not pathlib.Path(checkpoint).parent.is_dir():
+        if checkpoint is not None and writes and not pathlib.Path(checkpoint).parent.is_dir():
             raise ValueError(
                 f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
             )
         self._check_training(images, labels)
         settings = {} if checkpoint is None else self._settings(images, labels, fingerprint)
-        if resume and os.path.exists(checkpoint):
+        if resume and checkpoint is not None and os.path.exists(checkpoint):
             self._restore(checkpoint, settings)
         else:
             self._check_whole_epoch(epochs)

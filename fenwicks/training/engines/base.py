@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import keras
@@ -85,11 +85,11 @@ class Engine:
         self.batch_size, self.seed = settings.batch_size, settings.seed
         self.averages, self.replicas = settings.averages, settings.replicas
 
-    def load(self, images: np.ndarray, labels: np.ndarray):
+    def load(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places uint8 images and int32 labels on the device."""
         raise NotImplementedError
 
-    def share_data(self, other: Engine):
+    def share_data(self, other: Engine) -> None:
         """Trains on the data that another engine of this kind has placed on the device."""
         for name in self.data_attributes:
             setattr(self, name, getattr(other, name))
@@ -107,7 +107,7 @@ class Engine:
         """
         raise NotImplementedError
 
-    def program(self, count: int, image_shape: tuple[int, int, int]):
+    def program(self, count: int, image_shape: tuple[int, int, int]) -> tuple[Callable, tuple]:
         """The training program and its abstract arguments; see `Trainer.program`."""
         raise NotImplementedError
 
@@ -118,11 +118,11 @@ class Engine:
             f'Received: KERAS_BACKEND={keras.backend.backend()}'
         )
 
-    def gradients(self, images: np.ndarray, labels: np.ndarray):
+    def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
         """Loss and its gradients on a batch; see `Trainer.gradients`."""
         raise NotImplementedError
 
-    def predict(self, images: np.ndarray, views) -> np.ndarray:
+    def predict(self, images: np.ndarray, views: Sequence[Callable]) -> np.ndarray:
         """Logits of several views of a batch.
 
         Args:

@@ -8,6 +8,7 @@ Python's and its step compiled: within XLA's loops a CPU misses its fast convolu
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax import lax
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.replicas.jax import JaxReplicas, default_platform
 
 
 class JaxEngine(Engine):
@@ -29,9 +31,11 @@ class JaxEngine(Engine):
 
     data_attributes = '_images', '_image_shape', '_labels', '_epoch', '_epoch_order'
 
+    replicas: JaxReplicas
+
     def __init__(self, settings: Settings):
         super().__init__(settings)
-        self.on_cpu = jnp.zeros(()).device.platform == 'cpu'  # where new arrays go
+        self.on_cpu = default_platform() == 'cpu'
         self._compute_dtypes = _keras.compute_dtypes(self.model)
         self._average = _unchanged if self.averages.rule is None else self._update_averages
         # A step in XLA's loop on a CPU takes as long as twenty outside of it.
@@ -42,7 +46,9 @@ class JaxEngine(Engine):
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(_all_finite)
         self._gradients = jax.jit(self._gradients_of)
-        self._compiled = self._compiled_for = self._compiled_shardings = None
+        self._compiled: Any = None
+        self._compiled_for: Any = None
+        self._compiled_shardings: Any = None
 
     def load(self, images, labels):
         # One row an image: a TPU would pad the channels or columns of images to whole tiles.

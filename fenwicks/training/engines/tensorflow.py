@@ -18,6 +18,7 @@ from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.replicas.tensorflow import TensorFlowReplicas
 
 
 class TensorFlowEngine(Engine):
@@ -28,6 +29,8 @@ class TensorFlowEngine(Engine):
     """
 
     data_attributes = '_count', '_images', '_labels'
+
+    replicas: TensorFlowReplicas
 
     def __init__(self, settings: Settings):
         super().__init__(settings)

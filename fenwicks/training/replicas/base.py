@@ -12,7 +12,7 @@ from fenwicks._typing import Tensor
 BATCH_NORMS = ('per_replica', 'synchronized')
 
 
-def check_batch_norm(batch_norm: str):
+def check_batch_norm(batch_norm: str) -> None:
     """Raises unless `batch_norm` is one of `BATCH_NORMS`."""
     if batch_norm not in BATCH_NORMS:
         raise ValueError(
@@ -21,7 +21,7 @@ def check_batch_norm(batch_norm: str):
         )
 
 
-def too_many(count: int, found: int, kind: str, advice=''):
+def too_many(count: int, found: int, kind: str, advice: str = '') -> ValueError:
     """The error where more devices are asked for than there are."""
     return ValueError(
         f'`replicas` must be at most {found}, the devices of the kind {kind} here.{advice} '

@@ -16,6 +16,8 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +31,7 @@ from fenwicks.training.replicas.base import Replicas, check_batch_norm, too_many
 _AXIS = 'replicas'
 
 
-def replicate(count, batch_norm, device) -> JaxReplicas:
+def replicate(count: int | None, batch_norm: str, device: str) -> JaxReplicas:
     """`training.replicate` on JAX."""
     devices = jax.devices(device)
     if jax.process_count() > 1:
@@ -48,14 +50,21 @@ def replicate(count, batch_norm, device) -> JaxReplicas:
     return JaxReplicas() if count == 1 else from_devices(devices[:count], batch_norm)
 
 
+def default_platform() -> str:
+    """Where JAX puts new arrays: `'cpu'`, `'gpu'` or `'tpu'`."""
+    (device,) = jnp.zeros(()).devices()
+    return device.platform
+
+
 def default_replicas() -> JaxReplicas:
     """All accelerators, or JAX's default device where the user has chosen one."""
-    if jax.config.jax_default_device is not None and jax.process_count() == 1:
+    chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+    if chosen is not None and jax.process_count() == 1:
         return JaxReplicas()
-    return replicate(None, 'per_replica', jnp.zeros(()).device.platform)
+    return replicate(None, 'per_replica', default_platform())
 
 
-def from_devices(devices, batch_norm='per_replica') -> JaxReplicas:
+def from_devices(devices: Sequence, batch_norm: str = 'per_replica') -> JaxReplicas:
     """The replicas on a list of devices.
 
     Args:

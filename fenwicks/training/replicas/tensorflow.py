@@ -20,7 +20,7 @@ from fenwicks import _keras, augment
 from fenwicks.training.replicas.base import Replicas, check_batch_norm, too_many
 
 
-def replicate(count, batch_norm, device) -> TensorFlowReplicas:
+def replicate(count: int | None, batch_norm: str, device: str) -> TensorFlowReplicas:
     """`training.replicate` on TensorFlow."""
     if device == 'tpu':
         strategy = _tpu_strategy()
@@ -46,7 +46,9 @@ def default_replicas() -> TensorFlowReplicas:
     return TensorFlowReplicas()
 
 
-def from_strategy(strategy, batch_norm='per_replica') -> StrategyReplicas:
+def from_strategy(
+    strategy: tf.distribute.Strategy, batch_norm: str = 'per_replica'
+) -> StrategyReplicas:
     """The replicas of a strategy of `tf.distribute`.
 
     Args:
