@@ -49,7 +49,8 @@ class ParameterGroup:
     Example:
 
     >>> from fenwicks.models import resnet9
-    >>> paths = [v.path for v in resnet9((32, 32, 3), 10).trainable_variables]
+    >>> network = resnet9((32, 32, 3), 10, widths=(4, 8, 8, 8))
+    >>> paths = [variable.path for variable in network.trainable_variables]
     >>> biases = ParameterGroup('bias', learning_rate=64.0, weight_decay=1 / 64)
     >>> [path for path in paths if biases.matches(path)][:2]
     ['prep/norm/beta', 'stage_1/conv_bn_1/norm/beta']
