@@ -48,8 +48,8 @@ def assign(
     elif _keras.is_loading() and not set(patterns) <= set(WORDS):
         warnings.warn(
             'the parameter groups were not saved with this model, since its optimizer was not '
-            'built or an earlier version saved it: each variable is put into the group that its path '
-            'matches now. Variables of nested models have lost the first part of their paths.',
+            'built or an earlier version saved it: each variable is put into the group that its '
+            'path matches now. Variables of nested models have lost the first part of their paths.',
             stacklevel=3,
         )
     if choices is None:
