@@ -184,7 +184,7 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
 
 def _check_runs(runs):
     """Raises unless the runs are of an ablation, and those of a recipe have as many epochs."""
-    epochs = {}
+    epochs: dict[str, int] = {}
     for run in runs:
         missing = {'recipe', 'epochs', 'test_accuracy'} - run.keys()
         if missing:

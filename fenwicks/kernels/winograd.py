@@ -98,7 +98,7 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     # at the start of the step, and the result would take memory from then on.
     with tf.control_dependencies([images]):
         points = _flat(_cut_kernel(kernel))
-    parts = []
+    parts: list[tf.Tensor] = []
     for part in _parts(images, max(kernel.shape[2:])):
         # Each part waits for the previous one, whose memory it reuses.
         with tf.control_dependencies(parts[-1:]):

@@ -75,8 +75,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
     def _normalize_on_jax(self, inputs, pool):
+        scale, offset = self._scale_and_offset(inputs)
         outputs, mean, variance = kernels.batch_norm_jax.normalize(
-            inputs, *self._scale_and_offset(inputs), self.moving_mean, self.epsilon, pool
+            inputs, scale, offset, self.moving_mean, self.epsilon, pool
         )
         self._update_moving_statistics(mean, variance)
         return ops.cast(outputs, self.compute_dtype)
@@ -93,9 +94,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _normalize_on_tensorflow(self, inputs):
         inputs = ops.cast(inputs, self.compute_dtype)
-        outputs, mean, variance = kernels.batch_norm.normalize(
-            inputs, *self._scale_and_offset(inputs), self.epsilon
-        )
+        scale, offset = self._scale_and_offset(inputs)
+        outputs, mean, variance = kernels.batch_norm.normalize(inputs, scale, offset, self.epsilon)
         self._update_moving_statistics(mean, variance)
         return outputs
 

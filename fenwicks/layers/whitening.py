@@ -75,7 +75,7 @@ def whitening_filters(
     filters = eigenvectors * signs / np.sqrt(np.maximum(eigenvalues, 0) + epsilon)
     # A filter for a direction that doesn't occur would return rounding errors, and a batch
     # normalization after it would amplify them.
-    found = max(1, np.count_nonzero(eigenvalues > _MISSING * eigenvalues[0]))
+    found = max(1, int(np.count_nonzero(eigenvalues > _MISSING * eigenvalues[0])))
     filters = filters[:, np.arange(len(filters)) % found]
     return filters.reshape(size, size, images.shape[-1], -1).astype(np.float32)
 

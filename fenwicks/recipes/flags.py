@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from absl import flags
 
@@ -62,19 +63,19 @@ def chosen(values: flags.FlagValues) -> Recipe:
         ValueError: a flag breaks a rule.
         OSError: the recipe's file can't be read.
     """
-    added, removed = values['with'].value, values['without'].value
-    if values['recipe_file'].value is None:
+    added, removed = _value(values, 'with'), _value(values, 'without')
+    if _value(values, 'recipe_file') is None:
         with renamed({'name': 'recipe', 'added': 'with', 'removed': 'without'}):
-            recipe = get(values['recipe'].value, added, removed)
+            recipe = get(_value(values, 'recipe'), added, removed)
         return changed(recipe, values)
     for flag in ('recipe', 'without'):
         if values[flag].present:
             raise ValueError(
                 f'`{flag}` must not be given with `recipe_file`. '
-                f'Received: {flag}={values[flag].value}'
+                f'Received: {flag}={_value(values, flag)}'
             )
     with renamed({'path': 'recipe_file'}):
-        recipe = load(values['recipe_file'].value)
+        recipe = load(_value(values, 'recipe_file'))
     if added:
         recipe = patched(recipe, added, recipe.name + ''.join(f'+{trick}' for trick in added))
     return changed(recipe, values)
@@ -93,8 +94,8 @@ def changed(recipe: Recipe, values: flags.FlagValues, scale_rate: bool = False) 
     Raises:
         ValueError: a flag breaks a rule.
     """
-    settings: dict[str, object] = {}
-    for text in values['set'].value:
+    settings: dict[str, Any] = {}
+    for text in _value(values, 'set'):
         field, _, value = text.partition('=')
         if field in settings:
             raise ValueError(f'`set` must set a field once. Received: set={text}')
@@ -102,13 +103,13 @@ def changed(recipe: Recipe, values: flags.FlagValues, scale_rate: bool = False) 
     if settings:
         named = ''.join(f'+{field}={_short(value)}' for field, value in settings.items())
         recipe = dataclasses.replace(recipe, **{'name': recipe.name + named, **settings})
-    if values['width'].value is not None:
+    if _value(values, 'width') is not None:
         with renamed({'factor': 'width'}):
-            recipe = recipe.with_width(values['width'].value)
-    if values['epochs'].value is not None:
-        recipe = recipe.with_epochs(values['epochs'].value)
-    if values['batch_size'].value is not None:
-        recipe = recipe.with_batch_size(values['batch_size'].value, scale_rate)
+            recipe = recipe.with_width(_value(values, 'width'))
+    if _value(values, 'epochs') is not None:
+        recipe = recipe.with_epochs(_value(values, 'epochs'))
+    if _value(values, 'batch_size') is not None:
+        recipe = recipe.with_batch_size(_value(values, 'batch_size'), scale_rate)
     return recipe
 
 
@@ -120,8 +121,8 @@ def for_dataset(recipe: Recipe, dataset: str, values: flags.FlagValues) -> Recip
         dataset: name of the data set.
         values: of the flags.
     """
-    set_size = any(text.startswith('batch_size=') for text in values['set'].value)
-    if dataset != 'digits' or set_size or values['batch_size'].value is not None:
+    set_size = any(text.startswith('batch_size=') for text in _value(values, 'set'))
+    if dataset != 'digits' or set_size or _value(values, 'batch_size') is not None:
         return recipe
     return recipe.for_small_data()
 
@@ -163,3 +164,8 @@ def _short(value) -> str:
     if isinstance(value, tuple):
         return ','.join(map(str, value))
     return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _value(values: flags.FlagValues, name: str) -> Any:
+    """The value of a flag, whose type its definition says."""
+    return values[name].value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fenwicks.recipes.recipe import Recipe
 from fenwicks.recipes.tricks import TRICKS, find, patched
@@ -127,7 +128,7 @@ _SPEEDNET_SGD = dataclasses.replace(
 _SPEED_TRICKS = ('label_smoothing', 'alternating_flip', 'six_view_tta')
 
 # The rows of Page's eighth post, in its order: each adds one trick and trains shorter.
-_ROWS = (
+_ROWS: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ('page24_groups', 'group_augmentation', {}, '94.1 % in 70 s on a V100'),
     ('page25', 'pool_first', {'epochs': 25}, '94.1 % in 64 s'),
     ('page23', 'label_smoothing', {'epochs': 23}, '94.1 % in 59 s'),

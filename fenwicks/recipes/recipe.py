@@ -188,11 +188,11 @@ class Recipe:
                 '`whitening` of a speednet must be its own, of 2x2 patches. '
                 f'Received: whitening={self.whitening}'
             )
-        for field, other in (('residual', False), ('head_initializer', 'pytorch')):
-            if getattr(self, field) != other and self.network != 'speednet':
+        for name, other in (('residual', False), ('head_initializer', 'pytorch')):
+            if getattr(self, name) != other and self.network != 'speednet':
                 raise ValueError(
-                    f'`{field}` must be {other} unless the network is a speednet. '
-                    f'Received: {field}={getattr(self, field)}, network={self.network}'
+                    f'`{name}` must be {other} unless the network is a speednet. '
+                    f'Received: {name}={getattr(self, name)}, network={self.network}'
                 )
         if self.ghost_batch_size and self.batch_size % self.ghost_batch_size:
             raise ValueError(

@@ -137,7 +137,7 @@ def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     set_by: dict[str, str] = {}
     steps: list[str] = []
     for trick in tricks:
-        patch = dict(find(trick).patch)
+        patch: dict[str, Any] = dict(find(trick).patch)
         if all(getattr(base, field) == value for field, value in patch.items()):
             raise ValueError(
                 f'the trick {trick!r} must change something. Received: a recipe whose '

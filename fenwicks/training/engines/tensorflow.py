@@ -28,6 +28,7 @@ class TensorFlowEngine(Engine):
         settings: a `Settings` whose replicas are `TensorFlowReplicas`.
     """
 
+    replicas: TensorFlowReplicas
     data_attributes = '_count', '_images', '_labels'
 
     replicas: TensorFlowReplicas
