@@ -3,7 +3,7 @@
 Warnings are errors (`filterwarnings` in pyproject.toml). JAX mixes no dtypes by itself: an int32
 times a float32, or a bfloat16 plus a float32, is an error where the code does not convert. Its rank
 promotion stays as it is: Keras's operations and layers broadcast vectors over batches, as NumPy
-does. `test_transfers.py` runs the steps of the JAX engine under a guard against transfers.
+does. `test_transfers.py` runs the JAX engine's loop under a guard against transfers.
 """
 
 import os

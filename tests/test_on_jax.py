@@ -30,6 +30,7 @@ FILES = (
     'test_trainer_averaging.py',
     'test_trainer_checkpoints.py',
     'test_trainer_models.py',
+    'test_transfers.py',
     'test_tta.py',
 )
 

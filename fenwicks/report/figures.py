@@ -97,7 +97,7 @@ def image(pixels: np.ndarray, description: str) -> str:
     Small images keep every pixel; larger ones are reduced, for the page's size.
     """
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    kind, settings = 'png', {'optimize': True}
+    kind, settings = 'png', {'optimize': 1}
     if max(picture.size) > _EXACT:
         picture.thumbnail((_LARGEST, _LARGEST))
         kind, settings = 'jpeg', {'quality': 85}

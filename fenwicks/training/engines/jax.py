@@ -156,8 +156,8 @@ class JaxEngine(Engine):
         self.replicas.wait_for_unreplicated()
 
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
-        numbers = [jnp.int32(number) for number in (epoch, start, stop)] + [jnp.float32(loss_sum)]
-        numbers = self.replicas.place(numbers)
+        numbers = [np.int32(number) for number in (epoch, start, stop)] + [np.float32(loss_sum)]
+        numbers = self.replicas.place(jax.device_put(numbers))
         state, totals = self._compiled(state, self._images, self._labels, *numbers)
         self._assign(state)
         return totals
@@ -166,7 +166,10 @@ class JaxEngine(Engine):
         """As `_run_steps`, with the loop in Python."""
         place = self.replicas.place
         if epoch != self._epoch:
-            self._epoch, self._epoch_order = epoch, self._shuffle(self._labels, jnp.int32(epoch))
+            self._epoch, self._epoch_order = (
+                epoch,
+                self._shuffle(self._labels, jnp.int32(epoch)),
+            )
         epoch = place(jnp.int32(epoch))
         carry = _first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
         carry = (*carry[:3], *place(list(carry[3:])))
