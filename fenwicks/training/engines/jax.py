@@ -166,10 +166,7 @@ class JaxEngine(Engine):
         """As `_run_steps`, with the loop in Python."""
         place = self.replicas.place
         if epoch != self._epoch:
-            self._epoch, self._epoch_order = (
-                epoch,
-                self._shuffle(self._labels, jnp.int32(epoch)),
-            )
+            self._epoch, self._epoch_order = epoch, self._shuffle(self._labels, jnp.int32(epoch))
         epoch = place(jnp.int32(epoch))
         carry = _first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
         carry = (*carry[:3], *place(list(carry[3:])))

@@ -31,8 +31,6 @@ class TensorFlowEngine(Engine):
     replicas: TensorFlowReplicas
     data_attributes = '_count', '_images', '_labels'
 
-    replicas: TensorFlowReplicas
-
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.on_cpu = on_cpu()
