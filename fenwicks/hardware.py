@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_PACKAGES = ('fenwicks', 'keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
+_PACKAGES = ('keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
 
 def provenance() -> dict[str, Any]:
@@ -37,7 +37,9 @@ def provenance() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of those packages on which results depend that are installed."""
-    found = {'python': platform.python_version()}
+    # Of this copy of fenwicks, which may be another than the installed one.
+    fenwicks = sys.modules[__name__.partition('.')[0]]
+    found = {'python': platform.python_version(), 'fenwicks': fenwicks.__version__}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
