@@ -1,5 +1,8 @@
 """The CPU kernels against TensorFlow's own: the same values and gradients."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +13,16 @@ if keras.backend.backend() != 'tensorflow':
 import tensorflow as tf
 
 from fenwicks.kernels import activations, batch_norm, convolution, device, pooling, winograd
-from fenwicks.layers import BatchNormalization, Conv2D, MaxPooling2D
+from fenwicks.layers import (
+    CELU,
+    GELU,
+    BatchNormalization,
+    Conv2D,
+    ConvBN,
+    GhostBatchNormalization,
+    MaxPooling2D,
+    Sequential,
+)
 
 
 def normal(*shape, seed=0):
@@ -354,3 +366,40 @@ def test_primitives_are_their_parents(ours, stock, shape):
     assert_close(found, expected, 1e-5)
     for one, other in zip(ours.get_weights(), stock.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def _trained():
+    """Weak references to a network, and to the graph of one training step of it."""
+    model = Sequential(
+        [
+            ConvBN(4, activation=CELU(), normalization=GhostBatchNormalization(2)),
+            ConvBN(4, activation=GELU(), pool=MaxPooling2D(2)),
+        ]
+    )
+    images = normal(4, 4, 4, 4)
+    model.build(images.shape)
+    values = [variable.value for variable in model.trainable_variables]
+
+    @tf.function(autograph=False)
+    def step(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(model(images, training=True)))
+        for value, gradient in zip(values, tape.gradient(loss, values), strict=True):
+            value.assign_sub(1e-3 * gradient)
+
+    step(images)
+    return weakref.ref(model), weakref.ref(step.get_concrete_function(images).graph)
+
+
+@pytest.mark.parametrize('has_avx512', [True, False])
+def test_tensorflow_keeps_no_trained_model(has_avx512):
+    """Gradients stay registered until the process ends: they must not hold what they were for."""
+    from tensorflow.python.framework import ops
+
+    with device.override(has_avx512=has_avx512):
+        _trained()
+        registered = len(ops.gradient_registry.list())
+        references = [reference for _ in range(20) for reference in _trained()]
+    gc.collect()
+    assert len(ops.gradient_registry.list()) == registered
+    assert [reference() for reference in references] == [None] * 40

@@ -16,7 +16,7 @@ import math
 
 import tensorflow as tf
 
-from fenwicks.kernels.gradients import custom_gradient
+from fenwicks.kernels.gradients import custom_gradient, traced_apart
 from fenwicks.kernels.xla import compiled
 
 
@@ -32,13 +32,17 @@ def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
     Returns:
         A tensor like `inputs`.
     """
+    return _differentiable_celu(tf.convert_to_tensor(inputs), alpha=alpha)
 
+
+@traced_apart
+def _differentiable_celu(inputs, *, alpha):
     @custom_gradient
     def activate(inputs):
         outputs = _celu(inputs, alpha=alpha)
         return outputs, lambda upstream: _celu_gradient(upstream, outputs, alpha=alpha)
 
-    return activate(tf.convert_to_tensor(inputs))
+    return activate(inputs)
 
 
 def celu_in_standard_operations(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
@@ -73,12 +77,16 @@ def gelu(inputs: tf.Tensor) -> tf.Tensor:
     Returns:
         A tensor like `inputs`.
     """
+    return _differentiable_gelu(tf.convert_to_tensor(inputs))
 
+
+@traced_apart
+def _differentiable_gelu(inputs):
     @custom_gradient
     def activate(inputs):
         return _gelu(inputs), lambda upstream: _gelu_gradient(upstream, inputs)
 
-    return activate(tf.convert_to_tensor(inputs))
+    return activate(inputs)
 
 
 @compiled

@@ -21,7 +21,7 @@ import math
 import tensorflow as tf
 
 from fenwicks.kernels import device
-from fenwicks.kernels.gradients import custom_gradient
+from fenwicks.kernels.gradients import custom_gradient, traced_apart
 from fenwicks.kernels.xla import compiled
 
 
@@ -97,7 +97,15 @@ def _normalize_groups_with_fused_op(images, scale, offset, ghost_batch_size, eps
 
 
 def _normalize_groups_with_xla(images, scale, offset, ghost_batch_size, epsilon):
-    channels = images.shape[-1]
+    outputs, means, variances = _differentiable_normalization(
+        images, scale, offset, ghost_batch_size=ghost_batch_size, epsilon=epsilon
+    )
+    shape = (-1, images.shape[-1])
+    return outputs, *(tf.reshape(tf.stop_gradient(x), shape) for x in (means, variances))
+
+
+@traced_apart
+def _differentiable_normalization(images, scale, offset, *, ghost_batch_size, epsilon):
     count = ghost_batch_size * math.prod(images.shape[1:3])  # values per mean
 
     @custom_gradient
@@ -120,9 +128,7 @@ def _normalize_groups_with_xla(images, scale, offset, ghost_batch_size, epsilon)
 
         return (outputs, means, variances), gradient
 
-    outputs, means, variances = normalize_each(images, scale, offset)
-    shape = (-1, channels)
-    return outputs, *(tf.reshape(tf.stop_gradient(x), shape) for x in (means, variances))
+    return normalize_each(images, scale, offset)
 
 
 def _groups(images, count):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from fenwicks.kernels import device, winograd
-from fenwicks.kernels.gradients import custom_gradient
+from fenwicks.kernels.gradients import custom_gradient, traced_apart
 
 _TILE = 32  # pixels of a row that AMX sums over at once
 _NARROW = 8  # pixels; for wider images the copies cost more than they gain
@@ -33,9 +33,16 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Returns:
         `(batch, height, width, filters)`.
     """
+    # Tensors, since a function with a custom gradient may not use variables.
+    tensors = tf.convert_to_tensor(images), tf.convert_to_tensor(kernel)
+    return _differentiable_convolution(*tensors, has_amx=device.has_amx())
+
+
+@traced_apart
+def _differentiable_convolution(images, kernel, *, has_amx):
     forward = input_gradient = _convolve_directly
     kernel_gradient = _kernel_gradient_directly
-    if images.dtype == tf.bfloat16 and device.has_amx():
+    if images.dtype == tf.bfloat16 and has_amx:
         kernel_gradient = _kernel_gradient_side_by_side
     elif winograd.pays(images, kernel):
         input_gradient, kernel_gradient = winograd.convolve, winograd.kernel_gradient
@@ -56,8 +63,7 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
 
         return forward(images, kernel), gradient
 
-    # `custom_gradient` wants its function to use tensors, not variables.
-    return convolve(images, tf.convert_to_tensor(kernel))
+    return convolve(images, kernel)
 
 
 def _convolve_directly(images, kernel):

@@ -45,15 +45,15 @@ def override(**answers: bool) -> Iterator[None]:
 
     Args:
         **answers: by the names of the functions `on_cpu`, `has_avx512` and `has_amx`; and
-            `in_inference`, see `takes_shortcuts`.
+            `in_inference`, see `takes_shortcuts`, and `in_place`, see `traces_in_place`.
 
     Raises:
         ValueError: `answers` holds another name.
     """
-    unknown = answers.keys() - {'on_cpu', 'has_avx512', 'has_amx', 'in_inference'}
+    unknown = answers.keys() - {'on_cpu', 'has_avx512', 'has_amx', 'in_inference', 'in_place'}
     if unknown:
         raise ValueError(
-            '`answers` must be of on_cpu, has_avx512, has_amx and in_inference. '
+            '`answers` must be of on_cpu, has_avx512, has_amx, in_inference and in_place. '
             f'Received: {", ".join(sorted(unknown))}'
         )
     before = dict(_overridden)
@@ -79,6 +79,14 @@ def takes_shortcuts(training: bool | None) -> bool:
     Whoever runs it here and now has the kernels as well within `override(in_inference=True)`.
     """
     return bool(training or _overridden.get('in_inference')) and on_cpu()
+
+
+def traces_in_place() -> bool:
+    """Returns whether kernels are traced into the graph that calls them, as a profile needs them.
+
+    Otherwise graphs call them as separate functions, see `fenwicks.kernels.gradients`.
+    """
+    return _overridden.get('in_place', False)
 
 
 def on_jax() -> bool:

@@ -1,4 +1,4 @@
-"""Gradients written by hand, whose operations are named as TensorFlow names automatic ones."""
+"""Gradients written by hand: how graphs trace them, and how their operations are named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from fenwicks.kernels import device
 
 
 def custom_gradient(function: Callable) -> Callable:
@@ -32,6 +34,29 @@ def custom_gradient(function: Callable) -> Callable:
             with tf.name_scope(f'gradient_tape/{scope}/'):
                 return gradient(*upstream, **kwargs)
 
-        return outputs, named
+        return outputs, named if scope else gradient
 
     return tf.custom_gradient(scoped)
+
+
+def traced_apart(function: Callable) -> Callable:
+    """Decorates a function that uses `tf.custom_gradient`: graphs call it as a separate function.
+
+    A gradient defined by `tf.custom_gradient` while a graph is traced stays registered until the
+    process ends, and with it that graph and all that it captured: every model ever trained. Here it
+    is traced in a graph of its own, once for each combination of shapes, which captures nothing.
+
+    Args:
+        function: takes tensors as positional arguments and constants by keyword; returns tensors.
+
+    Returns:
+        A function with the same arguments, results and gradient.
+    """
+    program = tf.function(function, autograph=False)
+
+    @functools.wraps(function)
+    def call(*tensors, **constants):
+        in_place = tf.executing_eagerly() or device.traces_in_place()
+        return (function if in_place else program)(*tensors, **constants)
+
+    return call

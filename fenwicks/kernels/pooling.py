@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from fenwicks.kernels.gradients import custom_gradient
+from fenwicks.kernels.gradients import custom_gradient, traced_apart
 from fenwicks.kernels.xla import compiled
 
 
+@traced_apart
 def max_pool_2x2(images: tf.Tensor) -> tf.Tensor:
     """Returns the maximum of each 2x2 window; windows don't overlap.
 
