@@ -23,7 +23,7 @@ KILLS = int(os.environ.get('FENWICKS_KILLS', '20'))
 SCRIPT = ROOT / 'examples' / 'cifar10.py'
 FLAGS = (
     *('--dataset=digits', '--limit=96', '--batch_size=32', '--device=cpu', '--precision=float32'),
-    *('--recipe=page10', '--width=0.03', '--epochs=40'),
+    *('--recipe=page10', '--width=0.03', '--epochs=40', '--noreport'),
 )
 
 
