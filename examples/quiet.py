@@ -1,4 +1,4 @@
-"""Imported first, it starts a script: the fenwicks of this clone, and an end of one line.
+"""Prepares a script, which imports this first: it uses this clone and ends with one line.
 
 - The scripts use the fenwicks beside them, whatever copy is installed.
 - Where the processor has AVX-512, TensorFlow 2.21 prints four lines on standard error while it is

@@ -22,12 +22,12 @@ AFTER = {
     'photo.png': 'assert logits.shape == (1, 10), logits.shape',
     'fw.layers.ConvResBlk(64)': """
 loss, accuracy = model.evaluate(dataset.test_images, dataset.test_labels, verbose=0)
-assert accuracy > 0.3, accuracy
+assert accuracy > 0.2, accuracy
 assert model.optimizer.iterations == 2 * steps
 """,
     'averaging=fw.optimizers.EMA': """
 assert [record['epoch'] for record in trainer.history] == [1, 2]
-assert trainer.evaluate(dataset.test_images, dataset.test_labels).accuracy > 0.3
+assert trainer.evaluate(dataset.test_images, dataset.test_labels).accuracy > 0.2
 """,
     'ImageList.from_folders': """
 import keras, numpy as np
@@ -40,7 +40,7 @@ import numpy as np
 weights = [np.array(weight) for weight in model.get_weights()]
 assert whitening.get_weights()[0].any()  # it was adapted
 loss, accuracy = views.evaluate(normalize(dataset.test_images), dataset.test_labels, verbose=0)
-assert accuracy > 0.3, accuracy
+assert accuracy > 0.2, accuracy
 assert model.optimizer.iterations == 2 * (len(dataset.train_images) // 128)
 """,
     "checkpoint='checkpoint.npz'": """

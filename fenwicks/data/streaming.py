@@ -53,9 +53,9 @@ def shard_dataset(
     Where the decoded images fit the disk, `decode_shards` and `ImageBatches` are faster from the
     second epoch on. Pixels are the same as theirs.
 
-    Shuffled, each pass takes the shards in another order, reads eight of them in turn, and draws
-    from a buffer of records, all by `seed` and the number of the pass alone; see `train_dataset`
-    for what counts as a pass. Else every image comes once, in the order of `decode_shards`.
+    With `shuffle`, each pass takes the shards in another order, reads eight of them in turn, and
+    draws from a buffer of records. All of this depends on `seed` and the number of the pass alone;
+    `train_dataset` says what counts as a pass. Without it, the order is that of `decode_shards`.
 
     With several processes, each has every `process_count`-th image of the same sequence; with
     `drop_remainder` all have equally many batches, unless `skip_damaged` leaves out some.

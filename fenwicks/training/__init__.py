@@ -1,4 +1,4 @@
-"""The Trainer: one compiled program an epoch, on one device or many; checkpoints, progress."""
+"""The Trainer: one compiled program for each epoch, on one device or many; checkpoints."""
 
 from fenwicks.training.engines.base import StepTotals
 from fenwicks.training.epochs import DivergedError

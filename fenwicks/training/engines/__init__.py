@@ -1,1 +1,1 @@
-"""Engines, one a framework: the steps of an epoch as one compiled program."""
+"""The engines, one for each framework: each compiles the steps of an epoch into one program."""
