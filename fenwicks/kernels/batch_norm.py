@@ -10,8 +10,8 @@ With AVX-512, TensorFlow's kernel is oneDNN's, which takes 0.25 of the time of t
 bfloat16 and 0.5 in float32; on such processors it does the work, for ghost batches group by group.
 
 Slower alternatives, measured in the same way (AVX2): ghost batches by one `FusedBatchNormV3` per
-group, 0.9 to 1.1; a loop over the groups inside XLA, or slicing and joining around it, 1.2 times the
-time of the formulas here; sums in two stages, 2.4 times.
+group, 0.9 to 1.1; a loop over the groups inside XLA, or slicing and joining around it, 1.2 times
+the time of the formulas here; sums in two stages, 2.4 times.
 """
 
 from __future__ import annotations
