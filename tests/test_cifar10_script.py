@@ -95,7 +95,7 @@ def test_the_command_writes_a_result_and_a_model_that_plain_keras_evaluates(tmp_
     process = command(*flags, f'--out={out}')
     stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
-    assert names(out) == ['model.keras', 'result.json']
+    assert names(out) == ['model.keras', 'report.npz', 'result.json']
     result = read(out)
     assert set(FIELDS) <= set(result)
     assert result['recipe'] == 'page10'
@@ -193,7 +193,7 @@ def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_p
     assert 'epoch   2/2' in progress
     assert other == ''
     assert 'epoch' not in nothing
-    assert names(out) == ['model.keras', 'result.json']
+    assert names(out) == ['model.keras', 'report.npz', 'result.json']
     result = read(out)
     assert (result['replicas'], result['batch_norm']) == (2, 'synchronized')
     assert (result['batch_size'], len(result['history'])) == (32, 2)
@@ -295,7 +295,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
     assert len(checkpoints.load_state(out / 'checkpoint.npz')['history']) == 2
 
     call(script, *flags, f'--out={out}', '--resume')
-    assert names(out) == names(whole) == ['model.keras', 'result.json']
+    assert names(out) == names(whole) == ['model.keras', 'report.npz', 'result.json']
     assert numbers(read(out)) == numbers(read(whole))
     assert len(read(out)['history']) == 3
     weights = [keras.saving.load_model(f / 'model.keras').get_weights() for f in (out, whole)]
@@ -381,7 +381,7 @@ def test_of_two_processes_in_one_folder_the_second_is_refused(script, tmp_path):
         first.communicate()
     (out / 'paused').unlink()
     call(script, *flags, '--resume')  # the lock ended with its process
-    assert names(out) == ['model.keras', 'result.json']
+    assert names(out) == ['model.keras', 'report.npz', 'result.json']
 
 
 def test_default_folders_never_meet(script, tmp_path, monkeypatch):

@@ -51,7 +51,11 @@ def weights(out):
 
 
 def check_alike(out, whole):
-    assert sorted(path.name for path in out.iterdir()) == ['model.keras', 'result.json']
+    assert sorted(path.name for path in out.iterdir()) == [
+        'model.keras',
+        'report.npz',
+        'result.json',
+    ]
     for key in ('test_accuracy', 'test_loss', 'test_accuracy_plain', 'test_loss_plain'):
         assert result(out)[key] == result(whole)[key]
     losses = [[epoch['train_loss'] for epoch in result(each)['history']] for each in (out, whole)]
