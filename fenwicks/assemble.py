@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -156,7 +157,7 @@ def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int)
 
 def normalization(recipe: Recipe) -> keras.layers.Layer:
     """The template of the network's batch norms."""
-    settings = {
+    settings: dict[str, Any] = {
         'momentum': recipe.norm_momentum,
         'epsilon': recipe.norm_epsilon,
         'scale': recipe.train_scales,

@@ -12,6 +12,7 @@ import keras
 
 from fenwicks import kernels
 from fenwicks._checks import finite_number
+from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._templates import copy_template, dtype_argument
 
 # Layers declare the same by `non_decreasing = True`.
@@ -65,23 +66,23 @@ class CELU(keras.layers.Layer):
 
     non_decreasing = True
 
-    def __init__(self, alpha=0.075, **kwargs):
+    def __init__(self, alpha: float = 0.075, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = finite_number('alpha', alpha, above=0)
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.celu(inputs, self.alpha)
         if kernels.device.on_cpu():
             return kernels.activations.celu_in_standard_operations(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), 'alpha': self.alpha}
 
 
@@ -116,21 +117,21 @@ class GELU(keras.layers.Layer):
 
     non_decreasing = False
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs)
         return keras.activations.gelu(inputs, approximate=False)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         # Defined, because Keras generates no config where `dtype` was given as a policy object.
         return super().get_config()
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
 

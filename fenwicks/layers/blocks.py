@@ -8,9 +8,12 @@ layers: a block copies a template and never calls it. A template carries its set
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
 from fenwicks._checks import channels_last, positive_integer
+from fenwicks._typing import Config, Tensor
 from fenwicks.kernels import device
 from fenwicks.layers._base import Block
 from fenwicks.layers._templates import check_template, copy_template, serialize_unbuilt
@@ -81,16 +84,16 @@ class ConvBN(Block):
 
     def __init__(
         self,
-        filters,
-        kernel_size=3,
-        strides=1,
-        kernel_initializer='glorot_uniform',
-        normalization=None,
-        activation='relu',
-        pool=None,
-        pool_first=True,
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        kernel_initializer: Any = 'glorot_uniform',
+        normalization: keras.layers.Layer | None = None,
+        activation: Any = 'relu',
+        pool: Any = None,
+        pool_first: bool = True,
+        **kwargs: Any,
+    ) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
@@ -127,11 +130,11 @@ class ConvBN(Block):
         self._pools_within = pools_within
 
     @property
-    def pool(self):
+    def pool(self) -> Any:
         """The pooling layer; None if there is none."""
         return next((part for part in self.layers if part.name == 'pool'), None)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not (training and self._fuses_pool()):
             return super().call(inputs, training=training)
         conv, norm, pool, activate = self.layers
@@ -141,7 +144,7 @@ class ConvBN(Block):
     def _fuses_pool(self):
         return self._pools_within and device.on_jax() and type(self.layers[1]) is BatchNormalization
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             'filters': self.filters,
@@ -199,15 +202,15 @@ class ConvBlk(Block):
 
     def __init__(
         self,
-        filters,
-        pool=None,
-        convs=1,
-        kernel_initializer='glorot_uniform',
-        normalization=None,
-        activation='relu',
-        pool_first=False,
-        **kwargs,
-    ):
+        filters: int,
+        pool: Any = None,
+        convs: int = 1,
+        kernel_initializer: Any = 'glorot_uniform',
+        normalization: keras.layers.Layer | None = None,
+        activation: Any = 'relu',
+        pool_first: bool = False,
+        **kwargs: Any,
+    ) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
@@ -225,7 +228,7 @@ class ConvBlk(Block):
             self._append(copy_template(pool, 'pool', self.dtype_policy))
 
     @property
-    def pool(self):
+    def pool(self) -> Any:
         """The pooling layer."""
         within_last = self.layers[self.convs - 1].pool
         return self.layers[self.convs] if within_last is None else within_last
@@ -242,7 +245,7 @@ class ConvBlk(Block):
             dtype=self.dtype_policy,
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             'filters': self.filters,
@@ -295,16 +298,16 @@ class ConvResBlk(ConvBlk):
 
     def __init__(
         self,
-        filters,
-        pool=None,
-        convs=1,
-        res_convs=2,
-        kernel_initializer='glorot_uniform',
-        normalization=None,
-        activation='relu',
-        pool_first=False,
-        **kwargs,
-    ):
+        filters: int,
+        pool: Any = None,
+        convs: int = 1,
+        res_convs: int = 2,
+        kernel_initializer: Any = 'glorot_uniform',
+        normalization: keras.layers.Layer | None = None,
+        activation: Any = 'relu',
+        pool_first: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             filters,
             pool,
@@ -319,5 +322,5 @@ class ConvResBlk(ConvBlk):
         residual = [self._new_conv_bn(f'conv_bn_{i + 1}') for i in range(self.res_convs)]
         self._append(Residual(residual, name='residual', dtype=self.dtype_policy))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), 'res_convs': self.res_convs}

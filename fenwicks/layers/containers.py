@@ -6,10 +6,13 @@ anew. These containers are plain layers that build and call their parts in order
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 import keras
 from keras import ops
 
 from fenwicks import kernels
+from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._base import Chain
 from fenwicks.layers._templates import serialize_unbuilt
 
@@ -48,22 +51,22 @@ class Sequential(Chain):
     (None, 10)
     """
 
-    def __init__(self, layers=None, **kwargs):
+    def __init__(self, layers: list[keras.layers.Layer] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for layer in _as_layers(layers):
             self.add(layer)
 
-    def add(self, layer):
+    def add(self, layer: keras.layers.Layer) -> None:
         """Appends `layer`."""
         self._append(layer)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         config['layers'] = [serialize_unbuilt(layer) for layer in self.layers]
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         layers = [keras.saving.deserialize_keras_object(layer) for layer in config['layers']]
         container = super().from_config({**config, 'layers': None})
         for layer in layers:
@@ -105,7 +108,7 @@ class Residual(Sequential):
         He et al., Deep Residual Learning, https://arxiv.org/abs/1512.03385
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         output_shape = self.compute_output_shape(input_shape)
         if tuple(output_shape) != tuple(input_shape):
@@ -114,7 +117,7 @@ class Residual(Sequential):
                 f'Received: layers that return {tuple(output_shape)}'
             )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = super().call(inputs, training=training)
         return ops.add(inputs, self._check_shape(outputs, inputs))
 
@@ -164,16 +167,16 @@ class Parallel(Sequential):
     (None, 10)
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for layer in self.layers:
             self._build_part(layer, input_shape)
         self.compute_output_shape(input_shape)  # raises if the shapes don't match
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         branches = [layer(inputs, training=training) for layer in self.layers]
         return ops.concatenate(branches, axis=-1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shapes = [tuple(self._output_shape(layer, input_shape)) for layer in self.layers]
         if not shapes:
             raise ValueError(f'`layers` of {self.name!r} must hold a branch. Received: layers=[]')
@@ -184,7 +187,7 @@ class Parallel(Sequential):
             )
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
-    def compute_output_spec(self, inputs, training=None):
+    def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Any:
         dtypes = [layer.compute_output_spec(inputs).dtype for layer in self.layers]
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=keras.backend.result_type(*dtypes))

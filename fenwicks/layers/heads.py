@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from fenwicks._checks import channels_last, finite_number, positive_integer
+from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._base import Block, Composite
 
 
@@ -37,18 +40,18 @@ class Scaling(keras.layers.Layer):
     True
     """
 
-    def __init__(self, weight, **kwargs):
+    def __init__(self, weight: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.weight = finite_number('weight', weight)
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.weight
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), 'weight': self.weight}
 
 
@@ -89,12 +92,12 @@ class Classifier(Composite):
 
     def __init__(
         self,
-        num_classes,
-        kernel_initializer='glorot_uniform',
-        weight=1.0,
-        dtype='float32',
-        **kwargs,
-    ):
+        num_classes: int,
+        kernel_initializer: Any = 'glorot_uniform',
+        weight: float = 1.0,
+        dtype: Any = 'float32',
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype=dtype, **kwargs)
         self.num_classes = positive_integer('num_classes', num_classes)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -111,7 +114,7 @@ class Classifier(Composite):
         )
         self._append(Scaling(self.weight, name='scaling', dtype=self.dtype_policy))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             'num_classes': self.num_classes,
@@ -145,24 +148,25 @@ class GlobalPools2D(keras.layers.Layer):
     (None, 1024)
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(**kwargs)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         self.built = True
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         maxima = ops.max(inputs, axis=(1, 2))
         wide = keras.backend.result_type(inputs.dtype, 'float32')
         means = ops.mean(ops.cast(inputs, wide), axis=(1, 2))
         return ops.concatenate([maxima, ops.cast(means, inputs.dtype)], axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         # Defined, because Keras generates no config where `dtype` was given as a policy object.
         return super().get_config()
 
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], 2 * input_shape[-1])
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        channels = input_shape[-1]
+        return input_shape[0], None if channels is None else 2 * channels
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -204,14 +208,14 @@ class DenseBN(Block):
 
     def __init__(
         self,
-        units,
-        drop_rate=0.0,
-        bn_before_relu=True,
-        kernel_initializer='glorot_uniform',
-        normalization=None,
-        activation='relu',
-        **kwargs,
-    ):
+        units: int,
+        drop_rate: float = 0.0,
+        bn_before_relu: bool = True,
+        kernel_initializer: Any = 'glorot_uniform',
+        normalization: keras.layers.Layer | None = None,
+        activation: Any = 'relu',
+        **kwargs: Any,
+    ) -> None:
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.units = positive_integer('units', units)
         self.drop_rate = finite_number('drop_rate', drop_rate, low=0, below=1)
@@ -231,7 +235,7 @@ class DenseBN(Block):
             self._append(layer)
         self._append(keras.layers.Dropout(self.drop_rate, name='dropout', dtype=self.dtype_policy))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             'units': self.units,
@@ -280,12 +284,12 @@ class FastAiHead(Block):
 
     def __init__(
         self,
-        num_classes,
-        kernel_initializer='glorot_uniform',
-        normalization=None,
-        activation='relu',
-        **kwargs,
-    ):
+        num_classes: int,
+        kernel_initializer: Any = 'glorot_uniform',
+        normalization: keras.layers.Layer | None = None,
+        activation: Any = 'relu',
+        **kwargs: Any,
+    ) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.num_classes = positive_integer('num_classes', num_classes)
@@ -312,5 +316,5 @@ class FastAiHead(Block):
             )
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), 'num_classes': self.num_classes}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+from fenwicks._typing import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -38,10 +42,10 @@ class PyTorchUniform(keras.initializers.VarianceScaling):
         https://docs.pytorch.org/docs/stable/generated/torch.nn.Conv2d.html
     """
 
-    def __init__(self, seed=None):
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__(scale=1 / 3, mode='fan_in', distribution='uniform', seed=seed)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {'seed': super().get_config()['seed']}
 
 
@@ -82,10 +86,10 @@ class PartialIdentity(keras.initializers.Initializer):
         Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498
     """
 
-    def __init__(self, rest=None):
+    def __init__(self, rest: Any = None) -> None:
         self.rest = PyTorchUniform() if rest is None else keras.initializers.get(rest)
 
-    def __call__(self, shape, dtype=None):
+    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Tensor:
         if len(shape) < 2:
             raise ValueError(
                 f'`shape` must be (..., input channels, filters). Received: shape={tuple(shape)}'
@@ -93,9 +97,9 @@ class PartialIdentity(keras.initializers.Initializer):
         kernel = self.rest(shape, dtype=dtype)
         count = min(shape[-2:])
         identity = np.zeros((*shape[:-1], count), np.float32)
-        center = tuple(side // 2 for side in shape[:-2])
-        identity[(*center, range(count), range(count))] = 1
+        center = [side // 2 for side in shape[:-2]]
+        identity[*center] = np.eye(shape[-2], count)
         return ops.concatenate([ops.cast(identity, kernel.dtype), kernel[..., count:]], axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {'rest': keras.initializers.serialize(self.rest)}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from fenwicks import kernels
 from fenwicks._checks import finite_number, positive_integer
+from fenwicks._typing import Config, Tensor
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -52,12 +55,20 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
     """
 
-    def __init__(self, axis=-1, momentum=0.9, epsilon=1e-5, **kwargs):
+    def __init__(
+        self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any
+    ) -> None:
         super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
         self.momentum = finite_number('momentum', momentum, low=0, high=1)
         self.epsilon = finite_number('epsilon', epsilon, low=0)
 
-    def call(self, inputs, training=None, mask=None, pool=None):
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+        pool: Any = None,
+    ) -> Tensor:
         if training and self.trainable and mask is None:
             if self._has_jax_kernel(inputs):
                 return self._normalize_on_jax(inputs, pool)
@@ -168,14 +179,14 @@ class GhostBatchNormalization(BatchNormalization):
 
     def __init__(
         self,
-        ghost_batch_size=32,
-        momentum=0.9,
-        epsilon=1e-5,
-        center=True,
-        scale=True,
-        axis=-1,
-        **kwargs,
-    ):
+        ghost_batch_size: int = 32,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
+        axis: int = -1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             axis=axis, momentum=momentum, epsilon=epsilon, center=center, scale=scale, **kwargs
         )
@@ -186,7 +197,13 @@ class GhostBatchNormalization(BatchNormalization):
             if getattr(self, name):
                 raise ValueError(f'`{name}` must be False for ghost batches. Received: {name}=True')
 
-    def call(self, inputs, training=None, mask=None, pool=None):
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+        pool: Any = None,
+    ) -> Tensor:
         if not (training and self.trainable):
             return super().call(inputs, training=False, mask=mask, pool=pool)
         if mask is not None:
@@ -257,7 +274,7 @@ class GhostBatchNormalization(BatchNormalization):
             inputs, scale, offset, self.ghost_batch_size, self.epsilon
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         config = super().get_config()
         for name in ('renorm', 'renorm_clipping', 'renorm_momentum', 'synchronized'):
             config.pop(name, None)

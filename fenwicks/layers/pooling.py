@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from fenwicks import kernels
+from fenwicks._typing import Tensor
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -31,7 +32,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
     (None, 16, 16, 64)
     """
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training) and self._has_fast_kernel(inputs):
             return kernels.pooling.max_pool_2x2(inputs)
         return super().call(inputs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from fenwicks._checks import channels_last, finite_number, positive_integer
+from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.kernels.products import exact_products
 
 # Images whose patches are in memory at once: 12 MB for 3x3 patches of 32x32x3 images, in float64.
@@ -132,14 +134,14 @@ class PatchWhitening(keras.layers.Layer):
 
     def __init__(
         self,
-        kernel_size=3,
-        epsilon=1e-2,
-        padding='same',
-        negatives=False,
-        use_bias=False,
-        bias_initializer='zeros',
-        **kwargs,
-    ):
+        kernel_size: int = 3,
+        epsilon: float = 1e-2,
+        padding: str = 'same',
+        negatives: bool = False,
+        use_bias: bool = False,
+        bias_initializer: Any = 'zeros',
+        **kwargs: Any,
+    ) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(autocast=False, **kwargs)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
@@ -153,7 +155,7 @@ class PatchWhitening(keras.layers.Layer):
         self.bias = None
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         filters = self._filters(channels)
@@ -202,7 +204,7 @@ class PatchWhitening(keras.layers.Layer):
         initial = _pick_pixels(self.kernel.shape, self.kernel.dtype)
         return not np.array_equal(*map(ops.convert_to_numpy, (self.kernel, initial)))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         images = ops.cast(inputs, self.variable_dtype)
         with exact_products():
             outputs = ops.conv(
@@ -212,7 +214,7 @@ class PatchWhitening(keras.layers.Layer):
             outputs = ops.add(outputs, self.bias)
         return ops.cast(outputs, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *sides, channels = input_shape
         if self.padding == 'valid':
             sides = [side and side - self.kernel_size + 1 for side in sides]
@@ -221,7 +223,7 @@ class PatchWhitening(keras.layers.Layer):
     def _filters(self, channels):
         return self.kernel_size**2 * channels * (2 if self.negatives else 1)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             'kernel_size': self.kernel_size,
