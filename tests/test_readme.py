@@ -49,6 +49,10 @@ import os
 assert [record['epoch'] for record in history] == [1, 2]
 assert os.path.exists('checkpoint.npz') and os.path.exists('model.keras')
 """,
+    'image_sizes=sizes': """
+assert [record['epoch'] for record in trainer.history] == [1, 2]
+assert trainer.evaluate(dataset.test_images, dataset.test_labels).loss < 100
+""",
     'fw.training.replicate()': 'assert trainer.replicas is replicas',
 }
 
