@@ -60,6 +60,7 @@ recipe_flags.define(
     'speed94', f'Reached here: {"; ".join(f"{name} {what}" for name, what in REACHED.items())}.'
 )
 flags.adopt_module_key_flags(recipe_flags)
+flags.adopt_module_key_flags(pages)
 flags.DEFINE_bool('list_recipes', False, 'Print the recipes and the tricks, and stop.')
 flags.DEFINE_string(
     'dataset', 'auto', f'One of {", ".join(data.DATASETS)}; auto: cifar10, else the sample.'

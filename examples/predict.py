@@ -48,7 +48,7 @@ def parse_arguments(argv):
     parser.add_argument(
         '--picture', metavar='FILE', help='draw pictures and answers into this file'
     )
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)
 
 
 def classify(arguments):

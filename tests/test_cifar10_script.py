@@ -468,9 +468,15 @@ def test_settings_from_outside(script, tmp_path):
         (['--dataset=cifar10', '--data_dir=nowhere'], '`data_dir` must be an existing'),
         (['--epoch=3'], "Unknown command line flag 'epoch'"),
         (['--set', 'speed=3'], '`set` must be field=value, with a field of a recipe (name, '),
-        (['--set', 'epochs'], '`epochs` must be an integer. Received: set=epochs'),
+        (
+            ['--set', 'epochs'],
+            '`set` must give `epochs` an integer, as in epochs=... Received: set=epochs',
+        ),
         (['--set', 'momentum=1'], '`momentum` must be a number in [0, 1). Received: momentum=1'),
-        (['--set', 'nesterov=2'], '`nesterov` must be true or false. Received: set=nesterov=2'),
+        (
+            ['--set', 'nesterov=2'],
+            '`set` must give `nesterov` true or false, as in nesterov=... Received: set=nesterov=2',
+        ),
         (
             ['--set=cutout=1', '--set=cutout=2'],
             '`set` must set a field once. Received: set=cutout=2',
@@ -482,7 +488,10 @@ def test_settings_from_outside(script, tmp_path):
             ['--recipe_file=mine.toml'],
             '`recipe_file` must end in .py or .json. Received: recipe_file=',
         ),
-        (['--recipe_file=no.py'], '[Errno 2] No such file or directory: '),
+        (
+            ['--recipe_file=no.py'],
+            '`recipe_file` must be a file that exists. Received: recipe_file=no.py',
+        ),
         (
             ['--recipe_file=no.py', '--recipe=page10'],
             '`recipe` must not be given with `recipe_file`',

@@ -96,7 +96,9 @@ def folder(tmp_path_factory):
     (folder / 'out' / 'first').mkdir(parents=True)
     recipe = recipes.get('speed94').with_width(0.0625)
     network = assemble.network(recipe, (32, 32, 3), 10)
-    model = assemble.with_normalization(network, [125.0] * 3, [60.0] * 3)
+    model = assemble.with_normalization(
+        network, [125.0] * 3, [60.0] * 3, class_names=[f'class {n}' for n in range(10)]
+    )
     model.save(folder / 'out' / 'first' / 'model.keras')
     (folder / 'sitecustomize.py').write_text(HIDE)
     return folder

@@ -28,6 +28,8 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     path = pathlib.Path(path).expanduser()
     if path.suffix not in ('.py', '.json'):
         raise ValueError(f'`path` must end in .py or .json. Received: path={path}')
+    if not path.is_file():
+        raise FileNotFoundError(f'`path` must be a file that exists. Received: path={path}')
     return _from_python(path) if path.suffix == '.py' else _from_json(path)
 
 

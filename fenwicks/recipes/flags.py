@@ -156,7 +156,8 @@ def _parsed(text, field, value):
             'float | None': 'a number or none',
         }
         raise ValueError(
-            f'`{field}` must be {wanted.get(kind, "a number")}. Received: set={text}'
+            f'`set` must give `{field}` {wanted.get(kind, "a number")}, as in {field}=... '
+            f'Received: set={text}'
         ) from None
 
 

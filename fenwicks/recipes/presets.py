@@ -236,14 +236,14 @@ def listing(reached: Mapping[str, str] | None = None) -> str:
             f'{recipe.cutout:5}  {preset.source}'
         )
     if reached is not None:
-        lines += ['', 'reached here (the others were not run):']
+        lines += ['', 'reached here, by these recipes as they are:']
         lines += [f'{name:14} {reached[name]}' for name in PRESETS if name in reached]
     lines += ['', 'tricks of each recipe:']
     previous: tuple[str, ...] = ()
     for name, preset in PRESETS.items():
         tricks = preset.tricks
         if previous and tricks[: len(previous)] == previous:
-            tricks = ('those above', *tricks[len(previous) :])
+            tricks = ('those of the line above', *tricks[len(previous) :])
         lines.append(f'{name:14} {", ".join(tricks) or "none"}')
         previous = preset.tricks
     lines += ['', 'tricks, and what they set:']
