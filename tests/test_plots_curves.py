@@ -174,3 +174,17 @@ def test_differences_show_each_trick_with_its_error():
     assert axes.get_xlabel().startswith('difference in test accuracy, points')
     with pytest.raises(ValueError, match='`rows` must hold a trick'):
         plots.differences(rows[:1])
+
+
+def test_long_names_stand_below_the_axes_and_hide_no_line():
+    name = 'fenwicks24_gpu (dataset cifar10, train_images 10000) (n = 1)'
+    runs = {name: history([2.0, 1.0]), 'page10': history([1.5, 0.5])}
+    figure = plots.learning_curves(runs, ('train_loss',))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+    (axes,) = plots.learning_curves(
+        {'a': history([2.0, 1.0]), 'b': history([1.5, 0.5])}, ('train_loss',)
+    ).axes
+    axes.get_figure().draw_without_rendering()
+    assert axes.get_legend().get_window_extent().y0 > axes.get_window_extent().y0

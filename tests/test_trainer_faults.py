@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from training_toys import adam, assert_same, conv_model, dense_model, make, sgd, toy, values
 
-from fenwicks import layers, losses, optimizers
+from fenwicks import augment, layers, losses, optimizers
 from fenwicks.training import DivergedError
 from fenwicks.training import checkpoint as checkpoints
 
@@ -164,6 +164,22 @@ def draws_by_a_layer_outside(images, seed):
 def test_augmentations_that_break_their_contract(augment, message):
     trainer = make(dense_model(), augment=augment)
     refused(lambda: trainer.fit(*toy(), 1), message)
+
+
+@pytest.mark.parametrize(
+    'augment',
+    [
+        None,
+        [augment.random_flip],
+        keras.layers.GaussianNoise(0.1),
+        lambda images: images,
+        lambda images, seed, strength: images,
+    ],
+)
+def test_what_is_no_function_of_images_and_a_seed_is_no_augmentation(augment):
+    with pytest.raises(ValueError, match=r'^`augment` must be a function of images and') as error:
+        make(dense_model(), augment=augment)
+    assert '\n' not in str(error.value)
 
 
 def test_a_layer_without_variables_may_augment():

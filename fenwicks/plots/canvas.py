@@ -49,6 +49,7 @@ THEMES = {
 }
 DASHES = ('-', '--', '-.', ':')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
+_LONG_LABEL = 30  # letters of a legend's entry
 
 
 class NotebookFigure(Figure):
@@ -115,7 +116,10 @@ def grid(axes: Axes, theme: Theme, axis: Literal['both', 'x', 'y'] = 'both') -> 
 
 
 def legend(axes: Axes, theme: Theme, **settings: Any) -> None:
-    """A legend on the paper's colour, so that no line runs through its text."""
+    """A legend on the paper's colour; below the axes where its words would hide the data."""
+    _, labels = axes.get_legend_handles_labels()
+    if max(map(len, labels), default=0) > _LONG_LABEL:
+        settings = {**settings, 'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.18)}
     axes.legend(
         labelcolor=theme.ink, facecolor=theme.paper, edgecolor=theme.faint, framealpha=1, **settings
     )

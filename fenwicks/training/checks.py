@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import numbers
 
 import keras
 import numpy as np
 
 from fenwicks import _keras, data
+from fenwicks import augment as augmentation
 from fenwicks.layers import PatchWhitening
 from fenwicks.losses import CrossEntropy
 from fenwicks.training.replicas.base import Replicas
@@ -42,6 +44,22 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
         raise ValueError(
             f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call}'
         )
+
+
+def check_augment(augment):
+    """Raises unless `augment` can be called with a batch of images and a seed."""
+    rule = '`augment` must be a function of images and a seed, such as augment.compose returns'
+    if not callable(augment) or isinstance(augment, keras.layers.Layer):
+        raise ValueError(f'{rule}. Received: augment={augment!r}')
+    try:
+        signature = inspect.signature(augment)
+    except (TypeError, ValueError):  # some callables written in C have no signature
+        return
+    context = dict.fromkeys(augmentation.context_arguments(augment))
+    try:
+        signature.bind(None, None, **context)
+    except TypeError:
+        raise ValueError(f'{rule}. Received: one with the parameters {signature}') from None
 
 
 def check_loss(model, loss):

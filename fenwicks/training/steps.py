@@ -62,6 +62,7 @@ class StepRunner:
         image_sizes: Sequence[tuple[int, int]] = (),
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
+        checks.check_augment(augment)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
         checks.check_loss(model, self.loss)
