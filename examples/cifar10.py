@@ -135,7 +135,7 @@ def train_all(recipe, dataset, device, replicas, chosen_precision, code, out):
         replicas,
         f'{recipe.name} on {dataset.name} ({dataset.source}): {len(dataset.train_images)} training '
         f'and {len(dataset.test_images)} test images, {recipe.epochs} '
-        f'epoch{"s" if recipe.epochs > 1 else ""} of batch '
+        f'epoch{"" if recipe.epochs == 1 else "s"} of batch '
         f'{recipe.batch_size}, {devices.check_backend()} on {device}{several}, {chosen_precision}',
     )
 

@@ -175,7 +175,7 @@ def devices_table():
         figures = f'{accuracy} % (n = {len(group)})'
         if alone:
             seconds = statistics.median(run['train_seconds'] for run in alone)
-            steps = group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs']
+            steps = round(group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs'])
             speed = steps * group[0]['batch_size'] / seconds
             fewer = of_fewer(len(alone), len(group))
             figures += f', {seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'

@@ -53,8 +53,8 @@ def grid(
 ) -> list[Arm]:
     """The baseline, each trick added to it, the full recipe, and each trick removed from it.
 
-    Added are the tricks that set no field that a trick of the baseline sets; removed are those that
-    the baseline lacks.
+    Added are the tricks that `recipes.get` can add to the baseline; removed are those that the
+    baseline lacks.
 
     Args:
         baseline: name of a preset without the tricks.
@@ -80,14 +80,21 @@ def grid(
         raise ValueError(
             f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
         )
-    taken = {field for trick in present for field in TRICKS[trick].patch}
-    addable = [trick for trick in tricks if not taken & set(TRICKS[trick].patch)]
+    addable = [trick for trick in tricks if _can_be_added(trick, baseline)]
     return [
         Arm(baseline),
         *(Arm(baseline, added=trick) for trick in addable),
         Arm(full),
         *(Arm(full, removed=trick) for trick in removable if trick in tricks),
     ]
+
+
+def _can_be_added(trick, preset):
+    try:
+        get(preset, added=[trick])
+    except ValueError:
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,13 +144,16 @@ def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int)
         'activation': activation(recipe),
     }
     if recipe.network == 'speednet':
-        initializers = {'pytorch': layers.init_pytorch, 'unit': None}
+        heads = {'pytorch': layers.init_pytorch, 'unit': None}
+        kernels = {'pytorch': layers.init_pytorch, 'partial_identity': layers.PartialIdentity}
         bias_initializers = {'pytorch': None, 'zeros': 'zeros'}
         return models.speednet(
             **settings,
             residual=recipe.residual,
-            head_initializer=initializers[recipe.head_initializer],
+            kernel_initializer=kernels[recipe.kernel_initializer],
+            head_initializer=heads[recipe.head_initializer],
             whitening_bias_initializer=bias_initializers[recipe.whitening_bias_initializer],
+            first_activation=_activation(recipe.first_activation, recipe),
         )
     return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
 
@@ -170,11 +173,15 @@ def normalization(recipe: Recipe) -> keras.layers.Layer:
 
 def activation(recipe: Recipe) -> keras.layers.Layer | str:
     """The template of the network's activations, or the name of Keras's."""
-    if recipe.activation == 'celu':
+    return _activation('same', recipe)
+
+
+def _activation(name, recipe):
+    name = recipe.activation if name == 'same' else name
+    if name == 'celu':
         return layers.CELU(recipe.celu_alpha, name='activation')
-    if recipe.activation == 'gelu':
-        return layers.GELU(name='activation')
-    return recipe.activation
+    ours = {'gelu': layers.GELU, 'silu': layers.SiLU}
+    return ours[name](name='activation') if name in ours else name
 
 
 def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -191,6 +198,10 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     if recipe.bias_rate != 1:
         # Batch norm's offsets are the only biases that learn throughout.
         groups.append(optimizers.ParameterGroup(r'.*/beta', recipe.bias_rate, 1 / recipe.bias_rate))
+    if recipe.scale_rate != 1 and recipe.train_scales:
+        groups.append(
+            optimizers.ParameterGroup(r'.*/gamma', recipe.scale_rate, 1 / recipe.scale_rate)
+        )
     if recipe.head_rate != 1:
         groups.append(
             optimizers.ParameterGroup(
@@ -218,10 +229,15 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     )
     if not recipe.muon_learning_rate:
         return sgd
+    scaled: bool | schedules.AtSteps = recipe.normalize_weights
+    if scaled and (recipe.normalize_every > 1 or recipe.normalize_every_growth):
+        scaled = schedules.AtSteps(recipe.normalization_steps(steps_per_epoch))
     return optimizers.Muon(
         schedule(recipe.muon_learning_rate),
         momentum=recipe.muon_momentum,
-        normalize_weights=recipe.normalize_weights,
+        ns_steps=recipe.muon_steps,
+        ns_coefficients=recipe.muon_coefficients,
+        normalize_weights=scaled,
         others=sgd,
         others_match=(r'.*classifier/.*kernel',),
     )
@@ -238,12 +254,12 @@ def averaging(recipe: Recipe, steps_per_epoch: int) -> optimizers.EMA | optimize
     if recipe.averaging == 'ema':
         return optimizers.EMA(recipe.averaging_decay, recipe.averaging_every)
     if recipe.averaging == 'lookahead':
-        strength = schedules.PowerRise(
-            recipe.averaging_decay**recipe.averaging_every,
-            total_steps=recipe.epochs * steps_per_epoch,
-            power=recipe.averaging_power,
-        )
-        return optimizers.Lookahead(strength, recipe.averaging_every)
+        total = recipe.total_steps(steps_per_epoch)
+        strength: float | schedules.PowerRise = recipe.averaging_decay**recipe.averaging_every
+        if recipe.averaging_power:
+            strength = schedules.PowerRise(strength, total, recipe.averaging_power)
+        last = math.floor(recipe.averaging_last_epochs * steps_per_epoch + 0.5) or total
+        return optimizers.Lookahead(strength, recipe.averaging_every, start=max(0, total - last))
     return None
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import finite_number, integer
 from fenwicks._typing import Config, Step, Tensor
 
 
@@ -185,8 +185,8 @@ class PowerRise(LearningRateSchedule):
     value = peak * min(step / total_steps, 1) ** power
     ```
 
-    The CIFAR-10 records of 2024 use `PowerRise(0.95**5, total_steps, power=3)` as the strength of
-    `fenwicks.optimizers.Lookahead`: near 0 for most of the training, steep at its end.
+    `PowerRise(0.95**5, total_steps, power=3)` is the strength of `fenwicks.optimizers.Lookahead` in
+    a CIFAR-10 record of 2024: near 0 for most of the training, steep at its end.
 
     Args:
         peak: float >= 0, the value at `total_steps` and beyond.
@@ -305,3 +305,41 @@ class Warmup(LearningRateSchedule):
         """A schedule from the dictionary that `get_config` returned."""
         schedule = keras.saving.deserialize_keras_object(config['schedule'])
         return cls(**{**config, 'schedule': schedule})
+
+
+@keras.saving.register_keras_serializable(package='fenwicks')
+class AtSteps(LearningRateSchedule):
+    """1 at some steps, 0 at all others: `value = 1 if step in steps else 0`.
+
+    Args:
+        steps: sequence of integers >= 0.
+
+    Call arguments:
+        step: as for `PiecewiseLinear`.
+
+    Returns:
+        As for `PiecewiseLinear`.
+
+    Raises:
+        ValueError: a step isn't an integer >= 0.
+
+    Example:
+
+    >>> schedule = AtSteps([1, 3])
+    >>> [schedule(step) for step in range(5)]
+    [0.0, 1.0, 0.0, 1.0, 0.0]
+    """
+
+    def __init__(self, steps: Sequence[int]) -> None:
+        self.steps = tuple(integer('steps', step, low=0) for step in steps)
+
+    def __call__(self, step: Step) -> Tensor:
+        if _is_plain(step):
+            return _plain(np.isin(step, self.steps).astype('float64'))
+        step = ops.expand_dims(ops.cast(step, 'float32'), -1)
+        steps = ops.convert_to_tensor(np.array(self.steps, 'float32'))
+        return ops.cast(ops.any(step == steps, axis=-1), 'float32')
+
+    def get_config(self) -> Config:
+        """The constructor's arguments."""
+        return {'steps': list(self.steps)}

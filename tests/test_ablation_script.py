@@ -110,7 +110,7 @@ def test_a_log_that_cannot_be_written(script, tmp_path, monkeypatch):
         (['--tricks=celu,celu'], '`tricks` must name each once. Received: celu'),
         (['--plot=no/folder/a.png'], '`plot` must lie in a folder that exists.'),
         (['--full=page24'], '`full` must be a recipe with more tricks than page24.'),
-        (['--epochs=0'], '`epochs` must be a positive integer. Received: epochs=0'),
+        (['--epochs=0'], '`epochs` must be a finite number above 0. Received: epochs=0.0'),
         (['--width=-1'], '`width` must be a finite number above 0. Received: width=-1.0'),
         (['--limit=3'], '`batch_size` must be at most the 3 training images'),
         (['--dataset=mnist'], '`dataset` must be one of auto, '),

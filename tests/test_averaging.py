@@ -16,7 +16,12 @@ from fenwicks.optimizers import (
 from fenwicks.schedules import PowerRise
 
 BACKEND = keras.backend.backend()
-RULES = [EMA(0.9, every=2), Lookahead(0.6, every=2), Lookahead(PowerRise(0.8, 12, 3), every=4)]
+RULES = [
+    EMA(0.9, every=2),
+    Lookahead(0.6, every=2),
+    Lookahead(PowerRise(0.8, 12, 3), every=4),
+    Lookahead(0.7, every=2, start=6),
+]
 
 
 def tensors(*values, dtype='float32'):
@@ -51,6 +56,20 @@ def test_lookahead_with_a_constant_pull():
         averages, values = rule.update(averages, [values[0] + 1.0], 5 * n - 1)
         assert_same(numpy_of(averages), [[0.25 * n]])
         assert_same(numpy_of(values), numpy_of(averages), rtol=0, atol=0)
+
+
+def test_lookahead_that_starts_late():
+    """Up to the step `start` nothing changes; from there on the pull is constant."""
+    rule = Lookahead(0.7, every=4, start=8)
+    averages, values = tensors([0.1]), tensors([0.1])
+    expected = 0.1
+    for made in range(4, 25, 4):
+        value = values[0] + 1.0
+        averages, values = rule.update(averages, [value], made - 1)
+        expected = expected + 1 if made <= 8 else expected + 0.3
+        exactly = {'rtol': 0, 'atol': 0} if made <= 8 else {}
+        assert_same(numpy_of(values), numpy_of([value]) if made <= 8 else [[expected]], **exactly)
+        assert_same(numpy_of(averages), numpy_of(values), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('step', [4, 9, 99])
@@ -150,6 +169,8 @@ def by_hand(rule, average, value, step):
     keep = rule.strength
     if callable(keep):
         keep = 0.8 * min((step + 1) / 12, 1) ** 3
+    if step + 1 <= rule.start:
+        keep = 0
     average = keep * average + (1 - keep) * value
     return average, average
 
@@ -164,6 +185,7 @@ def by_hand(rule, average, value, step):
         (lambda: EMA(every=2.5), 'every'),
         (lambda: Lookahead(1.0), 'strength'),
         (lambda: Lookahead(-0.5), 'strength'),
+        (lambda: Lookahead(0.5, start=-1), 'start'),
         (lambda: Lookahead('strong'), 'strength'),
         (lambda: Lookahead(None), 'strength'),
         (lambda: Lookahead(0.5, every=-1), 'every'),

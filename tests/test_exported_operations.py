@@ -65,6 +65,7 @@ MODELS = {
     'speednet-residual': lambda: models.speednet(SHAPE, widths=(8, 8, 8), residual=True),
     'conv': lambda: of(layers.Conv2D(8, 3, padding='same'), layers.Conv2D(8, 3, padding='same')),
     'gelu': lambda: of(layers.GELU()),
+    'silu': lambda: of(layers.SiLU()),
     'celu': lambda: of(layers.CELU()),
     'pool': lambda: of(layers.MaxPooling2D()),
     'heads': lambda: of(layers.ConvBlk(8), layers.FastAiHead(3)),

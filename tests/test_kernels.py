@@ -289,11 +289,12 @@ def test_batch_norm_far_from_zero():
     [
         pooling.max_pool_2x2,
         activations.gelu,
+        activations.silu,
         lambda images: activations.celu(images, 0.3),
         lambda images: batch_norm.normalize(images, tf.ones(3), tf.zeros(3), 1e-3)[0],
         lambda images: batch_norm.normalize_groups(images, tf.ones(3), tf.zeros(3), 2, 1e-3)[0],
     ],
-    ids=['max_pool_2x2', 'gelu', 'celu', 'batch_norm', 'ghost_batch_norm'],
+    ids=['max_pool_2x2', 'gelu', 'silu', 'celu', 'batch_norm', 'ghost_batch_norm'],
 )
 def test_kernels_with_an_unknown_batch(function):
     """Without XLA, for whoever exports the model; the numbers are the same."""

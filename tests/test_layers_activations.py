@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from fenwicks.layers import CELU, GELU
+from fenwicks.layers import CELU, GELU, SiLU
 
 X = np.concatenate([np.linspace(-6, 6, 241), [-1e-3, 1e-3, -30, 30, -1e4, 1e4]])
 
@@ -20,6 +20,10 @@ def cdf(x):
     return np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
 
 
+def logistic(x):
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
 CASES = [
     (CELU(), lambda x: celu(x, 0.075), lambda x: np.exp(np.minimum(x, 0) / 0.075)),
     (CELU(0.3), lambda x: celu(x, 0.3), lambda x: np.exp(np.minimum(x, 0) / 0.3)),
@@ -28,6 +32,7 @@ CASES = [
         lambda x: x * cdf(x),
         lambda x: cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi),
     ),
+    (SiLU(), lambda x: x * logistic(x), lambda x: logistic(x) * (1 + x * (1 - logistic(x)))),
 ]
 
 
@@ -85,7 +90,7 @@ def test_bfloat16(layer, function, slope):
 
 def test_non_decreasing_is_true():
     x = np.linspace(-5, 5, 10_001, dtype=np.float32)
-    for layer in (CELU(), GELU()):
+    for layer in (CELU(), GELU(), SiLU()):
         steps = np.diff(array(layer(x)))
         assert layer.non_decreasing is bool((steps >= 0).all())
 

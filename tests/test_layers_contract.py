@@ -53,6 +53,7 @@ CASES = {
     'GhostBatchNormalization': (lambda: layers.GhostBatchNormalization(2), IMAGE),
     'CELU': (layers.CELU, IMAGE),
     'GELU': (layers.GELU, IMAGE),
+    'SiLU': (layers.SiLU, IMAGE),
     'ClassNames': (lambda: layers.ClassNames(['a', 'b', 'c', 'd']), IMAGE),
     'Scaling': (lambda: layers.Scaling(0.125), IMAGE),
     'Classifier': (lambda: layers.Classifier(4, weight=0.125), FEATURES),
@@ -101,7 +102,7 @@ def test_contract_mixed_precision(case):
     contract.check_mixed_precision(*CASES[case], 'float32' if case in LOGITS else 'bfloat16')
 
 
-@pytest.mark.parametrize('layer', [layers.GELU, layers.GlobalPools2D])
+@pytest.mark.parametrize('layer', [layers.GELU, layers.SiLU, layers.GlobalPools2D])
 def test_a_policy_for_the_dtype_of_a_layer_without_arguments(layer):
     policy = keras.DTypePolicy('mixed_bfloat16')
     twin = layer.from_config(layer(dtype=policy).get_config())

@@ -12,7 +12,7 @@ from optimizer_run import BACKEND, COMPILED, assert_same, gradients, numpy_of, t
 
 from fenwicks.losses import CrossEntropy
 from fenwicks.optimizers import SGD, Muon, ParameterGroup, muon_rescale, muon_step
-from fenwicks.schedules import OneCycle, PiecewiseLinear
+from fenwicks.schedules import AtSteps, OneCycle, PiecewiseLinear
 
 STEPS = 25
 RATES = OneCycle(peak=0.2, total_steps=STEPS, warmup_steps=10, final=0.02)
@@ -31,6 +31,7 @@ VARIANTS = [
     {'momentum': 0.9, 'ns_steps': 5},
     {'normalize_weights': True},
     {'weight_decay': 0.1, 'ns_steps': 1},
+    {'normalize_weights': AtSteps([1, 4, 9, 15]), 'ns_coefficients': (3.4576, -4.7391, 2.0843)},
 ]
 
 
@@ -54,6 +55,7 @@ def numpy_train(
     ns_steps=3,
     normalize_weights=False,
     weight_decay=0.0,
+    ns_coefficients=COEFFICIENTS,
     steps=STEPS,
 ):
     """An independent Muon in float64, in the papers' layout: (outputs, inputs, height, width)."""
@@ -68,10 +70,12 @@ def numpy_train(
                     w, g = w.transpose(0, 3, 1, 2), g.transpose(0, 3, 1, 2)
                 buffers[i] = buffers[i].reshape(g.shape) * momentum + g
                 g = g + momentum * buffers[i] if nesterov else buffers[i]
-                if normalize_weights:
+                every = isinstance(normalize_weights, bool)
+                if normalize_weights if every else normalize_weights(step):
                     w = w * (len(w) ** 0.5 / np.linalg.norm(w))
                 w = w * (1 - RATES(step) * weight_decay)
-                update = through_singular_values(g.reshape(len(g), -1), ns_steps)
+                matrix = g.reshape(len(g), -1)
+                update = through_singular_values(matrix, ns_steps, ns_coefficients)
                 w = w - RATES(step) * update.reshape(g.shape)
                 w = w.transpose(0, 2, 3, 1) if w.ndim == 4 else w
                 weights[i] = np.moveaxis(w, 0, -1)
@@ -229,6 +233,10 @@ def test_velocities_only_with_momentum():
         ({'momentum': 0.0}, 'nesterov'),
         ({'ns_steps': 0}, 'ns_steps'),
         ({'ns_dtype': 'float16'}, 'ns_dtype'),
+        ({'ns_coefficients': (1, 2)}, 'ns_coefficients'),
+        ({'ns_coefficients': ('a', 2, 3)}, 'ns_coefficients'),
+        ({'normalize_weights': abs}, 'normalize_weights'),
+        ({'weight_decay': 0.1, 'normalize_weights': AtSteps([1])}, 'weight_decay'),
         ({'weight_decay': -0.1}, 'weight_decay'),
         ({'weight_decay': 0.1, 'normalize_weights': True}, 'weight_decay'),
         ({'others': keras.optimizers.SGD(0.1)}, 'others'),
@@ -276,6 +284,15 @@ def test_config_round_trip(others):
     assert again.others_match == ('head/.*',)
     assert (again.others is None) == (others is None)
     assert Muon.from_config(Muon(0.1, weight_decay=0.2).get_config()).weight_decay == 0.2
+
+
+def test_when_to_normalize_and_the_coefficients_are_saved():
+    optimizer = Muon(0.1, normalize_weights=AtSteps([2, 5]), ns_coefficients=(3, -4, 2))
+    config = json.loads(json.dumps(keras.optimizers.serialize(optimizer)))
+    again = keras.optimizers.deserialize(config)
+    assert again.normalize_weights.steps == (2, 5)
+    assert again.ns_coefficients == (3.0, -4.0, 2.0)
+    assert again.get_config() == optimizer.get_config()
 
 
 def classifier(optimizer):

@@ -97,7 +97,8 @@ def test_every_preset_can_be_got_by_its_name():
     for name in PRESETS:
         recipe = recipes.get(name)
         assert recipe.name == name
-        assert recipe.schedule_knots(100)[-1][0] == 100 * recipe.epochs
+        assert recipe.schedule_knots(100)[-1][0] == recipe.total_steps(100)
+        assert recipe.total_steps(32) == round(32 * recipe.epochs)
         with pytest.raises(dataclasses.FrozenInstanceError):
             recipe.epochs = 1
 
@@ -110,11 +111,15 @@ def test_each_row_of_the_page_presets_adds_one_trick():
 
 
 @pytest.mark.parametrize('name', TRICKS)
-def test_a_trick_sets_fields_of_a_recipe_to_new_values_and_no_budget(name):
-    patch = TRICKS[name].patch
-    assert patch
-    assert set(patch) <= FIELDS - set(recipes.BUDGET)
-    assert any(getattr(PAGE, field) != value for field, value in patch.items())
+def test_a_trick_sets_fields_of_a_recipe_to_new_values(name):
+    trick = TRICKS[name]
+    assert set(trick.patch) <= FIELDS - {'name', 'epochs', 'batch_size', 'cutout'}
+    bases = [preset.base for preset in PRESETS.values()]
+    for patch in (trick.patch, trick.on_speednet or trick.patch):
+        assert any(
+            getattr(base, field) != value for base in bases for field, value in patch.items()
+        )
+    assert trick.network in ('', 'resnet9', 'speednet')
     assert TRICKS[name].summary
     assert TRICKS[name].symbol
 
@@ -122,10 +127,88 @@ def test_a_trick_sets_fields_of_a_recipe_to_new_values_and_no_budget(name):
 @pytest.mark.parametrize('name', [name for name, preset in PRESETS.items() if preset.tricks])
 def test_the_tricks_of_a_preset_touch_different_fields_in_any_order(name):
     preset = PRESETS[name]
-    touched = [field for trick in preset.tricks for field in TRICKS[trick].patch]
+    touched = [field for trick in preset.tricks for field in TRICKS[trick].patch_on(preset.base)]
     assert len(touched) == len(set(touched))
+    assert not set(touched) & set(preset.budget)
     base = dataclasses.replace(preset.base, **preset.budget)
     assert recipes.patched(base, preset.tricks[::-1], name) == recipes.get(name)
+
+
+@pytest.mark.parametrize('name', [name for name, preset in PRESETS.items() if preset.tricks])
+def test_each_trick_of_a_preset_can_be_removed_and_changes_something(name):
+    for trick in PRESETS[name].tricks:
+        without = recipes.get(name, removed=[trick])
+        assert dataclasses.replace(without, name=name) != recipes.get(name), trick
+    if all(not TRICKS[trick].network for trick in PRESETS[name].tricks):
+        return
+    with pytest.raises(ValueError) as raised:
+        recipes.get('page24', ['muon'])
+    assert str(raised.value) == (
+        "the trick 'muon' is for a speednet. Received: a recipe whose network is resnet9"
+    )
+
+
+def test_speed94_without_muon_is_sgd_at_the_rates_of_its_record():
+    """Per image they are those of `speed94_sgd`, which has another batch size and no plateau."""
+    plain, record = recipes.get('speed94', removed=['muon']), recipes.get('speed94_sgd')
+    assert plain.muon_learning_rate == 0
+    assert plain.peak_learning_rate / 2000 == pytest.approx(record.peak_learning_rate / 1024)
+    for field in ('weight_decay', 'bias_rate', 'head_rate', 'momentum', 'start_share',
+                  'head_initializer', 'logit_scale', 'whitening_bias_schedule'):  # fmt: skip
+        assert getattr(plain, field) == getattr(record, field), field
+    assert plain.warmup_epochs / plain.epochs == pytest.approx(record.warmup_epochs / record.epochs)
+
+
+def test_speed94_muon_is_speed94_in_the_published_eight_epochs():
+    ours, published = recipes.get('speed94').with_epochs(8), recipes.get('speed94_muon')
+    changes = {'name': 'speed94_muon', 'whitening_images': 5000}
+    assert published == dataclasses.replace(ours, **changes)
+    assert published.steps_per_epoch(50_000) * published.epochs == 200
+
+
+def test_speed94_2026_holds_the_published_settings():
+    recipe = recipes.get('speed94_2026')
+    steps = recipe.steps_per_epoch(50_000)
+    assert (recipe.batch_size, recipe.epochs, steps, recipe.total_steps(steps)) == (
+        *(1536, 8.875, 32, 284),
+    )
+    # The line from 1 at the start to 0 after 8.5 epochs is at 5 % after 8.075.
+    assert recipe.schedule_knots(steps) == [(0, 1.0), (pytest.approx(258.4), 0.05), (284, 0.05)]
+    assert recipe.image_size_epochs() == ((0, 24), (3, 28), (6, 32))
+    # The record adds up the losses of 1,536 images, where the mean is taken here.
+    rate = recipe.peak_learning_rate
+    assert rate / 1536 == pytest.approx(0.0573)
+    assert rate * recipe.head_rate / 1536 == pytest.approx(0.5415)
+    assert rate * recipe.weight_decay == pytest.approx(1.0418e-6 * 1536)
+    assert (recipe.bias_rate, recipe.momentum, recipe.nesterov) == (1, 0.825, True)
+    assert (recipe.muon_learning_rate, recipe.muon_momentum, recipe.muon_steps) == (
+        *(0.2255, 0.655, 3),
+    )
+    assert recipe.muon_coefficients == (3.4576, -4.7391, 2.0843)
+    assert (recipe.whitening_bias_epochs, recipe.whitening_bias_schedule) == (7 / 32, 'linear')
+    assert (recipe.activation, recipe.first_activation) == ('silu', 'gelu')
+    assert (recipe.label_smoothing, recipe.norm_momentum) == (0.09, 0.5566)
+    assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (2, 'alternating', 0)
+    assert recipe.augmentation_steps()[-1] == (
+        *('random_jitter', {'brightness': 0.1399, 'contrast': 0.1308}),
+    )
+    # From 8 steps before the end of the fall, every 4 steps, 0.7 of the average are kept.
+    assert (recipe.averaging, recipe.averaging_every, recipe.averaging_power) == (
+        *('lookahead', 4, 0),
+    )
+    assert recipe.averaging_decay**4 == pytest.approx(0.7)
+    assert 284 - recipe.averaging_last_epochs * steps == 8.5 * steps - 8
+
+
+def test_the_steps_before_which_kernels_are_scaled():
+    """Counted as published: from 1, and progress to the end of the fall at 272 steps."""
+    expected, last = [], 0
+    for count in range(1, 285):
+        if count - last >= 2 + int(15 * count / 272):
+            expected.append(count - 1)
+            last = count
+    assert recipes.get('speed94_2026').normalization_steps(32) == expected
+    assert recipes.get('speed94').normalization_steps(25) == list(range(225))
 
 
 def test_every_symbol_of_a_trick_exists():
@@ -287,12 +370,26 @@ def test_knots_rise_strictly_however_short_the_run(name, epochs, steps):
         assert places[-1] == epochs * steps
 
 
-@pytest.mark.parametrize('value', [0, -3, 2.5, 3.0, True, '6', None])
-@pytest.mark.parametrize('name', ['epochs', 'batch_size'])
-def test_budgets_that_are_no_positive_integers(name, value):
-    with pytest.raises(ValueError) as raised:
-        getattr(PAGE, f'with_{name}')(value)
-    assert str(raised.value) == f'`{name}` must be a positive integer. Received: {name}={value!r}'
+@pytest.mark.parametrize(
+    ('name', 'kind', 'values'),
+    [
+        ('epochs', 'finite number above 0', [0, -3, -2.5, True, '6', None, math.inf]),
+        ('batch_size', 'positive integer', [0, -3, 2.5, 3.0, True, '6', None]),
+    ],
+)
+def test_budgets_that_are_none(name, kind, values):
+    for value in values:
+        with pytest.raises(ValueError) as raised:
+            getattr(PAGE, f'with_{name}')(value)
+        assert str(raised.value) == f'`{name}` must be a {kind}. Received: {name}={value!r}'
+
+
+def test_parts_of_an_epoch():
+    half = PAGE.with_epochs(2.5)
+    assert (half.epochs, half.warmup_epochs) == (2.5, pytest.approx(5 * 2.5 / 24))
+    assert [half.total_steps(steps) for steps in (1, 2, 10, 97)] == [3, 5, 25, 243]
+    assert PAGE.with_epochs(0.001).total_steps(10) == 1
+    assert type(PAGE.with_epochs(3.0).epochs) is int
 
 
 def test_a_batch_must_not_exceed_the_data():
@@ -337,10 +434,16 @@ def test_a_recipe_comes_back_from_json(name):
 ADDED_FIELDS = (
     *('augmentations', 'whitening_images', 'whitening_bias_initializer', 'head_initializer'),
     *('nesterov', 'normalize_weights', 'averaging_power', 'whitening_bias_schedule'),
+    *('kernel_initializer', 'scale_rate'),
 )
 
 
-@pytest.mark.parametrize('name', PRESETS)
+EARLIER = [
+    name for name in PRESETS if name not in ('speed94_2026', 'speed94_muon')
+]  # those had no such recipes
+
+
+@pytest.mark.parametrize('name', EARLIER)
 def test_a_recipe_of_an_earlier_version_comes_back(name):
     fields = dataclasses.asdict(recipes.get(name))
     for field in ADDED_FIELDS:
@@ -353,7 +456,7 @@ def test_a_recipe_of_an_earlier_version_comes_back(name):
     ('changes', 'message'),
     [
         ({'colour': 1}, r'^a recipe must have no fields but name, .*Received: colour$'),
-        ({'epochs': '9'}, r"^`epochs` must be a positive integer. Received: epochs='9'$"),
+        ({'epochs': '9'}, r"^`epochs` must be a finite number above 0. Received: epochs='9'$"),
         ({'batch_size': 2.5}, '^`batch_size` must be a positive integer. '),
         ({'momentum': 1.5}, r'^`momentum` must be a number in \[0, 1\). Received: momentum=1.5$'),
         ({'peak_learning_rate': math.nan}, '^`peak_learning_rate` must be a finite number >= 0. '),
@@ -458,6 +561,8 @@ def test_a_file_that_is_missing(tmp_path):
         ((24, 28, 32), 2, ((0, 24), (1, 32))),
         ((24, 28, 32), 1, ((0, 28),)),
         ((16,), 3, ((0, 16),)),
+        ((24, 28, 32), 8.875, ((0, 24), (3, 28), (6, 32))),
+        ((24, 28, 32), 0.5, ((0, 32),)),
     ],
 )
 def test_the_epochs_of_image_sizes(sizes, epochs, expected):

@@ -288,7 +288,7 @@ def test_same_run_gives_the_same_page(tmp_path):
         ({'history': [{'epoch': 1, 'train_loss': 'low'}]}, 'other things than finite numbers'),
         ({'versions': ['3.12']}, '`versions` that is not an object'),
         ({'commit': 12}, '`commit` that is not a text'),
-        ({'epochs': 1.5}, '`epochs` that is not an integer'),
+        ({'epochs': '1'}, '`epochs` that is not a finite number'),
     ],
 )
 def test_damaged_results_are_named_in_a_line(tmp_path, capsys, content, message):

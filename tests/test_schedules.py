@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from fenwicks.optimizers import SGD
-from fenwicks.schedules import OneCycle, PiecewiseLinear, PowerRise, Warmup
+from fenwicks.schedules import AtSteps, OneCycle, PiecewiseLinear, PowerRise, Warmup
 
 KNOTS = [(0, 0.0), (10, 1.0), (40, 0.1), (50, 0.1), (50.5, 0.7)]
 # One step before, at, between and beyond the knots, and their values worked by hand.
@@ -89,6 +89,7 @@ SCHEDULES = {
     'one_cycle': OneCycle(0.4, 100, 20, final=0.01),
     'one_cycle_without_warmup': OneCycle(0.4, 100, 0),
     'power_rise': PowerRise(0.95**5, 100, 3),
+    'at_steps': AtSteps([0, 3, 57]),
     'warmup': Warmup(PiecewiseLinear(KNOTS), 7, initial=0.2),
     'warmup_of_number': Warmup(0.3, 7),
     'warmup_of_keras': Warmup(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9), 7),
@@ -258,6 +259,22 @@ def test_bad_warmup(arguments, name):
 def test_bad_power_rise(arguments, name):
     with pytest.raises(ValueError, match=f'^`{name}` must .* Received: {name}='):
         PowerRise(*arguments)
+
+
+@pytest.mark.parametrize('step', [0, 1, 2, 3, 4, 5, 99])
+def test_at_steps(step):
+    schedule = AtSteps([1, 4])
+    expected = float(step in (1, 4))
+    assert schedule(step) == expected
+    np.testing.assert_array_equal(at(schedule, step), expected)
+    np.testing.assert_array_equal(at(schedule, [[step, 4]]), [[expected, 1]])
+    assert at(AtSteps([]), step) == AtSteps([])(step) == 0
+
+
+@pytest.mark.parametrize('steps', [(1, -1), (1.5,)])
+def test_bad_steps(steps):
+    with pytest.raises(ValueError, match=r'^`steps` must .* Received: steps='):
+        AtSteps(steps)
 
 
 def test_numpy_numbers_become_plain_ones():

@@ -247,7 +247,7 @@ def _outside_of_loops(name):
 
 def _kind_of_layer(layer):
     name = type(layer).__name__
-    if isinstance(layer, keras.layers.Activation) or name in ('GELU', 'CELU', 'ReLU'):
+    if isinstance(layer, keras.layers.Activation) or name in ('GELU', 'SiLU', 'CELU', 'ReLU'):
         return 'activation'
     for word, kind in (
         ('Norm', 'batch norm'),

@@ -122,8 +122,7 @@ class Training:
         score, plain = (
             evaluate.metrics(some, self.dataset.test_labels) for some in (logits, plain_logits)
         )
-        trained_on = self.recipe.steps_per_epoch(len(self.dataset.train_images))
-        trained_on *= self.recipe.epochs * self.recipe.batch_size
+        trained_on = self.total_steps() * self.recipe.batch_size
         return {
             **self.describe(),
             'test_images': len(self.dataset.test_images),
@@ -156,7 +155,8 @@ class Training:
         }
 
     def total_steps(self):
-        return self.recipe.epochs * self.recipe.steps_per_epoch(len(self.dataset.train_images))
+        steps_per_epoch = self.recipe.steps_per_epoch(len(self.dataset.train_images))
+        return self.recipe.total_steps(steps_per_epoch)
 
     def take_steps(self, epoch, count) -> float:
         """Seconds of the first `count` steps of an epoch, counted from 0."""

@@ -1,6 +1,6 @@
 """Keras layers for image networks, from single layers to blocks and heads, and initializers."""
 
-from fenwicks.layers.activations import CELU, GELU
+from fenwicks.layers.activations import CELU, GELU, SiLU
 from fenwicks.layers.blocks import PYTORCH_PARAMS, ConvBlk, ConvBN, ConvResBlk
 from fenwicks.layers.containers import Parallel, Residual, Sequential
 from fenwicks.layers.convolution import Conv2D
@@ -34,6 +34,7 @@ __all__ = [
     'Residual',
     'Scaling',
     'Sequential',
+    'SiLU',
     'init_pytorch',
     'whitening_filters',
 ]

@@ -135,6 +135,56 @@ class GELU(keras.layers.Layer):
         return input_shape
 
 
+@keras.saving.register_keras_serializable(package='fenwicks')
+class SiLU(keras.layers.Layer):
+    """Sigmoid linear unit, also called swish.
+
+    ```
+    y = x * sigmoid(x) = x / (1 + exp(-x))
+    ```
+
+    Args:
+        **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: a tensor of any shape.
+        training: on TensorFlow's CPU, whether to use `fenwicks.kernels.activations`: it is faster,
+            and consists of operations that other runtimes don't have.
+
+    Returns:
+        A tensor of the inputs' shape.
+
+    Example:
+
+    >>> from fenwicks.layers import SiLU
+    >>> round(float(SiLU()(keras.ops.array([1.0]))[0]), 4)
+    0.7311
+
+    Reference:
+        Elfwing, Uchibe and Doya, Sigmoid-Weighted Linear Units for Neural Network Function
+        Approximation in Reinforcement Learning, https://arxiv.org/abs/1702.03118
+    """
+
+    non_decreasing = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.built = True
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if kernels.device.takes_shortcuts(training):
+            return kernels.activations.silu(inputs)
+        return keras.activations.silu(inputs)
+
+    def get_config(self) -> Config:
+        # Defined, because Keras generates no config where `dtype` was given as a policy object.
+        return super().get_config()
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
 def new_activation(activation: Any, name: str, dtype: Any) -> keras.layers.Layer:
     """Returns a layer for an activation function, or a copy of a template layer."""
     if isinstance(activation, keras.layers.Layer):

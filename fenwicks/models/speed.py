@@ -41,6 +41,7 @@ def speednet(
     normalization: keras.layers.Layer | None = _NORMALIZATION,
     activation: Any = _ACTIVATION,
     name: str = 'speednet',
+    first_activation: Any = None,
 ) -> keras.Model:
     """The network of the speed records: whitened 2x2 patches, then six 3x3 convolutions.
 
@@ -74,6 +75,7 @@ def speednet(
             epsilon 1e-12.
         activation: as in `fenwicks.layers.ConvBN`; by default GELU.
         name: the model's name.
+        first_activation: the one after the whitening; None for `activation`.
 
     Returns:
         A functional `keras.Model` from normalized float images
@@ -118,7 +120,8 @@ def speednet(
         bias_initializer=whitening_bias_initializer,
         name='whitening',
     )(images)
-    h = new_activation(activation, 'activation', keras.config.dtype_policy())(h)
+    first = activation if first_activation is None else first_activation
+    h = new_activation(first, 'activation', keras.config.dtype_policy())(h)
     for i, width in enumerate(widths, 1):
         group = [ConvBlk(width, **style, pool_first=True, name='down')]
         if residual:

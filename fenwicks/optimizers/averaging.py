@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import keras
 from keras import ops
 
-from fenwicks._checks import finite_number, positive_integer
+from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._typing import Step, Tensor
 
 
@@ -146,12 +146,14 @@ class Lookahead:
     ```
 
     A schedule that rises from near 0 to near 1 leaves the beginning of a training as it is and
-    averages its end. The averages after the last step are the result.
+    averages its end; so does `start`. The averages after the last step are the result.
 
     Args:
         strength: float in [0, 1), the share of the average that is kept; or a function, such as a
             schedule, from the number of training steps made (1 after the first) to that share.
         every: positive integer, training steps from one update to the next.
+        start: integer >= 0, number of training steps up to which the average is the present value
+            itself, so that nothing changes.
 
     Raises:
         ValueError: an argument is out of its range.
@@ -170,6 +172,7 @@ class Lookahead:
 
     strength: float | Callable
     every: int = 5
+    start: int = 0
     replaces_values: ClassVar[bool] = True
     needs_initial_values: ClassVar[bool] = True
 
@@ -178,6 +181,7 @@ class Lookahead:
             strength = finite_number('strength', self.strength, low=0, below=1)
             object.__setattr__(self, 'strength', strength)
         object.__setattr__(self, 'every', positive_integer('every', self.every))
+        object.__setattr__(self, 'start', integer('start', self.start, low=0))
 
     def update(
         self, averages: Sequence[Tensor], values: Sequence[Tensor], step: Step
@@ -191,7 +195,15 @@ class Lookahead:
             `(averages, values)`, which are equal up to the rounding to their dtypes.
         """
         keep = self.strength(step + 1) if callable(self.strength) else self.strength
-        averages = _towards(averages, values, 1 - keep)
+        moved = _towards(averages, values, 1 - keep)
+        averages = (
+            moved
+            if not self.start
+            else [
+                ops.where(step + 1 > self.start, average, ops.cast(value, _dtype(average)))
+                for average, value in zip(moved, values, strict=True)
+            ]
+        )
         # Copies, so that a backend that reuses the memory of the values leaves the averages alone.
         values = [
             ops.copy(ops.cast(average, _dtype(value)))

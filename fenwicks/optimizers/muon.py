@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import keras
 from keras import ops
+from keras.optimizers.schedules import LearningRateSchedule
 
 from fenwicks import _keras
-from fenwicks._checks import positive_integer
+from fenwicks._checks import finite_number, positive_integer
 from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import UNCHANGED, group_of_each, matches_none
-from fenwicks.optimizers.orthogonalize import DTYPES, muon_rescale, muon_step
+from fenwicks.optimizers.orthogonalize import COEFFICIENTS, DTYPES, muon_rescale, muon_step
 from fenwicks.optimizers.patterns import check_match, matches
 from fenwicks.optimizers.sgd import SGD
 
@@ -45,8 +46,10 @@ class Muon(MomentumOptimizer):
         nesterov: bool, look ahead along the velocity. Needs `momentum` above 0.
         ns_steps: positive integer, steps of `newton_schulz`.
         ns_dtype: `'float32'` or `'bfloat16'`, the precision of `newton_schulz`.
+        ns_coefficients: three floats, the polynomial of `newton_schulz`.
         normalize_weights: bool, whether each step first scales each kernel to the norm
-            sqrt(outputs). For kernels whose scale doesn't matter, before batch norm.
+            sqrt(outputs); or a schedule such as `schedules.AtSteps`: steps at which it is above 0
+            do. For kernels whose scale doesn't matter, before batch norm.
         weight_decay: float >= 0 for the kernels, decoupled: `w = w * (1 - learning_rate *
             weight_decay)`. Not together with `normalize_weights`, which would undo it.
         others: a `fenwicks.optimizers.SGD` with the settings for the other variables: rate or
@@ -98,7 +101,7 @@ class Muon(MomentumOptimizer):
         nesterov: bool = True,
         ns_steps: int = 3,
         ns_dtype: str = 'float32',
-        normalize_weights: bool = False,
+        normalize_weights: bool | LearningRateSchedule = False,
         weight_decay: float = 0.0,
         others: SGD | None = None,
         others_match: Sequence[str] = (),
@@ -111,6 +114,7 @@ class Muon(MomentumOptimizer):
         ema_overwrite_frequency: int | None = None,
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
+        ns_coefficients: Sequence[float] = COEFFICIENTS,
     ) -> None:
         ns_steps = positive_integer('ns_steps', ns_steps)
         if ns_dtype not in DTYPES:
@@ -148,7 +152,8 @@ class Muon(MomentumOptimizer):
         )
         self.ns_steps = ns_steps
         self.ns_dtype = ns_dtype
-        self.normalize_weights = bool(normalize_weights)
+        self.ns_coefficients = _checked_coefficients(ns_coefficients)
+        self.normalize_weights = _checked_normalization(normalize_weights)
         self.others = others
         self.others_match = others_match
         self._sgd = others or SGD(0.0, momentum=self.momentum, nesterov=self.nesterov)
@@ -198,11 +203,15 @@ class Muon(MomentumOptimizer):
             nesterov=self.nesterov,
             ns_steps=self.ns_steps,
             ns_dtype=self.ns_dtype,
+            ns_coefficients=self.ns_coefficients,
         )
+        normalize_weights = self.normalize_weights
+        if isinstance(normalize_weights, LearningRateSchedule):
+            normalize_weights = normalize_weights(_keras.update_count(self)) > 0
         weight = muon_rescale(
             ops.convert_to_tensor(variable),
             learning_rate,
-            normalize_weights=self.normalize_weights,
+            normalize_weights=normalize_weights,
             weight_decay=self.weight_decay,
         )
         if velocity is not None:
@@ -215,7 +224,8 @@ class Muon(MomentumOptimizer):
             **super().get_config(),
             'ns_steps': self.ns_steps,
             'ns_dtype': self.ns_dtype,
-            'normalize_weights': self.normalize_weights,
+            'ns_coefficients': list(self.ns_coefficients),
+            'normalize_weights': keras.saving.serialize_keras_object(self.normalize_weights),
             'others': self.others and keras.saving.serialize_keras_object(self.others),
             'others_match': list(self.others_match),
         }
@@ -228,10 +238,12 @@ class Muon(MomentumOptimizer):
             config: the dictionary.
             custom_objects: names and classes of custom schedules, or None.
         """
-        others = config.get('others')
-        if isinstance(others, dict):
-            others = keras.saving.deserialize_keras_object(others, custom_objects=custom_objects)
-        return super().from_config({**config, 'others': others}, custom_objects=custom_objects)
+        serialized = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects=custom_objects)
+            for name in ('others', 'normalize_weights')
+            if isinstance(config.get(name), dict)
+        }
+        return super().from_config({**config, **serialized}, custom_objects=custom_objects)
 
     def _patterns(self) -> list[str]:
         return [*self.others_match, *(group.match for group in self._sgd.groups)]
@@ -259,6 +271,27 @@ class Muon(MomentumOptimizer):
             )
         )
         return [next(groups) if other else _KERNEL for other in is_other]
+
+
+def _checked_coefficients(coefficients: Sequence[float]) -> tuple[float, float, float]:
+    try:
+        a, b, c = (finite_number('ns_coefficients', each) for each in coefficients)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'`ns_coefficients` must be three numbers. Received: ns_coefficients={coefficients!r}'
+        ) from None
+    return a, b, c
+
+
+def _checked_normalization(normalize_weights: Any) -> bool | LearningRateSchedule:
+    if isinstance(normalize_weights, LearningRateSchedule):
+        return normalize_weights
+    if callable(normalize_weights):
+        raise ValueError(
+            '`normalize_weights` must be True, False or a LearningRateSchedule. '
+            f'Received: normalize_weights={normalize_weights!r}'
+        )
+    return bool(normalize_weights)
 
 
 def _check_only_settings(others: SGD) -> None:

@@ -10,12 +10,13 @@ from fenwicks._typing import Tensor
 from fenwicks.kernels.products import exact_products
 
 DTYPES = ('float32', 'bfloat16')
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def newton_schulz(
     matrix: Tensor,
     steps: int = 3,
-    coefficients: tuple[float, float, float] = (3.4445, -4.7750, 2.0315),
+    coefficients: tuple[float, float, float] = COEFFICIENTS,
     dtype: str = 'float32',
     epsilon: float = 1e-7,
 ) -> Tensor:
@@ -88,6 +89,7 @@ def muon_step(
     nesterov: bool = True,
     ns_steps: int = 3,
     ns_dtype: str = 'float32',
+    ns_coefficients: tuple[float, float, float] = COEFFICIENTS,
 ) -> tuple[Tensor, Tensor]:
     """Computes one Muon step of one kernel; pure: nothing is changed in place.
 
@@ -110,6 +112,7 @@ def muon_step(
         nesterov: Python bool.
         ns_steps: steps of `newton_schulz`.
         ns_dtype: its dtype.
+        ns_coefficients: its coefficients.
 
     Returns:
         `(decrease, velocity)`: what the step takes from the kernel, in float32, and the velocity
@@ -120,7 +123,8 @@ def muon_step(
         velocity = momentum * velocity + gradient
         direction = gradient + momentum * velocity if nesterov else velocity
     matrix = ops.reshape(direction, (-1, gradient.shape[-1]))
-    update = ops.reshape(newton_schulz(matrix, ns_steps, dtype=ns_dtype), gradient.shape)
+    update = newton_schulz(matrix, ns_steps, ns_coefficients, dtype=ns_dtype)
+    update = ops.reshape(update, gradient.shape)
     return ops.cast(learning_rate, 'float32') * ops.cast(update, 'float32'), velocity
 
 
@@ -128,7 +132,7 @@ def muon_rescale(
     weight: Tensor,
     learning_rate: Tensor,
     *,
-    normalize_weights: bool = False,
+    normalize_weights: bool | Tensor = False,
     weight_decay: float = 0.0,
 ) -> Tensor:
     """Normalizes or decays a kernel, as Muon does before the step; pure.
@@ -141,16 +145,20 @@ def muon_rescale(
     Args:
         weight: float tensor of shape (..., outputs).
         learning_rate: float or scalar tensor.
-        normalize_weights: Python bool, whether to scale the kernel to the norm sqrt(outputs).
+        normalize_weights: whether to scale the kernel to the norm sqrt(outputs): a Python bool, or
+            a scalar bool tensor.
         weight_decay: Python float, decoupled: an orthogonal step has no size for it to join.
 
     Returns:
         The kernel in float32, whatever its dtype, for one rounding after the step.
     """
     weight = ops.cast(weight, 'float32')
-    if normalize_weights:
+    if normalize_weights is not False:
         norm = ops.sqrt(ops.sum(ops.square(weight)))
-        weight = weight * (math.sqrt(weight.shape[-1]) / ops.maximum(norm, 1e-7))
+        factor = math.sqrt(weight.shape[-1]) / ops.maximum(norm, 1e-7)
+        if normalize_weights is not True:
+            factor = ops.where(normalize_weights, factor, 1.0)
+        weight = weight * factor
     if weight_decay:
         weight = weight * (1.0 - ops.cast(learning_rate, 'float32') * weight_decay)
     return weight

@@ -1,4 +1,4 @@
-"""What the fields of a recipe may hold."""
+"""What the fields of a recipe may hold, each by itself and together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from fenwicks._checks import finite_number, integer, positive_integer
 CHOICES = {
     'flip': ('none', 'random', 'alternating'),
     'network': ('resnet9', 'speednet'),
+    'kernel_initializer': ('pytorch', 'partial_identity'),
+    'first_activation': ('same', 'relu', 'celu', 'gelu', 'silu'),
     'activation': ('relu', 'celu', 'gelu', 'silu'),
     'head_initializer': ('pytorch', 'unit'),
     'whitening_bias_schedule': ('linear', 'common'),
@@ -16,8 +18,11 @@ CHOICES = {
     'averaging': ('none', 'ema', 'lookahead'),
     'tta': ('none', 'flip', 'flip_translate'),
 }
-POSITIVE = ('batch_size', 'epochs', 'whitening_images', 'averaging_every')
-RANGES = {
+POSITIVE = (
+    *('batch_size', 'whitening_images', 'muon_steps', 'normalize_every', 'averaging_every'),
+)
+RANGES: dict[str, dict[str, float]] = {
+    'epochs': {'above': 0},
     'warmup_epochs': {'low': 0},
     'peak_learning_rate': {'low': 0},
     'weight_decay': {'low': 0},
@@ -28,14 +33,17 @@ RANGES = {
     'label_smoothing': {'low': 0, 'below': 1},
     'momentum': {'low': 0, 'below': 1},
     'bias_rate': {'above': 0},
+    'scale_rate': {'above': 0},
     'head_rate': {'above': 0},
     'muon_learning_rate': {'low': 0},
     'muon_momentum': {'low': 0, 'below': 1},
+    'normalize_every_growth': {'low': 0},
     'start_share': {'low': 0},
     'plateau_epochs': {'low': 0},
     'plateau_share': {'low': 0},
     'averaging_decay': {'low': 0, 'below': 1},
-    'averaging_power': {'above': 0},
+    'averaging_power': {'low': 0},
+    'averaging_last_epochs': {'low': 0},
 }
 
 
@@ -61,10 +69,56 @@ def checked(name: str, kind: str, value: Any) -> Any:
             raise ValueError(f'`{name}` must be a tuple. Received: {name}={value!r}')
         if kind == 'tuple[int, ...]':
             return tuple(positive_integer(name, each) for each in value)
+        if kind == 'tuple[float, ...]':
+            return tuple(finite_number(name, each) for each in value)
         return tuple(value)
     if kind == 'int':
         return positive_integer(name, value) if name in POSITIVE else integer(name, value, low=0)
     if value is None and kind.endswith('None'):
         return value
     number = finite_number(name, value, **RANGES.get(name, {}))
+    if kind == 'int | float' and number.is_integer():
+        return int(number)
     return value if type(value) is int else number
+
+
+def check_together(recipe: Any) -> None:
+    """Raises where fields of a recipe don't fit each other."""
+    if recipe.network == 'speednet' and recipe.whitening != 2:
+        raise ValueError(
+            '`whitening` of a speednet must be its own, of 2x2 patches. '
+            f'Received: whitening={recipe.whitening}'
+        )
+    of_speednets = {
+        'residual': False,
+        'kernel_initializer': 'pytorch',
+        'first_activation': 'same',
+        'head_initializer': 'pytorch',
+    }
+    for name, other in of_speednets.items():
+        if getattr(recipe, name) != other and recipe.network != 'speednet':
+            raise ValueError(
+                f'`{name}` must be {other} unless the network is a speednet. '
+                f'Received: {name}={getattr(recipe, name)}, network={recipe.network}'
+            )
+    if recipe.ghost_batch_size and recipe.batch_size % recipe.ghost_batch_size:
+        raise ValueError(
+            f'`ghost_batch_size` must divide the batch of {recipe.batch_size}. '
+            f'Received: ghost_batch_size={recipe.ghost_batch_size}'
+        )
+    if len(recipe.muon_coefficients) != 3:
+        raise ValueError(
+            '`muon_coefficients` must be three. '
+            f'Received: muon_coefficients={recipe.muon_coefficients}'
+        )
+    if recipe.averaging_last_epochs > recipe.epochs:
+        raise ValueError(
+            f'`averaging_last_epochs` must be at most the {recipe.epochs} epochs. '
+            f'Received: averaging_last_epochs={recipe.averaging_last_epochs}'
+        )
+    if recipe.warmup_epochs + recipe.plateau_epochs > recipe.epochs:
+        raise ValueError(
+            f'`warmup_epochs` and `plateau_epochs` must fit into {recipe.epochs} epochs. '
+            f'Received: warmup_epochs={recipe.warmup_epochs}, '
+            f'plateau_epochs={recipe.plateau_epochs}'
+        )

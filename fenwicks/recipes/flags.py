@@ -45,7 +45,7 @@ def define_changes() -> None:
         'set', [], 'Set a field of the recipe, as in --set momentum=0.85; may be repeated.'
     )
     flags.DEFINE_float('width', None, 'Factor on the number of filters in each stage.')
-    flags.DEFINE_integer(
+    flags.DEFINE_float(
         'epochs',
         None,
         'Passes over the training images, to which the schedule is stretched; default: the '
@@ -141,11 +141,13 @@ def _parsed(text, field, value):
             return {'true': True, 'false': False}[value.lower()]
         if kind == 'tuple[int, ...]':
             return tuple(int(part) for part in value.split(','))
+        if kind == 'tuple[float, ...]':
+            return tuple(float(part) for part in value.split(','))
         if kind == 'tuple[str, ...]':
             return tuple(part.strip() for part in value.split(';') if part.strip())
         if kind.endswith('None') and value.lower() == 'none':
             return None
-        if kind.startswith('float'):
+        if kind.startswith(('float', 'int |')):
             return int(value) if value.lstrip('-').isdigit() else float(value)
         return int(value) if kind == 'int' else value
     except (KeyError, ValueError):
@@ -153,6 +155,7 @@ def _parsed(text, field, value):
             'bool': 'true or false',
             'int': 'an integer',
             'tuple[int, ...]': 'integers with commas between them',
+            'tuple[float, ...]': 'numbers with commas between them',
             'float | None': 'a number or none',
         }
         raise ValueError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from fenwicks._checks import finite_number, positive_integer
-from fenwicks.recipes.fields import checked
+from fenwicks.recipes.fields import check_together, checked
 from fenwicks.recipes.steps import Step, parse_steps
 
 SMALL_BATCH = 64
@@ -23,7 +24,8 @@ class Recipe:
     Attributes:
         name: what results are filed under.
         batch_size: images in a step.
-        epochs: passes over the training images; the remainder of each pass is dropped.
+        epochs: passes over the training images; the remainder of each pass is dropped. In a last
+            pass of less than a whole epoch, steps are taken in proportion.
         warmup_epochs: epochs in which the learning rate rises to its peak.
         peak_learning_rate: of SGD, for a loss that is a mean over the batch.
         weight_decay: coupled weight decay of SGD, for the same loss.
@@ -51,10 +53,13 @@ class Recipe:
             0, `'common'` is SGD's own schedule.
         whitening_bias_initializer: `'zeros'`, or `'pytorch'` for uniform numbers in +-1 over the
             square root of the convolution's inputs.
+        kernel_initializer: of the convolutions: `'pytorch'` for uniform numbers in +-1 over the
+            square root of the inputs; or `'partial_identity'`, which only a speednet takes.
         residual: whether each group of a speednet has a third convolution, and a shortcut around
             the last two; a resnet9 has its own shortcuts.
         pool_first: pool before normalization and activation, not after.
         activation: `'relu'`, `'celu'`, `'gelu'` or `'silu'`.
+        first_activation: the one after the whitening of a speednet, `'same'` for no other.
         celu_alpha: how far below zero CELU reaches.
         ghost_batch_size: images that are normalized together; 0 for the whole batch.
         train_scales: whether batch norm's scales are trained, or stay 1.
@@ -72,10 +77,15 @@ class Recipe:
         rate_in_velocity: whether SGD's velocity holds gradients times the rate, as Page's does, or
             gradients alone, as PyTorch's.
         bias_rate: factor on the learning rate of the biases; their weight decay is divided by it.
+        scale_rate: the same for batch norm's scales.
         head_rate: the same for the classifier's kernel.
         muon_learning_rate: peak rate of Muon for the convolution kernels; 0 leaves them to SGD.
         muon_momentum: Nesterov momentum of Muon, in [0, 1).
-        normalize_weights: whether Muon scales each kernel to a fixed norm before each step.
+        muon_steps: steps of the iteration that makes Muon's updates orthogonal.
+        muon_coefficients: the three of its polynomial.
+        normalize_weights: whether Muon scales the kernels to a fixed norm before steps.
+        normalize_every: steps from one such scaling to the next.
+        normalize_every_growth: by how much that number grows until the rate would have fallen to 0.
 
         first_step: step of the schedule at which the first update reads its rate: 0, or 1 in
             Page's code.
@@ -87,14 +97,16 @@ class Recipe:
         averaging_decay: share of the average kept at each step (for lookahead: at the last).
         averaging_every: steps from one update of the average to the next.
         averaging_power: with lookahead, the power of the training's progress by which the share of
-            the average rises.
+            the average rises; 0 if it is constant.
+        averaging_last_epochs: with lookahead, the epochs at the end in which weights are averaged;
+            0 for all.
 
         tta: test-time augmentation: `'none'`, `'flip'` or `'flip_translate'`.
     """
 
     name: str
     batch_size: int
-    epochs: int
+    epochs: int | float
     warmup_epochs: float
     peak_learning_rate: float
     weight_decay: float
@@ -113,9 +125,11 @@ class Recipe:
     whitening_bias_epochs: float = 0
     whitening_bias_schedule: str = 'linear'
     whitening_bias_initializer: str = 'zeros'
+    kernel_initializer: str = 'pytorch'
     residual: bool = False
     pool_first: bool = False
     activation: str = 'relu'
+    first_activation: str = 'same'
     celu_alpha: float = 0.075
     ghost_batch_size: int = 0
     train_scales: bool = True
@@ -130,10 +144,15 @@ class Recipe:
     nesterov: bool = True
     rate_in_velocity: bool = False
     bias_rate: float = 1.0
+    scale_rate: float = 1.0
     head_rate: float = 1.0
     muon_learning_rate: float = 0.0
     muon_momentum: float = 0.6
+    muon_steps: int = 3
+    muon_coefficients: tuple[float, ...] = (3.4445, -4.7750, 2.0315)
     normalize_weights: bool = True
+    normalize_every: int = 1
+    normalize_every_growth: float = 0
 
     first_step: int = 0
     start_share: float = 0.0
@@ -144,6 +163,7 @@ class Recipe:
     averaging_decay: float = 0.99
     averaging_every: int = 5
     averaging_power: float = 3
+    averaging_last_epochs: float = 0
 
     tta: str = 'none'
 
@@ -152,28 +172,7 @@ class Recipe:
             value = checked(field.name, str(field.type), getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # the way to set a field of a frozen class
         parse_steps(self.augmentations)
-        if self.network == 'speednet' and self.whitening != 2:
-            raise ValueError(
-                '`whitening` of a speednet must be its own, of 2x2 patches. '
-                f'Received: whitening={self.whitening}'
-            )
-        for name, other in (('residual', False), ('head_initializer', 'pytorch')):
-            if getattr(self, name) != other and self.network != 'speednet':
-                raise ValueError(
-                    f'`{name}` must be {other} unless the network is a speednet. '
-                    f'Received: {name}={getattr(self, name)}, network={self.network}'
-                )
-        if self.ghost_batch_size and self.batch_size % self.ghost_batch_size:
-            raise ValueError(
-                f'`ghost_batch_size` must divide the batch of {self.batch_size}. '
-                f'Received: ghost_batch_size={self.ghost_batch_size}'
-            )
-        if self.warmup_epochs + self.plateau_epochs > self.epochs:
-            raise ValueError(
-                f'`warmup_epochs` and `plateau_epochs` must fit into {self.epochs} epochs. '
-                f'Received: warmup_epochs={self.warmup_epochs}, '
-                f'plateau_epochs={self.plateau_epochs}'
-            )
+        check_together(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping) -> Recipe:
@@ -202,14 +201,18 @@ class Recipe:
                 f'a recipe must have the fields {", ".join(needed)}. '
                 f'Received: none called {missing[0]}'
             )
-        former = {}
-        if fields.get('network') == 'speednet' and fields.get('muon_learning_rate'):
-            former = {'head_initializer': 'unit', 'whitening_bias_initializer': 'pytorch'}
+        former: dict[str, Any] = {}
+        if fields.get('network') == 'speednet':
+            former['kernel_initializer'] = 'partial_identity'
+            if fields.get('muon_learning_rate'):
+                former['head_initializer'] = 'unit'
+                former['whitening_bias_initializer'] = 'pytorch'
+                former['scale_rate'] = 1.0 if fields.get('train_scales', True) else 1 / 64
         return cls(**{**former, **fields})
 
-    def with_epochs(self, epochs: int) -> Recipe:
+    def with_epochs(self, epochs: float) -> Recipe:
         """The same recipe in another number of epochs, its schedules stretched to fit."""
-        epochs = positive_integer('epochs', epochs)
+        epochs = finite_number('epochs', epochs, above=0)
         stretch = epochs / self.epochs
         return dataclasses.replace(
             self,
@@ -217,6 +220,7 @@ class Recipe:
             warmup_epochs=self.warmup_epochs * stretch,
             plateau_epochs=self.plateau_epochs * stretch,
             whitening_bias_epochs=self.whitening_bias_epochs * stretch,
+            averaging_last_epochs=self.averaging_last_epochs * stretch,
         )
 
     def with_batch_size(self, batch_size: int, scale_rate: bool = False) -> Recipe:
@@ -288,20 +292,47 @@ class Recipe:
             )
         return train_images // self.batch_size
 
-    def schedule_knots(self, steps_per_epoch: int) -> list[tuple[int, float]]:
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole training."""
+        return max(1, math.floor(self.epochs * steps_per_epoch + 0.5))
+
+    def normalization_steps(self, steps_per_epoch: int) -> list[int]:
+        """The steps, from 0, at which Muon scales the kernels to their norm.
+
+        Example:
+
+        >>> from fenwicks import recipes
+        >>> recipes.get('speed94_2026').normalization_steps(32)[:5]
+        [1, 3, 5, 7, 9]
+        """
+        # As in its publication progress counts until the rate, without its floor, would be 0.
+        fall = self.epochs - self.plateau_epochs - self.warmup_epochs
+        end = self.warmup_epochs + fall / (1 - min(self.plateau_share, 0.99))
+        steps = [-1]
+        for step in range(self.total_steps(steps_per_epoch)):
+            progress = (step + 1) / (end * steps_per_epoch)
+            if step - steps[-1] >= self.normalize_every + int(
+                self.normalize_every_growth * progress
+            ):
+                steps.append(step)
+        return steps[1:]
+
+    def schedule_knots(self, steps_per_epoch: int) -> list[tuple[float, float]]:
         """The corners `(step, share of the peak rate)` of the schedule, for `PiecewiseLinear`.
 
         Corners of a very short run that fall on one step are one step apart instead, so that
         even a single epoch of two steps keeps its shape.
         """
-        corners = [(0, self.start_share), (self.warmup_epochs, 1.0)]
-        if not self.warmup_epochs:
-            corners = corners[1:]
+        end = self.total_steps(steps_per_epoch)
+        corners: list[tuple[float, float]] = [(0, 1.0)]
+        if self.warmup_epochs:
+            peak = math.floor(self.warmup_epochs * steps_per_epoch + 0.5)
+            corners = [(0, self.start_share), (peak, 1.0)]
         if self.plateau_epochs:
-            corners.append((self.epochs - self.plateau_epochs, self.plateau_share))
-        corners.append((self.epochs, self.plateau_share))
-        knots: list[tuple[int, float]] = []
-        for epoch, share in corners:
-            step = math.floor(epoch * steps_per_epoch + 0.5)
+            plateau = (self.epochs - self.plateau_epochs) * steps_per_epoch
+            corners.append((plateau, self.plateau_share))
+        corners.append((end, self.plateau_share))
+        knots: list[tuple[float, float]] = []
+        for step, share in corners:
             knots.append((max(step, knots[-1][0] + 1) if knots else step, share))
         return knots

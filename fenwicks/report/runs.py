@@ -26,7 +26,7 @@ _REQUIRED = {
     'history': list,
 }
 _OPTIONAL = {
-    'epochs': int,
+    'epochs': float,
     'train_images': int,
     'test_images': int,
     'batch_size': int,

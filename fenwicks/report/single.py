@@ -53,7 +53,7 @@ def body(run: Run) -> str:
 
 def epochs_of(run: Run) -> str:
     """The number of epochs in words."""
-    count = len(run.history)
+    count = run.result.get('epochs', len(run.history))
     return f'{count} epoch{"" if count == 1 else "s"}'
 
 
@@ -173,12 +173,12 @@ def _schedule(run: Run) -> Iterator[str]:
         knots = recipe.schedule_knots(steps)
         schedule = schedules.PiecewiseLinear([(step, share * peak) for step, share in knots])
         axes = new_axes(CHART)
-        figure = plots.schedule(schedule, recipe.epochs * steps, steps, axes=axes)
+        figure = plots.schedule(schedule, recipe.total_steps(steps), steps, axes=axes)
         corners = ', '.join(f'{share * peak:.3g} at epoch {step / steps:.3g}' for step, share in
                             knots)  # fmt: skip
         description = f'Line chart of the learning rate in straight lines: {corners}.'
         yield elements.chart(figures.svg(figure, description, 'schedule'))
-        text = f'{recipe.epochs * steps:,} steps of {recipe.batch_size:,} images.'
+        text = f'{recipe.total_steps(steps):,} steps of {recipe.batch_size:,} images.'
         if recipe.muon_learning_rate:
             text += (
                 f' This is the rate of SGD. That of Muon, which trains the convolutions, has the '

@@ -198,8 +198,8 @@ def estimate(
         len(devices),
         chip,
         compiler.devices_per_chip(devices),
+        recipe,
         recipe.steps_per_epoch(shape.train_images),
-        recipe.epochs,
     )
 
 
@@ -255,7 +255,7 @@ def replicas_on(topology: str, recipe: Recipe, batch_norm: str = 'per_replica') 
     return devices, replicas
 
 
-def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs):
+def _estimate(compiled, topology, devices, chip, devices_per_chip, recipe, steps):
     """The `Estimate` of a training from the compiler's figures for its program."""
     limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // devices_per_chip
     common = {
@@ -279,7 +279,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
         flops_per_step=compiled.flops * devices,
         step_seconds=step,
         epoch_seconds=step * steps,
-        run_seconds=step * steps * epochs,
+        run_seconds=step * recipe.total_steps(steps),
         priced_seconds=priced,
         unpriced_seconds=unpriced,
         network_seconds=network,

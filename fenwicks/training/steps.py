@@ -76,7 +76,7 @@ class StepRunner:
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
         self.history: list[dict[str, Any]] = []
-        self._steps_per_epoch = 0
+        self._steps_per_epoch = self._steps_done = 0
         self._half_trained = False
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
@@ -264,7 +264,7 @@ class StepRunner:
         Afterwards the model has its own weights again. Without `averaging`, or before its first
         update, the context has no effect.
         """
-        return self._averages.in_place(len(self.history) * self._steps_per_epoch)
+        return self._averages.in_place(self._steps_done)
 
     def _check_training(self, images, labels):
         """Raises unless the model can be trained on the data; notes the length of an epoch."""

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import finite_number
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks
@@ -138,7 +138,7 @@ class Trainer(StepRunner):
         self,
         images: np.ndarray,
         labels: np.ndarray,
-        epochs: int,
+        epochs: float,
         *,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
@@ -152,7 +152,8 @@ class Trainer(StepRunner):
         Args:
             images: uint8 `(count, height, width, channels)`.
             labels: integer `(count,)`.
-            epochs: number of epochs in all, a positive integer.
+            epochs: number of epochs in all, above 0. The last may be a part of one: 2.5 epochs of
+                10 steps are 25 steps.
             checkpoint: path of a file that is rewritten after each epoch; `None` for none. Of
                 several processes the chief writes it, and all must be able to read it.
             resume: whether to start from `checkpoint` if that exists.
@@ -169,7 +170,7 @@ class Trainer(StepRunner):
             DivergedError: the loss, a weight or another variable of the training became infinite or
                 NaN.
         """
-        epochs = positive_integer('epochs', epochs)
+        epochs = finite_number('epochs', epochs, above=0)
         fingerprint = json.loads(json.dumps(fingerprint))  # as the file will have it
         if resume and checkpoint is None:
             raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
@@ -183,21 +184,21 @@ class Trainer(StepRunner):
         if resume and checkpoint is not None and os.path.exists(checkpoint):
             self._restore(checkpoint, settings)
         else:
-            self._check_whole_epoch(epochs)
+            self._check_whole_epoch()
             if not self.history:
                 self._averages.restart()  # from the present weights
-        if len(self.history) < epochs:
+        steps = max(1, math.floor(epochs * self._steps_per_epoch + 0.5))
+        epochs, done = math.ceil(steps / self._steps_per_epoch), len(self.history)
+        if self._steps_done < steps:
+            self._check_can_go_on(steps)
             self._load(images, labels)
 
-        images_per_epoch = self._steps_per_epoch * self.batch_size
-        done = len(self.history)
-        progress = Progress(
-            images_per_epoch * epochs, images_per_epoch * done, epochs, self.replicas.chief
-        )
+        images_done = self._steps_done * self.batch_size
+        progress = Progress(steps * self.batch_size, images_done, epochs, self.replicas.chief)
         try:
             with noted_interrupts() as interrupts:
                 for epoch in range(done, epochs):
-                    self._train_epoch(epoch, progress, interrupts)
+                    self._train_epoch(epoch, steps, progress, interrupts)
                     if writes:
                         self._save(checkpoint, settings)
                     progress.finish_epoch(self.history[-1])  # prints saved epochs only
@@ -206,7 +207,7 @@ class Trainer(StepRunner):
         self._finalize()
         return self.history
 
-    def _check_whole_epoch(self, epochs):
+    def _check_whole_epoch(self):
         """Raises unless the present weights are those of the end of an epoch."""
         if self._half_trained:
             raise ValueError(
@@ -214,21 +215,31 @@ class Trainer(StepRunner):
                 f'`checkpoint` and resume=True. Received: a half-trained epoch '
                 f'{len(self.history) + 1}'
             )
-        if self._finalized and epochs > len(self.history):
+
+    def _check_can_go_on(self, steps):
+        """Raises where a training that came to its end can't be made longer, to `steps` steps."""
+        epochs, done = (count / self._steps_per_epoch for count in (steps, self._steps_done))
+        if not done.is_integer():
+            raise ValueError(
+                'a training that ended with a part of an epoch must not go on. '
+                f'Received: epochs={epochs:g} after {done:g}'
+            )
+        if self._finalized:
             raise ValueError(
                 'a Trainer whose optimizer has use_ema must train in one go, at the end of which '
                 'its averages replace the weights: make a new one, or pass the `checkpoint` and '
-                f'resume=True. Received: epochs={epochs} after {len(self.history)}'
+                f'resume=True. Received: epochs={epochs:g} after {done:g}'
             )
 
-    def _train_epoch(self, epoch, progress, interrupts):
+    def _train_epoch(self, epoch, steps, progress, interrupts):
+        """Trains for an epoch, or for less where the training ends after `steps` steps in all."""
         self.compile(epoch)
+        count = min(self._steps_per_epoch, steps - self._steps_done)
         last = self.history[-1]['images_per_second'] if self.history else math.inf
         self._half_trained = True
-        record = self._epochs.train(
-            epoch, self._steps_per_epoch, self.batch_size / last, progress, interrupts
-        )
+        record = self._epochs.train(epoch, count, self.batch_size / last, progress, interrupts)
         self._half_trained = False
+        self._steps_done += count
         self.train_seconds += record['seconds']
         self.history.append(record)
 
@@ -272,6 +283,7 @@ class Trainer(StepRunner):
         state = {
             **settings,
             'history': self.history,
+            'steps_done': self._steps_done,
             'train_seconds': self.train_seconds,
         }
         checkpoints.save(path, self.variables, state)
@@ -283,5 +295,8 @@ class Trainer(StepRunner):
         checkpoints.check_settings(f'the checkpoint {path}', state, settings)
         checkpoints.assign(self.variables, checkpoints.load_values(path, self.variables))
         self.history = state['history']
+        # An earlier version trained for whole epochs only.
+        whole_epochs = len(self.history) * self._steps_per_epoch
+        self._steps_done = state.get('steps_done', whole_epochs)
         self.train_seconds = state['train_seconds']
         self._half_trained = self._finalized = False
