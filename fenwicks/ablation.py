@@ -246,8 +246,9 @@ def comparison_table(rows: Sequence[Row]) -> str:
 
 
 def tricks_table(rows: Sequence[Row]) -> str:
-    """Every trick: what it does, where it is, what was published, what was measured here.
+    """Tricks: what each does, where it is, what was published, what was measured here.
 
+    Those of which nothing was published by itself, or measured, are left out.
     What was measured, of tricks added and of tricks removed, has a column each, if there is any
     difference in it that is larger than its error.
     """
@@ -276,6 +277,7 @@ def tricks_table(rows: Sequence[Row]) -> str:
             *(measured(name, added) for added in columns),
         ]
         for name, trick in TRICKS.items()
+        if trick.published or {(name, True), (name, False)} & found.keys()
     ]
     titles = {True: 'added', False: 'removed'}
     header = ['trick', 'what it does', 'in `fenwicks`', 'published']
