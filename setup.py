@@ -49,6 +49,8 @@ setup(
         'tpu': ['tensorflow-tpu==2.20.0', 'libtpu==0.0.21.1'],
         'jax': ['jax>=0.7'],
         'plots': ['matplotlib>=3.8'],
+        # ONNX, by Keras on TensorFlow, and weights.
+        'export': ['tf2onnx>=1.17', 'safetensors>=0.5'],
         'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
         # Checksums of TFRecords at more than NumPy's speed.
         'tfrecord': ['google-crc32c>=1.5'],
@@ -61,6 +63,10 @@ setup(
             'pytest>=8',
             'pytest-xdist>=3.7',
             'ruff==0.17.6',
+            # Exports, and the runtime that loads one.
+            'onnxruntime>=1.20',
+            'safetensors>=0.5',
+            'tf2onnx>=1.17',
             # The notebook.
             'ipykernel>=6.29',
             'jupytext>=1.16',

@@ -88,7 +88,7 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_string('out', None, 'Folder for the results; default: a new one below out/.')
 flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out.')
-pages.flag()
+pages.define_flags()
 
 
 def main():
@@ -99,6 +99,7 @@ def main():
     code = hardware.provenance()
     recipe = recipe_flags.chosen(FLAGS)
     assemble.augmentations(recipe)  # raises where it names a transform that there isn't
+    pages.check_flags()
     if FLAGS.seed < 0 or FLAGS.seed + FLAGS.runs > 2**31:
         raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={FLAGS.seed}')
     if FLAGS.resume and FLAGS.out is None:
@@ -318,6 +319,7 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
             )
             model.save(part)
         pages.keep(folder, recipe, dataset, logits, seed)
+        pages.publish(model, result, folder)
         runlog.write_json(result_path, result)
         checkpoint.unlink(missing_ok=True)
     say(

@@ -1,24 +1,46 @@
-"""What a training script hands to `fenwicks.report`, and the pages that come of it."""
+"""What a training script leaves beside its result: exports, the model card, pages with pictures."""
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shlex
 
 from absl import flags
 
-from fenwicks import assemble, augment, data, report
+from fenwicks import assemble, augment, command, data, export, report, runlog
 
 # Flags that say where things lie, and how a training was split up, not what was trained.
-_NOT_REPEATED = {'out', 'resume', 'runs', 'seed', 'data_dir', 'report'}
+_NOT_REPEATED = {'out', 'resume', 'runs', 'seed', 'data_dir', 'report', 'export'}
 SAMPLES, EPOCHS = 6, 6  # training images shown, and augmented versions of each
 
 
-def flag():
-    """Defines --report."""
+def define_flags():
+    """Defines --report and --export."""
     flags.DEFINE_bool(
         'report', True, 'Write report.html into the folder of each run, if Matplotlib is installed.'
     )
+    flags.DEFINE_list(
+        'export', [], f'Also save the model as {", ".join(export.FORMATS)}, separated by commas.'
+    )
+
+
+def check_flags():
+    """Raises, before the training, where a format of --export can't be written here."""
+    with command.renamed({'formats': 'export'}):
+        export.check_formats(flags.FLAGS.export)
+        if flags.FLAGS.export and flags.FLAGS.model_precision != 'float32':
+            raise ValueError(
+                '`export` needs `model_precision` float32. '
+                f'Received: model_precision={flags.FLAGS.model_precision}'
+            )
+
+
+def publish(model, result, folder):
+    """Writes the exports of --export and the model card into the folder of a run."""
+    export.write(model, folder, flags.FLAGS.export)
+    named = {*os.listdir(folder), 'result.json', *(['report.html'] if flags.FLAGS.report else [])}
+    runlog.write_text(pathlib.Path(folder) / 'README.md', export.model_card(result, named))
 
 
 def keep(folder, recipe, dataset, logits, seed):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
 import sys
+import tempfile
+from collections.abc import Iterator
 
 
 def prepare() -> None:
@@ -21,6 +24,34 @@ def prepare() -> None:
     # allocator keeps them. TensorFlow reads this once, when it first touches the device.
     os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
     _choose_backend()
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """A block in which TensorFlow prints nothing on its own start, where that is wanted.
+
+    It is in the commands `python -m fenwicks...`, and with `FENWICKS_QUIET=1`. Where the processor
+    has AVX-512, TensorFlow 2.21 prints four lines before it looks at `TF_CPP_MIN_LOG_LEVEL`; they
+    would hide an error of one line. So what is written to standard error, by C++ too, is held back,
+    and shown if there is an error.
+    """
+    is_command = sys.argv[:1] == ['-m'] and any('fenwicks' in each for each in sys.orig_argv)
+    if not is_command and os.environ.get('FENWICKS_QUIET', '') in ('', '0'):
+        yield
+        return
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
+    with tempfile.TemporaryFile() as held:
+        shown = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(shown, held.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def _choose_backend():

@@ -27,6 +27,7 @@ SECONDS_TO_END = 10  # that an interrupted command has before it is ended
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _how_to_go_on = ''
+_received: int = signal.SIGINT  # the last signal that interrupted
 
 
 def run(main: Callable[[], object], name: str) -> None:
@@ -34,7 +35,7 @@ def run(main: Callable[[], object], name: str) -> None:
 
     SIGTERM interrupts like Ctrl-C. Either ends the process within `SECONDS_TO_END`, even where
     KeyboardInterrupt gets lost, as in a callback of a framework, or Python waits for a compiler; a
-    second one ends it at once.
+    second one ends it at once. The exit status is then 128 and the signal's number, as in a shell.
 
     Args:
         main: does the work, when the flags are parsed.
@@ -42,15 +43,15 @@ def run(main: Callable[[], object], name: str) -> None:
     """
     signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     for number in signals:
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, _interrupt)
     _watch(name)
     try:
         app.run(lambda _: call(main, name), flags_parser=lambda argv: parse_flags(argv, name))
     except KeyboardInterrupt:  # outside `call`
-        fail(name, _interrupted())
+        _end_interrupted(name)
     finally:
         for number in signals:  # nothing is left to interrupt
-            signal.signal(number, lambda *_: _end(name))
+            signal.signal(number, lambda number, _: _end(name, number))
 
 
 def call(main: Callable[[], object], name: str) -> None:
@@ -58,7 +59,8 @@ def call(main: Callable[[], object], name: str) -> None:
 
     With the environment variable FENWICKS_TRACEBACK the error has its traceback.
     """
-    logging.set_verbosity(logging.WARNING)  # JAX logs its own start
+    if not flags.FLAGS['verbosity'].present:
+        logging.set_verbosity(logging.WARNING)  # JAX logs its own start
     say_how_to_go_on('')
     try:
         main()
@@ -67,7 +69,7 @@ def call(main: Callable[[], object], name: str) -> None:
             raise
         fail(name, error)
     except KeyboardInterrupt:
-        fail(name, _interrupted())
+        _end_interrupted(name)
 
 
 def parse_flags(argv: Sequence[str], name: str) -> list[str]:
@@ -134,6 +136,17 @@ def say_how_to_go_on(text: str) -> None:
     _how_to_go_on = text
 
 
+def _interrupt(number, frame):
+    global _received
+    _received = number
+    raise KeyboardInterrupt
+
+
+def _end_interrupted(name):
+    print(f'{name}: {_interrupted()}', file=sys.stderr)
+    sys.exit(128 + _received)
+
+
 def _interrupted() -> str:
     return f'interrupted: {_how_to_go_on or "start it again"}'
 
@@ -156,15 +169,15 @@ def _watch(name):
                 continue
             signals += 1
             if signals > 1:  # somebody is impatient
-                _end(name)
-            timer = threading.Timer(SECONDS_TO_END, _end, [name])
+                _end(name, number)
+            timer = threading.Timer(SECONDS_TO_END, _end, [name, number])
             timer.daemon = True
             timer.start()
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end(name):
+def _end(name, number):
     """Ends the process at once. Files appear whole or not at all, so nothing is damaged."""
     os.write(2, f'\n{name}: {_interrupted()}\n'.encode())
-    os._exit(1)
+    os._exit(128 + number)

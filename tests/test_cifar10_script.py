@@ -95,7 +95,7 @@ def test_the_command_writes_a_result_and_a_model_that_plain_keras_evaluates(tmp_
     process = command(*flags, f'--out={out}')
     stdout, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
-    assert names(out) == ['model.keras', 'report.npz', 'result.json']
+    assert names(out) == ['README.md', 'model.keras', 'report.npz', 'result.json']
     result = read(out)
     assert set(FIELDS) <= set(result)
     assert result['recipe'] == 'page10'
@@ -193,7 +193,7 @@ def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_p
     assert 'epoch   2/2' in progress
     assert other == ''
     assert 'epoch' not in nothing
-    assert names(out) == ['model.keras', 'report.npz', 'result.json']
+    assert names(out) == ['README.md', 'model.keras', 'report.npz', 'result.json']
     result = read(out)
     assert (result['replicas'], result['batch_norm']) == (2, 'synchronized')
     assert (result['batch_size'], len(result['history'])) == (32, 2)
@@ -274,7 +274,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
     call(script, *flags, f'--out={whole}')
 
     status, stderr = ended_in_epoch(2, signal.SIGINT, out, *flags)
-    assert status == 1
+    assert status == 128 + signal.SIGINT
     assert 'Traceback' not in stderr
     last = stderr.splitlines()[-1]
     assert last == f'cifar10.py: interrupted: the same flags with --resume --out={out} go on'
@@ -295,7 +295,7 @@ def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script
     assert len(checkpoints.load_state(out / 'checkpoint.npz')['history']) == 2
 
     call(script, *flags, f'--out={out}', '--resume')
-    assert names(out) == names(whole) == ['model.keras', 'report.npz', 'result.json']
+    assert names(out) == names(whole) == ['README.md', 'model.keras', 'report.npz', 'result.json']
     assert numbers(read(out)) == numbers(read(whole))
     assert len(read(out)['history']) == 3
     weights = [keras.saving.load_model(f / 'model.keras').get_weights() for f in (out, whole)]
@@ -320,7 +320,7 @@ def test_an_interrupt_during_the_imports_is_one_line(tmp_path, sign, delay):
     time.sleep(delay)
     process.send_signal(sign)
     stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (1, '')
+    assert (process.returncode, stdout) == (128 + sign, '')
     assert stderr == 'cifar10.py: interrupted before it began: start it again\n'
     assert names(tmp_path) == []
 
@@ -355,7 +355,7 @@ def test_an_interrupt_that_python_does_not_get_ends_the_command_all_the_same(mod
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 128 + signal.SIGTERM
     assert stderr.splitlines()[-1] == 'lost.py: interrupted: the same command goes on'
 
 
@@ -381,7 +381,7 @@ def test_of_two_processes_in_one_folder_the_second_is_refused(script, tmp_path):
         first.communicate()
     (out / 'paused').unlink()
     call(script, *flags, '--resume')  # the lock ended with its process
-    assert names(out) == ['model.keras', 'report.npz', 'result.json']
+    assert names(out) == ['README.md', 'model.keras', 'report.npz', 'result.json']
 
 
 def test_default_folders_never_meet(script, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ FILES = (
     'test_augment_choices.py',
     'test_augment_draws.py',
     'test_checkpoint.py',
+    'test_export.py',
     'test_layers_contract.py',
     'test_layers_whitening.py',
     'test_losses.py',

@@ -35,6 +35,7 @@ ORDER = (
     ('runlog',),
     ('ablation',),
     ('assemble',),
+    ('export',),
     ('plots',),
     ('report',),
     ('tpu',),

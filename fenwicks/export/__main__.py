@@ -1,0 +1,64 @@
+"""Exports the models of finished runs, and writes their cards anew; see `fenwicks.export`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+from collections.abc import Sequence
+
+import keras
+
+from fenwicks import command, export, runlog
+
+NAME = 'fenwicks.export'
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command line."""
+    parser = command.ArgumentParser(NAME, prog=f'python -m {NAME}', description=__doc__)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='folder of a run')
+    parser.add_argument(
+        '--formats',
+        type=lambda text: [name for name in text.split(',') if name],
+        default=[],
+        help=f'separated by commas, of {", ".join(export.FORMATS)}; default: the card alone',
+    )
+    return parser.parse_args(argv)
+
+
+def export_run(folder: str, formats: Sequence[str]) -> None:
+    """Exports one run, and says what was written.
+
+    Raises:
+        ValueError: the folder holds no finished run.
+    """
+    path = pathlib.Path(folder)
+    missing = [name for name in ('model.keras', 'result.json') if not (path / name).is_file()]
+    if missing:
+        raise ValueError(
+            f'RUN must be the folder of a finished run. Received: {path}, no {missing[0]}'
+        )
+    result = runlog.read_json(path / 'result.json')
+    if formats:
+        model = keras.saving.load_model(path / 'model.keras', compile=False)
+        for written in export.write(model, path, formats):
+            print(written, flush=True)
+    runlog.write_text(path / 'README.md', export.model_card(result, os.listdir(path)))
+    print(path / 'README.md', flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exports all the runs."""
+    arguments = parse_arguments(argv)
+
+    def work():
+        export.check_formats(arguments.formats)
+        for folder in arguments.runs:
+            export_run(folder, arguments.formats)
+
+    command.call(work, NAME)
+
+
+if __name__ == '__main__':
+    main()

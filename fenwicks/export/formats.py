@@ -1,0 +1,175 @@
+"""One model in several formats."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+
+from fenwicks._files import written_whole
+from fenwicks.layers import ClassNames
+
+# The file of each format, in the folder of a run.
+FORMATS = {
+    'saved_model': 'saved_model',
+    'litert': 'model.tflite',
+    'onnx': 'model.onnx',
+    'safetensors': 'model.safetensors',
+}
+
+# The package that a format needs besides Keras; a backend that isn't named can't write it.
+_PACKAGES = {
+    'saved_model': {'tensorflow': 'tensorflow', 'jax': 'tensorflow'},
+    'litert': {'tensorflow': 'tensorflow'},
+    'onnx': {'tensorflow': 'tf2onnx'},
+    'safetensors': dict.fromkeys(('tensorflow', 'jax', 'torch'), 'safetensors'),
+}
+_ANY_SIZE = 32  # pixels of an image for a model that takes images of any size
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    """Raises where a format can't be written here: call it before a training.
+
+    Args:
+        formats: names among `FORMATS`.
+
+    Raises:
+        ValueError: there is no such format, or Keras can't write it on this backend.
+        ImportError: a package is missing; the message says how to install it.
+    """
+    backend = keras.backend.backend()
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f'`formats` must be among {", ".join(FORMATS)}. Received: {name}')
+        if backend not in _PACKAGES[name]:
+            raise ValueError(
+                f'`formats` must be what Keras can write on {backend}: export afterwards, by '
+                'KERAS_BACKEND=tensorflow python -m fenwicks.export RUN --formats=... '
+                f'Received: {name}'
+            )
+        package = _PACKAGES[name][backend]
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f'the format {name} needs {package}: pip install {package}')
+
+
+def write(
+    model: keras.Model, folder: str | os.PathLike[str], formats: Sequence[str]
+) -> list[pathlib.Path]:
+    """Writes a model in some formats; each file appears whole or not at all.
+
+    Args:
+        model: a Functional or Sequential model in float32 from a batch of images to logits, such as
+            `assemble.with_normalization` returns.
+        folder: where the files go, named as in `FORMATS`; one that exists.
+        formats: names among `FORMATS`, in any order.
+
+    Returns:
+        The paths, in the order of `formats`.
+
+    Raises:
+        ValueError: a format isn't known, can't be written on this backend, or the model computes in
+            another precision than float32.
+        ImportError: a package is missing.
+        OSError: the disk doesn't take a file.
+
+    Example:
+
+    ```python
+    model = keras.saving.load_model('out/my_run/model.keras')
+    fenwicks.export.write(model, 'out/my_run', ['saved_model', 'onnx'])
+    ```
+    """
+    check_formats(formats)
+    for layer in _layers(model):
+        if formats and layer.compute_dtype != 'float32':
+            raise ValueError(
+                '`model` must compute in float32 (see `assemble.with_normalization`). '
+                f'Received: {layer.compute_dtype} in {layer.name}'
+            )
+    paths = [pathlib.Path(folder) / FORMATS[name] for name in formats]
+    if set(formats) - {'safetensors'}:
+        exported = _with_constants(model)
+        size = [_ANY_SIZE if side is None else side for side in model.input_shape[1:]]
+        exported(np.zeros((1, *size), np.float32))  # Keras exports models that were called
+    for name, path in zip(formats, paths, strict=True):
+        if name == 'safetensors':
+            _write_weights(model, path)
+        elif name == 'saved_model':
+            _write_folder(exported, path)
+        else:
+            with written_whole(path) as part, _quiet():
+                exported.export(str(part), format=name, verbose=False)
+    return paths
+
+
+def _with_constants(model: keras.Model) -> keras.Model:
+    """A model of the same layers in which a `Normalization` is a `Rescaling` of the same numbers.
+
+    Mean and variance are tensors that the layer holds beside its variables, and tf2onnx makes
+    inputs of the graph of such. The layers themselves are shared with `model`.
+    """
+
+    def replaced(layer):
+        if isinstance(layer, keras.layers.Normalization):
+            mean, std = (
+                np.asarray(keras.ops.convert_to_numpy(each), np.float64)
+                for each in (layer.mean, keras.ops.sqrt(layer.variance))
+            )
+            std = np.maximum(std, keras.config.epsilon())
+            return keras.layers.Rescaling(1 / std, -mean / std, name=layer.name, dtype='float32')
+        return _with_constants(layer) if isinstance(layer, keras.Model) else layer
+
+    if not any(isinstance(layer, keras.layers.Normalization) for layer in _layers(model)):
+        return model
+    return keras.models.clone_model(model, clone_function=replaced)
+
+
+def _layers(model: keras.Layer) -> Iterator[keras.Layer]:
+    """The layers of a model, and of the models within it."""
+    for layer in getattr(model, 'layers', ()):
+        yield layer
+        yield from _layers(layer)
+
+
+def _write_weights(model: keras.Model, path: pathlib.Path) -> None:
+    """The weights by their paths in the model, and what a reader must know as metadata."""
+    from safetensors.numpy import save
+
+    weights: dict[str, np.ndarray] = {}
+    for variable in model.weights:
+        if variable.path in weights:
+            raise ValueError(f'`model` must have one weight a path. Received: {variable.path}')
+        values = np.asarray(keras.ops.convert_to_numpy(variable))
+        weights[variable.path] = np.ascontiguousarray(values)
+    names = [list(each.class_names) for each in model.layers if isinstance(each, ClassNames)]
+    metadata = {'format': 'keras', 'class_names': json.dumps(names[-1] if names else [])}
+    with written_whole(path) as part:
+        part.write_bytes(save(weights, metadata))
+
+
+def _write_folder(model: keras.Model, path: pathlib.Path) -> None:
+    """A SavedModel, first beside its place; one that lay there goes at the end."""
+    with tempfile.TemporaryDirectory(prefix='.saved_model.', dir=path.parent) as beside:
+        part = pathlib.Path(beside) / path.name
+        with _quiet():
+            model.export(str(part), format='tf_saved_model', verbose=False)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of converters about NumPy and about gradients, which no export holds."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '.*np.object.*', FutureWarning)
+        warnings.filterwarnings('ignore', category=DeprecationWarning)
+        yield

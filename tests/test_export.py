@@ -1,0 +1,213 @@
+"""Exports: each is loaded by its own runtime and gives the model's numbers; the card of a run."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from report_runs import result
+
+from fenwicks import assemble, data, export, recipes
+from fenwicks.export import __main__ as command_line
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+BACKEND = keras.backend.backend()
+NAMES = [f'class {n}' for n in range(10)]
+
+
+@pytest.fixture(scope='module')
+def model():
+    """Of the recipe with whitening, CELU, pooling and a residual branch in it."""
+    keras.utils.set_random_seed(0)
+    network = assemble.network(recipes.get('page10').with_width(0.05), (32, 32, 3), 10)
+    for weight in network.weights:
+        noise = np.random.default_rng(0).uniform(-0.1, 0.1, weight.shape)
+        if weight.path.endswith(('beta', 'gamma', 'moving_mean', 'moving_variance')):
+            weight.assign(weight + noise)  # which would be 0 and 1
+        elif 'classifier' in weight.path:
+            weight.assign(weight * 100)  # logits of a trained network's size
+    return assemble.with_normalization(
+        network, [125.0, 120, 110], [60.0, 61, 62], class_names=NAMES
+    )
+
+
+@pytest.fixture(scope='module')
+def pixels():
+    return data.load('digits').test_images[:100].astype('float32')
+
+
+@pytest.fixture(scope='module')
+def logits(model, pixels):
+    found = model.predict(pixels, batch_size=100, verbose=0)
+    assert np.ptp(found, axis=0).min() > 0.1  # the images don't all get the same logits
+    assert np.abs(found).max() < 100
+    return found
+
+
+def written(model, folder, name):
+    try:
+        (path,) = export.write(model, folder, [name])
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert path == folder / export.FORMATS[name]
+    assert [each.name for each in folder.iterdir()] == [path.name]  # nothing half-written beside
+    return path
+
+
+def written_by_tensorflow(model, folder, name):
+    """The same, on JAX by the command with Keras on TensorFlow."""
+    if BACKEND == 'tensorflow':
+        return written(model, folder, name)
+    for package in ('tensorflow', 'tf2onnx'):
+        pytest.importorskip(package)
+    model.save(folder / 'model.keras')
+    (folder / 'result.json').write_text(json.dumps(result()))
+    command = [sys.executable, '-m', 'fenwicks.export', str(folder), f'--formats={name}']
+    environment = {**os.environ, 'KERAS_BACKEND': 'tensorflow'}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    path = folder / export.FORMATS[name]
+    assert (run.returncode, run.stderr) == (0, '')  # nor does TensorFlow print anything
+    assert run.stdout.split() == [str(path), str(folder / 'README.md')]
+    return path
+
+
+def test_onnx(model, pixels, logits, tmp_path):
+    runtime, onnx = pytest.importorskip('onnxruntime'), pytest.importorskip('onnx')
+    path = written_by_tensorflow(model, tmp_path, 'onnx')
+    session = runtime.InferenceSession(str(path))
+    (wanted,) = session.get_inputs()
+    assert wanted.shape[1:] == [32, 32, 3]
+    assert not isinstance(wanted.shape[0], int)  # batches of any size
+    found = session.run(None, {wanted.name: pixels})[0]
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
+    graph = onnx.load(path)
+    assert {node.domain for node in graph.graph.node} <= {'', 'ai.onnx'}
+    assert not graph.functions
+
+
+def test_saved_model(model, pixels, logits, tmp_path):
+    tf = pytest.importorskip('tensorflow')
+    loaded = tf.saved_model.load(written(model, tmp_path, 'saved_model'))
+    np.testing.assert_allclose(loaded.serve(pixels), logits, rtol=0, atol=1e-4)
+    assert loaded.signatures['serving_default'].inputs[0].dtype == tf.float32
+    again = tf.saved_model.load(export.write(model, tmp_path, ['saved_model'])[0])
+    assert again.serve(pixels[:1]).shape == (1, 10)  # a second export takes the place of the first
+
+
+@pytest.mark.filterwarnings('ignore:.*tf.lite.Interpreter is deprecated.*')
+def test_litert(model, pixels, logits, tmp_path):
+    tf = pytest.importorskip('tensorflow')
+    interpreter = tf.lite.Interpreter(
+        model_path=str(written_by_tensorflow(model, tmp_path, 'litert'))
+    )
+    place = interpreter.get_input_details()[0]['index']
+    interpreter.resize_tensor_input(place, pixels.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(place, pixels)
+    interpreter.invoke()
+    found = interpreter.get_tensor(interpreter.get_output_details()[0]['index'])
+    np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
+
+
+def test_safetensors(model, tmp_path):
+    safetensors = pytest.importorskip('safetensors')
+    path = written(model, tmp_path, 'safetensors')
+    with safetensors.safe_open(path, 'numpy') as file:
+        assert set(file.keys()) == {weight.path for weight in model.weights}
+        for weight in model.weights:
+            expected = keras.ops.convert_to_numpy(weight)
+            np.testing.assert_array_equal(file.get_tensor(weight.path), expected)
+        assert json.loads(file.metadata()['class_names']) == NAMES
+
+
+def test_the_model_stays_as_it_was(model, pixels, logits):
+    assert any(isinstance(layer, keras.layers.Normalization) for layer in model.layers)
+    np.testing.assert_array_equal(model.predict(pixels, batch_size=100, verbose=0), logits)
+
+
+def test_what_cannot_be_written_is_said_before_the_work(model, tmp_path, monkeypatch):
+    with pytest.raises(
+        ValueError, match=r'`formats` must be among saved_model, .* Received: coreml'
+    ):
+        export.check_formats(['coreml'])
+    if BACKEND == 'jax':
+        with pytest.raises(
+            ValueError, match=r'KERAS_BACKEND=tensorflow python -m fenwicks\.export'
+        ):
+            export.check_formats(['litert'])
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match='safetensors needs safetensors: pip install safeten'):
+        export.write(model, tmp_path, ['safetensors'])
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_precisions_are_refused(tmp_path):
+    keras.config.set_dtype_policy('mixed_bfloat16')
+    network = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.Flatten(), keras.layers.Dense(2)], name='half'
+    )
+    half = assemble.with_normalization(network, [0.0] * 3, [1.0] * 3, precision=None)
+    with pytest.raises(
+        ValueError, match=r'`model` must compute in float32 .* Received: bfloat16 in '
+    ):
+        export.write(half, tmp_path, ['safetensors'])
+
+
+def metadata(text):
+    yaml = pytest.importorskip('yaml')
+    _, front, body = text.split('---\n', 2)
+    return yaml.safe_load(front), body
+
+
+def test_the_card_has_what_hubs_read():
+    run = result(test_accuracy=0.94126, command='python examples/cifar10.py --seed=0')
+    found, body = metadata(export.model_card(run, ['model.keras', 'model.onnx', 'notes.txt']))
+    assert found['library_name'] == 'keras'
+    assert found['pipeline_tag'] == 'image-classification'
+    assert found['datasets'] == ['uoft-cs/cifar10']
+    (entry,) = found['model-index']
+    (reached,) = entry['results']
+    assert reached['task'] == {'type': 'image-classification'}
+    assert reached['dataset'] == {'name': 'cifar10', 'type': 'uoft-cs/cifar10', 'split': 'test'}
+    assert reached['metrics'] == [{'type': 'accuracy', 'value': 0.9413}]
+    assert '94.13 % of the 10,000 test images of cifar10' in body
+    assert '| `model.onnx` |' in body
+    assert 'notes.txt' not in body
+    assert 'python examples/cifar10.py --seed=0' in body
+
+
+def test_the_card_of_a_data_set_of_ones_own():
+    run = {'recipe': 'page10: "mine"', 'dataset': "cats' & dogs", 'test_accuracy': 0.5}
+    found, _ = metadata(export.model_card(run))
+    assert 'datasets' not in found
+    assert found['model-index'][0]['name'] == 'page10: "mine" on cats\' & dogs'
+    assert found['model-index'][0]['results'][0]['dataset']['name'] == "cats' & dogs"
+
+
+def test_the_command_exports_a_finished_run(model, tmp_path, capsys):
+    pytest.importorskip('safetensors')
+    run = tmp_path / 'run'
+    run.mkdir()
+    with pytest.raises(SystemExit) as raised:
+        command_line.main([str(run)])
+    line = f'RUN must be the folder of a finished run. Received: {run}, no model.keras'
+    assert raised.value.code == f'fenwicks.export: {line}'
+    model.save(run / 'model.keras')
+    (run / 'result.json').write_text(json.dumps(result()))
+    command_line.main([str(run), '--formats=safetensors'])
+    assert capsys.readouterr().out.split() == [
+        str(run / 'model.safetensors'),
+        str(run / 'README.md'),
+    ]
+    assert '| `model.safetensors` |' in (run / 'README.md').read_text()
+    assert sorted(os.listdir(run)) == [
+        'README.md',
+        'model.keras',
+        'model.safetensors',
+        'result.json',
+    ]
