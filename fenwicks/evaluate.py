@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -68,15 +68,21 @@ class TTA:
     logits = sum(weights[v] * model(transforms[v](images)) for v in range(len(transforms)))
     ```
 
+    With a `margin` an image whose plain prediction is certain keeps its plain logits, and no other
+    view of it is computed: `margin` or more lies between its two largest probabilities.
+
     Args:
         name: what it is called, in recipes and results.
         transforms: functions from a batch of normalised images
             `(batch, height, width, channels)` to one of the same shape, in `keras.ops`; the first
             is `unchanged`, so that the plain logits are among those of the views.
         weights: a share for each view, adding up to 1.
+        margin: above 0: from which difference of the two largest of the plain probabilities on a
+            prediction is certain; infinite if no prediction is.
 
     Raises:
-        ValueError: the first transform isn't `unchanged`, or the weights don't fit.
+        ValueError: the first transform isn't `unchanged`, the weights don't fit, or the margin
+            isn't above 0.
 
     Example:
 
@@ -87,8 +93,11 @@ class TTA:
     name: str
     transforms: tuple[ImageFunction, ...]
     weights: tuple[float, ...]
+    margin: float = math.inf
 
     def __post_init__(self):
+        if not self.margin > 0:
+            raise ValueError(f'`margin` must be above 0. Received: margin={self.margin}')
         if not self.transforms or self.transforms[0] is not unchanged:
             raise ValueError(
                 '`transforms` must begin with `unchanged`. '
@@ -109,6 +118,17 @@ class TTA:
         views = zip(self.weights, view_logits, strict=True)
         return sum(weight * logits for weight, logits in views)
 
+    def is_doubtful(self, logits: Tensor) -> Tensor:
+        """Whether the other views of images count, bools `(count,)`.
+
+        Args:
+            logits: of the images as they are, floats `(count, classes)`.
+        """
+        if math.isinf(self.margin) or logits.shape[-1] < 2:
+            return ops.full(logits.shape[:1], math.isinf(self.margin), dtype='bool')
+        largest, _ = ops.top_k(ops.softmax(ops.cast(logits, 'float32')), 2)
+        return largest[:, 0] - largest[:, 1] < self.margin
+
 
 NONE = TTA('none', (unchanged,), (1.0,))
 FLIP = TTA('flip', (unchanged, mirror), (0.5, 0.5))
@@ -118,7 +138,8 @@ FLIP_TRANSLATE = TTA(
     (unchanged, mirror, up_left, _mirror_up_left, down_right, _mirror_down_right),
     (0.25, 0.25, 0.125, 0.125, 0.125, 0.125),
 )
-TTAS = {tta.name: tta for tta in (NONE, FLIP, FLIP_TRANSLATE)}
+DOUBTFUL = dataclasses.replace(FLIP_TRANSLATE, name='doubtful', margin=0.5)
+TTAS = {tta.name: tta for tta in (NONE, FLIP, FLIP_TRANSLATE, DOUBTFUL)}
 
 
 def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
@@ -130,7 +151,8 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
         tta: `FLIP`, `FLIP_TRANSLATE` or another.
 
     Returns:
-        A `keras.Model` with the same inputs, whose outputs are the combined float32 logits.
+        A `keras.Model` with the same inputs, whose outputs are the combined float32 logits. With a
+        `margin` it computes all views too, and uses them for doubtful images only.
 
     Example:
 
@@ -142,7 +164,10 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     """
     images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name='images')
     views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
-    return keras.Model(images, tta.combine(views), name=f'{model.name}_{tta.name}')
+    logits = tta.combine(views)
+    if not math.isinf(tta.margin):
+        logits = ops.where(ops.expand_dims(tta.is_doubtful(views[0]), -1), logits, views[0])
+    return keras.Model(images, logits, name=f'{model.name}_{tta.name}')
 
 
 def predict_logits(
@@ -175,6 +200,35 @@ def predict_logits(
             batch = np.concatenate([batch, np.repeat(batch[-1:], filling, axis=0)])
         logits.append(predict(batch)[..., : batch_size - filling, :])
     return np.concatenate(logits, axis=-2)
+
+
+def predict_views(
+    predict: Callable[[np.ndarray, Sequence[ImageFunction]], np.ndarray],
+    images: np.ndarray,
+    batch_size: int,
+    tta: TTA,
+) -> np.ndarray:
+    """Logits `(views, count, classes)` of all views of all images, for `tta.combine`.
+
+    Where `tta` has a `margin`, those of views that aren't computed are the plain ones.
+
+    Args:
+        predict: from a uint8 batch and some of the `transforms` to the logits of these views,
+            `(views, batch_size, classes)`.
+        images, batch_size: as of `predict_logits`.
+        tta: which views.
+    """
+    if math.isinf(tta.margin):
+        return predict_logits(lambda batch: predict(batch, tta.transforms), images, batch_size)
+    plain, others = tta.transforms[:1], tta.transforms[1:]
+    logits = predict_logits(lambda batch: predict(batch, plain), images, batch_size)
+    views = np.repeat(logits, len(tta.transforms), axis=0)
+    doubtful = np.flatnonzero(ops.convert_to_numpy(tta.is_doubtful(logits[0])))
+    if others and len(doubtful):
+        views[1:, doubtful] = predict_logits(
+            lambda batch: predict(batch, others), images[doubtful], batch_size
+        )
+    return views
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:

@@ -46,7 +46,7 @@ def test_the_grid_adds_no_trick_that_contradicts_the_baseline():
     arms = ablation.grid('page14', 'page10')  # has whitening already, and neither average nor views
     assert [arm.added for arm in arms if arm.added] == [
         *('ema', 'flip_tta', 'alternating_flip', 'growing_images', 'jitter', 'six_view_tta'),
-        *('lookahead', 'tail'),
+        *('doubtful_tta', 'lookahead', 'tail'),
     ]
     assert [arm.removed for arm in arms if arm.removed] == ['ema', 'flip_tta']
 

@@ -7,7 +7,7 @@ from keras import ops
 from training_toys import conv_model, make, toy
 
 from fenwicks import evaluate
-from fenwicks.evaluate import FLIP, FLIP_TRANSLATE, NONE, TTA, unchanged
+from fenwicks.evaluate import DOUBTFUL, FLIP, FLIP_TRANSLATE, NONE, TTA, unchanged
 from fenwicks.losses import CrossEntropy
 
 EVERY = [NONE, FLIP, FLIP_TRANSLATE]
@@ -51,8 +51,8 @@ def test_weights_are_the_published_ones():
     )
     np.testing.assert_allclose(FLIP.combine(logits[:2]), (image + mirrored) / 2)
     np.testing.assert_array_equal(NONE.combine(logits[:1]), image)
-    assert {tta.name: tta for tta in EVERY} == evaluate.TTAS
-    assert list(evaluate.TTAS) == ['none', 'flip', 'flip_translate']
+    assert list(evaluate.TTAS.values()) == [*EVERY, DOUBTFUL]
+    assert list(evaluate.TTAS) == ['none', 'flip', 'flip_translate', 'doubtful']
 
 
 def dense_logits(images, kernel):
@@ -118,6 +118,73 @@ def test_the_trainer_gives_all_views_in_one_pass():
         assert combined.dtype == np.float32
         score = trainer.evaluate(images, labels, tta=tta)
         assert score.accuracy == (combined.argmax(1) == labels).mean()
+
+
+def softmax_margin(logits):
+    shares = np.sort(evaluate.probabilities(logits), axis=1)
+    return shares[:, -1] - shares[:, -2]
+
+
+def some_of_each(logits):
+    """A margin that half of the predictions have, between two of theirs."""
+    margins = np.sort(softmax_margin(logits))
+    return float(margins[len(margins) // 2 - 1 : len(margins) // 2 + 1].mean())
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_the_trainer_computes_other_views_of_doubtful_images_only():
+    images, labels = toy(23)
+    trainer = make(conv_model(), batch_size=4)
+    trainer.fit(images, labels, 1)
+    views = trainer.predict_views(images, 5, FLIP_TRANSLATE)
+    tta = TTA('own', DOUBTFUL.transforms, DOUBTFUL.weights, some_of_each(views[0]))
+    doubtful = softmax_margin(views[0]) < tta.margin
+    assert doubtful.sum() == 11
+    expected = np.where(doubtful[:, None], FLIP_TRANSLATE.combine(views), views[0])
+    passes = []
+    predict = trainer._engines.at(0).predict
+
+    def counted(batch, transforms):
+        passes.append((len(batch), len(transforms)))
+        return predict(batch, transforms)
+
+    trainer._engines.at(0).predict = counted
+    np.testing.assert_allclose(trainer.predict(images, 5, tta), expected, rtol=1e-5, atol=1e-6)
+    assert passes == [(5, 1)] * 5 + [(5, 5)] * 3
+    passes.clear()
+    certain = TTA('own', DOUBTFUL.transforms, DOUBTFUL.weights, 1e-9)
+    plain = trainer.predict(images, 5, certain)
+    np.testing.assert_allclose(plain, views[0], rtol=1e-5, atol=1e-6)
+    assert passes == [(5, 1)] * 5
+    score, unaided = trainer.evaluate_views(images, labels, tta=tta)
+    assert score.accuracy == (expected.argmax(1) == labels).mean()
+    assert unaided.accuracy == (views[0].argmax(1) == labels).mean()
+
+
+def test_a_model_for_stock_keras_uses_the_views_of_doubtful_images():
+    images = images_like(12)
+    model = keras.Sequential(
+        [keras.Input((5, 6, 2)), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    plain = evaluate.tta_model(model, NONE).predict(images, verbose=0)
+    whole = evaluate.tta_model(model, FLIP).predict(images, verbose=0)
+    tta = TTA('own', FLIP.transforms, FLIP.weights, some_of_each(plain))
+    expected = np.where((softmax_margin(plain) < tta.margin)[:, None], whole, plain)
+    found = evaluate.tta_model(model, tta).predict(images, verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert 0 < (found != plain).any(1).sum() < 12
+
+
+def test_a_single_class_is_never_doubtful():
+    logits = np.zeros((4, 1), np.float32)
+    assert not ops.convert_to_numpy(DOUBTFUL.is_doubtful(logits)).any()
+    assert ops.convert_to_numpy(FLIP.is_doubtful(logits)).all()
+
+
+@pytest.mark.parametrize('margin', [0, -0.5, float('nan')])
+def test_margins_that_are_none(margin):
+    with pytest.raises(ValueError, match=f'^`margin` must be above 0. Received: margin={margin}$'):
+        TTA('own', FLIP.transforms, FLIP.weights, margin)
 
 
 @pytest.mark.parametrize('count', [1, 4, 7])

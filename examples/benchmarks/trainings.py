@@ -19,14 +19,19 @@ PYTORCH_RECIPES = ('speed94',)  # recipes that are written in PyTorch too
 DEVICES = ('auto', 'cpu', 'gpu')
 
 
-def define_flags():
-    """Defines the flags of every script: what is trained on what."""
+def define_flags(changes=True):
+    """Defines the flags of every script: what is trained on what.
+
+    Args:
+        changes: whether flags may change the recipe.
+    """
     flags.DEFINE_enum('dataset', 'cifar10', data.DATASETS, 'What to train on.')
     flags.DEFINE_string('data_dir', None, 'Folder that holds the data set.')
     flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
     flags.DEFINE_integer('test_limit', None, 'Evaluate on the first N test images only.')
-    recipe_flags.define_changes()
-    flags.adopt_module_key_flags(recipe_flags)
+    if changes:
+        recipe_flags.define_changes()
+        flags.adopt_module_key_flags(recipe_flags)
     flags.DEFINE_enum('precision', 'auto', precision.PRECISIONS, 'Of both sides.')
     flags.DEFINE_enum('device', 'auto', DEVICES, 'What to train on.')
     flags.DEFINE_bool('compile', False, "Whether PyTorch's side uses torch.compile.")
@@ -179,8 +184,11 @@ class Fenwicks(Training):
         return device, precision.set_precision(values.precision, device)
 
     def _build(self, values):
+        import keras
+
         from fenwicks import assemble
 
+        keras.utils.clear_session()  # or the graphs of earlier trainings would pile up
         self._views = assemble.views(self.recipe)
         self._trainer = assemble.build_trainer(
             self.recipe, self.dataset, precision=self.precision, seed=self.seed

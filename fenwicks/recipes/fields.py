@@ -16,7 +16,7 @@ CHOICES = {
     'whitening_bias_schedule': ('linear', 'common'),
     'whitening_bias_initializer': ('zeros', 'pytorch'),
     'averaging': ('none', 'ema', 'lookahead'),
-    'tta': ('none', 'flip', 'flip_translate'),
+    'tta': ('none', 'flip', 'flip_translate', 'doubtful'),
 }
 POSITIVE = (
     *('batch_size', 'whitening_images', 'muon_steps', 'normalize_every', 'averaging_every'),

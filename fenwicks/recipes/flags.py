@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -94,12 +95,7 @@ def changed(recipe: Recipe, values: flags.FlagValues, scale_rate: bool = False) 
     Raises:
         ValueError: a flag breaks a rule.
     """
-    settings: dict[str, Any] = {}
-    for text in _value(values, 'set'):
-        field, _, value = text.partition('=')
-        if field in settings:
-            raise ValueError(f'`set` must set a field once. Received: set={text}')
-        settings[field] = _parsed(text, field, value)
+    settings = parse_settings(_value(values, 'set'))
     if settings:
         named = ''.join(f'+{field}={_short(value)}' for field, value in settings.items())
         recipe = dataclasses.replace(recipe, **{'name': recipe.name + named, **settings})
@@ -125,6 +121,21 @@ def for_dataset(recipe: Recipe, dataset: str, values: flags.FlagValues) -> Recip
     if dataset != 'digits' or set_size or _value(values, 'batch_size') is not None:
         return recipe
     return recipe.for_small_data()
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of fields of a recipe, from texts such as `momentum=0.85`.
+
+    Raises:
+        ValueError: a text is no such setting, or a field is set twice.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        field, _, value = text.partition('=')
+        if field in settings:
+            raise ValueError(f'`set` must set a field once. Received: set={text}')
+        settings[field] = _parsed(text, field, value)
+    return settings
 
 
 def _parsed(text, field, value):

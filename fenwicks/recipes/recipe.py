@@ -101,7 +101,8 @@ class Recipe:
         averaging_last_epochs: with lookahead, the epochs at the end in which weights are averaged;
             0 for all.
 
-        tta: test-time augmentation: `'none'`, `'flip'` or `'flip_translate'`.
+        tta: test-time augmentation: `'none'`, `'flip'`, `'flip_translate'`, or `'doubtful'`, which
+            is the same for images of doubtful predictions only.
     """
 
     name: str

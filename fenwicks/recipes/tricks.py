@@ -150,6 +150,12 @@ TRICKS = {
         'evaluate.FLIP_TRANSLATE',
         '',
     ),
+    'doubtful_tta': Trick(
+        {'tta': 'doubtful'},
+        'the same for images whose plain prediction is doubtful, and one view of the others',
+        'evaluate.DOUBTFUL',
+        '',
+    ),
     'lookahead': Trick(
         {'averaging': 'lookahead', 'averaging_decay': 0.95},
         'the weights are pulled back to their average, more and more towards the end',

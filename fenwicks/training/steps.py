@@ -211,9 +211,7 @@ class StepRunner:
         """
         checks.check_images(self.model, images)
         with self.averaged():
-            return evaluation.predict_logits(
-                lambda batch: self._engines.at(0).predict(batch, tta.transforms), images, batch_size
-            )
+            return evaluation.predict_views(self._engines.at(0).predict, images, batch_size, tta)
 
     def evaluate(
         self,

@@ -1,0 +1,107 @@
+"""The scripts that train variants one after another: what is planned, logged, and gone on with."""
+
+import types
+
+import pytest
+from scripts import ROOT, call, loaded, refused
+
+from fenwicks import recipes, runlog
+from fenwicks.kernels import device
+
+FOLDER = ROOT / 'examples' / 'benchmarks'
+SMALL = ('--dataset=digits', '--device=cpu')
+pytestmark = pytest.mark.backend('tensorflow')
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The trainings that a script makes, which take no time: recipe, seed, precision, has_amx."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    trained = []
+
+    def make(side, recipe, dataset, values, seed):
+        def run():
+            trained.append((recipe, seed, values.precision, device.has_amx()))
+            accuracy = 0.9 + 0.01 * seed + 0.001 * (values.precision == 'float32')
+            return {
+                'recipe': recipe.name,
+                'seed': seed,
+                'test_accuracy': accuracy,
+                'test_accuracy_plain': accuracy - 0.01,
+                'train_seconds': 100.0 + len(trained),
+            }
+
+        return types.SimpleNamespace(run=run)
+
+    import trainings
+
+    monkeypatch.setattr(trainings, 'make', make)
+    return trained
+
+
+def test_variants_of_a_recipe():
+    with loaded(FOLDER / 'search.py') as script:
+        assert script.parse('speed94') == recipes.get('speed94')
+        changed = script.parse('speed94 -gelu +silu epochs=8 batch_size=1000 momentum=0.8')
+        for text in script.VARIANTS:
+            script.parse(text)
+        assert script.whole_epochs(script.parse('speed94')) == 9
+        grown = script.parse('speed94 +growing_images')
+        assert script.whole_epochs(grown) == pytest.approx(3 * (24**2 + 28**2 + 32**2) / 32**2)
+        assert script.parse('speed94 width=0.25').widths == (16, 64, 64)
+    assert changed.name == 'speed94-gelu+silu'
+    assert (changed.epochs, changed.batch_size, changed.momentum) == (8, 1000, 0.8)
+    assert changed.peak_learning_rate == pytest.approx(53)
+    assert (changed.activation, changed.first_activation) == ('silu', 'gelu')
+
+
+def test_a_search_goes_on(made, tmp_path, capsys):
+    log, file = tmp_path / 'log.jsonl', tmp_path / 'variants.txt'
+    file.write_text('speed94  # as it is\n\nspeed94   epochs=4\n')
+    with loaded(FOLDER / 'search.py') as script:
+        call(script, *SMALL, f'--log={log}', f'--file={file}')
+        call(script, *SMALL, f'--log={log}', f'--file={file}', '--seeds=0,1')
+        capsys.readouterr()
+        call(script, *SMALL, f'--log={log}', f'--file={file}', '--render')
+    assert [(recipe.epochs, seed) for recipe, seed, *_ in made] == [(9, 0), (4, 0), (9, 1), (4, 1)]
+    lines = runlog.read_lines(log)
+    assert [line['variant'] for line in lines] == ['speed94', 'speed94 epochs=4'] * 2
+    assert recipes.Recipe.from_dict(lines[1]['settings']['recipe']).epochs == 4
+    *_, plain, short = capsys.readouterr().out.splitlines()
+    assert plain == '| speed94 | 9.00 | 2 | 90.50 ± 1.00 | 102 |'
+    assert short == '| speed94 epochs=4 | 4.00 | 2 | 90.50 ± 1.00 | 103 |'
+
+
+@pytest.mark.parametrize(
+    ('variant', 'message'),
+    [
+        ('fast', r'`name` must be one of'),
+        ('speed94 +gelu', '`added` must name tricks that speed94 lacks. Received: gelu'),
+        ('speed94 depth=3', '`set` must be field=value'),
+    ],
+)
+def test_bad_variants_are_refused_before_any_training(made, tmp_path, variant, message):
+    with loaded(FOLDER / 'search.py') as script:
+        said = refused(script, *SMALL, f'--log={tmp_path / "x"}', f'--variant={variant}')
+    assert said.startswith(message)
+    assert not made
+
+
+def test_the_arms_of_the_rounding_study(made, tmp_path, capsys):
+    log = tmp_path / 'log.jsonl'
+    with loaded(FOLDER / 'rounding_study.py') as script:
+        call(script, *SMALL, f'--log={log}', '--seeds=0,1', '--epochs=2')
+        message = refused(script, *SMALL, f'--log={log}', '--arms=float8')
+    assert [(precision, has_amx) for _, _, precision, has_amx in made[:3]] == [
+        *(('bfloat16', True), ('bfloat16', False), ('float32', False)),
+    ]
+    assert {recipe.epochs for recipe, *_ in made} == {2}
+    assert [line['arm'] for line in runlog.read_lines(log)] == [
+        *('sliding', 'winograd', 'float32') * 2,
+    ]
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        '| sliding | 2 | 90.50 ± 1.00 | -0.10 ± 0.00 | -0.10 ± 0.00 |',
+        '| winograd | 2 | 90.50 ± 1.00 | -0.10 ± 0.00 | -0.10 ± 0.00 |',
+        '| float32 | 2 | 90.60 ± 1.00 | - | - |',
+    ]
+    assert message == '`arms` must be of sliding, winograd, float32. Received: arms=float8'
