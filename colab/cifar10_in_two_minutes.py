@@ -297,12 +297,11 @@ trainer = fw.training.Trainer(
 history = trainer.fit(dataset.train_images, dataset.train_labels, EPOCHS)
 
 # %%
-epochs = [record['epoch'] for record in history]
 _, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout='constrained')
-left.plot(epochs, [record['train_loss'] for record in history], marker='.')
+left.plot(history.history['loss'], marker='.')
 left.set(xlabel='epoch', ylabel='loss on the training images')
-right.plot(epochs, [100 * record['train_accuracy'] for record in history], marker='.')
-right.set(xlabel='epoch', ylabel='accuracy on the training images, %')
+right.plot(history.history['accuracy'], marker='.')
+right.set(xlabel='epoch', ylabel='accuracy on the training images')
 plt.show()
 
 # %% [markdown]

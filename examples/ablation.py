@@ -159,7 +159,7 @@ def train(recipe, dataset, chosen_precision, seed):
         'test_accuracy': score.accuracy,
         'test_accuracy_plain': plain.accuracy,
         'test_loss': score.loss,
-        'train_loss': trainer.history[-1]['train_loss'],
+        'train_loss': trainer.records[-1]['train_loss'],
         'train_seconds': trainer.train_seconds,
     }
 

@@ -257,7 +257,7 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
         recipe, dataset, precision=chosen_precision, seed=seed, replicas=replicas
     )
     build_seconds = time.perf_counter() - began
-    history = trainer.fit(
+    trainer.fit(
         dataset.train_images,
         dataset.train_labels,
         recipe.epochs,
@@ -300,13 +300,15 @@ def train(recipe, dataset, about, replicas, chosen_precision, seed, folder):
         'preprocess_seconds': build_seconds + trainer.preprocess_seconds,
         'eval_seconds': eval_seconds,
         'first_step_seconds': first_step_seconds,
-        'images_per_second': statistics.median(epoch['images_per_second'] for epoch in history),
+        'images_per_second': statistics.median(
+            epoch['images_per_second'] for epoch in trainer.records
+        ),
         'peak_memory_mb': hardware.peak_memory_mb(),
         'command': pages.command_line(
             __file__, seed, dataset=dataset.name, precision=chosen_precision, device=about['device']
         ),
         'settings': settings,
-        'history': history,
+        'history': trainer.records,
     }
     if replicas.chief:
         with trainer.averaged(), runlog.written_whole(folder / 'model.keras') as part:

@@ -111,6 +111,18 @@ def changed_variables() -> Iterator[list[str]]:
         changed.append('a variable')
 
 
+def compile_for_callbacks(model, optimizer, loss, metrics, labels, outputs):
+    """Compiles a model as callbacks expect it, with metrics that know whether more is better.
+
+    Args:
+        model, optimizer, loss, metrics: as of `keras.Model.compile`.
+        labels, outputs: `KerasTensor`s like the labels of a batch and what the model returns.
+    """
+    model.compile(optimizer, loss, metrics=metrics, auto_scale_loss=False)
+    if metrics:
+        model._compile_metrics.build(labels, outputs)
+
+
 def output_layer(model):
     """The layer that a model's one output comes from, or `None` where that isn't known."""
     outputs = getattr(model, 'outputs', None)

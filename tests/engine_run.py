@@ -37,9 +37,9 @@ def train():
     history = trainer.fit(images, labels, STEPS)
     return {
         'backend': keras.backend.backend(),
-        'losses': [epoch['train_loss'] for epoch in history],
-        'rates': [epoch['learning_rate'] for epoch in history],
-        'accuracies': [epoch['train_accuracy'] for epoch in history],
+        'losses': history.history['loss'],
+        'rates': history.history['learning_rate'],
+        'accuracies': history.history['accuracy'],
         'logits': trainer.predict(images, batch_size=20).tolist(),
         'views': trainer.predict_views(images, 20, evaluate.FLIP_TRANSLATE).tolist(),
         'weights': [np.asarray(keras.ops.convert_to_numpy(v)).tolist() for v in model.variables],

@@ -119,8 +119,8 @@ def train(case, folder):
         'replicas': replicas.count,
         'processes': replicas.processes,
         'checkpoint': path.exists(),
-        'losses': [epoch['train_loss'] for epoch in history],
-        'accuracies': [epoch['train_accuracy'] for epoch in history],
+        'losses': history.history['loss'],
+        'accuracies': history.history['accuracy'],
         # As many as don't divide by the devices, and fewer than there are.
         'logits': trained.predict(images[:11], batch_size=8).tolist(),
         'variables': np.concatenate([np.ravel(value) for value in variables]).tolist(),

@@ -31,10 +31,10 @@ from fenwicks import assemble as page
 
 assert pathlib.Path(fw.__file__).parent == pathlib.Path.cwd().parent / 'fenwicks'
 assert dataset.name == 'digits'
-assert [record['epoch'] for record in history] == [1, 2]
+assert history.epoch == [0, 1]
 # Twice as good as guessing, after two epochs. (Too few for the second network's averages.)
 assert score.accuracy > 0.2, score
-assert fast.history[-1]['train_accuracy'] > 0.2, fast.history
+assert fast.records[-1]['train_accuracy'] > 0.2, fast.records
 assert abs(loaded_accuracy - score.accuracy) < 0.01, (loaded_accuracy, score)
 assert loaded.input_shape == (None, *dataset.image_shape)
 

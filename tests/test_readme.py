@@ -29,9 +29,9 @@ assert accuracy > 0.2, accuracy
 assert model.optimizer.iterations == 2 * steps
 """,
     'averaging=fw.optimizers.EMA': """
-assert [record['epoch'] for record in trainer.history] == [1, 2]
+assert [record['epoch'] for record in trainer.records] == [1, 2]
 # Of the training: after 22 steps the running statistics of batch norm still lag behind.
-assert trainer.history[-1]['train_accuracy'] > 0.4, trainer.history
+assert trainer.records[-1]['train_accuracy'] > 0.4, trainer.records
 """,
     'ImageList.from_folders': """
 import keras, numpy as np
@@ -49,11 +49,11 @@ assert model.optimizer.iterations == 2 * (len(dataset.train_images) // 128)
 """,
     "checkpoint='checkpoint.npz'": """
 import os
-assert [record['epoch'] for record in history] == [1, 2]
+assert history.epoch == [0, 1]
 assert os.path.exists('checkpoint.npz') and os.path.exists('model.keras')
 """,
     'image_sizes=sizes': """
-assert [record['epoch'] for record in trainer.history] == [1, 2]
+assert [record['epoch'] for record in trainer.records] == [1, 2]
 assert trainer.evaluate(dataset.test_images, dataset.test_labels).loss < 100
 """,
     'fw.training.replicate()': 'assert trainer.replicas is replicas',

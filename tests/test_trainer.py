@@ -45,7 +45,7 @@ def test_three_epochs_against_an_eager_loop():
     trainer = make(normalize=normalize, augment=augment.compose(changes))
     model = conv_model()
     model.set_weights(trainer.model.get_weights())
-    history = trainer.fit(images, labels, 3)
+    trainer.fit(images, labels, 3)
 
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     velocities = [np.zeros(variable.shape, np.float32) for variable in model.trainable_variables]
@@ -69,7 +69,7 @@ def test_three_epochs_against_an_eager_loop():
                 decayed = np.asarray(gradients[i]) + 5e-4 * np.asarray(variable)
                 velocities[i] = 0.9 * velocities[i] + decayed
                 variable.assign_sub(rate * (decayed + 0.9 * velocities[i]))
-        record = history[epoch]
+        record = trainer.records[epoch]
         assert record['epoch'] == epoch + 1
         assert record['train_loss'] == pytest.approx(np.mean(losses), rel=1e-4)
         assert record['train_accuracy'] == hits / (STEPS * BATCH)
@@ -77,7 +77,9 @@ def test_three_epochs_against_an_eager_loop():
         assert record['images_per_second'] == pytest.approx(STEPS * BATCH / record['seconds'])
     for mine, theirs in zip(model.get_weights(), trainer.model.get_weights(), strict=True):
         np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-5)
-    assert trainer.train_seconds == pytest.approx(sum(epoch['seconds'] for epoch in history))
+    assert trainer.train_seconds == pytest.approx(
+        sum(epoch['seconds'] for epoch in trainer.records)
+    )
 
 
 def test_each_epoch_sees_each_image_at_most_once_in_an_order_of_its_own():
@@ -103,7 +105,7 @@ def test_another_seed_is_another_shuffle():
     for trainer in trainers:
         trainer.fit(images, labels, 1)
     assert_same(trainers[0], trainers[1])
-    assert trainers[0].history[0]['train_loss'] != trainers[2].history[0]['train_loss']
+    assert trainers[0].records[0]['train_loss'] != trainers[2].records[0]['train_loss']
 
 
 def test_the_schedule_is_read_at_every_step():
@@ -122,7 +124,7 @@ def test_the_schedule_is_read_at_every_step():
         total += sum(RATES(step) for step in range((epoch - 1) * STEPS, epoch * STEPS))
         np.testing.assert_allclose(model.get_weights()[1], -total / 3, rtol=1e-5)
     assert int(trainer.optimizer.iterations) == 3 * STEPS
-    assert len(trainer.history) == 3
+    assert len(trainer.records) == 3
 
 
 @pytest.mark.parametrize('seconds', [1e-9, math.inf])
@@ -161,7 +163,7 @@ def test_a_call_takes_about_the_seconds_it_is_given():
         patch.setattr('time.perf_counter', lambda: clock[0])
         for epoch in range(2):
             trainer._steps_per_epoch = 10
-            trainer._train_epoch(epoch, Silent(), Interrupts())
+            trainer._train_epoch(epoch, 20, Silent(), Interrupts())
     assert calls == [(0, 1), (1, 4), (4, 7), (7, 10), (0, 3), (3, 6), (6, 9), (9, 10)]
     assert trainer.first_step_at == pytest.approx(0.3)
 
@@ -186,7 +188,7 @@ def test_nan_stops_and_says_where(tmp_path):
     with pytest.raises(DivergedError, match='Received: loss nan at epoch 2, step 3, learning'):
         trainer.fit(images, labels, 3, checkpoint=tmp_path / 'c.npz')
     assert int(trainer.optimizer.iterations) == 8  # no step is taken after it
-    assert len(trainer.history) == 1
+    assert len(trainer.records) == 1
     state = checkpoints.load_state(tmp_path / 'c.npz')
     assert len(state['history']) == 1
 
@@ -290,7 +292,7 @@ def test_epochs_print_their_lines(capsys):
     assert output.out == ''
     lines = output.err.strip().splitlines()
     assert len(lines) == 2  # no bar where standard error is no terminal
-    for number, (line, record) in enumerate(zip(lines, trainer.history, strict=True), 1):
+    for number, (line, record) in enumerate(zip(lines, trainer.records, strict=True), 1):
         assert line.split()[:2] == ['epoch', f'{number}/2']
         for key in ('train_loss', 'train_accuracy', 'learning_rate'):
             assert f'{record[key]:.4f}' in line
@@ -323,11 +325,11 @@ def test_times_are_kept_apart():
     assert trainer.preprocess_seconds > 0.0
 
 
-def test_the_history_is_json():
+def test_the_records_are_json():
     trainer = make(dense_model())
-    history = trainer.fit(*toy(), 2)
-    assert json.loads(json.dumps(history)) == history
-    assert list(history[0]) == [
+    trainer.fit(*toy(), 2)
+    assert json.loads(json.dumps(trainer.records)) == trainer.records
+    assert list(trainer.records[0]) == [
         'epoch',
         'train_loss',
         'train_accuracy',
@@ -358,7 +360,7 @@ def test_batch_sizes_that_are_no_positive_integer(batch_size):
 def test_numpys_integers_are_integers(tmp_path):
     trainer = make(dense_model(), batch_size=np.int64(4), seed=np.int32(3))
     trainer.fit(*toy(), np.int64(1), checkpoint=tmp_path / 'c.npz')
-    assert len(trainer.history) == 1
+    assert len(trainer.records) == 1
 
 
 @pytest.mark.parametrize('seed', [-1, 2**31, 1.5, None, '3'])

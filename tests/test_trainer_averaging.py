@@ -129,7 +129,7 @@ def test_an_ema_leaves_the_training_alone():
     plain, averaged = make(), make(averaging=EMA(0.5, every=2))
     for trainer in (plain, averaged):
         trainer.fit(*toy(), 2)
-    assert numbers(plain.history) == numbers(averaged.history)
+    assert numbers(plain.records) == numbers(averaged.records)
     for a, b in zip(plain.model.get_weights(), averaged.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -54,8 +54,8 @@ def test_resuming_ends_bit_for_bit_as_if_never_stopped(tmp_path, trainer, after)
     history = second.fit(*toy(), 4, checkpoint=path, resume=True, fingerprint=fingerprint)
     assert_same(whole, second)
     np.testing.assert_array_equal(whole.predict(toy()[0]), second.predict(toy()[0]))
-    assert len(history) == 4
-    assert second.train_seconds == pytest.approx(sum(epoch['seconds'] for epoch in history))
+    assert len(history.epoch) == 4
+    assert second.train_seconds == pytest.approx(sum(epoch['seconds'] for epoch in second.records))
 
 
 @pytest.mark.parametrize('trainer', [conv, ema])
@@ -90,7 +90,7 @@ def test_a_finished_training_trains_no_more(tmp_path):
     second.fit(*toy(), 3)  # and goes on where more is asked
     first.fit(*toy(), 3)
     assert_same(first, second)
-    assert len(second.history) == 3
+    assert len(second.records) == 3
 
 
 @pytest.mark.parametrize('seconds', [1e9, math.inf])
@@ -115,7 +115,7 @@ def test_without_resume_a_checkpoint_is_ignored_and_replaced(tmp_path):
     make(dense_model()).fit(*toy(), 2, checkpoint=path)
     trainer = make(dense_model())
     trainer.fit(*toy(), 1, checkpoint=path)
-    assert len(trainer.history) == 1
+    assert len(trainer.records) == 1
     assert len(checkpoints.load_state(path)['history']) == 1
 
 
@@ -135,7 +135,7 @@ def test_resuming_with_other_settings(tmp_path):
             trainer.fit(*toy(), 2, checkpoint=path, resume=True, fingerprint=fingerprint)
         for old, new in zip(before, values(trainer), strict=True):
             np.testing.assert_array_equal(old, new)
-        assert trainer.history == []
+        assert trainer.records == []
     with pytest.raises(ValueError, match='batch_size=2 instead of 4, steps_per_epoch=11 instead'):
         make(dense_model(), batch_size=2).fit(*toy(), 2, checkpoint=path, resume=True)
     with pytest.raises(ValueError, match='Received: steps_per_epoch=2 instead of 5,'):
@@ -171,7 +171,7 @@ def test_an_averaging_optimizer_goes_on_from_a_checkpoint_alone(tmp_path, wrap):
     whole, cut = averaging(), averaging()
     whole.fit(*toy(), 3)
     cut.fit(*toy(), 2, checkpoint=tmp_path / 'c.npz')
-    assert cut.fit(*toy(), 2) == cut.history
+    assert cut.fit(*toy(), 2).history == cut.history.history
     with pytest.raises(ValueError, match=r'use_ema must train in one go.* epochs=3 after 2$'):
         cut.fit(*toy(), 3)
     cut.fit(*toy(), 3, checkpoint=tmp_path / 'c.npz', resume=True)
@@ -182,7 +182,7 @@ def test_resuming_from_nowhere():
     trainer = make(dense_model())
     with pytest.raises(ValueError, match='`resume` needs a `checkpoint` to go on from'):
         trainer.fit(*toy(), 1, resume=True)
-    assert trainer.history == []
+    assert trainer.records == []
 
 
 def test_resuming_with_another_model(tmp_path):

@@ -309,7 +309,7 @@ def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(*toy(), 5)
-    assert len(trainer.history) < 5
+    assert len(trainer.records) < 5
     assert signal.getsignal(signal.SIGINT) is before
     assert np.isfinite(trainer.predict(toy()[0])).all()
 
@@ -317,4 +317,4 @@ def test_an_interrupt_in_a_callback_is_not_lost(monkeypatch):
 def test_an_averaging_rule_of_the_library_stays_finite():
     trainer = make(dense_model(), sgd(0.01), averaging=optimizers.EMA(0.9, every=2))
     trainer.fit(*toy(), 2)
-    assert np.isfinite(trainer.history[-1]['train_loss'])
+    assert np.isfinite(trainer.records[-1]['train_loss'])

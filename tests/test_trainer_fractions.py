@@ -12,15 +12,16 @@ pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
 def test_a_part_of_an_epoch_takes_a_part_of_its_steps():
     part, by_hand = make(), make()
-    history = part.fit(*toy(), 2.6)  # 13 of 15 steps
+    part.fit(*toy(), 2.6)  # 13 of 15 steps
+    records = part.records
     by_hand.fit(*toy(), 2)
     totals = by_hand.run_steps(2, 0, 3)
     for ours, theirs in zip(values(part), values(by_hand), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert [record['epoch'] for record in history] == [1, 2, 3]
-    assert history[-1]['train_loss'] == totals.loss_sum / 3
-    assert history[-1]['train_accuracy'] == totals.correct / (3 * part.batch_size)
-    assert numbers(history[:2]) == numbers(by_hand.history)
+    assert [record['epoch'] for record in records] == [1, 2, 3]
+    assert records[-1]['train_loss'] == totals.loss_sum / 3
+    assert records[-1]['train_accuracy'] == totals.correct / (3 * part.batch_size)
+    assert numbers(records[:2]) == numbers(by_hand.records)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_the_nearest_whole_number_of_steps(epochs, steps):
     trainer = make()
     trainer.fit(*toy(), epochs)
     assert int(np.asarray(trainer.optimizer.iterations)) == steps
-    assert len(trainer.history) == -(-steps // STEPS)
+    assert len(trainer.records) == -(-steps // STEPS)
 
 
 @pytest.mark.parametrize('after', [1, 2])

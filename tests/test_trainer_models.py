@@ -67,9 +67,9 @@ def test_a_users_own_model_with_keras_own_adam():
     )
     model.build((None, 8, 8, 3))
     trainer = Trainer(model, keras.optimizers.Adam(0.01), batch_size=16)
-    history = trainer.fit(images, labels, epochs=8)
+    trainer.fit(images, labels, epochs=8)
     score = trainer.evaluate(*toy(100, seed=1))
-    assert history[-1]['train_loss'] < history[0]['train_loss'] / 4
+    assert trainer.records[-1]['train_loss'] < trainer.records[0]['train_loss'] / 4
     assert score.accuracy > 0.95
     assert score.loss < 0.3
 
@@ -132,7 +132,7 @@ def test_layers_within_a_subclass_learn_whether_they_are_trained():
     own, plain = (make(model, sgd(0.05)) for model in (own, plain))
     for trainer in (own, plain):
         trainer.fit(*toy(), 2)
-    assert numbers(own.history) == numbers(plain.history)
+    assert numbers(own.records) == numbers(plain.records)
     np.testing.assert_array_equal(own.predict(toy()[0]), plain.predict(toy()[0]))
     assert np.abs(own.model.parts[1].moving_mean).max() > 0.01
 
@@ -146,7 +146,7 @@ def test_an_optimizer_for_each_part():
     parted = dense_model()
     before = parted.get_weights()
     history = make(parted, multi()).fit(*toy(), 1)
-    assert history[0]['learning_rate'] == 0
+    assert history.history['learning_rate'] == [0]
     kernel, bias = parted.get_weights()
     np.testing.assert_array_equal(bias, before[1])
     assert not np.array_equal(kernel, before[0])
@@ -221,7 +221,7 @@ def test_the_program_for_accelerators_makes_the_same_training():
     compiled = make(augment=augment.compose(changes), averaging=rule, jit_compile=True)
     for trainer in (plain, compiled):
         trainer.fit(images, labels, 2)
-    assert numbers(plain.history)[0] == pytest.approx(numbers(compiled.history)[0], rel=1e-3)
+    assert numbers(plain.records)[0] == pytest.approx(numbers(compiled.records)[0], rel=1e-3)
     for a, b in zip(values(plain), values(compiled), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     assert plain.evaluate(images, labels).loss == pytest.approx(
@@ -241,7 +241,7 @@ def test_the_loop_for_accelerators_makes_the_same_training():
         trainer.fit(images, labels, 2)
     for a, b in zip(values(single), values(loop), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
-    for a, b in zip(single.history, loop.history, strict=True):
+    for a, b in zip(single.records, loop.records, strict=True):
         assert a['train_loss'] == pytest.approx(b['train_loss'], rel=1e-4)
         assert a['train_accuracy'] == b['train_accuracy']
 

@@ -103,7 +103,7 @@ def test_growing_is_a_resize_after_the_augmentation():
         count = len(trainer.variables) - len(model.variables) - len(optimizer.variables)
         averaged = values(trainer)[-count:]
         by_hand.append(totals.loss_sum / STEPS)
-    assert [record['train_loss'] for record in history] == by_hand
+    assert history.history['loss'] == by_hand
     for ours, theirs in zip(values(whole), values(trainer), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 

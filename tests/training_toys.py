@@ -60,12 +60,12 @@ def assert_same(one, other):
     """Bit for bit, variables and history; the times are the machine's own."""
     for a, b in zip(values(one), values(other), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert numbers(one.history) == numbers(other.history)
+    assert numbers(one.records) == numbers(other.records)
 
 
-def numbers(history):
+def numbers(records):
     times = ('seconds', 'images_per_second')
-    return [{key: epoch[key] for key in epoch if key not in times} for epoch in history]
+    return [{key: epoch[key] for key in epoch if key not in times} for epoch in records]
 
 
 def order_of(epoch):

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, TypeAlias
 
 import keras
+import numpy as np
 
 from fenwicks.optimizers import averaging
 
@@ -31,7 +32,7 @@ class Averages:
             keras.Variable(value, dtype=value.dtype, trainable=False, name='average')
             for value in averaging.initial_averages(self.sources)
         ]
-        self._in_place = False
+        self._raw: list | None = None  # the weights, while the averages are in their place
 
     def restart(self):
         """Sets the averages to the present weights."""
@@ -42,7 +43,7 @@ class Averages:
 
     def check_not_in_place(self):
         """Raises while the averages are in the place of the weights."""
-        if self._in_place:
+        if self._raw is not None:
             raise ValueError(
                 'the Trainer must have its own weights to train: leave `averaged()` first'
             )
@@ -54,19 +55,39 @@ class Averages:
         Args:
             steps: steps trained so far. Before the first update the weights stay.
         """
-        # `_in_place` is set already for a prediction within `averaged()`.
-        if self.rule is None or self._in_place or steps < self.rule.every:
+        # In place already for a prediction within `averaged()`.
+        if self.rule is None or self._raw is not None or steps < self.rule.every:
             yield
             return
-        raw = averaging.initial_averages(self.sources)
-        self._in_place = True
+        self._raw = averaging.initial_averages(self.sources)
         try:
             self._assign(average.value for average in self.variables)
             yield
         finally:
-            self._assign(raw)
-            self._in_place = False
+            self._assign(self._raw)
+            self._raw = None
+
+    def adopt_restored(self):
+        """Makes weights that were put in the averages' place both the weights and the averages.
+
+        Call it while the averages are in place; it does nothing where they still are.
+        """
+        if self._raw is None or self._hold_averages():
+            return
+        self._raw = averaging.initial_averages(self.sources)
+        for average, value in zip(self.variables, self._raw, strict=True):
+            average.assign(value)
+
+    def _hold_averages(self):
+        return all(
+            np.array_equal(_numpy(source), _numpy(keras.ops.cast(average.value, source.dtype)))
+            for source, average in zip(self.sources, self.variables, strict=True)
+        )
 
     def _assign(self, values):
         for source, value in zip(self.sources, values, strict=True):
             source.assign(keras.ops.cast(value, source.dtype))
+
+
+def _numpy(tensor):
+    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, 'float32'))

@@ -145,9 +145,25 @@ def updating(optimizer):
 
 
 def check_data(model, images, labels):
-    """Raises unless the model takes these images and has a logit for every label."""
+    """The number of classes; raises unless the model takes these images and has a logit for every
+    label."""
     check_images(model, images)
-    data.check_arrays(images, labels, _logits(model, images).shape[-1])
+    classes = _logits(model, images).shape[-1]
+    data.check_arrays(images, labels, classes)
+    return classes
+
+
+def check_validation(model, validation_data):
+    """The arrays of `validation_data`; raises unless the model takes them as it does the others."""
+    rule = '`validation_data` must be (images, labels) or (images, labels, sample_weight)'
+    if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+        raise ValueError(f'{rule}. Received: {type(validation_data).__name__}')
+    images, labels, *weights = validation_data
+    try:
+        check_data(model, images, labels)
+    except ValueError as error:
+        raise ValueError(f'`validation_data` must be like the training data: {error}') from None
+    return images, labels, *weights
 
 
 def _logits(model, images):

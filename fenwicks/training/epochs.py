@@ -14,7 +14,15 @@ from fenwicks.training.sizes import SizedEngines
 
 
 class DivergedError(FloatingPointError):
-    """The training loss, or a number of the training's state, is no longer finite."""
+    """The training loss, or a number of the training's state, is no longer finite.
+
+    Attributes:
+        step: the step of the epoch after which it was noticed, from 0.
+    """
+
+    def __init__(self, message: str, step: int = 0):
+        super().__init__(message)
+        self.step = step
 
 
 class Epochs:
@@ -108,7 +116,8 @@ class Epochs:
         return DivergedError(
             f'the training {what} must stay finite: lower the learning rate. Received: '
             f'loss {totals.last_loss} at epoch {epoch + 1}, step {step}, '
-            f'learning rate {rate:.4g}{which}'
+            f'learning rate {rate:.4g}{which}',
+            step - 1,
         )
 
     def _steps_of_call(self, seconds_per_step, left):

@@ -6,6 +6,8 @@ import sys
 
 import tqdm
 
+from fenwicks.training.history import logs_of
+
 
 class Progress:
     """One bar over all images of a training: rate, loss, accuracy, learning rate, time to go.
@@ -41,9 +43,14 @@ class Progress:
         """Prints the line of an epoch that stays on the screen."""
         if not self._shown:
             return
+        reached = ''.join(
+            f'   {name} {value:.4f}'
+            for name, value in logs_of(record).items()
+            if isinstance(value, float)
+        )
         self._bar.write(
-            f'epoch {record["epoch"]:3d}/{self._epochs}   loss {record["train_loss"]:.4f}   '
-            f'accuracy {record["train_accuracy"]:.4f}   rate {record["learning_rate"]:.4f}   '
+            f'epoch {record["epoch"]:3d}/{self._epochs}{reached}   '
+            f'rate {record["learning_rate"]:.4f}   '
             f'{record["images_per_second"]:.0f} images/s   {record["seconds"]:.1f} s',
             file=sys.stderr,
         )

@@ -42,7 +42,7 @@ class StepRunner:
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
-        history: list of a dict for each epoch that `Trainer.fit` has trained.
+        records: list of a dict for each epoch that `Trainer.fit` has trained.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class StepRunner:
         checks.check_sharing(self.replicas, self.loss, seconds_per_call)
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
-        self.history: list[dict[str, Any]] = []
-        self._steps_per_epoch = self._steps_done = 0
+        self.records: list[dict[str, Any]] = []
+        self._steps_per_epoch = self._steps_done = self._classes = 0
         self._half_trained = False
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
@@ -269,7 +269,7 @@ class StepRunner:
         self._averages.check_not_in_place()
         checks.build(self.optimizer, self.model)  # raises where layers were frozen since
         checks.check_trainable(self.model)
-        checks.check_data(self.model, images, labels)
+        self._classes = checks.check_data(self.model, images, labels)
         if self.batch_size > len(images):
             raise ValueError(
                 f'`batch_size` must be at most the {len(images)} training images. '

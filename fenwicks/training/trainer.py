@@ -12,20 +12,24 @@ from typing import Any
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks._checks import finite_number
 from fenwicks._typing import ImageFunction, Tensor
-from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks
 from fenwicks.training.averages import AveragingRule
 from fenwicks.training.engines.base import Loss
-from fenwicks.training.epochs import Epochs
+from fenwicks.training.epochs import DivergedError, Epochs
+from fenwicks.training.history import History, logs_of, note_additions
+from fenwicks.training.hooks import Hooks, check_callbacks
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress
 from fenwicks.training.replicas import Replicas
-from fenwicks.training.steps import StepRunner, to_unit_range, unchanged
+from fenwicks.training.resuming import ResumableRunner
+from fenwicks.training.steps import to_unit_range, unchanged
+from fenwicks.training.validation import Validation, check_frequency
 
 
-class Trainer(StepRunner):
+class Trainer(ResumableRunner):
     """Trains a Keras model with data set, shuffle and augmentation on the device.
 
     Keras's `fit()` copies each batch from the host. Here the steps run in one compiled loop. A call
@@ -81,7 +85,8 @@ class Trainer(StepRunner):
         ValueError: an argument breaks its rule.
 
     Attributes:
-        history: list of a dict for each epoch, see `fit`.
+        records: list of a dict for each epoch, see `fit`.
+        history: the same as a `History`, in Keras's form.
         first_step_at: `time.perf_counter()` at the end of the first step; `None` before it.
         preprocess_seconds, compile_seconds, train_seconds: of placing the data, of compiling and of
             training, in all calls of `fit`.
@@ -120,8 +125,6 @@ class Trainer(StepRunner):
             jit_compile=jit_compile,
             image_sizes=image_sizes,
         )
-        self.train_seconds = 0.0
-        self._finalized = False  # whether the weights are averages of the optimizer's own
         self._epochs = Epochs(
             self._engines,
             self.batch_size,
@@ -134,16 +137,26 @@ class Trainer(StepRunner):
     def first_step_at(self) -> float | None:
         return self._epochs.first_step_at
 
+    @property
+    def history(self) -> History:
+        return History(self.records, {'steps': self._steps_per_epoch, 'epochs': len(self.records)})
+
     def fit(
         self,
         images: np.ndarray,
         labels: np.ndarray,
         epochs: float,
         *,
+        validation_data: tuple | None = None,
+        validation_freq: int | Sequence[int] = 1,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        class_weight: dict[int, float] | None = None,
+        sample_weight: np.ndarray | None = None,
+        initial_epoch: int | None = None,
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
         fingerprint: Any = None,
-    ) -> list[dict[str, Any]]:
+    ) -> History:
         """Trains until the images have been passed over `epochs` times in all.
 
         Epochs of earlier calls, or of the checkpoint, count. After an epoch that was interrupted,
@@ -154,6 +167,18 @@ class Trainer(StepRunner):
             labels: integer `(count,)`.
             epochs: number of epochs in all, above 0. The last may be a part of one: 2.5 epochs of
                 10 steps are 25 steps.
+            validation_data: `(images, labels)` or `(images, labels, sample_weight)`, to be scored
+                after epochs; `None` for none. All images count, and the averages are in the place
+                of the weights, where there are any. `val_loss` is the mean of the Trainer's loss,
+                as in Keras.
+            validation_freq: epochs from one validation to the next, or the epochs, from 1, to
+                validate after.
+            callbacks: `keras.callbacks.Callback`s that work from the beginnings and ends of epochs,
+                validations and training. At the end of an epoch the model holds the averages, where
+                there are any: what was validated. Each of several processes calls its own.
+            class_weight: dict from a class to the weight of its images in the loss, 1 by default.
+            sample_weight: floats `(count,)`, the weight of each image in the loss.
+            initial_epoch: the epochs trained so far, where that is to be checked.
             checkpoint: path of a file that is rewritten after each epoch; `None` for none. Of
                 several processes the chief writes it, and all must be able to read it.
             resume: whether to start from `checkpoint` if that exists.
@@ -161,14 +186,16 @@ class Trainer(StepRunner):
                 with another fingerprint, seed or backend is an error.
 
         Returns:
-            A list of a dict for each epoch: `epoch` (from 1), `train_loss`, `train_accuracy`,
+            The `History`, in which `history['loss']` is a list with a number for each epoch.
+            `records` has a dict for each epoch: `epoch` (from 1), `train_loss`, `train_accuracy`,
             `learning_rate` (after the last step; of a `MultiOptimizer` that of its first),
-            `seconds`, `images_per_second`.
+            `seconds`, `images_per_second`, and `val_loss` and so on of epochs that were validated.
 
         Raises:
             ValueError: an argument breaks its rule.
             DivergedError: the loss, a weight or another variable of the training became infinite or
-                NaN.
+                NaN. With `keras.callbacks.TerminateOnNaN` the training ends instead, with the
+                epochs before.
         """
         epochs = finite_number('epochs', epochs, above=0)
         fingerprint = json.loads(json.dumps(fingerprint))  # as the file will have it
@@ -179,69 +206,100 @@ class Trainer(StepRunner):
             raise ValueError(
                 f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
             )
+        callbacks = check_callbacks(callbacks)
         self._check_training(images, labels)
+        every = check_frequency(validation_freq)
         settings = {} if checkpoint is None else self._settings(images, labels, fingerprint)
+        known: dict[str, Any] = {}
         if resume and checkpoint is not None and os.path.exists(checkpoint):
-            self._restore(checkpoint, settings)
+            known = self._restore(checkpoint, settings)
         else:
             self._check_whole_epoch()
-            if not self.history:
+            if not self.records:
                 self._averages.restart()  # from the present weights
+        self._check_initial_epoch(initial_epoch)
         steps = max(1, math.floor(epochs * self._steps_per_epoch + 0.5))
-        epochs, done = math.ceil(steps / self._steps_per_epoch), len(self.history)
+        epochs, done = math.ceil(steps / self._steps_per_epoch), len(self.records)
+        validation = None
         if self._steps_done < steps:
             self._check_can_go_on(steps)
             self._load(images, labels)
+            validation = self._place_validation(validation_data, every)
 
         images_done = self._steps_done * self.batch_size
         progress = Progress(steps * self.batch_size, images_done, epochs, self.replicas.chief)
+        hooks = self._hooks(callbacks, epochs)
         try:
             with noted_interrupts() as interrupts:
+                hooks.begin(known)
                 for epoch in range(done, epochs):
-                    self._train_epoch(epoch, steps, progress, interrupts)
+                    if hooks.stopped:
+                        break
+                    hooks.call('on_epoch_begin', epoch, {})
+                    try:
+                        self._train_epoch(epoch, steps, progress, interrupts)
+                    except DivergedError as error:
+                        if not hooks.diverged(error):
+                            raise
+                        break
+                    self._finish_epoch(epoch, validation, hooks)
                     if writes:
-                        self._save(checkpoint, settings)
-                    progress.finish_epoch(self.history[-1])  # prints saved epochs only
+                        self._save(checkpoint, settings, hooks)
+                    progress.finish_epoch(self.records[-1])  # prints saved epochs only
+                with self.averaged():
+                    hooks.call('on_train_end', {})
+                    self._averages.adopt_restored()
         finally:
             progress.close()
         self._finalize()
         return self.history
 
-    def _check_whole_epoch(self):
-        """Raises unless the present weights are those of the end of an epoch."""
-        if self._half_trained:
-            raise ValueError(
-                'the Trainer must go on from a whole epoch: make a new one, or pass the '
-                f'`checkpoint` and resume=True. Received: a half-trained epoch '
-                f'{len(self.history) + 1}'
-            )
+    def _finish_epoch(self, epoch, validation, hooks):
+        """Validates, and calls the callbacks, which see what was validated."""
+        record = self.records[-1]
+        with self.averaged():
+            if validation is not None and validation.is_due(epoch):
+                hooks.call('on_test_begin', {})
+                scores = validation.score()
+                hooks.call('on_test_end', dict(scores))
+                record |= {f'val_{name}': value for name, value in scores.items()}
+            logs = logs_of(record)
+            hooks.call('on_epoch_end', epoch, logs)
+        note_additions(record, logs)
 
-    def _check_can_go_on(self, steps):
-        """Raises where a training that came to its end can't be made longer, to `steps` steps."""
-        epochs, done = (count / self._steps_per_epoch for count in (steps, self._steps_done))
-        if not done.is_integer():
-            raise ValueError(
-                'a training that ended with a part of an epoch must not go on. '
-                f'Received: epochs={epochs:g} after {done:g}'
-            )
-        if self._finalized:
-            raise ValueError(
-                'a Trainer whose optimizer has use_ema must train in one go, at the end of which '
-                'its averages replace the weights: make a new one, or pass the `checkpoint` and '
-                f'resume=True. Received: epochs={epochs:g} after {done:g}'
-            )
+    def _hooks(self, callbacks, epochs):
+        if callbacks and getattr(self.model, 'optimizer', None) is not self.optimizer:
+            with self.replicas.scope():
+                self._compile_model()
+        return Hooks(callbacks, self.model, {'epochs': epochs, 'steps': self._steps_per_epoch})
+
+    def _compile_model(self):
+        """Gives the model the optimizer, loss and metrics that callbacks look for in it."""
+        outputs = keras.KerasTensor((None, self._classes), 'float32')
+        labels = keras.KerasTensor((None,), 'int32')
+        _keras.compile_for_callbacks(
+            self.model, self.optimizer, self.loss, ['accuracy'], labels, outputs
+        )
+
+    def _place_validation(self, validation_data, every):
+        """The `Validation` on data like those of the training, or `None`."""
+        if validation_data is None:
+            return None
+        images, labels, *weights = checks.check_validation(self.model, validation_data)
+        targets = (np.asarray(labels, np.int32), *(np.asarray(w, np.float32) for w in weights))
+        return Validation(self._engines.at(0), images, targets, every)
 
     def _train_epoch(self, epoch, steps, progress, interrupts):
         """Trains for an epoch, or for less where the training ends after `steps` steps in all."""
         self.compile(epoch)
         count = min(self._steps_per_epoch, steps - self._steps_done)
-        last = self.history[-1]['images_per_second'] if self.history else math.inf
+        last = self.records[-1]['images_per_second'] if self.records else math.inf
         self._half_trained = True
         record = self._epochs.train(epoch, count, self.batch_size / last, progress, interrupts)
         self._half_trained = False
         self._steps_done += count
         self.train_seconds += record['seconds']
-        self.history.append(record)
+        self.records.append(record)
 
     def _finalize(self):
         """Puts the averages of an optimizer of Keras with `use_ema` in the weights' place."""
@@ -265,38 +323,3 @@ class Trainer(StepRunner):
     def _learning_rate(self):
         first, *_ = checks.updating(self.optimizer)
         return float(keras.ops.convert_to_numpy(first.learning_rate))
-
-    def _settings(self, images, labels, fingerprint):
-        """What must be equal for a resumed training to end with the same numbers."""
-        sizes = {'image_sizes': self.image_sizes} if self.image_sizes else {}
-        return {
-            **sizes,
-            'backend': keras.backend.backend(),  # each draws other random numbers
-            'seed': self.seed,
-            'batch_size': self.batch_size,
-            'steps_per_epoch': self._steps_per_epoch,
-            **checkpoints.origin(np.asarray(images), np.asarray(labels, np.int32)),
-            'settings': fingerprint,
-        }
-
-    def _save(self, path, settings):
-        state = {
-            **settings,
-            'history': self.history,
-            'steps_done': self._steps_done,
-            'train_seconds': self.train_seconds,
-        }
-        checkpoints.save(path, self.variables, state)
-
-    def _restore(self, path, settings):
-        state = checkpoints.load_state(path)
-        if 'format' not in state:  # of an earlier version, which noted less
-            settings = {key: settings[key] for key in settings if key in state}
-        checkpoints.check_settings(f'the checkpoint {path}', state, settings)
-        checkpoints.assign(self.variables, checkpoints.load_values(path, self.variables))
-        self.history = state['history']
-        # An earlier version trained for whole epochs only.
-        whole_epochs = len(self.history) * self._steps_per_epoch
-        self._steps_done = state.get('steps_done', whole_epochs)
-        self.train_seconds = state['train_seconds']
-        self._half_trained = self._finalized = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -134,6 +134,24 @@ class Engine:
         """
         raise NotImplementedError
 
+    def hold(self, images: np.ndarray, targets: tuple[np.ndarray, ...]) -> Any:
+        """Places images to be scored on the device, and what they are compared with.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            targets: the labels and, where there are any, the weights of the images.
+        """
+        raise NotImplementedError
+
+    def score(self, held: Any, batch_size: int) -> dict[str, float]:
+        """The loss and the metrics over all images that were placed by `hold`.
+
+        Args:
+            held: what `hold` returned.
+            batch_size: images of a forward pass, at most.
+        """
+        raise NotImplementedError
+
     def epoch_seed(self, epoch):
         """The seed of an epoch: of its shuffle, and folded with the step those of its steps."""
         return augmentation.fold((self.seed, 0), epoch)
@@ -161,3 +179,16 @@ class Engine:
                 f'Received: {getattr(inputs, "shape", inputs)}'
             )
         return inputs
+
+
+def batch_starts(count: int, batch_size: int) -> tuple[np.ndarray, int]:
+    """Where the batches of all images begin, and how many images each has, at most `batch_size`.
+
+    All are of one size, for one program; the last one overlaps with that before it.
+
+    >>> batch_starts(10, 4)
+    (array([0, 4, 6], dtype=int32), 4)
+    """
+    batches = -(-count // batch_size)
+    size = -(-count // batches)
+    return np.minimum(np.arange(batches, dtype=np.int32) * size, count - size), size

@@ -19,6 +19,7 @@ from jax import lax
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.engines.jax_scores import Scorer, correct
 from fenwicks.training.replicas.jax import JaxReplicas, default_platform
 
 
@@ -30,7 +31,6 @@ class JaxEngine(Engine):
     """
 
     data_attributes = '_images', '_image_shape', '_labels', '_epoch', '_epoch_order'
-
     replicas: JaxReplicas
 
     def __init__(self, settings: Settings):
@@ -46,6 +46,7 @@ class JaxEngine(Engine):
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(_all_finite)
         self._gradients = jax.jit(self._gradients_of)
+        self._scorer = Scorer(self, self._logits, in_one_program=jit_compile)
         self._compiled: Any = None
         self._compiled_for: Any = None
         self._compiled_shardings: Any = None
@@ -105,13 +106,21 @@ class JaxEngine(Engine):
         return loss.item(), [np.asarray(gradient) for gradient in gradients]
 
     def predict(self, images, views):
-        trainable, fixed, _, _ = self._variables()
-        values = [[variable.value for variable in part] for part in (trainable, fixed)]
         count = len(images)
-        values, images = self.replicas.place_for_inference(values, images)
+        values, images = self.replicas.place_for_inference(self._model_values(), images)
         images = self.normalize(images)
         logits = [self._predict(*values, view(images)) for view in views]
         return np.stack([np.asarray(view)[:count] for view in logits])
+
+    def hold(self, images, targets):
+        return self._scorer.hold(images, targets)
+
+    def score(self, held, batch_size):
+        return self._scorer.score(self._model_values(), held, batch_size)
+
+    def _model_values(self):
+        trainable, fixed, _, _ = self._variables()
+        return [[variable.value for variable in part] for part in (trainable, fixed)]
 
     def _variables(self):
         """The parts of the state: the model's trainable variables and its others, the optimizer's
@@ -252,9 +261,8 @@ class JaxEngine(Engine):
         differentiate = jax.grad(self._scaled_loss, has_aux=True)
         gradients, (loss, logits, fixed) = differentiate(weights, fixed, scale, inputs, targets)
         gradients = self.replicas.mean_gradients(gradients, weight_axes, self._compute_dtypes)
-        correct = jnp.count_nonzero(jnp.argmax(logits, -1) == targets).astype('int32')
         loss, fixed = self.replicas.all_reduce_mean((loss, fixed))
-        return gradients, (fixed, loss, self.replicas.all_reduce_sum(correct))
+        return gradients, (fixed, loss, self.replicas.all_reduce_sum(correct(logits, targets)))
 
     def _gradients_of(self, trainable, fixed, slots, images, labels):
         """The loss of a uint8 batch as it is, and its gradients."""
@@ -301,8 +309,7 @@ class JaxEngine(Engine):
         return values[:count], values[count:], slots, averages
 
     def _logits(self, trainable, fixed, images):
-        logits, _, _ = self._call(trainable, fixed, images, training=False)
-        return logits.astype('float32')
+        return self._call(trainable, fixed, images, training=False)[0].astype('float32')
 
     def _call(self, trainable, fixed, inputs, training):
         """Calls the model with these values of its variables.

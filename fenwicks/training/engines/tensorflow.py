@@ -18,6 +18,7 @@ from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.engines.tensorflow_scores import Scorer, correct
 from fenwicks.training.replicas.tensorflow import TensorFlowReplicas
 
 
@@ -50,6 +51,7 @@ class TensorFlowEngine(Engine):
             functools.partial(replicas.wrap_inference(self._logits)), reduce_retracing=True
         )
         self._gradients = function(functools.partial(self._gradients_of), reduce_retracing=True)
+        self._scorer = Scorer(self, function, self._logits, self._predict)
 
     def load(self, images, labels):
         self._count = len(images)
@@ -78,6 +80,13 @@ class TensorFlowEngine(Engine):
     def predict(self, images, views):
         images = self.normalize(tf.convert_to_tensor(images))
         return np.stack([self._predict(view(images)).numpy() for view in views])
+
+    def hold(self, images, targets):
+        return tf.convert_to_tensor(images), tuple(map(tf.convert_to_tensor, targets))
+
+    def score(self, held, batch_size):
+        images, targets = held
+        return self._scorer.score(images, targets, batch_size)
 
     def gradients(self, images, labels):
         loss, gradients = self._gradients(
@@ -185,7 +194,7 @@ class TensorFlowEngine(Engine):
         inputs = self._inputs(images, batch, epoch, step_seed)
         loss, logits = self._update_weights(inputs, targets)
         self._average(epoch * (self._count // self.batch_size) + step)
-        return loss, self.replicas.all_reduce_sum(_correct(logits, targets))
+        return loss, self.replicas.all_reduce_sum(correct(logits, targets))
 
     def _inputs_of(self, images, batch, epoch, step_seed):
         return self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
@@ -262,12 +271,6 @@ class TensorFlowEngine(Engine):
         # This program runs here and isn't exported: it may use the CPU kernels.
         with override(in_inference=True):
             return tf.cast(self.model(images, training=False), tf.float32)
-
-
-def _correct(logits, targets):
-    """The number of labels that have the largest logit."""
-    found = tf.math.argmax(logits, -1, output_type=targets.dtype) == targets
-    return tf.math.count_nonzero(found, dtype=tf.int32)
 
 
 def _nothing(step):

@@ -148,6 +148,18 @@ class JaxReplicas(Replicas):
         """Copies a tree of weights to every device, and to each a part of the images."""
         return values, jnp.asarray(images)
 
+    def place_for_scoring(self, tree):
+        """Copies a tree of weights, or a whole set of images, to the devices that score it."""
+        return tree
+
+    def share_for_scoring(self, images):
+        """Marks a batch as shared by the devices."""
+        return images
+
+    def on_one_device(self, array):
+        """An array that the devices computed together, on the first of them."""
+        return array
+
 
 class ShardedReplicas(JaxReplicas):
     """Several devices, of this process or of several: what both kinds have in common."""
@@ -201,6 +213,19 @@ class ShardedReplicas(JaxReplicas):
         numbers = np.arange(-(-len(images) // self.count) * self.count) % len(images)
         shares = NamedSharding(self.mesh, PartitionSpec(_AXIS))
         return self.place(values), jax.device_put(images[numbers], shares)
+
+    def place_for_scoring(self, tree):
+        return self.place(tree) if self.processes == 1 else tree  # each scores its own images
+
+    def share_for_scoring(self, images):
+        if self.processes > 1:
+            return images
+        return lax.with_sharding_constraint(images, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
+
+    def on_one_device(self, array):
+        if self.processes > 1:
+            return array
+        return jax.device_put(array, self.replicated).addressable_data(0)
 
     def unreplicate(self, tree):
         leaves, structure = jax.tree.flatten(tree)

@@ -203,9 +203,10 @@ class StrategyReplicas(TensorFlowReplicas):
         if not scaled:
             return loss
 
-        def mean(targets, logits):
+        def mean(targets, logits, *weights):
             is_mean_already = loss.call(targets, logits).shape.rank == 0
-            return loss(targets, logits) * (1 if is_mean_already else self.count)
+            sharing = tf.distribute.get_strategy().num_replicas_in_sync  # 1 in a validation
+            return loss(targets, logits, *weights) * (1 if is_mean_already else sharing)
 
         return mean
 

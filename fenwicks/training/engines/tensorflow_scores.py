@@ -1,0 +1,72 @@
+"""Scores a set of images on TensorFlow: its logits in one loop, then the loss of all of them."""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import tensorflow as tf
+
+from fenwicks.training.engines.base import batch_starts
+
+
+class Scorer:
+    """Scores images that lie on the device.
+
+    Args:
+        engine: the `TensorFlowEngine`.
+        function: makes a compiled function of a Python function.
+        logits: from normalised images to their logits, for use in a compiled function.
+        predict: the same, compiled, on all devices.
+    """
+
+    def __init__(self, engine, function, logits, predict):
+        self.model, self.loss, self.normalize = engine.model, engine.loss, engine.normalize
+        self._logits, self._predict = logits, predict
+        self._score = function(functools.partial(self._score_of))
+        self._all_logits = (
+            function(functools.partial(self._logits_in_one_program))
+            if engine.replicas.count == 1
+            else self._logits_by_batches
+        )
+
+    def score(self, images, targets, batch_size):
+        """As `Engine.score`, of what its `hold` returned."""
+        starts, size = batch_starts(len(images), batch_size)
+        loss, found = self._score(targets, self._all_logits(images, tf.constant(starts), size))
+        return {'loss': loss.numpy().item(), 'accuracy': found.numpy().item() / len(images)}
+
+    def _logits_in_one_program(self, images, starts, size):
+        """The logits of all images, in one loop over batches; see `batch_starts`."""
+
+        def logits_of(start):
+            batch = tf.slice(images, [start, 0, 0, 0], [size, *images.shape[1:]])
+            return self._logits(self.normalize(batch))
+
+        logits = tf.map_fn(logits_of, starts, fn_output_signature=tf.float32, parallel_iterations=1)
+        return _without_overlap(tf.unstack(logits), images.shape[0])
+
+    def _logits_by_batches(self, images, starts, size):
+        """As `_logits_in_one_program`, with a call for each batch, which several devices share."""
+        batches = [images[start : start + size] for start in starts.numpy()]
+        logits = [self._predict(self.normalize(batch)) for batch in batches]
+        return _without_overlap(logits, images.shape[0])
+
+    def _score_of(self, targets, logits):
+        labels, *weights = targets
+        loss = tf.cast(self.loss(labels, logits, *weights), tf.float32)
+        with keras.StatelessScope(collect_losses=True):  # those of weights, not of a last batch
+            extras = [tf.cast(extra, tf.float32) for extra in self.model.losses]
+        return loss + sum(extras), correct(logits, labels)
+
+
+def correct(logits, targets):
+    """The number of labels that have the largest logit."""
+    found = tf.math.argmax(logits, -1, output_type=targets.dtype) == targets
+    return tf.math.count_nonzero(found, dtype=tf.int32)
+
+
+def _without_overlap(batches, count):
+    """The rows of all batches, of which the last one repeats some of those before."""
+    *whole, last = batches
+    return tf.concat([*whole, last[last.shape[0] * len(batches) - count :]], 0)

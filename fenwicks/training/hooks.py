@@ -1,0 +1,206 @@
+"""Runs Keras's callbacks at the ends of epochs, and keeps what they know in the checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from fenwicks.optimizers import WeightAveraging
+from fenwicks.training.epochs import DivergedError
+
+_BATCH_HOOKS = (
+    'on_batch_begin',
+    'on_batch_end',
+    'on_train_batch_begin',
+    'on_train_batch_end',
+    'on_test_batch_begin',
+    'on_test_batch_end',
+)
+# Of these callbacks the batch hooks do nothing that is missed, once `_check_settings` has passed.
+_HARMLESS = (
+    keras.callbacks.ModelCheckpoint,
+    keras.callbacks.TensorBoard,
+    keras.callbacks.TerminateOnNaN,
+)
+_REFUSED = (
+    (
+        keras.callbacks.BackupAndRestore,
+        'pass `checkpoint` and resume=True instead, which also keep the averages, the random state '
+        'and what callbacks know',
+    ),
+    (WeightAveraging, 'pass its rule as `averaging` of the Trainer, whose steps are compiled'),
+    (keras.callbacks.ProgbarLogger, 'the Trainer shows a progress bar of its own'),
+)
+
+
+def check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """The callbacks as a list, where each can work from the ends of epochs.
+
+    Raises:
+        ValueError: one is no callback of Keras, or needs to be called at each batch.
+    """
+    callbacks = keras.tree.flatten(callbacks) if callbacks else []
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ValueError(
+                f'`callbacks` must be keras.callbacks.Callback objects. Received: {callback!r}'
+            )
+        for kind, reason in _REFUSED:
+            if isinstance(callback, kind):
+                raise ValueError(f'`callbacks` must be without {kind.__name__}: {reason}')
+        _check_settings(callback)
+        for hook in _BATCH_HOOKS:
+            if _needs(callback, hook):
+                raise ValueError(
+                    '`callbacks` must work from the ends of epochs: the steps between them run in '
+                    'one compiled loop, which calls nothing. '
+                    f'Received: a {type(callback).__name__} with {hook}'
+                )
+    return callbacks
+
+
+def _check_settings(callback):
+    """Raises where a callback of Keras was told to work at each batch."""
+    wanted = {}
+    if isinstance(callback, keras.callbacks.ModelCheckpoint):
+        wanted = {'save_freq': 'epoch'}
+    elif isinstance(callback, keras.callbacks.TensorBoard):
+        wanted = {'update_freq': 'epoch'}
+    for name, value in wanted.items():
+        if getattr(callback, name) != value:
+            raise ValueError(
+                f"`callbacks` must have {name}='{value}', since the steps of an epoch run in one "
+                f'compiled loop. Received: a {type(callback).__name__} with '
+                f'{name}={getattr(callback, name)!r}'
+            )
+
+
+def _needs(callback, hook):
+    """Whether a callback does something of its own in a hook."""
+    function = _function(getattr(callback, hook))
+    return all(
+        function is not _function(getattr(kind, hook))
+        for kind in (keras.callbacks.Callback, *_HARMLESS)
+        if isinstance(callback, kind)
+    )
+
+
+def _function(method):
+    return getattr(method, '__func__', method)
+
+
+class Hooks:
+    """Calls the callbacks of a `fit`, in their order.
+
+    Args:
+        callbacks: checked callbacks.
+        model: the model that they see.
+        params: dict of `epochs` and `steps`, which they see too.
+    """
+
+    def __init__(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback],
+        model: keras.Model,
+        params: dict[str, Any],
+    ):
+        self.callbacks, self.model = callbacks, model
+        self._at_begin: list[dict[str, Any]] = []
+        for callback in callbacks:
+            callback.set_params(params)
+            callback.set_model(model)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a callback has ended the training."""
+        return bool(self.callbacks) and self.model.stop_training
+
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Calls one hook of every callback."""
+        for callback in self.callbacks:
+            getattr(callback, hook)(*arguments)
+
+    def begin(self, state: dict[str, Any]) -> None:
+        """Calls `on_train_begin`, and gives the callbacks back what they knew.
+
+        Args:
+            state: holds what `state` returned in the training that goes on, or is empty.
+        """
+        if self.callbacks:
+            self.model.stop_training = state.get('stopped', False)
+        self.call('on_train_begin', {})
+        self._at_begin = [_known(callback) for callback in self.callbacks]
+        known = list(state.get('callbacks', ()))
+        for callback in self.callbacks:  # the first of a class gets what the first one knew
+            for entry in known:
+                if entry['class'] == type(callback).__name__:
+                    known.remove(entry)
+                    vars(callback).update(entry['known'])
+                    break
+
+    def diverged(self, error: DivergedError) -> bool:
+        """Tells `TerminateOnNaN` of a loss that isn't finite; returns whether it ends the training.
+
+        That callback raises an error of its own if it was made with `raise_error`.
+        """
+        kind = keras.callbacks.TerminateOnNaN
+        told = [callback for callback in self.callbacks if isinstance(callback, kind)]
+        for callback in told:
+            callback.on_batch_end(error.step, {'loss': math.nan})
+        return bool(told)
+
+    def state(self) -> dict[str, Any]:
+        """What the callbacks have learnt since `begin`, as JSON holds it.
+
+        These are the attributes that hold plain numbers, aren't arguments of the constructor, and
+        have changed: the `best` and `wait` of Keras's callbacks, say.
+        """
+        if not self.callbacks:
+            return {}
+        return {
+            'stopped': self.stopped,
+            'callbacks': [
+                {'class': type(callback).__name__, 'known': _changed(before, _known(callback))}
+                for callback, before in zip(self.callbacks, self._at_begin, strict=True)
+            ],
+        }
+
+
+def _changed(before, now):
+    return {
+        name: value
+        for name, value in now.items()
+        if name not in before or not _same(before[name], value)
+    }
+
+
+def _same(a, b):
+    return type(a) is type(b) and (a == b or (a != a and b != b))
+
+
+def _known(callback):
+    """The plain numbers among a callback's attributes that aren't its constructor's arguments."""
+    # `min_delta` is one whose sign Keras's callbacks turn, in their first epoch of each process.
+    arguments = {
+        name
+        for kind in type(callback).__mro__
+        if '__init__' in vars(kind) and kind is not object
+        for name in inspect.signature(kind).parameters
+    }
+    return {
+        name: _plain(value)
+        for name, value in vars(callback).items()
+        if name not in arguments and (value is None or isinstance(_plain(value), numbers.Real))
+    }
+
+
+def _plain(value):
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    return value

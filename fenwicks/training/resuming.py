@@ -1,0 +1,89 @@
+"""Where a training goes on: the checkpoint that it writes, and what must be as it was."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training.steps import StepRunner
+
+
+class ResumableRunner(StepRunner):
+    """A `StepRunner` whose state can be saved and restored: a `Trainer` without `fit`.
+
+    Attributes:
+        train_seconds: of training, in all calls of `fit`.
+    """
+
+    train_seconds = 0.0
+    _finalized = False  # whether the weights are averages of the optimizer's own
+
+    def _check_whole_epoch(self):
+        """Raises unless the present weights are those of the end of an epoch."""
+        if self._half_trained:
+            raise ValueError(
+                'the Trainer must go on from a whole epoch: make a new one, or pass the '
+                f'`checkpoint` and resume=True. Received: a half-trained epoch '
+                f'{len(self.records) + 1}'
+            )
+
+    def _check_can_go_on(self, steps):
+        """Raises where a training that came to its end can't be made longer, to `steps` steps."""
+        epochs, done = (count / self._steps_per_epoch for count in (steps, self._steps_done))
+        if not done.is_integer():
+            raise ValueError(
+                'a training that ended with a part of an epoch must not go on. '
+                f'Received: epochs={epochs:g} after {done:g}'
+            )
+        if self._finalized:
+            raise ValueError(
+                'a Trainer whose optimizer has use_ema must train in one go, at the end of which '
+                'its averages replace the weights: make a new one, or pass the `checkpoint` and '
+                f'resume=True. Received: epochs={epochs:g} after {done:g}'
+            )
+
+    def _check_initial_epoch(self, initial_epoch):
+        if initial_epoch is not None and initial_epoch != len(self.records):
+            raise ValueError(
+                f'`initial_epoch` must be {len(self.records)}, the epochs trained so far (resume a '
+                '`checkpoint` to go on from others), or None. '
+                f'Received: initial_epoch={initial_epoch!r}'
+            )
+
+    def _settings(self, images, labels, fingerprint):
+        """What must be equal for a resumed training to end with the same numbers."""
+        sizes = {'image_sizes': self.image_sizes} if self.image_sizes else {}
+        return {
+            **sizes,
+            'backend': keras.backend.backend(),  # each draws other random numbers
+            'seed': self.seed,
+            'batch_size': self.batch_size,
+            'steps_per_epoch': self._steps_per_epoch,
+            **checkpoints.origin(np.asarray(images), np.asarray(labels, np.int32)),
+            'settings': fingerprint,
+        }
+
+    def _save(self, path, settings, hooks):
+        state = {
+            **settings,
+            'history': self.records,
+            'steps_done': self._steps_done,
+            'train_seconds': self.train_seconds,
+            **hooks.state(),
+        }
+        checkpoints.save(path, self.variables, state)
+
+    def _restore(self, path, settings):
+        state = checkpoints.load_state(path)
+        if 'format' not in state:  # of an earlier version, which noted less
+            settings = {key: settings[key] for key in settings if key in state}
+        checkpoints.check_settings(f'the checkpoint {path}', state, settings)
+        checkpoints.assign(self.variables, checkpoints.load_values(path, self.variables))
+        self.records = state['history']
+        # An earlier version trained for whole epochs only.
+        whole_epochs = len(self.records) * self._steps_per_epoch
+        self._steps_done = state.get('steps_done', whole_epochs)
+        self.train_seconds = state['train_seconds']
+        self._half_trained = self._finalized = False
+        return state

@@ -1,0 +1,43 @@
+"""Validation during a training: all images, on the device, at the ends of epochs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fenwicks._checks import positive_integer
+from fenwicks.training.engines.base import Engine
+
+BATCH_SIZE = 500  # images of a forward pass
+
+
+class Validation:
+    """A set of images that is placed on the device once and scored after epochs.
+
+    Args:
+        engine: the `Engine` that scores it.
+        images: uint8 `(count, height, width, channels)`.
+        targets: tuple of the labels and, where there are any, the weights of the images.
+        every: positive integer, epochs from one validation to the next; or the epochs, from 1, to
+            validate after.
+    """
+
+    def __init__(self, engine: Engine, images: Any, targets: tuple, every: int | list[int]):
+        self.engine, self.every = engine, every
+        self._held = engine.hold(images, targets)
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether an epoch, from 0, is validated."""
+        if isinstance(self.every, list):
+            return epoch + 1 in self.every
+        return (epoch + 1) % self.every == 0
+
+    def score(self) -> dict[str, float]:
+        """The loss and the metrics over all images, with the model's present weights."""
+        return self.engine.score(self._held, BATCH_SIZE)
+
+
+def check_frequency(validation_freq: Any) -> int | list[int]:
+    """A checked `validation_freq`, as Keras's `fit` has it."""
+    if isinstance(validation_freq, list | tuple | set | range):
+        return [positive_integer('validation_freq', epoch) for epoch in validation_freq]
+    return positive_integer('validation_freq', validation_freq)
