@@ -78,12 +78,13 @@ def write(folders, out):
         print(f'no report.html: {error}', flush=True)
 
 
-def command_line(script, seed, **chosen):
+def command_line(script, seed, arguments=(), **chosen):
     """The command that trains the same again.
 
     Args:
         script: its `__file__`.
         seed: of the run.
+        arguments: those that are no flags.
         **chosen: what the script chose itself where a flag said `auto`.
     """
     own = flags.FLAGS.flags_by_module_dict()
@@ -95,4 +96,5 @@ def command_line(script, seed, **chosen):
     ]
     parts = [part for text in given for part in text.split('\n') if part]
     parts += [f'--{name}={value}' for name, value in chosen.items()]
-    return shlex.join(['python', f'examples/{pathlib.Path(script).name}', *parts, f'--seed={seed}'])
+    name = f'examples/{pathlib.Path(script).name}'
+    return shlex.join(['python', name, *arguments, *parts, f'--seed={seed}'])

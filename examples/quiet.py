@@ -12,6 +12,9 @@ import os
 import pathlib
 import signal
 import sys
+import time
+
+STARTED = time.perf_counter()  # before the framework is imported, which the user waits for
 
 _EXAMPLES = pathlib.Path(__file__).resolve().parent
 _SCRIPT = pathlib.Path(sys.argv[0])

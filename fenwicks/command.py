@@ -30,7 +30,7 @@ _how_to_go_on = ''
 _received: int = signal.SIGINT  # the last signal that interrupted
 
 
-def run(main: Callable[[], object], name: str) -> None:
+def run(main: Callable[..., object], name: str, arguments: Sequence[str] = ()) -> None:
     """Parses the command's flags, runs `main`, and ends the process.
 
     SIGTERM interrupts like Ctrl-C. Either ends the process within `SECONDS_TO_END`, even where
@@ -38,15 +38,19 @@ def run(main: Callable[[], object], name: str) -> None:
     second one ends it at once. The exit status is then 128 and the signal's number, as in a shell.
 
     Args:
-        main: does the work, when the flags are parsed.
+        main: does the work, when the flags are parsed; called with the arguments that are no flags.
         name: of the command, for its errors.
+        arguments: names of those that it may have, in their order.
     """
     signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     for number in signals:
         signal.signal(number, _interrupt)
     _watch(name)
     try:
-        app.run(lambda _: call(main, name), flags_parser=lambda argv: parse_flags(argv, name))
+        app.run(
+            lambda rest: call(lambda: main(*rest[1:]), name),
+            flags_parser=lambda argv: parse_flags(argv, name, arguments),
+        )
     except KeyboardInterrupt:  # outside `call`
         _end_interrupted(name)
     finally:
@@ -72,16 +76,18 @@ def call(main: Callable[[], object], name: str) -> None:
         _end_interrupted(name)
 
 
-def parse_flags(argv: Sequence[str], name: str) -> list[str]:
-    """Parses the flags; a wrong flag, and any other argument, ends the process with one line."""
+def parse_flags(argv: Sequence[str], name: str, arguments: Sequence[str] = ()) -> list[str]:
+    """Parses the flags; a wrong flag, and an argument too many, ends the process with one line."""
     try:
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         fail(name, error)
     except SystemExit:  # absl ends --help with status 1
         sys.exit(0)
-    if len(rest) > 1:
-        fail(name, f'there are no arguments besides flags. Received: {rest[1]}')
+    if len(rest) > 1 + len(arguments):
+        others = f' and {" ".join(arguments)}' if arguments else ''
+        extra = rest[1 + len(arguments)]
+        fail(name, f'there are no arguments besides flags{others}. Received: {extra}')
     return rest
 
 

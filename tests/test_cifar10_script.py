@@ -386,7 +386,7 @@ def test_of_two_processes_in_one_folder_the_second_is_refused(script, tmp_path):
 
 def test_default_folders_never_meet(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(script, 'default_out', lambda recipe: pathlib.Path('out') / 'now')
+    monkeypatch.setattr('run_folders.default_out', lambda name: pathlib.Path('out') / 'now')
     for _ in range(3):
         call(script, *SMALL, '--epochs=1')
     assert names(tmp_path / 'out') == ['now', 'now-2', 'now-3']

@@ -57,6 +57,7 @@ CASES = {
     'ClassNames': (lambda: layers.ClassNames(['a', 'b', 'c', 'd']), IMAGE),
     'Scaling': (lambda: layers.Scaling(0.125), IMAGE),
     'Classifier': (lambda: layers.Classifier(4, weight=0.125), FEATURES),
+    'ImageNetNormalization': (lambda: layers.ImageNetNormalization('caffe'), (4, 4, 3)),
     'GlobalPools2D': (layers.GlobalPools2D, IMAGE),
     'PatchWhitening': (lambda: layers.PatchWhitening(3), IMAGE),
     'PatchWhitening-bias': (
@@ -68,7 +69,7 @@ CASES = {
     'Residual': (_residual, IMAGE),
     'Parallel': (_parallel, IMAGE),
 }
-LOGITS = {'Classifier', 'FastAiHead', 'ClassNames'}
+IN_FLOAT32 = {'Classifier', 'FastAiHead', 'ClassNames', 'ImageNetNormalization'}
 
 
 @pytest.fixture(params=CASES)
@@ -99,7 +100,7 @@ def test_contract_save(case, tmp_path):
 
 
 def test_contract_mixed_precision(case):
-    contract.check_mixed_precision(*CASES[case], 'float32' if case in LOGITS else 'bfloat16')
+    contract.check_mixed_precision(*CASES[case], 'float32' if case in IN_FLOAT32 else 'bfloat16')
 
 
 @pytest.mark.parametrize('layer', [layers.GELU, layers.SiLU, layers.GlobalPools2D])

@@ -74,7 +74,7 @@ def _statistics(images, mean, std, dtype):
 
 
 # By the names that `keras.applications` gives its conventions; in units of 0...255.
-_IMAGENET = {
+IMAGENET = {
     'tf': (127.5, 127.5),
     'torch': ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     'caffe': ((103.939, 116.779, 123.68), 1.0),
@@ -128,13 +128,13 @@ def imagenet_denormalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32
 
 def _imagenet(images, mode):
     check_rank(images)
-    if mode not in _IMAGENET:
-        raise ValueError(f'`mode` must be one of {", ".join(_IMAGENET)}. Received: mode={mode}')
+    if mode not in IMAGENET:
+        raise ValueError(f'`mode` must be one of {", ".join(IMAGENET)}. Received: mode={mode}')
     if images.shape[-1] != 3:
         raise ValueError(
             f'`images` must have 3 channels, RGB. Received: images.shape={tuple(images.shape)}'
         )
-    return _IMAGENET[mode]
+    return IMAGENET[mode]
 
 
 def _reverse(images):

@@ -12,6 +12,7 @@ from fenwicks.data.shards import decode_shards, write_shards
 from fenwicks.data.splits import k_folds, train_validation_split
 from fenwicks.data.statistics import ChannelStatistics, class_counts, mean_std
 from fenwicks.data.streaming import shard_dataset
+from fenwicks.data.tfds import TfdsImages, tfds_images
 
 __all__ = [
     'DATASETS',
@@ -21,6 +22,7 @@ __all__ = [
     'ImageBatches',
     'ImageList',
     'ImageReport',
+    'TfdsImages',
     'check_arrays',
     'check_images',
     'class_counts',
@@ -31,6 +33,7 @@ __all__ = [
     'load',
     'mean_std',
     'shard_dataset',
+    'tfds_images',
     'train_dataset',
     'train_validation_split',
     'write_shards',

@@ -10,6 +10,7 @@ from fenwicks.data import cifar, formats
 from fenwicks.data.dataset import Dataset
 from fenwicks.data.download import download_files
 from fenwicks.data.sample import load_digits
+from fenwicks.data.tfds import PREFIX, load_tfds
 
 DATASETS = ('auto', 'cifar10', 'cifar100', 'digits')
 
@@ -40,12 +41,15 @@ def load(
     Args:
         dataset: 'cifar10'; 'cifar100'; 'digits', the embedded sample; or 'auto': CIFAR-10 if it
             is found or can be downloaded, else the sample. The result's `name` says which it is.
+            Or 'tfds:NAME' for a data set of TensorFlow Datasets whose images have one size, which
+            that package downloads to `data_dir` or to a place of its own.
         data_dir: folder, archive or .npz file that holds the data set; not for 'digits'.
         download: whether to download it if it is not found; None means yes, unless
             `$FENWICKS_OFFLINE` is set.
 
     Returns:
-        A Dataset: uint8 images `(n, 32, 32, 3)`, int32 labels `(n,)`.
+        A Dataset: uint8 images `(n, 32, 32, 3)`, with 'tfds:NAME' of their own size, and int32
+        labels `(n,)`.
 
     Raises:
         ValueError: `dataset` is unknown, a file is damaged, or `data_dir` is given for 'digits'.
@@ -55,9 +59,12 @@ def load(
     >>> load('digits').name
     'digits'
     """
+    if dataset.startswith(PREFIX):
+        return load_tfds(dataset, data_dir)
     if dataset not in DATASETS:
         raise ValueError(
-            f'`dataset` must be one of {", ".join(DATASETS)}. Received: dataset={dataset!r}'
+            f'`dataset` must be one of {", ".join(DATASETS)}, or {PREFIX}NAME. '
+            f'Received: dataset={dataset!r}'
         )
     if dataset == 'digits':
         if data_dir is not None:

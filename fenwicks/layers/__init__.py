@@ -8,6 +8,7 @@ from fenwicks.layers.heads import Classifier, DenseBN, FastAiHead, GlobalPools2D
 from fenwicks.layers.initializers import PartialIdentity, PyTorchUniform, init_pytorch
 from fenwicks.layers.labels import ClassNames
 from fenwicks.layers.normalization import BatchNormalization, GhostBatchNormalization
+from fenwicks.layers.pixels import ImageNetNormalization
 from fenwicks.layers.pooling import MaxPooling2D
 from fenwicks.layers.whitening import PatchWhitening, whitening_filters
 
@@ -26,6 +27,7 @@ __all__ = [
     'FastAiHead',
     'GhostBatchNormalization',
     'GlobalPools2D',
+    'ImageNetNormalization',
     'MaxPooling2D',
     'Parallel',
     'PartialIdentity',

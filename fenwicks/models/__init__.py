@@ -1,7 +1,9 @@
 """Networks: functional Keras models made of `fenwicks.layers`."""
 
+from fenwicks.models.backbones import pretrained
 from fenwicks.models.check import check_model
 from fenwicks.models.resnet import resnet9
 from fenwicks.models.speed import speednet
+from fenwicks.models.stages import backbone_stages, unfreeze
 
-__all__ = ['check_model', 'resnet9', 'speednet']
+__all__ = ['backbone_stages', 'check_model', 'pretrained', 'resnet9', 'speednet', 'unfreeze']

@@ -11,6 +11,7 @@ from fenwicks.optimizers.lars import LARS, lars_step
 from fenwicks.optimizers.muon import Muon
 from fenwicks.optimizers.orthogonalize import muon_rescale, muon_step, newton_schulz
 from fenwicks.optimizers.sgd import SGD, sgd_step
+from fenwicks.optimizers.stage_rates import stage_groups
 from fenwicks.optimizers.weight_averaging import WeightAveraging
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     'muon_step',
     'newton_schulz',
     'sgd_step',
+    'stage_groups',
 ]

@@ -1,0 +1,204 @@
+"""Trains an image classifier on your own images.
+
+    python examples/folder.py photos                        # a folder for each class
+    python examples/folder.py photos --csv=labels.csv       # or labels in a CSV file,
+    python examples/folder.py photos --pattern='([a-z]+)_\\d+\\.jpg$'    # in the files' names,
+    python examples/folder.py --tfrecord='shards/images-*'  # or TFRecord files
+    python examples/folder.py photos --pretrained=ResNet50V2 --weights=resnet50v2_notop.h5
+    python examples/folder.py photos --pretrained=none --image_size=64 --recipe=page24 --epochs=40
+    python examples/folder.py photos --folds=5
+
+Small images train a ResNet-9 from the beginning; large ones a network that was trained on ImageNet
+before, whose weights Keras downloads once. A fifth of the images is kept for the test, unless the
+folder is divided into `train` and `test` (or `val`) already. Copies of an image stay on one side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+
+import quiet  # noqa: F401
+
+import fine_tuning
+import image_sources
+import numpy as np
+import training_runs
+from absl import flags
+
+from fenwicks import assemble, command, data, hardware
+from fenwicks.models.backbones import default_image_size
+from fenwicks.recipes import flags as recipe_flags
+
+FLAGS = flags.FLAGS
+LARGE = 96  # pixels of the shorter side, from which on images are for a pretrained network
+BACKBONE = 'EfficientNetV2B0'
+RECIPE = 'page24'
+STEPS = 8  # of an epoch, at least, where no flag says how large batches are
+
+training_runs.define_flags(RECIPE, 'Of a ResNet-9 or speednet, not of a pretrained network.')
+flags.adopt_module_key_flags(training_runs)
+image_sources.define_flags()
+flags.adopt_module_key_flags(image_sources)
+flags.DEFINE_integer(
+    'image_size', None, 'Side of the images in pixels; default: by the images and the network.'
+)
+flags.DEFINE_string(
+    'pretrained',
+    'auto',
+    'Network of keras.applications, or keras_hub:PRESET; none for the network of the recipe; '
+    f'auto: {BACKBONE} where half of the images have sides of {LARGE} pixels or more.',
+)
+flags.DEFINE_string('weights', 'imagenet', 'Of --pretrained: imagenet, none, or a file.')
+flags.DEFINE_integer(
+    'stages', None, 'Stages of the pretrained network that are trained, from its end; default: all.'
+)
+flags.DEFINE_float(
+    'stage_factor', 0.5, 'On the learning rate, from stage to stage, from the end on.'
+)
+flags.DEFINE_float('test_fraction', 0.2, 'Share of the images to test on.')
+flags.DEFINE_integer('folds', None, 'Train this many times, each time testing on another part.')
+flags.DEFINE_integer('split_seed', 0, 'Of the choice of test images.')
+
+
+def main(folder=None):
+    """Checks the flags, decodes the images, and trains."""
+    code = hardware.provenance()
+    source = image_sources.by_flags(folder)
+    if FLAGS.folds is not None and FLAGS.runs > 1:
+        raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')
+    if FLAGS.folds is not None and source.split is not None:
+        raise ValueError(
+            f'`folds` must not be given for {source.name}, which has its own test images. '
+            f'Received: folds={FLAGS.folds}'
+        )
+    recipe, network, size, reason = chosen(source)
+    assemble.augmentations(recipe)  # raises where it names a transform that there isn't
+    count, of_each = (FLAGS.runs, 'runs') if FLAGS.folds is None else (FLAGS.folds, 'folds')
+    folders = training_runs.checked_folders(f'{source.name}-{recipe.name}', count, of_each)
+    machine = training_runs.Machine.by_flags()
+
+    arrays = source.decode((size, size))
+    splits = split(arrays, source)
+    train, test = splits[0]
+    machine.say(described(arrays, source, len(train), len(test)))
+    machine.say(reason)
+    recipe = fitted(recipe, min(len(train) for train, _ in splits))
+    jobs = []
+    for number in range(count):
+        train, test = splits[number % len(splits)]
+        settings = {
+            'image_size': size,
+            'split': [FLAGS.split_seed, number % len(splits), len(splits)],
+        }
+        job = training_runs.Job(
+            recipe,
+            arrays.dataset(train, test, source.name),
+            settings=settings,
+            arguments=(folder,) if folder else (),
+        )
+        if network is not None:
+            job = dataclasses.replace(
+                job,
+                build=network.build_trainer,
+                with_pixels=fine_tuning.with_pixels,
+                settings={**settings, **network.settings()},
+            )
+        jobs.append((job, FLAGS.seed + (number if FLAGS.folds is None else 0)))
+    if network is not None:
+        check(network, jobs[0][0].dataset)
+    results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
+    summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
+    machine.say(f'{summary}; results in {out}')
+    machine.say(f'python examples/predict.py {folders_of_model(out, count)} FILE ... classifies')
+
+
+def folders_of_model(out, count):
+    return out if count == 1 else out / '0'
+
+
+def chosen(source):
+    """Recipe, pretrained network or None, side of the images, and why."""
+    side = source.median_side()
+    own = [
+        name
+        for name in ('recipe', 'recipe_file', 'with', 'without', 'width')
+        if FLAGS[name].present
+    ]
+    name = FLAGS.pretrained
+    if name == 'auto':
+        name = BACKBONE if side >= LARGE and not own else 'none'
+    if name.lower() == 'none':
+        recipe = recipe_flags.chosen(FLAGS)
+        size = FLAGS.image_size or (32 if side <= 48 else 64)
+        given = 'as asked for' if FLAGS.image_size else f'since their median side is {side}'
+        return recipe, None, size, f'{recipe.network} on images of {size} x {size}, {given}'
+    if own:
+        raise ValueError(
+            f'`{own[0]}` must not be given with `pretrained`, which has a recipe of its own: '
+            f'change that by --set. Received: {own[0]}={FLAGS[own[0]].value}, pretrained={name}'
+        )
+    recipe = recipe_flags.changed(fine_tuning.RECIPE, FLAGS)
+    recipe = dataclasses.replace(recipe, name=recipe.name.replace('fine_tuning', name, 1))
+    fine_tuning.check(recipe)
+    weights = None if FLAGS.weights.lower() == 'none' else FLAGS.weights
+    network = fine_tuning.PretrainedNetwork(name, weights, FLAGS.stages, FLAGS.stage_factor)
+    hub = name.lower().startswith('keras_hub:')
+    with command.renamed({'name': 'pretrained'}):
+        size = FLAGS.image_size or (224 if hub else default_image_size(name))
+    how = 'of random weights' if weights is None else f'with the weights {weights}'
+    return recipe, network, size, f'{name} {how}, on images of {size} x {size}'
+
+
+def check(network, dataset):
+    """Raises where the network can't be made, before anything is written."""
+    try:
+        with command.renamed({'name': 'pretrained', 'input_shape': 'image_size'}):
+            network.model(dataset.image_shape, dataset.num_classes)
+    except OSError as error:
+        raise OSError(f'{error}; --pretrained=none trains a ResNet-9 instead') from error
+
+
+def split(arrays, source):
+    """Pairs of the images to train on and to test on."""
+    if source.split is not None:
+        return [source.split]
+    groups = arrays.groups if arrays.groups is not None else copies(arrays.images)
+    settings = {'seed': FLAGS.split_seed, 'labels': arrays.labels, 'groups': groups}
+    with command.renamed({'fraction': 'test_fraction', 'seed': 'split_seed'}):
+        if FLAGS.folds is not None:
+            return data.k_folds(len(arrays), FLAGS.folds, **settings)
+        return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
+
+
+def copies(images):
+    """A number for each image, the same for images of the same pixels; None if all differ."""
+    digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
+    unique, numbers = np.unique(digests, return_inverse=True)
+    return None if len(unique) == len(digests) else numbers
+
+
+def fitted(recipe, count):
+    """The recipe with batches small enough for so many images, unless a flag says how large."""
+    set_size = any(text.startswith('batch_size=') for text in FLAGS['set'].value)
+    if set_size or FLAGS.batch_size is not None:
+        return recipe
+    most = 2 ** max(0, math.floor(math.log2(max(1, count / STEPS))))
+    return recipe if most >= recipe.batch_size else recipe.with_batch_size(most, scale_rate=True)
+
+
+def described(arrays, source, train, test):
+    """What the images are, in a line."""
+    counts = data.class_counts(arrays.labels, arrays.class_names)
+    shown = [f'{name} {count}' for name, count in list(counts.items())[:10]]
+    rest = f' and {len(counts) - 10} more' if len(counts) > 10 else ''
+    skipped = f', {len(arrays.skipped)} damaged left out' if arrays.skipped else ''
+    return (
+        f'{source.name}: {len(arrays)} images of {arrays.num_classes} classes '
+        f'({", ".join(shown)}{rest}){skipped}; {train} to train on, {test} to test on'
+    )
+
+
+if __name__ == '__main__':
+    command.run(main, 'folder.py', ['DIR'])

@@ -1,0 +1,199 @@
+"""Where a script's images come from, by its flags: folders, a CSV file, a pattern, TFRecords."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import statistics
+from collections.abc import Callable, Iterable
+
+import numpy as np
+from absl import flags
+
+from fenwicks import command, data
+from fenwicks.data.example import decode_example
+from fenwicks.data.images import open_image
+from fenwicks.data.storage import find_files
+from fenwicks.data.tfrecord import RecordReader
+
+FLAGS = flags.FLAGS
+TEST_FOLDERS = ('test', 'val', 'valid', 'validation')
+LOOKED_AT = 200  # images, whose sizes say how large the others are
+
+
+def define_flags() -> None:
+    """Defines the flags that say where images and labels are."""
+    flags.DEFINE_string('csv', None, 'Labels in this CSV file; DIR is where its paths start.')
+    flags.DEFINE_string('path_column', '0', 'Of the CSV file: header or number, from 0.')
+    flags.DEFINE_string('label_column', '1', 'Of the CSV file: header or number.')
+    flags.DEFINE_string(
+        'group_column', None, 'Of the CSV file: images with the same value stay together.'
+    )
+    flags.DEFINE_string('extension', '', "Appended to the CSV file's paths, such as .jpg.")
+    flags.DEFINE_string(
+        'pattern',
+        None,
+        'Regular expression that finds the class in the path: its group, or the one named label; '
+        'images of the same group named group stay together.',
+    )
+    flags.DEFINE_string('tfrecord', None, "TFRecord files or URLs, such as 'shards/images-*'.")
+    flags.DEFINE_string('dataset', None, 'tfds:NAME, a data set of TensorFlow Datasets.')
+    flags.DEFINE_string('data_dir', None, 'Of --dataset: where TensorFlow Datasets keeps it.')
+    flags.DEFINE_string('fit', 'crop', 'How images become square: crop, pad or stretch.')
+    flags.DEFINE_bool('skip_damaged', False, 'Leave out damaged images, and say how many.')
+    flags.DEFINE_string(
+        'cache_dir', None, 'Folder for the decoded images; default: as the README of data says.'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images and their classes, not yet decoded.
+
+    Args:
+        name: of the data set.
+        short_sides: the shorter sides, in pixels, of some of the images.
+        decode: from a size to the images.
+        split: `(train, test)` where the source says which images are which.
+    """
+
+    name: str
+    short_sides: Callable[[], Iterable[int]]
+    decode: Callable[[tuple[int, int]], data.ImageArrays]
+    split: tuple[np.ndarray, np.ndarray] | None = None
+
+    def median_side(self) -> int:
+        """The median of the shorter sides of some of the images."""
+        return int(statistics.median(self.short_sides()))
+
+
+def by_flags(folder: str | None) -> Source:
+    """The images that the flags, and the argument DIR, speak of.
+
+    Raises:
+        ValueError: they speak of none, of several, or of something else than images.
+        OSError: a file is not there.
+    """
+    given = [name for name in ('csv', 'pattern', 'tfrecord', 'dataset') if FLAGS[name].value]
+    if len(given) > 1:
+        raise ValueError(f'`{given[0]}` must not be given with `{given[1]}`: choose one of them')
+    kind = given[0] if given else 'folders'
+    if folder is None and kind in ('folders', 'pattern'):
+        raise ValueError('DIR must be a folder of images, or use --csv, --tfrecord or --dataset')
+    if folder is not None and kind in ('tfrecord', 'dataset'):
+        raise ValueError(f'DIR must not be given with `{kind}`. Received: DIR={folder}')
+    with command.renamed({'root': 'DIR'}):
+        return {
+            'csv': from_csv,
+            'pattern': from_pattern,
+            'tfrecord': from_tfrecord,
+            'dataset': from_tfds,
+            'folders': from_folders,
+        }[kind](folder)
+
+
+def from_folders(folder: str) -> Source:
+    """A folder for each class; or such folders in `train`, and in `test` or `val`."""
+    root = pathlib.Path(folder).expanduser()
+    tests = [name for name in TEST_FOLDERS if (root / name).is_dir()]
+    classes = [each.name for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
+    if len(tests) != 1 or sorted(classes) != sorted(['train', tests[0]]):
+        return _listed(data.ImageList.from_folders(root))
+    parts = [data.ImageList.from_folders(root / name) for name in ('train', tests[0])]
+    train, test = parts
+    if unknown := sorted({*test.class_names} - {*train.class_names}):
+        raise ValueError(
+            f'{root / tests[0]}: must have the classes of {root / "train"}. '
+            f'Received: {", ".join(unknown[:3])}'
+        )
+    numbers = np.array([train.class_names.index(name) for name in test.class_names], np.int32)
+    images = data.ImageList(
+        root,
+        tuple(f'train/{path}' for path in train.paths)
+        + tuple(f'{tests[0]}/{path}' for path in test.paths),
+        np.concatenate([train.labels, numbers[test.labels]]),
+        train.class_names,
+    )
+    every = np.arange(len(images))
+    return _listed(images, (every[: len(train)], every[len(train) :]))
+
+
+def from_csv(folder: str | None) -> Source:
+    """Labels in a CSV file."""
+    columns = (FLAGS.path_column, FLAGS.label_column, FLAGS.group_column)
+    places = [int(each) if (each or '').isdigit() else each for each in columns]
+    return _listed(data.ImageList.from_csv(FLAGS.csv, folder, *places, extension=FLAGS.extension))
+
+
+def from_pattern(folder: str) -> Source:
+    """Labels in the paths."""
+    return _listed(data.ImageList.from_pattern(folder, FLAGS.pattern))
+
+
+def from_tfrecord(_: None) -> Source:
+    """TFRecord shards."""
+    files = find_files(FLAGS.tfrecord)
+    if not files:
+        raise FileNotFoundError(
+            f'`tfrecord` must match files. Received: tfrecord={FLAGS.tfrecord!r}'
+        )
+
+    def short_sides():
+        for _, record in zip(range(LOOKED_AT), RecordReader(files[0]), strict=False):
+            features = decode_example(record)
+            if 'shape' in features:
+                yield min(map(int, features['shape'][:2]))
+            elif features.get('image'):
+                with open_image(features['image'][0], files[0]) as image:
+                    yield min(image.size)
+
+    def decode(size):
+        with command.renamed({'pattern': 'tfrecord'}):
+            return data.decode_shards(FLAGS.tfrecord, size, **_settings())
+
+    return Source(pathlib.PurePath(files[0]).stem.partition('-')[0], short_sides, decode)
+
+
+def from_tfds(_: None) -> Source:
+    """A data set of TensorFlow Datasets."""
+    name = FLAGS.dataset
+    settings = {key: value for key, value in _settings().items() if key == 'fit'}
+    found = data.tfds_images(name, data_dir=FLAGS.data_dir)
+    train, test = np.arange(found.train_count), np.arange(found.test_count) + found.train_count
+    return Source(
+        name,
+        lambda: found.short_sides(LOOKED_AT),
+        lambda size: found.decode(size, **settings),
+        (train, test) if found.test_count else None,
+    )
+
+
+def _listed(images, split=None):
+    def short_sides():
+        step = max(1, len(images) // LOOKED_AT)
+        for file in images.files[::step]:
+            try:
+                with open_image(file) as image:
+                    yield min(image.size)
+            except ValueError:
+                if not FLAGS.skip_damaged:
+                    raise
+
+    def decode(size):
+        arrays = data.decode_images(images, size, **_settings())
+        if split is None or not arrays.skipped:
+            return arrays
+        raise ValueError(
+            '`skip_damaged` must be off for a folder with its own test images: remove '
+            f'{next(iter(arrays.skipped))}, or move it'
+        )
+
+    return Source(images.root.resolve().name, short_sides, decode, split)
+
+
+def _settings():
+    return {
+        'fit': FLAGS.fit,
+        'skip_damaged': FLAGS.skip_damaged,
+        'cache_dir': FLAGS.cache_dir,
+    }

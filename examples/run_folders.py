@@ -1,0 +1,110 @@
+"""The folders of runs: who writes there, and which runs go on with --resume."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import itertools
+import pathlib
+import re
+
+from fenwicks import command, runlog
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolders:
+    """Where the runs of a command are kept: in a folder, or in folders below it.
+
+    Args:
+        name: of what is trained; a new folder is named after it.
+        out: the folder that holds all; None for a new one.
+        count: number of runs.
+        resume: whether to go on with runs that are there.
+        of_each: name of the flag that says how many runs there are.
+    """
+
+    name: str
+    out: pathlib.Path | None
+    count: int
+    resume: bool
+    of_each: str = 'runs'
+
+    def of_runs(self) -> list[pathlib.Path]:
+        """The folder of each run."""
+        if self.count == 1:
+            return [self.out]
+        return [self.out / str(run) for run in range(self.count)]
+
+    def claim(self, locks: contextlib.ExitStack) -> RunFolders:
+        """Creates the folders and locks them for this process; the same with `out`.
+
+        Args:
+            locks: holds the locks.
+        """
+        with command.renamed({'folder': 'out', 'path': 'out'}):
+            out = new_folder(default_out(self.name)) if self.out is None else self.out
+            claimed = dataclasses.replace(self, out=out)
+            for folder in dict.fromkeys([out, *claimed.of_runs()]):
+                runlog.check_writable(folder)
+                locks.enter_context(runlog.locked(folder))
+        if self.out is not None:
+            claimed.check()  # again, since another process may have trained there meanwhile
+        return claimed
+
+    def check(self) -> None:
+        """Raises if the runs in `out` and --resume don't go together."""
+        if self.out is None:
+            if self.resume:
+                raise ValueError(
+                    '`resume` needs the folder of the interrupted training: pass --out=...'
+                )
+            return
+        if self.resume:
+            if not self.out.is_dir():
+                raise ValueError(
+                    '`resume` needs the folder of the interrupted training. '
+                    f'Received: out={self.out}'
+                )
+            self._check_same_runs()
+            return
+        for folder in {self.out, self.out / '0', *self.of_runs()}:
+            if holds_run(folder):
+                raise ValueError(
+                    '`out` must not hold a run already: pass --resume to go on with it, or '
+                    f'another folder. Received: out={folder}'
+                )
+
+    def _check_same_runs(self):
+        """Raises if `out` holds one run where several are to go on, or the other way round."""
+        other = self.out / '0' if self.count == 1 else self.out
+        if holds_run(self.out) if self.count > 1 else other.is_dir():
+            raise ValueError(
+                f'`{self.of_each}` must be 1 to resume a run that lies in `out` itself, and more '
+                f'for runs in folders of their own. Received: {self.of_each}={self.count}, while '
+                f'one lies in {other}'
+            )
+
+
+def default_out(name: str) -> pathlib.Path:
+    """A folder named after the time and what is trained."""
+    name = re.sub(r'[^-+=.,\w]', '_', name)  # a file's recipe may be called anything
+    return pathlib.Path('out') / f'{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}'
+
+
+def new_folder(path: pathlib.Path) -> pathlib.Path:
+    """Creates a folder that nobody else has, under this name or with a number after it."""
+    runlog.check_writable(path.parent)
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f'{path.name}-{number}')
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError
+
+
+def holds_run(folder: pathlib.Path) -> bool:
+    """Whether a finished or an interrupted run lies in a folder."""
+    return any((folder / name).exists() for name in ('result.json', 'checkpoint.npz'))
