@@ -452,7 +452,6 @@ def test_settings_from_outside(script, tmp_path):
         (['--precision=half'], '`precision` must be one of auto, float32, '),
         (['--epochs=0'], '`epochs` must be a finite number above 0. Received: epochs=0.0'),
         (['--epochs=-2'], '`epochs` must be a finite number above 0. Received: epochs=-2.0'),
-        (['--epochs=2.5'], "flag --epochs=2.5: invalid literal for int() with base 10: '2.5'"),
         (['--epochs='], 'flag --epochs=: '),
         (['--batch_size=0'], '`batch_size` must be a positive integer. Received: batch_size=0'),
         (['--limit=10', '--batch_size=11'], '`batch_size` must be at most the 10 training images'),
@@ -470,7 +469,7 @@ def test_settings_from_outside(script, tmp_path):
         (['--set', 'speed=3'], '`set` must be field=value, with a field of a recipe (name, '),
         (
             ['--set', 'epochs'],
-            '`set` must give `epochs` an integer, as in epochs=... Received: set=epochs',
+            '`set` must give `epochs` a number, as in epochs=... Received: set=epochs',
         ),
         (['--set', 'momentum=1'], '`momentum` must be a number in [0, 1). Received: momentum=1'),
         (
