@@ -265,7 +265,9 @@ def train(
         'preprocess_seconds': build_seconds + trainer.preprocess_seconds,
         'eval_seconds': eval_seconds,
         'first_step_seconds': first_step_seconds,
-        'images_per_second': statistics.median(epoch['images_per_second'] for epoch in trainer.records),
+        'images_per_second': statistics.median(
+            epoch['images_per_second'] for epoch in trainer.records
+        ),
         'peak_memory_mb': hardware.peak_memory_mb(),
         'command': pages.command_line(
             script,
