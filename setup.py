@@ -51,6 +51,7 @@ setup(
         'plots': ['matplotlib>=3.8'],
         # ONNX, by Keras on TensorFlow, and weights.
         'export': ['tf2onnx>=1.17', 'safetensors>=0.5'],
+        'tensorboard': ['tensorboardX>=2.6', 'tensorboard'],
         'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
         # Checksums of TFRecords at more than NumPy's speed.
         'tfrecord': ['google-crc32c>=1.5'],
@@ -66,6 +67,7 @@ setup(
             # Exports, and the runtime that loads one.
             'onnxruntime>=1.20',
             'safetensors>=0.5',
+            'tensorboardX>=2.6',
             'tf2onnx>=1.17',
             # The notebook.
             'ipykernel>=6.29',

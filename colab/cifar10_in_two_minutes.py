@@ -42,7 +42,7 @@
 #
 # This cell leaves the JAX or TensorFlow that came with the runtime as it is, since it fits the
 # runtime's hardware. Keras can run on either; which one is settled here, before Keras is first
-# imported.
+# imported. The last lines that it prints say where and when the outputs below were made.
 
 # %% cellView="form"
 # @title Find out what the runtime has, install what it lacks
@@ -72,7 +72,7 @@ def has(module):
 
 
 def lacks_something():
-    if not all(map(has, ('absl', 'keras', 'matplotlib', 'PIL', 'tqdm'))):
+    if not all(map(has, ('absl', 'keras', 'matplotlib', 'PIL', 'safetensors', 'tqdm'))):
         return True
     if not has('jax') and not has('tensorflow'):
         return True
@@ -95,7 +95,7 @@ def install():
         constraints.write_text(''.join(f'{name}=={metadata.version(name)}\n' for name in kept))
         pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--constraint', constraints]
         done = subprocess.run(
-            [*pip, f'fenwicks{extra} @ {SOURCE}', 'matplotlib'],
+            [*pip, f'fenwicks{extra} @ {SOURCE}', 'matplotlib', 'safetensors'],
             capture_output=True,
             text=True,
             check=False,
@@ -126,26 +126,44 @@ import fenwicks as fw
 
 device = fw.devices.select_device('auto')
 precision = fw.precision.set_precision('auto', device)
+about = fw.hardware.provenance()
+version = f'commit {about["commit"][:12]}' if about['commit'] else f'fenwicks {fw.__version__}'
+if about['clean'] is False:
+    version += ' with changes'
 print(f'Keras {keras.__version__} on {keras.backend.backend()}, {device}, {precision}')
+print(f'{about["date"]}, {fw.hardware.describe(device)}, {version}')
 
 # %% [markdown]
 # ## Settings
 #
-# Change what you like and run the cells below again. An environment variable such as
-# `FENWICKS_EPOCHS` overrides its setting; the tests of this notebook use that.
+# These are the knobs of the original tutorial. Change what you like, then *Runtime > Run after*
+# (or run all cells again). 0 in the last two stands for what suits the runtime: 24 epochs of the
+# whole network on a TPU or a GPU; 8 epochs of a quarter of its width on a CPU, which takes some
+# minutes.
+
+# %% cellView="form"
+# @title Settings
+DATASET = 'auto'  # @param ["auto", "cifar10", "cifar100", "digits"]
+BATCH_SIZE = 512  # @param {type: "integer"}
+MOMENTUM = 0.9  # @param {type: "number"}
+WEIGHT_DECAY = 0.001  # @param {type: "number"}
+PEAK_RATE = 0.4  # @param {type: "number"}
+WARMUP_SHARE = 0.2083  # @param {type: "number"}
+SEED = 0  # @param {type: "integer"}
+EPOCHS = 0  # @param {type: "integer"}
+WIDTH = 0.0  # @param {type: "number"}
 
 
-# %%
-def setting(name, default):
-    return type(default)(os.environ.get(f'FENWICKS_{name}', default))
+def setting(name, chosen):
+    """The form's choice, unless the environment has another, as in this notebook's tests."""
+    return type(chosen)(os.environ.get(f'FENWICKS_{name}', chosen))
 
 
 on_cpu = device == 'cpu'
-DATASET = setting('DATASET', 'auto')  # CIFAR-10, or a small sample where it can't be had
-EPOCHS = setting('EPOCHS', 4 if on_cpu else 24)  # passes over the training images
-WIDTH = setting('WIDTH', 0.25 if on_cpu else 1.0)  # factor on the filters of each layer
-SEED = setting('SEED', 0)
-MODEL_FILE = setting('MODEL_FILE', 'cifar10.keras')
+DATASET = setting('DATASET', DATASET)
+EPOCHS = setting('EPOCHS', EPOCHS) or (8 if on_cpu else 24)
+WIDTH = setting('WIDTH', WIDTH) or (0.25 if on_cpu else 1.0)
+print(f'{EPOCHS} epochs of {WIDTH:g} of the width, peak learning rate {PEAK_RATE}')
 
 # %% [markdown]
 # ## Data
@@ -156,27 +174,20 @@ MODEL_FILE = setting('MODEL_FILE', 'cifar10.keras')
 # digits, and says so.
 
 # %%
-import matplotlib.pyplot as plt
-import numpy as np
-
 dataset = fw.data.load(DATASET)
 print(dataset)
+fw.plots.images(
+    dataset.train_images[:20],
+    [dataset.class_names[label] for label in dataset.train_labels[:20]],
+    columns=10,
+)
 
+# %% [markdown]
+# Does each class have its share of the images? Where one is rare, a network does well by never
+# naming it.
 
-def show(images, titles=None, columns=10):
-    rows = -(-len(images) // columns)
-    size = (1.2 * columns, 1.5 * rows)
-    _, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout='constrained')
-    for axis in axes.flat:
-        axis.axis('off')
-    for n, (axis, image) in enumerate(zip(axes.flat, images, strict=False)):
-        axis.imshow(np.clip(image / 255, 0, 1))
-        axis.set_title(titles[n] if titles else '', fontsize=9)
-    plt.show()
-
-
-names = [dataset.class_names[label] for label in dataset.train_labels[:20]]
-show(dataset.train_images[:20], names)
+# %%
+fw.plots.class_counts(dataset.train_labels, dataset.class_names)
 
 # %% [markdown]
 # ## Augment
@@ -207,11 +218,7 @@ augment = fw.augment.compose(
         partial(fw.augment.random_cutout, size=8),
     ]
 )
-
-originals = dataset.train_images[:4]
-versions = [augment(normalize(originals), seed=(SEED, draw)) for draw in range(5)]
-versions = [fw.augment.denormalize(images, mean, std) for images in versions]
-show([images[n] for n in range(4) for images in (originals, *versions)], columns=6)
+fw.plots.augmentation(dataset.train_images[:4], augment, mean, std, versions=5, seed=(SEED, 0))
 
 # %% [markdown]
 # ## Model
@@ -244,9 +251,9 @@ loss = fw.losses.CrossEntropy()
 # %% [markdown]
 # ## Optimizer and schedule
 #
-# Stochastic gradient descent takes 512 images at a time, works out in which direction each weight
-# should move to lower their loss, and takes a step. *Momentum* lets steps in a lasting direction
-# build up; *weight decay* pulls all weights a little towards zero.
+# Stochastic gradient descent takes a batch of images at a time, works out in which direction each
+# weight should move to lower their loss, and takes a step. *Momentum* lets steps in a lasting
+# direction build up; *weight decay* pulls all weights a little towards zero.
 #
 # How long the steps are is the *learning rate*. It rises in a straight line for the first fifth of
 # the epochs, while large steps would still do harm, and falls in another to zero at the end, where
@@ -255,24 +262,17 @@ loss = fw.losses.CrossEntropy()
 # %%
 # The small sample gets smaller batches, so that an epoch still has steps enough, and
 # proportionally smaller steps.
-batch_size = 512 if len(dataset.train_images) >= 10_000 else 64
-peak = 0.4 * batch_size / 512
+batch_size = BATCH_SIZE if len(dataset.train_images) >= 10_000 else min(64, BATCH_SIZE)
+peak = PEAK_RATE * batch_size / BATCH_SIZE
 steps_per_epoch = len(dataset.train_images) // batch_size
 total_steps = EPOCHS * steps_per_epoch
-
 schedule = fw.schedules.OneCycle(
-    peak, total_steps=total_steps, warmup_steps=round(total_steps * 5 / 24)
+    peak, total_steps=total_steps, warmup_steps=round(total_steps * WARMUP_SHARE)
 )
-
-steps = np.arange(total_steps + 1)
-plt.figure(figsize=(8, 3))
-plt.plot(steps / steps_per_epoch, schedule(steps))
-plt.xlabel('epoch')
-plt.ylabel('learning rate')
-plt.show()
+fw.plots.schedule(schedule, total_steps, steps_per_epoch)
 
 # %%
-optimizer = fw.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=0.001)
+optimizer = fw.optimizers.SGD(schedule, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY)
 if precision == 'float16':  # small gradients would vanish in it, unless they are scaled up
     optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
 
@@ -282,7 +282,8 @@ if precision == 'float16':  # small gradients would vanish in it, unless they ar
 # Keras's own `fit` sends each batch to the device and waits. The `Trainer` puts all images on the
 # device once, and then shuffles, augments and takes its steps there, in one compiled program: on a
 # TPU or a GPU a whole epoch at a time, so the bar moves once an epoch. That program is compiled
-# first, which takes a while.
+# first, which takes a while. The line of each epoch ends with loss and accuracy on the test images
+# (`val_loss`, `val_accuracy`).
 
 # %%
 trainer = fw.training.Trainer(
@@ -294,23 +295,35 @@ trainer = fw.training.Trainer(
     augment=augment,
     seed=SEED,
 )
-history = trainer.fit(dataset.train_images, dataset.train_labels, EPOCHS)
+history = trainer.fit(
+    dataset.train_images,
+    dataset.train_labels,
+    EPOCHS,
+    validation_data=(dataset.test_images, dataset.test_labels),
+)
+
+# %% [markdown]
+# ## How it went
+#
+# The accuracy on training images is taken *while* the network learns, on augmented images, which
+# are harder: so it may lie below that on the test images, which are not augmented. Once the curve
+# of the test images stops rising while the other still does, the network only learns its training
+# images by heart.
 
 # %%
-_, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout='constrained')
-left.plot(history.history['loss'], marker='.')
-left.set(xlabel='epoch', ylabel='loss on the training images')
-right.plot(history.history['accuracy'], marker='.')
-right.set(xlabel='epoch', ylabel='accuracy on the training images')
-plt.show()
+fw.plots.learning_curves(trainer.records, ['train_accuracy', 'val_accuracy'])
+
+# %%
+fw.plots.learning_curves(trainer.records, ['train_loss', 'val_loss'])
 
 # %% [markdown]
 # ## Evaluate
 #
-# What counts is how the network does on images that it has not seen. These are not augmented.
+# What counts is how the network does on images that it has not seen.
 
 # %%
-score = trainer.evaluate(dataset.test_images, dataset.test_labels)
+logits = trainer.predict(dataset.test_images)
+score = fw.evaluate.metrics(logits, dataset.test_labels)
 print(
     f'{100 * score.accuracy:.2f} % of the {len(dataset.test_images)} test images of '
     f'{dataset.name} are right, after {trainer.train_seconds:.1f} s of training '
@@ -322,73 +335,144 @@ print(
 # CIFAR-10 [Page](https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/) reported a
 # standard deviation of 0.15 points from run to run, so single runs that differ by less say little.
 #
+# Which classes does it take for which? Each row is a true class, each column what the network says.
+# The diagonal is right; cats and dogs are the usual trouble.
+
+# %%
+fw.plots.confusion_matrix(dataset.test_labels, logits.argmax(axis=1), dataset.class_names)
+
+# %% [markdown]
+# And its worst mistakes: those of which it was surest. Some of them are labels that people argue
+# about; others show what it looks at instead of the thing itself.
+
+# %%
+fw.plots.mistakes(dataset.test_images, dataset.test_labels, logits, dataset.class_names, count=12)
+
+# %% [markdown]
 # ## Save it and load it back
 #
 # The saved model should take pictures as they come, with pixels from 0 to 255, so the normalisation
-# goes into it as a first layer. Whoever loads it needs Keras and `import fenwicks`, which makes its
-# layers known. In Colab the file appears in the folder pane on the left, from where you can
-# download it.
+# goes into it as a first layer, and the names of the classes as the last. Whoever loads it needs
+# Keras and `import fenwicks`, which makes its layers known.
 
 # %%
-classifier = keras.Sequential(
-    [
-        keras.Input(dataset.image_shape),
-        keras.layers.Normalization(
-            mean=mean.tolist(), variance=np.square(std).tolist(), dtype='float32'
-        ),
-        model,
-    ]
+MODEL_FILE = setting('MODEL_FILE', 'cifar10.keras')
+classifier = fw.assemble.with_normalization(
+    trainer.model, mean, std, class_names=dataset.class_names
 )
 classifier.save(MODEL_FILE)
 
 loaded = keras.models.load_model(MODEL_FILE)
-logits = loaded.predict(dataset.test_images, batch_size=500, verbose=0)
-guesses = logits.argmax(axis=1)
-loaded_accuracy = np.mean(guesses == dataset.test_labels)
+_, loaded_accuracy = loaded.evaluate(dataset.test_images, dataset.test_labels, verbose=0)
 print(f'{MODEL_FILE}, loaded back, gets {100 * loaded_accuracy:.2f} % right')
 
-captions = [
-    dataset.class_names[guess] + ('' if guess == label else f',\nnot {dataset.class_names[label]}')
-    for guess, label in zip(guesses[:20], dataset.test_labels[:20], strict=True)
-]
-show(dataset.test_images[:20], captions)
+# %% [markdown]
+# ## Try your own picture
+#
+# In Colab, tick `UPLOAD` and choose a file; elsewhere write the name of one into `PICTURE`. Of each
+# picture the middle square is taken and shrunk to what the network saw. Without either, the first
+# test image stands in. The network knows only its classes: show it a face, and it will name one of
+# them all the same.
+
+# %% cellView="form"
+# @title Try your own picture
+UPLOAD = False  # @param {type: "boolean"}
+PICTURE = ''  # @param {type: "string"}
+
+from fenwicks.data.images import decode_image
+
+PICTURE = setting('PICTURE', PICTURE)
+if UPLOAD and 'google.colab' in sys.modules:
+    from google.colab import files
+
+    PICTURE = next(iter(files.upload()), '')
+if PICTURE:
+    picture = decode_image(PICTURE, dataset.image_shape[:2])
+else:
+    picture = dataset.test_images[0]
+(shares,) = fw.evaluate.probabilities(loaded.predict(picture[None], verbose=0))
+best = shares.argsort()[::-1][:3]
+answer = '\n'.join(f'{dataset.class_names[n]} {100 * shares[n]:.1f} %' for n in best)
+print(answer)
+fw.plots.images(picture[None], [answer])
 
 # %% [markdown]
-# ## Where to go from here
+# ## Export and download
 #
-# What you have just trained is `fenwicks24`, which also has batch norm of 64 images at a time, as
-# eight devices do, or on a CPU a small edition of it. A *recipe* holds all such settings as data;
-# the next cell prints three of them with their tricks and with what was published for them.
-# `page10` gets by with 10 epochs; `speed94` is a smaller network with another
-# optimizer, Muon, that held a speed record. To train one here, in at most `EPOCHS` epochs and at
-# `WIDTH` of its width, write its name between the quotes of `RECIPE` and run the cell.
+# Other runtimes need no Keras: a SavedModel runs in TensorFlow and its Serving, LiteRT on phones,
+# ONNX nearly everywhere, and `safetensors` holds the weights alone. What the runtime lacks for a
+# format is said in a line. In Colab, tick `DOWNLOAD`; the files also appear in the folder pane.
 
-# %%
+# %% cellView="form"
+# @title Export and download
+EXPORT = 'safetensors'  # @param ["saved_model", "litert", "onnx", "safetensors"]
+DOWNLOAD = False  # @param {type: "boolean"}
+
+EXPORT = setting('EXPORT', EXPORT)
+try:
+    exported = fw.export.write(classifier, pathlib.Path(MODEL_FILE).parent, [EXPORT])
+except (ImportError, ValueError) as error:
+    exported = []
+    print(error)
+for path in exported:
+    print(path)
+if DOWNLOAD and 'google.colab' in sys.modules:
+    from google.colab import files
+
+    for path in [MODEL_FILE, *(path for path in exported if path.is_file())]:
+        files.download(str(path))
+
+# %% [markdown]
+# ## Now change this
+#
+# Guess first, then change one thing in the settings, run all cells again, and see whether you were
+# right:
+#
+# 1. `PEAK_RATE` ten times as high, and a tenth. Which is worse, and what does the curve of the loss
+#    look like?
+# 2. `WARMUP_SHARE = 0`. Does the first epoch still learn anything?
+# 3. Take `random_flip` out of the augmentation. Which classes suffer on CIFAR-10, and why is it
+#    different for digits?
+# 4. Twice the `EPOCHS`, or twice the `WIDTH`: which buys more accuracy for the time?
+# 5. Train twice with different `SEED`s. How much of what you saw above was luck?
+#
+# Then let a *recipe* do it: it holds all such settings as data. What you have just trained is
+# `fenwicks24`, which also has batch norm of 64 images at a time, as eight devices do, or on a CPU a
+# small edition of it. `page10` gets by with 10 epochs; `speed94` is a smaller network with another
+# optimizer, Muon, that held a speed record. To train one here, in at most `EPOCHS` epochs and at
+# `WIDTH` of its width, choose it and run the cell.
+
+# %% cellView="form"
+# @title Train another recipe
+RECIPE = ''  # @param ["", "fenwicks24", "page10", "speed94"]
+
 from fenwicks import recipes
-from fenwicks.assemble import build_trainer, views
 
 for name in ('fenwicks24', 'page10', 'speed94'):
     print(f'{name}: {recipes.get(name).epochs} epochs. {recipes.PRESETS[name].source}')
     for trick in recipes.PRESETS[name].tricks:
         print(f'    {trick}: {recipes.TRICKS[trick].summary}')
 
-RECIPE = setting('RECIPE', '')
-
+RECIPE = setting('RECIPE', RECIPE)
 if RECIPE:
     recipe = recipes.get(RECIPE).with_width(WIDTH)
     recipe = recipe.with_epochs(min(recipe.epochs, EPOCHS))
     if dataset.name == 'digits':
         recipe = recipe.for_small_data()
-    fast = build_trainer(recipe, dataset, precision=precision, seed=SEED)
+    fast = fw.assemble.build_trainer(recipe, dataset, precision=precision, seed=SEED)
     fast.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
-    fast_score = fast.evaluate(dataset.test_images, dataset.test_labels, tta=views(recipe))
+    views = fw.assemble.views(recipe)
+    fast_score = fast.evaluate(dataset.test_images, dataset.test_labels, tta=views)
     print(
         f'{RECIPE}: {100 * fast_score.accuracy:.2f} % right, '
         f'after {fast.train_seconds:.1f} s of training'
     )
 
 # %% [markdown]
-# Everything in this notebook also works on its own, in your Keras projects: the layers, the loss,
-# the schedules and the optimizer in plain `compile` and `fit`, the augmentations in `tf.data`. The
+# Your own images: [the other
+# notebook](https://colab.research.google.com/github/fenwicks/fenwicks/blob/main/colab/your_images.ipynb)
+# goes from a folder of pictures to a trained and exported model. Everything in this one also works
+# on its own, in your Keras projects: the layers, the loss, the schedules and the optimizer in plain
+# `compile` and `fit`, the augmentations in `tf.data`. The
 # [README](https://github.com/fenwicks/fenwicks#readme) shows how, says where each step lives, and
 # lists the measured results.

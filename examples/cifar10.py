@@ -67,7 +67,8 @@ def main():
     job = training_runs.Job(recipe, dataset, chosen={'dataset': dataset.name})
     jobs = [(job, FLAGS.seed + run) for run in range(FLAGS.runs)]
     results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
-    machine.say(f'{training_runs.summary(results, dataset.name)}; results in {out}')
+    said = f'{training_runs.summary(results, dataset.name)}; results in {out}'
+    machine.say(said, also_quiet=True)
 
 
 if __name__ == '__main__':

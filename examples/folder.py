@@ -110,7 +110,7 @@ def main(folder=None):
         check(network, jobs[0][0].dataset)
     results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
     summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
-    machine.say(f'{summary}; results in {out}')
+    machine.say(f'{summary}; results in {out}', also_quiet=True)
     machine.say(f'python examples/predict.py {folders_of_model(out, count)} FILE ... classifies')
 
 

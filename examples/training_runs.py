@@ -12,6 +12,7 @@ from collections.abc import Callable
 import quiet
 
 import pages
+import watch
 from absl import flags
 from run_folders import RunFolders, default_out
 
@@ -68,6 +69,8 @@ def define_flags(recipe: str, more: str = '') -> None:
     flags.DEFINE_bool('resume', False, 'Go on with the interrupted training in --out.')
     pages.define_flags()
     flags.adopt_module_key_flags(pages)
+    watch.define_flags()
+    flags.adopt_module_key_flags(watch)
 
 
 def checked_folders(name: str, count: int, of_each: str = 'runs') -> RunFolders:
@@ -77,6 +80,7 @@ def checked_folders(name: str, count: int, of_each: str = 'runs') -> RunFolders:
         ValueError: a flag breaks a rule.
     """
     pages.check_flags()
+    watch.check_flags()
     if FLAGS.seed < 0 or FLAGS.seed + FLAGS.runs > 2**31:
         raise ValueError(f'`seed` must be in [0, 2**31). Received: seed={FLAGS.seed}')
     if FLAGS.tpu and FLAGS.device not in ('auto', 'tpu'):
@@ -104,9 +108,9 @@ class Machine:
         replicas = training.replicate(FLAGS.replicas, FLAGS.batch_norm, device)
         return cls(device, replicas, precision.set_precision(FLAGS.precision, device))
 
-    def say(self, text: str) -> None:
-        """Prints a line, on one of several processes."""
-        if self.replicas.chief:
+    def say(self, text: str, also_quiet: bool = False) -> None:
+        """Prints a line, on one of several processes; `also_quiet` is with --verbosity=-1 too."""
+        if self.replicas.chief and (also_quiet or not watch.is_quiet()):
             print(text, flush=True)
 
     def __str__(self) -> str:
@@ -219,6 +223,8 @@ def train(
         machine.say(f'{folder} holds a finished run')
         return finished
 
+    if FLAGS.resume and not checkpoint.exists():
+        machine.say(f'{folder} holds nothing to resume: the training starts from the beginning')
     began = time.perf_counter()
     trainer = job.build(recipe, dataset, precision=machine.precision, seed=seed, replicas=replicas)
     build_seconds = time.perf_counter() - began
@@ -229,6 +235,7 @@ def train(
         checkpoint=checkpoint,
         resume=FLAGS.resume,
         fingerprint=settings,
+        **watch.arguments(recipe, dataset, folder, settings, replicas.chief),
     )
 
     machine.say('evaluating on the test images')
@@ -278,7 +285,7 @@ def train(
             device=about['device'],
         ),
         'settings': settings,
-        'history': trainer.records,
+        'history': watch.named(trainer.records),
     }
     if replicas.chief:
         with trainer.averaged(), runlog.written_whole(folder / 'model.keras') as part:

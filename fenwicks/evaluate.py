@@ -91,7 +91,7 @@ class TTA:
     """
 
     name: str
-    transforms: tuple[ImageFunction, ...]
+    transforms: tuple[ImageFunction, ...] = dataclasses.field(repr=False)  # of functions
     weights: tuple[float, ...]
     margin: float = math.inf
 

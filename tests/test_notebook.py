@@ -1,5 +1,6 @@
-"""The notebook: in step with its text form, stored without outputs, runs from top to bottom."""
+"""The notebooks: as their texts, run from top to bottom, stored with real outputs or none."""
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -11,8 +12,9 @@ import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-TEXT = ROOT / 'colab' / 'cifar10_in_two_minutes.py'
-NOTEBOOK = TEXT.with_suffix('.ipynb')
+COLAB = ROOT / 'colab'
+TEXT = COLAB / 'cifar10_in_two_minutes.py'
+NAMES = ('cifar10_in_two_minutes', 'your_images')
 SETTINGS = {
     'FENWICKS_OFFLINE': '1',
     'FENWICKS_EPOCHS': '2',
@@ -23,20 +25,23 @@ SETTINGS = {
     'CUDA_VISIBLE_DEVICES': '',
 }
 
-# Runs behind the last cell, among the notebook's own variables.
-PROBE = """
+# Run behind the last cell, among the notebook's own variables.
+PROBES = {
+    'cifar10_in_two_minutes': """
 import dataclasses
-import pathlib
+import numpy as np
 from fenwicks import assemble as page
 
 assert pathlib.Path(fw.__file__).parent == pathlib.Path.cwd().parent / 'fenwicks'
 assert dataset.name == 'digits'
-assert history.epoch == [0, 1]
+assert [record['epoch'] for record in trainer.records] == [1, 2]
 # Twice as good as guessing, after two epochs. (Too few for the second network's averages.)
 assert score.accuracy > 0.2, score
+assert trainer.records[-1]['val_accuracy'] == score.accuracy
 assert fast.records[-1]['train_accuracy'] > 0.2, fast.records
 assert abs(loaded_accuracy - score.accuracy) < 0.01, (loaded_accuracy, score)
 assert loaded.input_shape == (None, *dataset.image_shape)
+assert loaded.get_layer('class_names').class_names == dataset.class_names
 
 # The cells spell out the recipe of which they speak.
 spelled = recipes.get('fenwicks24').with_epochs(EPOCHS).with_width(WIDTH).for_small_data()
@@ -45,23 +50,67 @@ assert batch_size == spelled.batch_size
 network = page.network(spelled, dataset.image_shape, dataset.num_classes)
 assert [w.shape for w in network.weights] == [w.shape for w in model.weights]
 rule = page.optimizer(spelled, steps_per_epoch)
+steps = np.arange(total_steps + 1)
 np.testing.assert_allclose(rule._learning_rate(steps), schedule(steps), rtol=1e-6)
 told = ('momentum', 'nesterov', 'weight_decay')
 assert [rule.get_config()[key] for key in told] == [optimizer.get_config()[key] for key in told]
 assert loss.get_config()['label_smoothing'] == spelled.label_smoothing
-same = fw.augment.compose(page.augmentations(spelled))(normalize(originals), (3, 4))
-np.testing.assert_array_equal(same, augment(normalize(originals), (3, 4)))
-"""
+originals = normalize(dataset.train_images[:4])
+same = fw.augment.compose(page.augmentations(spelled))(originals, (3, 4))
+np.testing.assert_array_equal(same, augment(originals, (3, 4)))
+""",
+    'your_images': """
+assert dataset.class_names == ('circle', 'square', 'triangle')
+assert len(dataset.train_images) + len(dataset.test_images) == 360
+assert [record['epoch'] for record in trainer.records] == [1, 2]
+assert trainer.records[-1]['val_accuracy'] == score.accuracy
+assert loaded.get_layer('class_names').class_names == dataset.class_names
+assert 0.99 < shares.sum() < 1.01
+""",
+}
+# What must have been printed, and the number of pictures.
+PRINTED = {
+    'cifar10_in_two_minutes': (
+        ['%|', 'images/s', 'val_accuracy', '% of the 296 test images', 'loaded back'],
+        9,
+    ),
+    'your_images': (['%|', 'val_accuracy', 'of the 72 pictures kept aside', 'circle'], 7),
+}
 
 
-def stored():
-    nbformat = pytest.importorskip('nbformat')
-    return nbformat.read(NOTEBOOK, as_version=4)
+@pytest.fixture(scope='module')
+def script():
+    """`colab/execute.py`, where the packages that it needs are installed."""
+    for package in ('ipykernel', 'jupytext', 'matplotlib', 'nbclient', 'nbformat'):
+        pytest.importorskip(package)
+    spec = importlib.util.spec_from_file_location('execute', COLAB / 'execute.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_the_notebook_and_its_text_hold_the_same():
-    jupytext = pytest.importorskip('jupytext')
-    text, notebook = jupytext.read(TEXT), stored()
+def stored(name):
+    import nbformat
+
+    return nbformat.read(COLAB / f'{name}.ipynb', as_version=4)
+
+
+def printed_by(cells):
+    return ''.join(
+        output.text
+        for cell in cells
+        for output in cell.get('outputs', ())
+        if output.output_type == 'stream'
+    )
+
+
+def test_every_notebook_is_tested(script):
+    assert {path.stem for path in COLAB.glob('*.ipynb')} == set(NAMES) == set(script.NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_notebook_and_its_text_hold_the_same(script, name):
+    text, notebook = script.of_text(name), stored(name)
 
     def cells(of):
         return [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in of.cells]
@@ -72,45 +121,61 @@ def test_the_notebook_and_its_text_hold_the_same():
         assert text.metadata[key] == notebook.metadata[key]
 
 
-def test_it_is_stored_without_outputs():
-    for cell in stored().cells:
-        if cell.cell_type == 'code':
-            assert (cell.outputs, cell.execution_count) == ([], None), cell.source
+@pytest.mark.parametrize('name', NAMES)
+def test_outputs_are_those_of_a_whole_run_or_none(script, name):
+    """Of a run on CIFAR-10 that says when, on what and by which commit; without an error."""
+    code = [cell for cell in stored(name).cells if cell.cell_type == 'code']
+    if not any(cell.outputs for cell in code):
+        assert all(cell.execution_count is None for cell in code)
+        return
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    kinds = {output.output_type for cell in code for output in cell.outputs}
+    assert kinds <= {'stream', 'display_data', 'execute_result'}
+    assert re.search(r'^20\d\d-\d\d-\d\d, .+, commit [0-9a-f]{12}$', printed_by(code[:1]), re.M)
+    if name == 'cifar10_in_two_minutes':
+        assert 'of the 10000 test images of cifar10' in printed_by(code)
 
 
-@pytest.mark.backend('tensorflow')  # once is enough: the notebook chooses its backend itself
-def test_it_runs_from_top_to_bottom(tmp_path):
-    pytest.importorskip('ipykernel')
-    pytest.importorskip('matplotlib')
-    nbclient, nbformat = pytest.importorskip('nbclient'), pytest.importorskip('nbformat')
-    notebook = stored()
-    notebook.cells.append(nbformat.v4.new_code_cell(PROBE))
+def test_the_set_up_is_the_same_in_all(script):
+    first, *rest = ([cell.source for cell in script.of_text(name).cells[1:3]] for name in NAMES)
+    assert all(each == first for each in rest)
+
+
+def test_what_a_bar_leaves_on_the_screen(script):
+    assert script.on_screen('  0%| \r 50%|#\r\rdone   \n\rnext\r\n') == 'done\nnext\n'
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+@pytest.mark.parametrize('name', NAMES)
+def test_it_runs_from_top_to_bottom(script, name, tmp_path):
+    import nbformat
+
+    notebook = script.of_text(name)
+    notebook.cells.append(nbformat.v4.new_code_cell(PROBES[name]))
     environment = {
         **os.environ,
         **SETTINGS,
+        'KERAS_BACKEND': keras.backend.backend(),
         'HOME': str(tmp_path),  # where no CIFAR-10 lies
         'FENWICKS_DATA': str(tmp_path),
         'FENWICKS_MODEL_FILE': str(tmp_path / 'model.keras'),
+        'FENWICKS_FOLDER': str(tmp_path / 'pictures'),
         'IPYTHONDIR': str(tmp_path / 'ipython'),
     }
-    client = nbclient.NotebookClient(
-        notebook,
-        timeout=600,
-        kernel_name='python3',
-        resources={'metadata': {'path': str(NOTEBOOK.parent)}},
-    )
-    client.execute(env=environment)
+    script.executed(notebook, environment, timeout=600)
 
-    outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
-    printed = ''.join(output.text for output in outputs if output.output_type == 'stream')
+    printed = printed_by(notebook.cells)
+    words, pictures = PRINTED[name]
     assert f'on {keras.backend.backend()}, cpu' in printed
-    # The bar, which would be silent in a log, and what follows it.
-    for words in ('%|', 'images/s', '% of the 296 test images', 'loaded back'):
-        assert words in printed, printed
-    assert re.search(r'page10: \d+\.\d\d % right', printed), printed
+    for word in words:
+        assert word in printed, printed
     assert 'Warning' not in printed, printed
-    assert sum('image/png' in output.get('data', ()) for output in outputs) == 5
+    outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
+    assert sum('image/png' in output.get('data', ()) for output in outputs) == pictures
     assert (tmp_path / 'model.keras').exists()
+    assert (tmp_path / 'model.safetensors').exists()
+    if name == 'cifar10_in_two_minutes':
+        assert re.search(r'page10: \d+\.\d\d % right', printed), printed
 
 
 def freeze(python):

@@ -138,6 +138,8 @@ def test_files_that_are_no_pictures_are_named_and_left_out(script, capsys, model
     for path, error in zip(bad, errors, strict=True):
         assert error.startswith('predict.py: ')
         assert str(path) in error
+        assert ' at 0x' not in error
+        assert '<' not in error
     status, lines, errors = predict(script, capsys, model, *bad)
     assert (status, lines, len(errors)) == (1, [], len(bad))
 

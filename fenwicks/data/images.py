@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fenwicks.data.limits import check_size, damage_named
 
@@ -177,7 +177,10 @@ def open_image(
         _check_webp(file.read(30), name)
         file.seek(0)
         with damage_named(name, RULE):
-            image = Image.open(file, formats=FORMATS)
+            try:
+                image = Image.open(file, formats=FORMATS)
+            except UnidentifiedImageError:  # its text shows the address of an object
+                raise ValueError(f'none of {", ".join(FORMATS)}') from None
         with image:
             yield image
 

@@ -266,7 +266,7 @@ def listing(reached: Mapping[str, str] | None = None) -> str:
             f'{recipe.cutout:5}  {preset.source}'
         )
     if reached is not None:
-        lines += ['', 'reached here, by these recipes as they are:']
+        lines += ['', 'test accuracy measured with this library, of the recipes as they are:']
         lines += [f'{name:16} {reached[name]}' for name in PRESETS if name in reached]
     lines += ['', 'tricks of each recipe:']
     previous: tuple[str, ...] = ()

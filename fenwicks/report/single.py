@@ -177,7 +177,7 @@ def _schedule(run: Run) -> Iterator[str]:
         corners = ', '.join(f'{share * peak:.3g} at epoch {step / steps:.3g}' for step, share in
                             knots)  # fmt: skip
         description = f'Line chart of the learning rate in straight lines: {corners}.'
-        yield elements.chart(figures.svg(figure, description, 'schedule'))
+        yield elements.charts(elements.chart(figures.svg(figure, description, 'schedule')))
         text = f'{recipe.total_steps(steps):,} steps of {recipe.batch_size:,} images.'
         if recipe.muon_learning_rate:
             text += (
@@ -191,7 +191,7 @@ def _schedule(run: Run) -> Iterator[str]:
         figure = plots.learning_curves(run.history, ['learning_rate'], axes=axes)
         last = run.history[-1]['learning_rate']
         description = f'Line chart of the learning rate after each epoch, at last {last:.3g}.'
-        yield elements.chart(figures.svg(figure, description, 'schedule'))
+        yield elements.charts(elements.chart(figures.svg(figure, description, 'schedule')))
 
 
 def _times(run: Run) -> Iterator[str]:

@@ -23,7 +23,7 @@ dl.verdict div { border: 1px solid var(--faint); border-radius: .5rem; padding: 
 dl.verdict dt { font-size: .85rem; }
 dl.verdict dd { margin: 0; font-size: 1.35rem; font-weight: 600; }
 dl.verdict dd small { display: block; font-size: .85rem; font-weight: 400; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr));
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr));
   gap: 1rem; }
 figure { margin: .5rem 0; min-width: 0; }
 figure.chart svg { display: block; width: 100%; max-width: 36rem; height: auto; }

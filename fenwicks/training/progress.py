@@ -16,19 +16,18 @@ class Progress:
         total_images: images of the whole training, all epochs together.
         done_images: those that an earlier, interrupted part has trained on.
         epochs: number of epochs.
-        shown: whether to show anything; of several processes one does.
+        verbose: 0 shows nothing, 1 bar and lines, 2 the lines alone; see `check_verbose`.
     """
 
-    def __init__(self, total_images, done_images, epochs, shown=True):
-        self._epochs, self._shown = epochs, shown
+    def __init__(self, total_images, done_images, epochs, verbose=1):
+        self._epochs, self._shown = epochs, bool(verbose)
         self._bar = tqdm.tqdm(
             total=total_images,
             initial=done_images,
             unit=' images',
             file=sys.stderr,
             dynamic_ncols=True,
-            # Silent where standard error is no terminal (logs get epoch lines), save in a notebook.
-            disable=(False if _in_notebook() else None) if shown else True,
+            disable=verbose != 1,
         )
 
     def advance(self, epoch, images, loss, accuracy, rate):
@@ -57,6 +56,21 @@ class Progress:
 
     def close(self):
         self._bar.close()
+
+
+def check_verbose(verbose: str | int) -> int:
+    """A checked `verbose` of Keras's `fit` as 0, 1 or 2.
+
+    'auto' is 1 on a terminal and in a notebook, and 2 elsewhere, as where a log is written.
+
+    Raises:
+        ValueError: it is none of those.
+    """
+    if verbose == 'auto':
+        return 1 if sys.stderr.isatty() or _in_notebook() else 2
+    if isinstance(verbose, bool) or verbose not in (0, 1, 2):
+        raise ValueError(f"`verbose` must be 'auto', 0, 1 or 2. Received: verbose={verbose!r}")
+    return int(verbose)
 
 
 def _in_notebook():

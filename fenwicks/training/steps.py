@@ -52,8 +52,8 @@ class StepRunner:
         loss: Loss | None = None,
         *,
         batch_size: int,
-        normalize: ImageFunction = to_unit_range,
-        augment: Callable[..., Tensor] = unchanged,
+        normalize: ImageFunction | None = None,
+        augment: Callable[..., Tensor] | None = None,
         averaging: AveragingRule | None = None,
         seed: int = 0,
         seconds_per_call: float | None = None,
@@ -62,6 +62,8 @@ class StepRunner:
         image_sizes: Sequence[tuple[int, int]] = (),
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
+        normalize = to_unit_range if normalize is None else normalize
+        augment = unchanged if augment is None else augment
         checks.check_augment(augment)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss

@@ -22,10 +22,9 @@ from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
 from fenwicks.training.hooks import Hooks, check_callbacks
 from fenwicks.training.interrupts import noted_interrupts
-from fenwicks.training.progress import Progress
+from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.replicas import Replicas
 from fenwicks.training.resuming import ResumableRunner
-from fenwicks.training.steps import to_unit_range, unchanged
 from fenwicks.training.validation import Validation, check_frequency
 
 
@@ -62,9 +61,9 @@ class Trainer(ResumableRunner):
         normalize: function from a uint8 batch to the model's float input; by default division by
             255.
         augment: function `augment(images, seed)` of normalised float batches, such as
-            `augment.compose` returns. Where it has parameters `epoch` (from 0), `indices` (int32
-            `(batch,)`, the places of the images in the data set) or `run_seed` (two integers), it
-            gets those too.
+            `augment.compose` returns; by default none. Where it has parameters `epoch` (from 0),
+            `indices` (int32 `(batch,)`, the places of the images in the data set) or `run_seed`
+            (two integers), it gets those too.
         averaging: a rule for averaging weights and batch-norm statistics, such as
             `optimizers.EMA(0.99, every=5)`; `None` for none. `predict` and `evaluate` use the
             averages; the model keeps the weights of its last step, see `averaged`.
@@ -102,8 +101,8 @@ class Trainer(ResumableRunner):
         loss: Loss | None = None,
         *,
         batch_size: int,
-        normalize: ImageFunction = to_unit_range,
-        augment: Callable[..., Tensor] = unchanged,
+        normalize: ImageFunction | None = None,
+        augment: Callable[..., Tensor] | None = None,
         averaging: AveragingRule | None = None,
         seed: int = 0,
         seconds_per_call: float | None = None,
@@ -153,6 +152,7 @@ class Trainer(ResumableRunner):
         class_weight: dict[int, float] | None = None,
         sample_weight: np.ndarray | None = None,
         initial_epoch: int | None = None,
+        verbose: str | int = 'auto',
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
         fingerprint: Any = None,
@@ -179,6 +179,8 @@ class Trainer(ResumableRunner):
             class_weight: dict from a class to the weight of its images in the loss, 1 by default.
             sample_weight: floats `(count,)`, the weight of each image in the loss.
             initial_epoch: the epochs trained so far, where that is to be checked.
+            verbose: 0 shows nothing, 1 a progress bar and a line an epoch, 2 the lines alone, as in
+                Keras; 'auto' is 1, and 2 where standard error is a file.
             checkpoint: path of a file that is rewritten after each epoch; `None` for none. Of
                 several processes the chief writes it, and all must be able to read it.
             resume: whether to start from `checkpoint` if that exists.
@@ -207,6 +209,7 @@ class Trainer(ResumableRunner):
                 f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
             )
         callbacks = check_callbacks(callbacks)
+        verbose = check_verbose(verbose) if self.replicas.chief else 0
         self._check_training(images, labels)
         every = check_frequency(validation_freq)
         settings = {} if checkpoint is None else self._settings(images, labels, fingerprint)
@@ -227,7 +230,7 @@ class Trainer(ResumableRunner):
             validation = self._place_validation(validation_data, every)
 
         images_done = self._steps_done * self.batch_size
-        progress = Progress(steps * self.batch_size, images_done, epochs, self.replicas.chief)
+        progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
         hooks = self._hooks(callbacks, epochs)
         try:
             with noted_interrupts() as interrupts:

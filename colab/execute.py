@@ -1,0 +1,88 @@
+"""Runs the notebooks from top to bottom and stores them with their outputs.
+
+    python colab/execute.py                                # both, on the data that this machine has
+    python colab/execute.py cifar10_in_two_minutes         # one of them
+    python colab/execute.py --text                         # only makes the notebooks of their texts
+
+The cells come from the text, `NAME.py`; a cell that fails ends the command with its error, and the
+stored notebook stays as it was. Needs `.[cpu,test]`. Environment variables such as
+`FENWICKS_EPOCHS` override the settings; `FENWICKS_DATA` says where CIFAR-10 lies. On two CPU cores
+the first takes some ten minutes, the second one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import re
+import tempfile
+
+import jupytext
+import nbclient
+import nbformat
+
+FOLDER = pathlib.Path(__file__).resolve().parent
+NAMES = ('cifar10_in_two_minutes', 'your_images')
+
+
+def of_text(name):
+    """The notebook of a text, without outputs; cells have the same ids each time."""
+    notebook = jupytext.read(FOLDER / f'{name}.py')
+    notebook.metadata.get('jupytext', {}).pop('text_representation', None)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f'cell-{number}'
+    return notebook
+
+
+def executed(notebook, environment, timeout=3600):
+    """Runs the cells in a fresh kernel, beside the texts; adds their outputs to the notebook.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name='python3',
+        resources={'metadata': {'path': str(FOLDER)}},
+    )
+    client.execute(env=environment)
+    for cell in notebook.cells:
+        cell.metadata.pop('execution', None)  # times of each cell
+        for output in cell.get('outputs', ()):
+            if output.output_type == 'stream':
+                output.text = on_screen(output.text)
+    return notebook
+
+
+def on_screen(text):
+    """What a terminal shows in the end: after a carriage return a line is written over."""
+    lines = text.replace('\r\n', '\n').split('\n')
+    shown = [re.split('\r', line.rstrip('\r'))[-1].rstrip() for line in lines]
+    return '\n'.join(shown)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('names', nargs='*', metavar='NAME', default=NAMES, help=' or '.join(NAMES))
+    parser.add_argument('--text', action='store_true', help='without running the cells')
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        notebook = of_text(name)
+        if not arguments.text:
+            with tempfile.TemporaryDirectory() as folder:  # for the files that the cells write
+                environment = {
+                    'FENWICKS_MODEL_FILE': f'{folder}/{name}.keras',
+                    'FENWICKS_FOLDER': f'{folder}/pictures',
+                    **os.environ,
+                }
+                executed(notebook, environment)
+        nbformat.write(notebook, FOLDER / f'{name}.ipynb')
+        print(FOLDER / f'{name}.ipynb')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,143 @@
+"""What a training script shows while it trains: test accuracy, TensorBoard, CSV, wandb, or nothing.
+
+    python examples/cifar10.py --validate                  # test accuracy after each epoch
+    python examples/cifar10.py --tensorboard               # tensorboard --logdir=out
+    python examples/cifar10.py --csv --verbosity=-1        # history.csv, and one line at the end
+
+All of it works by Keras's callbacks, at the ends of epochs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import keras
+import numpy as np
+from absl import flags
+
+from fenwicks import assemble, augment, data, schedules
+
+FLAGS = flags.FLAGS
+IMAGES, SCHEDULE_POINTS = 16, 200  # shown on TensorBoard, at most
+_PACKAGES = {'tensorboard': 'tensorboardX', 'wandb': 'wandb'}
+
+
+def define_flags():
+    """Defines the flags."""
+    flags.DEFINE_bool('validate', False, 'Show the test accuracy after each epoch. Takes time.')
+    flags.DEFINE_bool(
+        'tensorboard', False, 'Log scalars, schedule and images for TensorBoard, with tensorboardX.'
+    )
+    flags.DEFINE_bool('csv', False, 'Write the metrics of each epoch to history.csv.')
+    flags.DEFINE_bool('wandb', False, 'Log the metrics of each epoch to Weights & Biases.')
+
+
+def check_flags():
+    """Raises, before the training, where a package is missing."""
+    for flag, package in _PACKAGES.items():
+        if FLAGS[flag].value and importlib.util.find_spec(package) is None:
+            raise ImportError(f'`{flag}` needs {package}: pip install {package}')
+
+
+def is_quiet():
+    """Whether the user asked for warnings and errors only: --verbosity=-1, as absl has it."""
+    return FLAGS['verbosity'].present and FLAGS.verbosity < 0
+
+
+def arguments(recipe, dataset, folder, settings, chief=True):
+    """The arguments of `Trainer.fit` that the flags ask for.
+
+    Args:
+        recipe: that is trained.
+        dataset: on which.
+        folder: of the run.
+        settings: a dict that describes the run.
+        chief: whether this process writes files; of several one does.
+    """
+    callbacks = []
+    if FLAGS.csv and chief:
+        callbacks.append(keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True))
+    if FLAGS.tensorboard and chief:
+        callbacks.append(EventFile(folder / 'tensorboard', recipe, dataset))
+    if FLAGS.wandb and chief:
+        callbacks.append(WeightsAndBiases(folder, settings))
+    tested = (dataset.test_images, dataset.test_labels) if FLAGS.validate else None
+    return {
+        'callbacks': callbacks,
+        'validation_data': tested,
+        'verbose': 0 if is_quiet() else 'auto',
+    }
+
+
+def named(records):
+    """The records of epochs as results have them: what Keras calls validation is the test here."""
+    return [
+        {name.replace('val_', 'test_', 1): value for name, value in record.items()}
+        for record in records
+    ]
+
+
+class EventFile(keras.callbacks.Callback):
+    """Writes an event file for TensorBoard: the schedule, augmented images, scalars by epoch.
+
+    `keras.callbacks.TensorBoard` wants TensorFlow; tensorboardX writes the same files without it.
+
+    Args:
+        folder: of the event files.
+        recipe, dataset: what is trained.
+    """
+
+    def __init__(self, folder, recipe, dataset):
+        super().__init__()
+        self.folder, self.recipe, self.dataset = folder, recipe, dataset
+
+    def on_train_begin(self, logs=None):
+        from tensorboardX import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.folder))
+        steps = self.recipe.steps_per_epoch(len(self.dataset.train_images))
+        total = round(self.recipe.epochs * steps)
+        knots, peak = self.recipe.schedule_knots(steps), self.recipe.peak_learning_rate
+        rate = schedules.PiecewiseLinear([(step, share * peak) for step, share in knots])
+        for step in np.linspace(0, total - 1, min(total, SCHEDULE_POINTS)).astype(int).tolist():
+            self.writer.add_scalar('schedule/learning_rate', float(rate(step)), step)
+        images = self.dataset.train_images[:IMAGES]
+        mean, std = data.mean_std(self.dataset.train_images)
+        chain = augment.compose(assemble.augmentations(self.recipe))
+        (augmented,) = augment.preview(images, chain, mean, std, epochs=1)
+        for name, batch in (('original', images), ('augmented', augmented)):
+            pixels = np.clip(batch, 0, 255).astype(np.uint8)
+            self.writer.add_images(f'images/{name}', pixels, 0, dataformats='NHWC')
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in (logs or {}).items():
+            part = 'test' if name.startswith('val_') else 'train'
+            self.writer.add_scalar(f'{name.removeprefix("val_")}/{part}', float(value), epoch + 1)
+        self.writer.flush()
+
+    def on_train_end(self, logs=None):
+        self.writer.close()
+
+
+class WeightsAndBiases(keras.callbacks.Callback):
+    """Logs scalars by epoch to Weights & Biases.
+
+    Args:
+        folder: where wandb keeps its files.
+        settings: of the run.
+    """
+
+    def __init__(self, folder, settings):
+        super().__init__()
+        self.folder, self.settings = folder, settings
+
+    def on_train_begin(self, logs=None):
+        import wandb
+
+        self.run = wandb.init(project='fenwicks', dir=str(self.folder), config=self.settings)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.run.log({name: float(value) for name, value in (logs or {}).items()}, step=epoch + 1)
+
+    def on_train_end(self, logs=None):
+        self.run.finish()
