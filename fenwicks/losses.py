@@ -124,7 +124,8 @@ class CrossEntropy(keras.losses.Loss):
         if not _is_float(labels) and len(shape) == len(logit_shape) and shape[-1:] == (1,):
             shape = shape[:-1]
         _check_logits(y_pred)
-        _check_form(labels, shape, logit_shape)
+        if not (_is_float(labels) and _builds_for_devices()):
+            _check_form(labels, shape, logit_shape)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -138,6 +139,18 @@ class CrossEntropy(keras.losses.Loss):
     def get_config(self) -> Config:
         """Returns the constructor's arguments."""
         return {**super().get_config(), 'label_smoothing': self.label_smoothing}
+
+
+def _builds_for_devices() -> bool:
+    """Whether Keras is building a model under a strategy of `tf.distribute`.
+
+    It does so with the mean of the devices' labels, which are floats by then.
+    """
+    if keras.backend.backend() != 'tensorflow':
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.in_cross_replica_context()
 
 
 def _check_label_smoothing(label_smoothing: Any) -> float:

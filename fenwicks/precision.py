@@ -40,6 +40,22 @@ def set_precision(precision: str = 'auto', device: str = 'cpu') -> str:
     'mixed_bfloat16'
     >>> keras.config.set_dtype_policy(before)
     """
+    precision = choose_precision(precision, device)
+    keras.config.set_dtype_policy(_POLICIES[precision])
+    return precision
+
+
+def choose_precision(precision: str, device: str) -> str:
+    """The precision that `set_precision` would set, with the same arguments, without setting it.
+
+    Raises:
+        ValueError: `precision` or `device` is not one of those named.
+
+    Example:
+
+    >>> choose_precision('float32', 'cpu')
+    'float32'
+    """
     if precision not in PRECISIONS:
         raise ValueError(
             f'`precision` must be one of {", ".join(PRECISIONS)}. Received: precision={precision}'
@@ -48,10 +64,7 @@ def set_precision(precision: str = 'auto', device: str = 'cpu') -> str:
         raise ValueError(
             f'`device` must be one of {", ".join(_DEVICES)}. Received: device={device}'
         )
-    if precision == 'auto':
-        precision = _fastest(device)
-    keras.config.set_dtype_policy(_POLICIES[precision])
-    return precision
+    return _fastest(device) if precision == 'auto' else precision
 
 
 def _fastest(device: str) -> str:

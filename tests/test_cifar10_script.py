@@ -17,6 +17,7 @@ import pytest
 from scripts import ROOT, call, free_ports, loaded, refused
 
 from fenwicks import _files, data, devices, recipes
+from fenwicks.devices import selection
 from fenwicks.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -507,8 +508,8 @@ def test_bad_input_is_one_line_and_leaves_no_file(script, tmp_path, monkeypatch,
 
 @pytest.mark.parametrize('flags', [['--tpu'], ['--device=tpu'], ['--device=gpu']])
 def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
-    monkeypatch.setattr(devices, '_find_devices', lambda: {'cpu'})
-    monkeypatch.setattr(devices, '_is_installed', lambda distribution: False)
+    monkeypatch.setattr(selection, '_find_devices', lambda: {'cpu'})
+    monkeypatch.setattr(selection, '_is_installed', lambda distribution: False)
     monkeypatch.chdir(tmp_path)
     kind = 'gpu' if flags == ['--device=gpu'] else 'tpu'
     line = refused(script, '--dataset=digits', *flags)

@@ -4,10 +4,11 @@ import keras
 import pytest
 
 from fenwicks import devices
+from fenwicks.devices import selection
 
 
 def found(monkeypatch, *kinds):
-    monkeypatch.setattr(devices, '_find_devices', lambda: set(kinds))
+    monkeypatch.setattr(selection, '_find_devices', lambda: set(kinds))
 
 
 @pytest.mark.parametrize(
@@ -24,9 +25,9 @@ def refused(monkeypatch, device, *installed, backend='tensorflow', driver=None):
     found(monkeypatch, 'cpu')
     monkeypatch.delenv('KERAS_BACKEND', raising=False)
     monkeypatch.setattr(keras.backend, 'backend', lambda: backend)
-    monkeypatch.setattr(devices, '_is_installed', lambda name: name in installed)
-    monkeypatch.setattr(devices, '_nvidia_driver', lambda: driver)
-    monkeypatch.setattr(devices.glob, 'glob', lambda pattern: [])
+    monkeypatch.setattr(selection, '_is_installed', lambda name: name in installed)
+    monkeypatch.setattr(selection, '_nvidia_driver', lambda: driver)
+    monkeypatch.setattr(selection.glob, 'glob', lambda pattern: [])
     with pytest.raises(ValueError) as raised:
         devices.select_device(device)
     message = str(raised.value)
@@ -87,8 +88,8 @@ def test_a_missing_gpu_says_what_to_install(monkeypatch, backend, installed, dri
 
 
 def test_what_is_installed_is_found():
-    assert devices._is_installed('keras')
-    assert not devices._is_installed('no-such-distribution')
+    assert selection._is_installed('keras')
+    assert not selection._is_installed('no-such-distribution')
 
 
 def test_a_backend_that_was_named_too_late(monkeypatch):
@@ -144,8 +145,8 @@ def test_unknown_device(device):
 
 
 def test_every_machine_has_a_cpu():
-    assert 'cpu' in devices._find_devices()
-    assert devices._find_devices() <= {'cpu', 'gpu', 'tpu'}
+    assert 'cpu' in selection._find_devices()
+    assert selection._find_devices() <= {'cpu', 'gpu', 'tpu'}
     assert devices.select_device('cpu') == 'cpu'
 
 

@@ -39,7 +39,7 @@ loaded = keras.models.load_model('photos.keras')
 logits = loaded.predict(dataset.test_images, verbose=0)
 np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), atol=1e-3)
 """,
-    'WeightAveraging': """
+    'whitening.adapt(': """
 assert whitening.get_weights()[0].any()  # it was adapted
 assert model.history.history['accuracy'][-1] > 0.25, model.history.history
 averaged = model.get_weights()
@@ -55,6 +55,10 @@ assert os.path.exists('checkpoint.npz') and os.path.exists('model.keras')
     'image_sizes=sizes': """
 assert [record['epoch'] for record in trainer.records] == [1, 2]
 assert trainer.evaluate(dataset.test_images, dataset.test_labels).loss < 100
+""",
+    'fw.devices.distribute(128)': """
+assert model.history.history['accuracy'][-1] > 0.2, model.history.history
+assert model.optimizer.iterations == 2 * (whole // 128)
 """,
     'fw.training.replicate()': 'assert trainer.replicas is replicas',
 }

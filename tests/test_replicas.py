@@ -32,18 +32,18 @@ PAIRS = [
 PROCESS_PAIRS = {'all': 'ghosts_of_16', 'all_plain': 'plain_on_1', 'all_whole': 'whole_on_1'}
 
 
-def start(backend, *cases, **environment):
+def start(backend, *cases, script=SCRIPT, **environment):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f'{backend} is not installed')
     environment = {
         **os.environ,
         'KERAS_BACKEND': backend,
-        'PYTHONPATH': str(SCRIPT.parent.parent),
+        'PYTHONPATH': str(script.parent.parent),
         'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
         **environment,
     }
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *cases],
+        [sys.executable, str(script), *cases],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -134,7 +134,7 @@ def environments(backend):
     ],
 )
 def test_the_processes_that_train_are_chief_and_workers(monkeypatch, cluster, several):
-    from fenwicks.training.replicas import tensorflow as mirroring
+    from fenwicks.devices import tensorflow as strategies
 
     class Asked(Exception):
         pass
@@ -142,7 +142,7 @@ def test_the_processes_that_train_are_chief_and_workers(monkeypatch, cluster, se
     def strategy():
         raise Asked
 
-    monkeypatch.setattr(mirroring, '_workers_strategy', strategy)
+    monkeypatch.setattr(strategies, '_workers_strategy', strategy)
     monkeypatch.setenv('TF_CONFIG', json.dumps({'cluster': cluster}))
     if several:
         with pytest.raises(Asked):
@@ -218,11 +218,11 @@ def test_the_loop_in_the_replica_as_on_tpus():
 def test_the_tpu_of_this_machine(monkeypatch):
     import tensorflow as tf
 
-    from fenwicks import devices
-    from fenwicks.training.replicas import tensorflow as mirroring
+    from fenwicks.devices import selection
+    from fenwicks.devices import tensorflow as strategies
 
     asked = []
-    monkeypatch.setattr(devices, '_find_devices', lambda: {'cpu', 'tpu'})
+    monkeypatch.setattr(selection, '_find_devices', lambda: {'cpu', 'tpu'})
     monkeypatch.setattr(
         tf.distribute.cluster_resolver, 'TPUClusterResolver', lambda tpu: asked.append(tpu) or tpu
     )
@@ -231,7 +231,7 @@ def test_the_tpu_of_this_machine(monkeypatch):
     monkeypatch.setattr(
         tf.distribute, 'TPUStrategy', lambda resolver: tf.distribute.OneDeviceStrategy('/cpu:0')
     )
-    monkeypatch.setattr(mirroring, '_tpu_strategy', mirroring._tpu_strategy.__wrapped__)
+    monkeypatch.setattr(strategies, '_tpu_strategy', strategies._tpu_strategy.__wrapped__)
     replicas = training.replicate(device='tpu')
     assert asked == ['local'] * 3
     assert replicas.count == 1

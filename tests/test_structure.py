@@ -48,7 +48,13 @@ PUBLIC_UNDERSCORED = {'_exit', '_replace', '_asdict', '_fields', '_make'}
 ASSIGNABLE = {'sys.stdout', 'torch.backends.cudnn.benchmark'}
 
 # Modules that one framework alone uses import it once, at their top.
-OF_ONE_FRAMEWORK = ('kernels/', 'training/engines/', 'training/replicas/')
+OF_ONE_FRAMEWORK = (
+    'kernels/',
+    'devices/jax.py',
+    'devices/tensorflow.py',
+    'training/engines/',
+    'training/replicas/',
+)
 
 
 def sources(*folders: str) -> list[pathlib.Path]:

@@ -21,14 +21,6 @@ def check_batch_norm(batch_norm: str) -> None:
         )
 
 
-def too_many(count: int, found: int, kind: str, advice: str = '') -> ValueError:
-    """The error where more devices are asked for than there are."""
-    return ValueError(
-        f'`replicas` must be at most {found}, the devices of the kind {kind} here.{advice} '
-        f'Received: replicas={count}'
-    )
-
-
 class Replicas:
     """A single device, and the interface of the classes for several.
 

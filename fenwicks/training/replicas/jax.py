@@ -26,28 +26,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fenwicks import augment
-from fenwicks.training.replicas.base import Replicas, check_batch_norm, too_many
+from fenwicks.devices.jax import choose_devices
+from fenwicks.training.replicas.base import Replicas, check_batch_norm
 
 _AXIS = 'replicas'
 
 
 def replicate(count: int | None, batch_norm: str, device: str) -> JaxReplicas:
     """`training.replicate` on JAX."""
-    devices = jax.devices(device)
-    if jax.process_count() > 1:
-        if count not in (None, len(devices)):
-            raise ValueError(
-                f'`replicas` must be {len(devices)}, all devices of the {jax.process_count()} '
-                f'processes. Received: replicas={count}'
-            )
-        return from_devices(devices, batch_norm)
-    if count is None:
-        count = 1 if device == 'cpu' else len(devices)
-    if count > len(devices):
-        advice = ' XLA_FLAGS=--xla_force_host_platform_device_count=N splits the CPU.'
-        raise too_many(count, len(devices), device, advice if device == 'cpu' else '')
+    devices = choose_devices(count, device)
     # Of one device it is JAX's default: then nothing needs to be placed.
-    return JaxReplicas() if count == 1 else from_devices(devices[:count], batch_norm)
+    return JaxReplicas() if len(devices) == 1 else from_devices(devices, batch_norm)
 
 
 def default_platform() -> str:

@@ -9,34 +9,19 @@ host and calls `strategy.run` for each step: a loop on the devices can't communi
 from __future__ import annotations
 
 import contextlib
-import functools
-import json
-import os
 
 import keras
 import tensorflow as tf
 
 from fenwicks import _keras, augment
-from fenwicks.training.replicas.base import Replicas, check_batch_norm, too_many
+from fenwicks.devices.tensorflow import make_strategy, processes_of
+from fenwicks.training.replicas.base import Replicas, check_batch_norm
 
 
 def replicate(count: int | None, batch_norm: str, device: str) -> TensorFlowReplicas:
     """`training.replicate` on TensorFlow."""
-    if device == 'tpu':
-        strategy = _tpu_strategy()
-    elif _training_processes(_cluster()) > 1:
-        strategy = _workers_strategy()
-    else:
-        devices = _devices(device, count)
-        if len(devices) == 1:
-            return TensorFlowReplicas()
-        strategy = tf.distribute.MirroredStrategy(devices)
-    found = strategy.num_replicas_in_sync
-    if count not in (None, found):
-        raise ValueError(
-            f'`replicas` must be {found}, all devices of the strategy. Received: replicas={count}'
-        )
-    return from_strategy(strategy, batch_norm)
+    strategy = make_strategy(count, device)
+    return TensorFlowReplicas() if strategy is None else from_strategy(strategy, batch_norm)
 
 
 def default_replicas() -> TensorFlowReplicas:
@@ -60,55 +45,6 @@ def from_strategy(
     mirrored = tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy
     kind = MirroredReplicas if isinstance(strategy, mirrored) else TPUReplicas
     return kind(strategy, batch_norm)
-
-
-def _cluster():
-    """The addresses of the processes by task type, as `TF_CONFIG` has them."""
-    config = os.environ.get('TF_CONFIG') or '{}'
-    try:
-        return dict(json.loads(config).get('cluster', {}))
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(
-            '`TF_CONFIG` must be a JSON object whose `cluster` lists the addresses of the '
-            f'processes. Received: TF_CONFIG={config}'
-        ) from None
-
-
-def _training_processes(cluster):
-    """How many processes of a cluster train: evaluators and parameter servers don't."""
-    return len(cluster.get('chief', ())) + len(cluster.get('worker', ()))
-
-
-def _devices(device, count):
-    """Names of `count` devices of a kind; a CPU is split into as many logical devices."""
-    kind = device.upper()
-    if device == 'cpu' and (count or 1) > 1:
-        processor, *_ = tf.config.list_physical_devices('CPU')
-        parts = [tf.config.LogicalDeviceConfiguration()] * count
-        # Raised where TensorFlow has started already: the number of devices is fixed then.
-        with contextlib.suppress(RuntimeError):
-            tf.config.set_logical_device_configuration(processor, parts)
-        found = len(tf.config.list_logical_devices(kind))
-    else:
-        found = len(tf.config.get_visible_devices(kind))
-    count = count or (1 if device == 'cpu' else found)
-    if count > found:
-        advice = ' TensorFlow splits the CPU before its first operation only: call this earlier.'
-        raise too_many(count, found, device, advice if device == 'cpu' else '')
-    return [f'{kind}:{number}' for number in range(count)]
-
-
-@functools.cache  # a second one would break the first one's connections
-def _workers_strategy():
-    return tf.distribute.MultiWorkerMirroredStrategy()
-
-
-@functools.cache  # nor may a TPU be initialized again
-def _tpu_strategy():
-    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu='local')
-    tf.config.experimental_connect_to_cluster(resolver)
-    tf.tpu.experimental.initialize_tpu_system(resolver)
-    return tf.distribute.TPUStrategy(resolver)
 
 
 class TensorFlowReplicas(Replicas):
@@ -174,12 +110,7 @@ class StrategyReplicas(TensorFlowReplicas):
     def __init__(self, strategy, batch_norm):
         self.strategy, self.batch_norm = strategy, batch_norm
         self.count = strategy.num_replicas_in_sync
-        resolver = strategy.cluster_resolver
-        cluster = resolver.cluster_spec().as_dict() if resolver else {}
-        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and cluster:
-            self.processes = _training_processes(cluster)
-            first = 'chief' if 'chief' in cluster else 'worker'
-            self.chief = (resolver.task_type, resolver.task_id) == (first, 0)
+        self.processes, self.chief = processes_of(strategy)
         self._local_count = self.count // self.processes
 
     def scope(self):
