@@ -6,10 +6,10 @@ The modules, in the order in which the data flow:
 
 beside them `precision` and `devices`, which say on what and in which precision to train. `recipes`
 holds whole trainings as data, `assemble` makes a trainer of one, `ablation` measures what each of
-its tricks is worth, `export` writes a model for other runtimes, `runlog` and `hardware` record
-runs, `plots` draws all of it, `report` makes a page of runs (both with Matplotlib), and `tpu`
-estimates what a training takes on a TPU. These are loaded when they are first used:
-`fenwicks.recipes` needs no import of its own.
+its tricks is worth, `diagnostics` looks into a training, `export` writes a model for other
+runtimes, `runlog` and `hardware` record runs, `plots` draws all of it, `report` makes a page of
+runs (both with Matplotlib), and `tpu` estimates what a training takes on a TPU. These are loaded
+when they are first used: `fenwicks.recipes` needs no import of its own.
 
 Importing fenwicks sets two environment variables, unless they are set already or
 `FENWICKS_KEEP_ENVIRONMENT` is 1:
@@ -59,8 +59,8 @@ __all__ = [
 ]
 
 _ON_FIRST_USE = (
-    *('ablation', 'assemble', 'export', 'hardware', 'plots', 'recipes', 'report', 'runlog'),
-    'tpu',
+    *('ablation', 'assemble', 'diagnostics', 'export', 'hardware', 'plots', 'recipes', 'report'),
+    *('runlog', 'tpu'),
 )
 
 

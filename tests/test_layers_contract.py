@@ -51,6 +51,12 @@ CASES = {
     'DenseBN': (lambda: layers.DenseBN(4, drop_rate=0.2), FEATURES),
     'DenseBN-after': (lambda: layers.DenseBN(4, bn_before_relu=False), FEATURES),
     'GhostBatchNormalization': (lambda: layers.GhostBatchNormalization(2), IMAGE),
+    'FrozenBatchNormalization': (
+        lambda: layers.FrozenBatchNormalization(
+            mean_initializer='normal', variance_initializer=keras.initializers.Constant(0.3)
+        ),
+        IMAGE,
+    ),
     'CELU': (layers.CELU, IMAGE),
     'GELU': (layers.GELU, IMAGE),
     'SiLU': (layers.SiLU, IMAGE),

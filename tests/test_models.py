@@ -1,5 +1,7 @@
 """The networks: sizes, options and bad input; ResNet-9 against an independent torch network."""
 
+import itertools
+
 import keras
 import layer_contract
 import numpy as np
@@ -16,7 +18,7 @@ from fenwicks.layers import (
     init_pytorch,
     whitening_filters,
 )
-from fenwicks.models import check_model, resnet9, speednet
+from fenwicks.models import backbone, check_model, resnet9, speednet
 
 WIDTHS = (4, 8, 8, 16)
 
@@ -142,6 +144,64 @@ def test_speednet_of_the_record_with_sgd():
     classifier = model.get_layer('classifier')
     assert classifier.weight == 1 / 9
     assert isinstance(classifier.kernel_initializer, PyTorchUniform)
+
+
+def all_stages():
+    for count in range(4):
+        yield from itertools.combinations((1, 2, 3), count)
+
+
+def test_resnet9_is_one_of_the_backbones():
+    one = resnet9(widths=WIDTHS, pool_first=True, activation='gelu', whitening=3)
+    other = backbone(
+        widths=WIDTHS,
+        residual=(1, 3),
+        pool_first=True,
+        activation='gelu',
+        whitening=3,
+        name='resnet9',
+    )
+    assert one.get_config() == other.get_config()
+    assert [w.path for w in one.weights] == [w.path for w in other.weights]
+    other.set_weights(one.get_weights())
+    np.testing.assert_array_equal(check_model(one), check_model(other))
+
+
+def test_the_family_of_fifteen():
+    """Convolutions and parameters of each; all of them compute and none is another one."""
+    convs = set()
+    for kind, count in (('extra', 1), ('residual', 2)):
+        for stages in all_stages():
+            model = backbone((8, 8, 3), widths=WIDTHS, kernel_initializer='zeros', **{kind: stages})
+            kernels = [tuple(v.shape) for v in model.trainable_variables if len(v.shape) == 4]
+            added = [(3, 3, WIDTHS[s], WIDTHS[s]) for s in stages for _ in range(count)]
+            plain = [(3, 3, a, b) for a, b in itertools.pairwise((3, *WIDTHS))]
+            assert sorted(kernels) == sorted(plain + added)
+            assert check_model(model, (8, 8, 3)).shape == (1, 10)
+            convs.add(tuple((layer.name, type(layer).__name__) for layer in model.layers))
+    assert len(convs) == 15
+
+
+def test_extra_convolutions_come_after_the_pooling():
+    model = backbone(widths=WIDTHS, extra=(2,), residual=(1,))
+    extra = model.get_layer('extra_2')
+    assert tuple(extra.input.shape) == (None, 8, 8, WIDTHS[2])
+    assert extra.input is model.get_layer('stage_2').output
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        ({'extra': (0,)}, 'extra'),
+        ({'extra': 2}, 'extra'),
+        ({'residual': (1, 1)}, 'residual'),
+        ({'residual': (4,)}, 'residual'),
+        ({'residual': (1, 2), 'extra': (2, 3)}, 'residual'),
+    ],
+)
+def test_bad_stages(arguments, name):
+    with pytest.raises(ValueError, match=f'^`{name}` must hold .*Received: {name}='):
+        backbone(widths=WIDTHS, **arguments)
 
 
 def test_speednet_style():
@@ -283,6 +343,7 @@ NETWORKS = {
     'resnet9-page': lambda: resnet9(
         (9, 9, 3), widths=WIDTHS, whitening=3, pool_first=True, activation=CELU(0.3)
     ),
+    'backbone': lambda: backbone((9, 9, 3), widths=WIDTHS, extra=(1, 2), residual=(3,)),
     'speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8)),
     'residual_speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8), residual=True),
 }

@@ -4,6 +4,7 @@ from fenwicks.layers.activations import CELU, GELU, SiLU
 from fenwicks.layers.blocks import PYTORCH_PARAMS, ConvBlk, ConvBN, ConvResBlk
 from fenwicks.layers.containers import Parallel, Residual, Sequential
 from fenwicks.layers.convolution import Conv2D
+from fenwicks.layers.frozen import FrozenBatchNormalization
 from fenwicks.layers.heads import Classifier, DenseBN, FastAiHead, GlobalPools2D, Scaling
 from fenwicks.layers.initializers import PartialIdentity, PyTorchUniform, init_pytorch
 from fenwicks.layers.labels import ClassNames
@@ -25,6 +26,7 @@ __all__ = [
     'ConvResBlk',
     'DenseBN',
     'FastAiHead',
+    'FrozenBatchNormalization',
     'GhostBatchNormalization',
     'GlobalPools2D',
     'ImageNetNormalization',

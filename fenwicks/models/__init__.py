@@ -2,8 +2,16 @@
 
 from fenwicks.models.backbones import pretrained
 from fenwicks.models.check import check_model
-from fenwicks.models.resnet import resnet9
+from fenwicks.models.resnet import backbone, resnet9
 from fenwicks.models.speed import speednet
 from fenwicks.models.stages import backbone_stages, unfreeze
 
-__all__ = ['backbone_stages', 'check_model', 'pretrained', 'resnet9', 'speednet', 'unfreeze']
+__all__ = [
+    'backbone',
+    'backbone_stages',
+    'check_model',
+    'pretrained',
+    'resnet9',
+    'speednet',
+    'unfreeze',
+]

@@ -213,6 +213,7 @@ def learning_rate_finder(
     losses: Sequence[float],
     suggestion: float | None = None,
     *,
+    measured: Sequence[float] | None = None,
     axes: Axes | None = None,
     theme: str = 'light',
 ) -> Figure:
@@ -223,8 +224,9 @@ def learning_rate_finder(
 
     Args:
         learning_rates: the rates, each above 0, `(steps,)`.
-        losses: the losses at those rates, `(steps,)`.
+        losses: the losses at those rates, smoothed or not, `(steps,)`.
         suggestion: a learning rate to mark; `None` for none.
+        measured: the losses before smoothing, `(steps,)`, to draw faintly; `None` for none.
         axes, theme: see `fenwicks.plots`.
 
     Returns:
@@ -241,20 +243,24 @@ def learning_rate_finder(
     'log'
     """
     rates, values = (np.asarray(each, np.float64) for each in (learning_rates, losses))
-    if rates.shape != values.shape or rates.ndim != 1:
-        raise ValueError(
-            '`losses` must be as many as the learning rates. '
-            f'Received: {rates.shape} and {values.shape}'
-        )
+    for name, value in (('losses', values), ('measured', measured)):
+        if value is not None and (rates.shape != np.shape(value) or rates.ndim != 1):
+            raise ValueError(
+                f'`{name}` must be as many as the learning rates. '
+                f'Received: {rates.shape} and {np.shape(value)}'
+            )
     for name, value in (('learning_rates', rates), ('suggestion', suggestion)):
         if value is not None and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
             raise ValueError(f'`{name}` must be finite numbers above 0. Received: {name}={value}')
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError('`losses` must hold a finite number. Received: none')
-    rates, values = rates[finite], values[finite]
     axes, colours = prepare(axes, theme, (6.4, 3.6))
-    axes.plot(rates, values, **line_style(0, colours))
+    if measured is not None:
+        axes.plot(rates, measured, color=colours.ink, alpha=0.35, linewidth=0.8, label='each step')
+    rates, values = rates[finite], values[finite]
+    label = None if measured is None else 'smoothed'
+    axes.plot(rates, values, label=label, **line_style(0, colours))
     axes.set_xscale('log')
     lowest = int(values.argmin())
     low, high = values[lowest], values[: lowest + 1].max()
@@ -263,6 +269,7 @@ def learning_rate_finder(
     if suggestion is not None:
         style = {**line_style(1, colours), 'linewidth': 1.2}
         axes.axvline(suggestion, label=f'suggestion: {suggestion:.2g}', **style)
+    if suggestion is not None or measured is not None:
         legend(axes, colours)
     axes.set_xlabel('learning rate')
     axes.set_ylabel('loss')

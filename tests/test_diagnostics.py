@@ -1,0 +1,249 @@
+"""Curvature, norms and outputs against closed forms and dense computations."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from training_toys import conv_model, dense_model, make, toy
+
+from fenwicks import diagnostics, layers, losses
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+
+def images(count=12):
+    pixels, labels = toy(count)
+    return pixels / np.float32(255), labels
+
+
+def test_the_hessian_of_a_linear_model_in_closed_form():
+    """Of logistic regression: mean of x x^T times diag(p) - p p^T, over the classes."""
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.standard_normal((7, 3)).astype('float32'), rng.integers(0, 2, 7)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False)])
+    hessian = diagnostics.Hessian(model, losses.CrossEntropy(), inputs, labels, batch_size=3)
+    logits = inputs @ model.get_weights()[0]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    dense = np.mean(
+        [
+            np.kron(np.outer(x, x), np.diag(q) - np.outer(q, q))
+            for x, q in zip(inputs.astype('float64'), p, strict=True)
+        ],
+        axis=0,
+    )
+    assert hessian.size == 6
+    for row in np.eye(6):
+        np.testing.assert_allclose(hessian.product(row), dense @ row, rtol=1e-5, atol=1e-6)
+    one_hot = np.eye(2)[labels]
+    gradient = np.mean(inputs[:, :, None] * (p - one_hot)[:, None, :], axis=0).ravel()
+    np.testing.assert_allclose(hessian.gradient(), gradient, rtol=1e-4, atol=1e-6)
+
+
+def network(norm):
+    """Every kind of layer that has a kernel of its own, in the sizes of a toy."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.ConvBN(4, normalization=norm, activation=layers.GELU(name='g')),
+            layers.ConvBlk(4, normalization=norm, activation=layers.CELU(0.5, name='c')),
+            layers.GlobalPools2D(),
+            layers.Classifier(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('norm', [None, layers.GhostBatchNormalization(4, name='n')])
+def test_products_beside_differences_of_gradients(training, norm):
+    model = network(norm)
+    hessian = diagnostics.Hessian(
+        model, losses.CrossEntropy(), *images(), batch_size=8 if norm is None else 4,
+        training=training,
+    )  # fmt: skip
+    before = model.get_weights()
+    vector = np.random.default_rng(0).standard_normal(hessian.size)
+    vector /= np.linalg.norm(vector)
+    found = hessian.product(vector)
+    step = 3e-3
+    slopes = []
+    for sign in (1, -1):
+        at = 0
+        for variable in model.trainable_variables:
+            size = int(np.prod(variable.shape))
+            part = vector[at : at + size].reshape(variable.shape)
+            variable.assign(ops.convert_to_numpy(variable) + (sign * step * part).astype('float32'))
+            at += size
+        slopes.append(hessian.gradient())
+        model.set_weights(before)
+    expected = (slopes[0] - slopes[1]) / (2 * step)
+    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
+    for one, two in zip(model.get_weights(), before, strict=True):  # the moving statistics, too
+        np.testing.assert_array_equal(one, two)
+    other = np.random.default_rng(1).standard_normal(hessian.size)
+    assert found @ other == pytest.approx(vector @ hessian.product(other), rel=1e-3, abs=1e-4)
+
+
+def test_leading_eigenvalues_beside_those_of_the_dense_hessian():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.AveragePooling2D(4),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3, activation='tanh'),
+            keras.layers.Dense(3),
+        ]
+    )
+    hessian = diagnostics.Hessian(model, losses.CrossEntropy(), *images())
+    dense = np.stack([hessian.product(row) for row in np.eye(hessian.size)])
+    np.testing.assert_allclose(dense, dense.T, atol=1e-6)
+    expected = np.linalg.eigvalsh(dense)[::-1][:4]
+    found = diagnostics.leading_eigenpairs(hessian.product, hessian.size, 4, tolerance=1e-6)
+    np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-5 * expected[0])
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(4), atol=1e-10)
+    for value, vector, residual in zip(found.values, found.vectors, found.residuals, strict=True):
+        actual = np.linalg.norm(hessian.product(vector) - value * vector)
+        assert actual <= residual + 1e-6 * expected[0]
+    assert found.products <= hessian.size
+
+
+@pytest.mark.parametrize('which', ['LA', 'LM', 'SA'])
+def test_lanczos_with_a_known_spectrum(which):
+    rng = np.random.default_rng(0)
+    spectrum = np.concatenate([[90.0, 50.0, -70.0, -20.0], rng.uniform(-1, 1, 296)])
+    rotation, _ = np.linalg.qr(rng.standard_normal((300, 300)))
+    matrix = rotation * spectrum @ rotation.T
+    expected = {'LA': [90, 50], 'LM': [90, -70], 'SA': [-70, -20]}[which]
+    found = diagnostics.leading_eigenpairs(
+        lambda v: matrix @ v, 300, 2, which=which, tolerance=1e-10
+    )
+    np.testing.assert_allclose(found.values, expected, rtol=1e-12)
+    assert found.products < 40
+    residuals = [np.linalg.norm(matrix @ v - x * v) for x, v in zip(*found[:2], strict=True)]
+    np.testing.assert_allclose(residuals, found.residuals, atol=1e-10)
+
+
+def test_lanczos_where_the_basis_closes():
+    """Of a matrix with one eigenvalue each vector is a basis: it begins anew with others."""
+    found = diagnostics.leading_eigenpairs(lambda v: 3 * v, 6, 4)
+    np.testing.assert_allclose(found.values, [3, 3, 3, 3])
+    np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(4), atol=1e-12)
+    zero = diagnostics.leading_eigenpairs(lambda v: 0 * v, 3, 3)
+    np.testing.assert_allclose(zero.values, [0, 0, 0])
+
+
+def test_residuals_say_how_far_it_came():
+    matrix = np.diag(np.linspace(0, 1, 200))
+    few = diagnostics.leading_eigenpairs(lambda v: matrix @ v, 200, 3, max_products=10)
+    assert few.products == 10
+    assert few.residuals.max() > 1e-3
+    for value, residual in zip(few.values, few.residuals, strict=True):
+        assert np.abs(np.diag(matrix) - value).min() <= residual
+
+
+def test_subspace_overlap():
+    basis = np.array([[1.0, 0, 0, 0], [1.0, 1e-3, 0, 0], [2.0, 0, 0, 0]])  # the first two axes
+    vectors = [[0, 5.0, 0, 0], [0, 0, 1.0, 0], [3.0, 0, 4.0, 0]]
+    found = diagnostics.subspace_overlap(vectors, basis)
+    np.testing.assert_allclose(found, [1, 0, 9 / 25], atol=1e-12)
+    rng = np.random.default_rng(0)
+    random = diagnostics.subspace_overlap(
+        rng.standard_normal((50, 1000)), rng.standard_normal((100, 1000))
+    )
+    assert random.mean() == pytest.approx(0.1, abs=0.01)
+
+
+class Halve(keras.callbacks.Callback):
+    """Halves the first kernel and turns the second by a right angle, at the end of each epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        first, second = (v for v in self.model.trainable_variables if v.path.endswith('kernel'))
+        first.assign(first * 0.5)
+        second.assign(np.array([[0.0, 3.0], [3.0, 0.0]][epoch], 'float32')[:, None])
+
+
+def test_norms_of_weights_and_of_their_updates():
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(1, use_bias=False)]
+    )
+    model.compile(keras.optimizers.SGD(0.0), 'mse')
+    model.layers[0].kernel.assign(np.array([[3.0, 0.0], [0.0, 4.0]]))
+    model.layers[1].kernel.assign(np.array([[3.0], [0.0]]))
+    norms = diagnostics.WeightNorms()
+    model.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=2, verbose=0, callbacks=[Halve(), norms])
+    assert norms.paths == [layer.kernel.path for layer in model.layers]
+    np.testing.assert_allclose(norms.initial, [5, 3])
+    assert [record['epoch'] for record in norms.history] == [1, 2]
+    first, second = norms.history
+    np.testing.assert_allclose(first['norm'], [2.5, 3], rtol=1e-6)
+    np.testing.assert_allclose(first['update'], [2.5, np.sqrt(18)], rtol=1e-6)
+    np.testing.assert_allclose(first['angle'], [0, np.pi / 2], atol=1e-7)
+    np.testing.assert_allclose(second['norm'], [1.25, 3], rtol=1e-6)
+
+
+def test_norms_that_match_nothing():
+    norms = diagnostics.WeightNorms('.*nothing')
+    norms.set_model(conv_model())
+    with pytest.raises(ValueError, match=r"^`match` must match .*Received: match='.*nothing'"):
+        norms.on_train_begin()
+    with pytest.raises(ValueError, match='`match` must be a regular expression'):
+        diagnostics.WeightNorms('(')
+
+
+def test_output_statistics_in_closed_form():
+    inputs = np.random.default_rng(0).standard_normal((4000, 1)).astype('float32')
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Rescaling(2.0, offset=1.0, name='map'),
+            keras.layers.ReLU(name='relu'),
+            keras.layers.BatchNormalization(epsilon=1e-6, name='norm'),
+        ]
+    )
+    scaled, relu, norm = diagnostics.output_statistics(model, inputs, training=True)
+    assert [found.layer for found in (scaled, relu, norm)] == ['map', 'relu', 'norm']
+    assert scaled.mean == pytest.approx(1, abs=0.1)
+    assert scaled.deviation == pytest.approx(2, rel=0.05)
+    assert scaled.varying == pytest.approx(4 / 5, abs=0.03)
+    assert abs(scaled.skew) < 0.15
+    assert relu.skew > 0.5
+    assert norm.varying == pytest.approx(1, abs=1e-5)
+    assert norm.deviation == pytest.approx(1, abs=1e-3)
+    np.testing.assert_array_equal(model.layers[-1].get_weights()[2], [0])  # it didn't move
+
+
+def test_output_statistics_of_constants():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4, kernel_initializer='zeros')])
+    (found,) = diagnostics.output_statistics(model, np.ones((5, 3)))
+    assert found[1:] == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ('call', 'line'),
+    [
+        (lambda: diagnostics.Hessian(conv_model(), None, *toy(3)).product(np.ones(2)), '`vector`'),
+        (lambda: diagnostics.Hessian(conv_model(), None, toy(3)[0], [1, 2]), '`labels`'),
+        (lambda: diagnostics.Hessian(keras.Sequential(), None, *toy(3)), '`model`'),
+        (lambda: diagnostics.leading_eigenpairs(abs, 3, 4), '`count`'),
+        (lambda: diagnostics.leading_eigenpairs(abs, 0), '`size`'),
+        (lambda: diagnostics.leading_eigenpairs(abs, 3, 1, which='top'), '`which`'),
+        (lambda: diagnostics.leading_eigenpairs(abs, 3, 1, tolerance=0), '`tolerance`'),
+        (lambda: diagnostics.leading_eigenpairs(lambda v: v * np.nan, 3, 1), '`product`'),
+        (lambda: diagnostics.subspace_overlap(np.ones((2, 3)), np.ones((2, 4))), '`basis`'),
+        (lambda: diagnostics.subspace_overlap(np.zeros((2, 3)), np.ones((2, 3))), '`vectors`'),
+        (lambda: diagnostics.output_statistics(conv_model(), np.ones((1, 8, 8, 3))), '`inputs`'),
+    ],
+)
+def test_bad_input_is_one_line(call, line):
+    with pytest.raises(ValueError, match=f'^{line} must .*Received: ') as raised:
+        call()
+    assert '\n' not in str(raised.value)
+
+
+def test_the_gradient_is_that_of_the_trainer():
+    model = dense_model()
+    trainer = make(model)
+    pixels, labels = toy(8)
+    _, expected = trainer.gradients(pixels, labels)
+    hessian = diagnostics.Hessian(model, losses.CrossEntropy(), pixels / 255, labels, training=True)
+    expected = np.concatenate([gradient.ravel() for gradient in expected])
+    np.testing.assert_allclose(hessian.gradient(), expected, rtol=1e-4, atol=1e-6)
