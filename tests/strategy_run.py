@@ -27,13 +27,13 @@ class Case:
 
 
 CASES = {
-    'eight': Case(8),
-    'one': Case(1),
     'averaged_on_8': Case(8, averaging=optimizers.EMA(0.5, every=2)),
     'averaged_on_1': Case(1, averaging=optimizers.EMA(0.5, every=2)),
     'plain_on_8': Case(8, ghosts=0),
     'plain_on_1': Case(1, ghosts=0),
-    'all': Case(None),
+    'ghosts_on_1': Case(1),
+    'ghosts_of_16': Case(1, ghosts=16),
+    'all': Case(None, ghosts=0),
 }
 
 
@@ -82,9 +82,8 @@ def train(case):
         'losses': history.history['loss'],
         'accuracies': history.history['accuracy'],
         'evaluated': [loss, accuracy],
-        'variables': [
-            np.ravel(keras.ops.convert_to_numpy(variable)).tolist() for variable in model.variables
-        ],
+        'weights': flat(model.trainable_variables),
+        'statistics': flat(model.non_trainable_variables),
         'on_devices': copies(model.trainable_variables[0]),
     }
     if strategy.processes == 1:  # outside of the scope, too
@@ -100,6 +99,10 @@ def part_of_process(strategy, images, labels):
     of_batch = np.arange(len(images)).reshape(-1, strategy.processes, size)
     mine = of_batch[:, number].ravel()
     return images[mine], labels[mine]
+
+
+def flat(variables):
+    return np.concatenate([np.ravel(keras.ops.convert_to_numpy(v)) for v in variables]).tolist()
 
 
 def copies(variable):

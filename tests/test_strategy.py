@@ -22,58 +22,60 @@ def start(backend, *cases, **environment):
 
 
 @functools.cache
-def run(backend):
+def run():
+    """What the two backends made of it, side by side."""
     # The eight first: TensorFlow cuts up its processor before its first operation, once for all.
-    cases = ['eight', 'averaged_on_8', 'plain_on_8', 'one', 'averaged_on_1']
-    return results(start(backend, *cases, *['plain_on_1'] * (backend == 'jax')))[0]
+    cases = 'averaged_on_8', 'averaged_on_1'
+    found = results(*(start(backend, *cases) for backend in BACKENDS))
+    return dict(zip(BACKENDS, found, strict=True))
 
 
-def assert_alike(one, other):
+def assert_alike(backend, one, other):
+    np.testing.assert_allclose(one['losses'], other['losses'], rtol=2e-5)
     assert one['accuracies'] == other['accuracies']
-    for key in ('losses', 'evaluated', 'logits'):
+    np.testing.assert_allclose(one['weights'], other['weights'], rtol=2e-4, atol=2e-5)
+    # On TensorFlow the moving statistics are those of the first device.
+    tolerance = 2e-2 if backend == 'tensorflow' else 2e-5
+    for key in ('statistics', 'evaluated', 'logits'):
         if key in one:
-            np.testing.assert_allclose(one[key], other[key], rtol=2e-4, atol=2e-5, err_msg=key)
-    for a, b in zip(one['variables'], other['variables'], strict=True):
-        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5)
+            np.testing.assert_allclose(one[key], other[key], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
-@pytest.mark.parametrize(
-    ('several', 'alone'), [('eight', 'one'), ('averaged_on_8', 'averaged_on_1')]
-)
-def test_eight_devices_fit_like_one(backend, several, alone):
+def test_eight_devices_fit_like_one(backend):
     """Groups of four images are normalized together: on eight devices of four each its own."""
-    several, alone = run(backend)[several], run(backend)[alone]
+    several, alone = (run()[backend][f'averaged_on_{count}'] for count in (8, 1))
     assert (several['count'], several['on_devices'], several['kind']) == (8, 8, KINDS[backend])
     assert (alone['count'], alone['on_devices'], alone['kind']) == (1, 1, 'NoneType')
-    assert_alike(several, alone)
+    assert_alike(backend, several, alone)
+    first, last = alone['losses']
+    assert last < first - 0.1
+    assert abs(alone['evaluated'][0] - last) > 1e-3  # the averages are not the last weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_batch_norm_sees_the_parts_on_tensorflow_and_the_whole_batch_on_jax(backend):
-    found = run(backend)
-    alone = found['one'] if backend == 'tensorflow' else found['plain_on_1']
-    assert_alike(found['plain_on_8'], alone)
-
-
-@pytest.mark.parametrize('backend', BACKENDS)
-def test_the_comparison_can_fail(backend):
-    found = run(backend)
-    first, last = found['one']['losses']
-    assert last < first - 0.1
-    assert abs(found['averaged_on_1']['evaluated'][0] - found['one']['evaluated'][0]) > 1e-3
+    (found,) = results(start(backend, 'plain_on_8', 'plain_on_1', 'ghosts_on_1'))
+    alone, other = found['ghosts_on_1'], found['plain_on_1']
     if backend == 'jax':
-        assert abs(found['plain_on_1']['losses'][1] - last) > 1e-4
+        alone, other = other, alone
+    assert_alike(backend, found['plain_on_8'], alone)
+    assert abs(found['plain_on_8']['losses'][1] - other['losses'][1]) > 1e-4
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_two_processes_fit_together(backend):
     one, other = results(*(start(backend, 'all', **told) for told in environments(backend)))
-    assert one['all']['processes'] == one['all']['count'] == 2
-    assert (one['all']['chief'], other['all']['chief']) == (True, False)
-    assert_alike(one['all'], other['all'])
-    assert_alike(one['all'], {**run(backend)['one'], 'accuracies': one['all']['accuracies']})
+    one, other = one['all'], other['all']
+    assert one['processes'] == one['count'] == 2
+    assert (one['chief'], other['chief']) == (True, False)
+    assert one['weights'] == other['weights']
+    (alone,) = results(start(backend, 'ghosts_of_16', 'plain_on_1'))
+    alone = alone['ghosts_of_16' if backend == 'tensorflow' else 'plain_on_1']
+    np.testing.assert_allclose(one['losses'], alone['losses'], rtol=2e-5)
+    np.testing.assert_allclose(one['weights'], alone['weights'], rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.backend('tensorflow', 'jax')

@@ -7,9 +7,11 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks._checks import positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.kernels import device
+from fenwicks.layers import BatchNormalization
 
 Loss = Callable[..., Tensor]
 
@@ -26,7 +28,9 @@ class Hessian:
     all trainable weights, flattened and joined in the order of `model.trainable_variables`.
 
     In training mode the statistics of batch norm are those of each batch, and its moving statistics
-    stay as they are; dropout draws the same masks in each product.
+    stay as they are; dropout draws the same masks in each product. TensorFlow differentiates the
+    statistics of Keras's normalizations wrongly the second time (`tf.nn.moments` holds the mean
+    fixed): there only `fenwicks.layers.BatchNormalization` on images is taken, on JAX all are.
 
     Args:
         model: a built Keras model with one output. Derivatives are as exact as its precision:
@@ -39,7 +43,8 @@ class Hessian:
 
     Raises:
         ValueError: the model isn't built or has no trainable weights, `inputs` and `labels` differ
-            in their lengths, or the backend is neither TensorFlow nor JAX.
+            in their lengths, the backend is neither TensorFlow nor JAX, or TensorFlow doesn't
+            differentiate a normalization twice.
 
     Attributes:
         size: number of trainable weights, the length of the vectors.
@@ -78,6 +83,7 @@ class Hessian:
                 '`labels` must be as many as the inputs, one at least. '
                 f'Received: {len(labels)} labels for {len(inputs)} inputs'
             )
+        _check_normalizations(model, training)
         self.model, self.loss, self.training = model, loss, bool(training)
         self.inputs = np.asarray(inputs, model.variable_dtype)
         self.labels = np.asarray(labels)
@@ -136,6 +142,24 @@ class Hessian:
             outputs = self.model(inputs, training=self.training)
             extras = [keras.ops.cast(extra, 'float32') for extra in self.model.losses]
             return keras.ops.cast(self.loss(labels, outputs), 'float32') + sum(extras)
+
+
+def _check_normalizations(model, training):
+    """Raises where TensorFlow would compute another matrix than the Hessian."""
+    if keras.backend.backend() != 'tensorflow':
+        return
+    for layer in _keras.flatten_layers(model):
+        wrong = isinstance(layer, keras.layers.GroupNormalization)
+        if isinstance(layer, keras.layers.BatchNormalization):
+            on_images = layer.input_spec is not None and layer.input_spec.ndim == 4
+            fused = type(layer) is BatchNormalization and on_images and not layer.synchronized
+            wrong = training and layer.trainable and not fused
+        if wrong:
+            raise ValueError(
+                '`model` must normalize by fenwicks.layers.BatchNormalization, and images, for '
+                'TensorFlow to differentiate the statistics twice; JAX takes all. '
+                f'Received: {layer.name}, a {type(layer).__name__}'
+            )
 
 
 def _functions(hessian):

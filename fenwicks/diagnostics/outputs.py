@@ -64,7 +64,8 @@ def output_statistics(
         raise ValueError(f'`inputs` must hold two inputs or more. Received: {len(inputs)}')
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     try:
-        whole = keras.Model(model.inputs, [layer.output for layer in layers])
+        first = model.inputs[0] if len(model.inputs) == 1 else model.inputs
+        whole = keras.Model(first, [layer.output for layer in layers])
     except (AttributeError, ValueError, TypeError):
         raise ValueError(
             '`model` must be a functional or Sequential model that is built, each layer of which '
