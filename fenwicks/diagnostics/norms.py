@@ -19,6 +19,8 @@ class WeightNorms(keras.callbacks.Callback):
     angle   = the angle between w and w_before, in radians
     ```
 
+    Under a `Trainer` that averages its weights these are the averages, see its `fit`.
+
     Weights before a batch norm settle in a balance of their decay and their updates: then the norm
     stays and the angle of a step is about `sqrt(2 * learning_rate * weight_decay)` for SGD without
     momentum.

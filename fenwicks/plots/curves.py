@@ -243,11 +243,11 @@ def learning_rate_finder(
     'log'
     """
     rates, values = (np.asarray(each, np.float64) for each in (learning_rates, losses))
-    for name, value in (('losses', values), ('measured', measured)):
-        if value is not None and (rates.shape != np.shape(value) or rates.ndim != 1):
+    for name, given in (('losses', values), ('measured', measured)):
+        if given is not None and (rates.shape != np.shape(given) or rates.ndim != 1):
             raise ValueError(
                 f'`{name}` must be as many as the learning rates. '
-                f'Received: {rates.shape} and {np.shape(value)}'
+                f'Received: {rates.shape} and {np.shape(given)}'
             )
     for name, value in (('learning_rates', rates), ('suggestion', suggestion)):
         if value is not None and not np.all((np.asarray(value) > 0) & np.isfinite(value)):

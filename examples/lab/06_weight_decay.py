@@ -1,0 +1,204 @@
+"""Weight decay: do the norms settle in a predicted balance, and is the rate per layer all it sets?
+
+    python examples/lab/06_weight_decay.py --data_dir=FOLDER      # small, on two cores
+    python examples/lab/06_weight_decay.py --full                 # on a GPU
+
+Three trainings differ in the kernels before a batch norm only, whose length the network ignores:
+SGD with weight decay; LARS with one rate for all layers, `sqrt(2 * rate * decay)`, the turn of each
+step that the balance predicts; and SGD without decay whose rate grows so that the network goes
+through the same functions, step by step.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from functools import partial
+
+import frame
+
+import numpy as np
+
+from fenwicks import augment, data, diagnostics, losses, models, optimizers, schedules, training
+
+KERNELS = r'.*conv/kernel'
+VARIANTS = ('sgd', 'lars', 'growing')
+NEAR = (0.8, 1.25)  # measured turn of a step over the predicted one
+POINTS = 1.0  # of accuracy, that count as equal whatever the error
+
+
+def variants(settings):
+    return [{'optimizer': name} for name in VARIANTS]
+
+
+def plateau(settings, total_steps):
+    """The rate of SGD: constant for three quarters of the steps, then falling to 0."""
+    knots = [(0, settings['rate']), (0.75 * total_steps, settings['rate']), (total_steps, 0.0)]
+    return schedules.PiecewiseLinear(knots)
+
+
+def each_step(values):
+    return schedules.PiecewiseLinear(list(enumerate(values)))
+
+
+def growing_rates(rates, decay):
+    """Rates without decay that pass through the same functions as `rates` with it.
+
+    A step with decay shrinks the weights by `1 - rate * decay`. Where the loss ignores their
+    length, weights that are `c` times as long have a gradient of `1 / c`.
+    """
+    grown, length = [], 1.0
+    for rate in rates:
+        longer = length / (1 - rate * decay)
+        grown.append(rate * length * longer)
+        length = longer
+    return grown
+
+
+def make_optimizer(name, settings, total_steps):
+    schedule, decay = plateau(settings, total_steps), settings['decay']
+    rates = [float(schedule(step)) for step in range(total_steps)]
+    if name == 'sgd':
+        return optimizers.SGD(schedule, weight_decay=decay)
+    if name == 'growing':
+        grown = each_step(growing_rates(rates, decay))
+        group = optimizers.ParameterGroup(KERNELS, weight_decay=0.0, schedule=grown)
+        return optimizers.SGD(schedule, weight_decay=decay, groups=[group])
+    others = r'(?!.*conv/kernel).*'
+    return optimizers.LARS(
+        each_step([math.sqrt(2 * rate * decay) for rate in rates]),
+        momentum=0.0,
+        trust_coefficient=1.0,
+        groups=[optimizers.ParameterGroup(others, schedule=schedule)],
+    )
+
+
+def train(settings, variant, seed, dataset):
+    mean, std = data.mean_std(dataset.train_images)
+    widths = [settings['width'] * n for n in (1, 2, 4, 8)]
+    model = models.resnet9(dataset.image_shape, dataset.num_classes, widths=widths)
+    steps = len(dataset.train_images) // settings['batch_size']
+    trainer = training.Trainer(
+        model,
+        make_optimizer(variant['optimizer'], settings, steps * settings['epochs']),
+        losses.CrossEntropy(),
+        batch_size=settings['batch_size'],
+        normalize=partial(augment.normalize, mean=mean, std=std),
+        augment=augment.compose([partial(augment.random_crop, padding=4), augment.random_flip]),
+        seed=seed,
+    )
+    trainer.load(dataset.train_images, dataset.train_labels)
+    trainer.compile()
+    norms, turns = watch(model), []
+    measured = settings['epochs'] * 3 // 4 - 1  # the last epoch of the plateau
+    for epoch in range(settings['epochs']):
+        single = watch(model) if epoch == measured else None
+        size = 1 if single else steps
+        for start in range(0, steps, size):
+            totals = trainer.run_steps(epoch, start, start + size)
+            if not (totals.finite and math.isfinite(totals.last_loss)):
+                return {'accuracy': None, 'norms': [], 'turns': []}
+            if single:
+                single.on_epoch_end(start)
+        if single:
+            angles = np.array([record['angle'] for record in single.history])
+            turns = np.sqrt((angles**2).mean(axis=0)).tolist()
+        norms.on_epoch_end(epoch)
+    score = trainer.evaluate(dataset.test_images, dataset.test_labels)
+    return {
+        'accuracy': score.accuracy,
+        'layers': norms.paths,
+        'norms': [norms.initial, *(record['norm'] for record in norms.history)],
+        'turns': turns,
+        'predicted': math.sqrt(2 * settings['rate'] * settings['decay']),
+    }
+
+
+def watch(model):
+    norms = diagnostics.WeightNorms(KERNELS)
+    norms.set_model(model)
+    norms.on_train_begin()
+    return norms
+
+
+def judge(runs):
+    accuracies = {name: [] for name in VARIANTS}
+    for run in runs:
+        accuracies[run['optimizer']].append(run['accuracy'])
+    if not all(accuracies.values()) or any(None in found for found in accuracies.values()):
+        return frame.Verdict(False, f'a run diverged or is missing: {accuracies}')
+    equal, said = True, []
+    for name in VARIANTS[1:]:
+        one, other = accuracies[name], accuracies['sgd']
+        difference = 100 * (statistics.mean(one) - statistics.mean(other))
+        variances = [statistics.variance(x) / len(x) if len(x) > 1 else 0.0 for x in (one, other)]
+        error = 200 * math.sqrt(sum(variances))
+        equal &= abs(difference) <= max(error, POINTS)
+        said.append(f'{name} {difference:+.2f} ± {error:.2f} points')
+    ratios = [
+        turn / run['predicted']
+        for run in runs
+        if run['optimizer'] == 'sgd'
+        for turn in run['turns']
+    ]
+    middle = statistics.median(ratios)
+    said.append(f'a step turns the kernels {middle:.2f} times as far as predicted (median)')
+    return frame.Verdict(equal and NEAR[0] <= middle <= NEAR[1], '; '.join(said))
+
+
+def draw(runs):
+    from matplotlib.figure import Figure
+
+    from fenwicks.plots import canvas
+
+    figure = Figure(figsize=(9.6, 3.6), layout='constrained', facecolor='white')
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        canvas.prepare(axes, 'light', (0, 0))
+        canvas.grid(axes, canvas.find_theme('light'))
+    theme = canvas.find_theme('light')
+    for number, name in enumerate(VARIANTS):
+        run = next(run for run in runs if run['optimizer'] == name and run['norms'])
+        norms = np.array(run['norms'])
+        left.plot(norms.mean(axis=1), label=name, **canvas.line_style(number, theme))
+        right.plot(
+            range(1, norms.shape[1] + 1),
+            run['turns'],
+            label=name,
+            marker=canvas.MARKERS[number],
+            **canvas.line_style(number, theme),
+        )
+    right.axhline(run['predicted'], color=theme.ink, linewidth=1, linestyle=':', label='predicted')
+    right.set_ylim(bottom=0)
+    left.set(xlabel='epoch', ylabel='norm of a kernel, mean over the layers', yscale='log')
+    right.set(xlabel='layer', ylabel='turn of a step, radians')
+    for axes in (left, right):
+        canvas.legend(axes, theme)
+    return figure
+
+
+EXPERIMENT = frame.Experiment(
+    name='06_weight_decay',
+    question='What does weight decay do where batch norm hides the length of the weights?',
+    claim='norms and updates settle in a balance that sets the rate of each layer; LARS with one '
+    'rate, or a growing rate without decay, trains as well',
+    source='https://myrtle.ai/learn/how-to-train-your-resnet-6-weight-decay/',
+    rule='the mean accuracies of `lars` and `growing` differ from that of `sgd` by two standard '
+    f'errors or {POINTS} points at most, and the median turn of a step of `sgd` at the end of the '
+    f'plateau is {NEAR[0]} to {NEAR[1]} times sqrt(2 * rate * decay)',
+    small={
+        'seeds': 3, 'limit': 5120, 'batch_size': 128, 'epochs': 8, 'width': 8,
+        'rate': 0.5, 'decay': 0.01,
+    },
+    full={
+        'seeds': 5, 'limit': 50_000, 'batch_size': 512, 'epochs': 24, 'width': 64,
+        'rate': 1.0, 'decay': 0.002,
+    },
+    variants=variants,
+    train=train,
+    draw=draw,
+    judge=judge,
+)  # fmt: skip
+
+if __name__ == '__main__':
+    frame.start(EXPERIMENT)
