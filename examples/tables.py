@@ -14,6 +14,7 @@ import statistics
 import quiet  # noqa: F401
 
 import logged
+import streaming_tables
 from absl import flags
 
 from fenwicks import ablation, command, recipes, runlog, tpu
@@ -313,6 +314,8 @@ TABLES = {
     'profile': lambda: profile_table('avx512_bf16'),
     'profile_amx': lambda: profile_table('amx_bf16'),
     'rounding': rounding_table,
+    'streaming': streaming_tables.streaming_table,
+    'overhead': streaming_tables.overhead_table,
 }
 
 

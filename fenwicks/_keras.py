@@ -46,6 +46,35 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list:
     return optimizer._trainable_variables
 
 
+def rebuild(optimizer: keras.optimizers.Optimizer, weights: list) -> None:
+    """Builds a built optimizer for other weights, with what it holds of those that are the same.
+
+    The values of its variables are kept by their paths, which Keras makes of the weights' paths.
+    """
+    values = {v.path: keras.ops.convert_to_numpy(v.value) for v in optimizer.variables}
+    _forget_weights(optimizer)
+    optimizer.build(weights)
+    for variable in optimizer.variables:
+        value = values.get(variable.path)
+        if value is not None and value.shape == tuple(variable.shape):
+            variable.assign(value)
+
+
+def _forget_weights(optimizer):
+    """Makes an optimizer unbuilt; it keeps its count of updates and its learning rates."""
+    parts = [getattr(optimizer, name, None) for name in ('inner_optimizer', 'others')]
+    parts = [part for part in parts if isinstance(part, keras.optimizers.Optimizer)]
+    for part in parts:
+        _forget_weights(part)
+    kept = [part._learning_rate for part in (optimizer, *parts)] + [optimizer._iterations]
+    for variable in list(optimizer._variables):
+        if not any(variable is other for other in kept):
+            optimizer._tracker.untrack(variable)
+    optimizer._trainable_variables = []
+    optimizer._trainable_variables_indices = {}
+    optimizer.built = False
+
+
 def variable_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variable) -> int:
     """The place of a variable among those that the optimizer updates."""
     return optimizer._get_variable_index(variable)

@@ -11,7 +11,7 @@ import tempfile
 
 import keras
 import numpy as np
-from training_toys import toy
+from training_toys import order_of, toy
 
 from fenwicks import augment, devices, layers, optimizers, training
 
@@ -20,14 +20,17 @@ BATCH, EPOCHS = 32, 2
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A training; `ghosts` are the images that are normalized together, 0 for the device's all."""
+    """A training; `ghosts` are the images that are normalized together, 0 for the device's all, and
+    `None` for no normalization."""
 
     count: int | None
-    ghosts: int = 0
+    ghosts: int | None = 0
     batch_norm: str = 'per_replica'
     optimizer: str = 'sgd'
     resumed: bool = False
     loss: keras.losses.Loss | None = None
+    streamed: bool = False
+    accumulate: int = 1
 
 
 class TwiceTheMean(keras.losses.Loss):
@@ -53,6 +56,14 @@ CASES = {
     'plain_resumed_on_2': Case(2, optimizer='plain_sgd', resumed=True),
     'own_loss_on_1': Case(1, 16, loss=TwiceTheMean()),
     'own_loss_on_2': Case(2, loss=TwiceTheMean()),
+    'streamed_on_8': Case(8, streamed=True),
+    'streamed_whole_on_8': Case(8, batch_norm='synchronized', streamed=True),
+    'clipped_on_1': Case(1, None, optimizer='by_value'),
+    'clipped_parts_on_2': Case(2, None, optimizer='by_value', accumulate=2),
+    'globally_on_1': Case(1, 16, optimizer='by_global_norm'),
+    'globally_on_2': Case(2, optimizer='by_global_norm'),
+    'streamed_all': Case(None, streamed=True),
+    'streamed_all_whole': Case(None, batch_norm='synchronized', streamed=True),
     'all': Case(None),
     'all_plain': Case(None, optimizer='plain_sgd'),
     'all_whole': Case(None, batch_norm='synchronized'),
@@ -74,6 +85,11 @@ OPTIMIZERS = {
         lambda: optimizers.Muon(0.05, others=optimizers.SGD(0.05), others_match=['.*dense.*']),
         optimizers.Lookahead(0.5, every=3),
     ),
+    'by_value': (lambda: optimizers.SGD(0.05, momentum=0.9, clipvalue=0.01), None),
+    'by_global_norm': (
+        lambda: keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=0.1),
+        None,
+    ),
     'scaled': (lambda: keras.optimizers.LossScaleOptimizer(sgd(), initial_scale=256.0), None),
 }
 
@@ -84,6 +100,7 @@ def trainer(case, replicas):
         # Every process begins with the weights of the chief.
         keras.utils.set_random_seed(1 if replicas.chief else 2)
         norm = layers.GhostBatchNormalization(case.ghosts) if case.ghosts else None
+        norm = keras.layers.Identity() if case.ghosts is None else norm
         model = keras.Sequential(
             [
                 keras.Input((8, 8, 3)),
@@ -102,7 +119,29 @@ def trainer(case, replicas):
             augment=augment.compose([augment.alternating_flip]),
             averaging=averaging,
             replicas=replicas,
+            accumulate=case.accumulate,
         )
+
+
+class Share:
+    """This process's share of the batches that a training on arrays takes, in their order."""
+
+    def __init__(self, images, labels, replicas):
+        self.images, self.labels, self.replicas = images, labels, replicas
+        self.epoch, self.fetched = 0, set()
+
+    def __len__(self):
+        return len(self.images) // BATCH
+
+    def stored_batch(self, index):
+        size = BATCH // self.replicas.processes
+        first = index * BATCH + self.replicas.process_index * size
+        rows = order_of(self.epoch, 0, len(self.images))[first : first + size]
+        self.fetched.update((self.epoch, row) for row in rows.tolist())
+        return self.images[rows], self.labels[rows], rows
+
+    def __getitem__(self, index):
+        return self.stored_batch(index)[:2]
 
 
 def train(case, folder):
@@ -113,12 +152,16 @@ def train(case, folder):
     if case.resumed:
         trained.fit(images, labels, 1, checkpoint=path)
         trained = trainer(case, replicas)
-    history = trained.fit(images, labels, EPOCHS, checkpoint=path, resume=case.resumed)
+    share = Share(images, labels, replicas)
+    data = (share,) if case.streamed else (images, labels)
+    trained.fit(*data, epochs=EPOCHS, checkpoint=path, resume=case.resumed)
+    history = trained.history
     variables = [keras.ops.convert_to_numpy(v) for v in trained.variables]
     return {
         'replicas': replicas.count,
         'processes': replicas.processes,
         'checkpoint': path.exists(),
+        'fetched': len(share.fetched),
         'losses': history.history['loss'],
         'accuracies': history.history['accuracy'],
         # As many as don't divide by the devices, and fewer than there are.

@@ -524,6 +524,24 @@ def test_the_host_has_little_to_do(tmp_path, capsys):
     assert 0 < result['milliseconds'] <= result['slowest_milliseconds']
 
 
+@pytest.mark.backend('tensorflow', 'jax')
+def test_streaming_beside_the_resident_path(tmp_path, capsys):
+    log = tmp_path / 'log.jsonl'
+    tiny = ('--dataset=digits', '--recipe=page10', '--width=0.03', '--limit=1024', '--rounds=1')
+    with loaded(FOLDER / 'streaming.py') as script:
+        call(script, *tiny, '--dense_images=128', '--dense_rounds=1', f'--log={log}')
+    streamed, overhead = runlog.read_lines(log)
+    assert streamed == json.loads(capsys.readouterr().out.splitlines()[-2])
+    assert (streamed['steps_per_epoch'], streamed['recipe']) == (2, 'page10')
+    rates = streamed['resident_images_per_second'], streamed['streamed_images_per_second']
+    assert streamed['ratio'] == pytest.approx(rates[1] / rates[0], rel=0.01)
+    assert overhead['steps_per_epoch'] == 4
+    micros = overhead['microseconds_per_step']
+    assert overhead['times_as_fast']['fit'] == pytest.approx(
+        micros['fit'] / micros['trainer'], rel=0.05
+    )
+
+
 @pytest.mark.parametrize(
     ('flag', 'line'),
     [

@@ -27,10 +27,13 @@ FILES = (
     'test_optimizers.py',
     'test_schedules.py',
     'test_devices.py',
+    'test_accumulation.py',
     'test_trainer.py',
     'test_trainer_averaging.py',
     'test_trainer_checkpoints.py',
+    'test_trainer_freezing.py',
     'test_trainer_models.py',
+    'test_trainer_streams.py',
     'test_transfers.py',
     'test_tta.py',
 )

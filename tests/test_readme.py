@@ -52,6 +52,10 @@ import os
 assert history.epoch == [0, 1]
 assert os.path.exists('checkpoint.npz') and os.path.exists('model.keras')
 """,
+    'trainer.fit(batches': """
+assert [record['epoch'] for record in trainer.records] == [1, 2]
+assert trainer.records[1]['train_loss'] < trainer.records[0]['train_loss']
+""",
     'image_sizes=sizes': """
 assert [record['epoch'] for record in trainer.records] == [1, 2]
 assert trainer.evaluate(dataset.test_images, dataset.test_labels).loss < 100

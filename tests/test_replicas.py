@@ -22,14 +22,25 @@ BACKENDS = ('tensorflow', 'jax')
 PAIRS = [
     ('shares_on_8', 'ghosts_of_4'),
     ('whole_on_8', 'whole_on_1'),
+    ('streamed_on_8', 'ghosts_of_4'),
+    ('streamed_whole_on_8', 'whole_on_1'),
     ('muon_on_2', 'muon_on_1'),
     ('scaled_on_2', 'scaled_on_1'),
     ('plain_resumed_on_2', 'plain_on_1'),
     ('own_loss_on_2', 'own_loss_on_1'),
     ('resumed_on_2', 'ghosts_of_16'),
+    ('clipped_parts_on_2', 'clipped_on_1'),
+    ('globally_on_2', 'globally_on_1'),
 ]
 # Of two processes together, and of one device.
-PROCESS_PAIRS = {'all': 'ghosts_of_16', 'all_plain': 'plain_on_1', 'all_whole': 'whole_on_1'}
+PROCESS_PAIRS = {
+    'all': 'ghosts_of_16',
+    'all_plain': 'plain_on_1',
+    'all_whole': 'whole_on_1',
+    # Each process fetches its half of each batch, and nothing else.
+    'streamed_all': 'ghosts_of_16',
+    'streamed_all_whole': 'whole_on_1',
+}
 
 
 def start(backend, *cases, script=SCRIPT, **environment):
@@ -67,8 +78,10 @@ def results(*processes):
 @functools.cache
 def run(backend):
     # The several first: TensorFlow cuts up its processor before its first operation, once for all.
-    eight = [case for pair in zip(*PAIRS[:2], strict=True) for case in pair]
-    two = [case for pair in zip(*PAIRS[2:], strict=True) for case in pair]
+    eight, two = (
+        list(dict.fromkeys(case for pair in zip(*pairs, strict=True) for case in pair))
+        for pairs in (PAIRS[:4], PAIRS[4:])
+    )
     if backend == 'tensorflow':
         eight.append('seeds')
     one, other = (*results(start(backend, *eight)), *results(start(backend, *two)))
@@ -93,7 +106,8 @@ def test_several_devices_train_like_one(backend, several, alone):
 
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_the_comparison_can_fail(backend):
-    losses = [run(backend)[alone]['losses'][-1] for _, alone in PAIRS[:-1]]
+    names = {alone for _, alone in PAIRS} - {'ghosts_of_16'}
+    losses = [run(backend)[alone]['losses'][-1] for alone in names]
     assert len({round(loss, 4) for loss in losses}) == len(losses)
     first, last = run(backend)['ghosts_of_4']['losses']
     assert last < first - 0.01
@@ -172,7 +186,7 @@ def test_evaluators_and_parameter_servers_are_no_processes_that_train():
                 return tf.train.ClusterSpec(kinds)
 
     replicas = mirroring.MirroredReplicas(Strategy(), 'per_replica')
-    assert (replicas.processes, replicas.chief, replicas._local_count) == (2, True, 1)
+    assert (replicas.processes, replicas.chief, replicas.local_count) == (2, True, 1)
 
 
 @pytest.mark.backend('tensorflow')
@@ -195,6 +209,8 @@ def test_two_processes_train_like_one_and_one_of_them_writes(backend):
         assert not other[name]['checkpoint']
         assert_alike(chief[name], run(backend)[alone])
         assert chief[name]['variables'] == other[name]['variables']
+        if name.startswith('streamed'):
+            assert chief[name]['fetched'] == other[name]['fetched'] == 2 * 2 * 16
 
 
 @pytest.mark.backend('tensorflow')

@@ -261,3 +261,37 @@ def test_tricks_and_what_they_were_measured_on(tables, tmp_path):
         '0.25 of the width, float32, tensorflow, AMD EPYC, 2 cores. Unresolved differences are '
         'smaller than two standard errors (about 2.4 points).'
     )
+
+
+def test_streams_and_overhead(tables, tmp_path):
+    assert tables.TABLES['streaming']() == tables.TABLES['overhead']() == 'Not logged yet.'
+    common = {'hardware': 'a CPU', 'backend': 'jax', 'versions': {'keras': '3.15.1'}}
+    log(
+        tmp_path,
+        'streaming.jsonl',
+        {
+            **common,
+            'benchmark': 'streaming',
+            'recipe': 'speed94',
+            'precision': 'float32',
+            'resident_images_per_second': 1000.4,
+            'streamed_images_per_second': 980.0,
+            'ratio': 0.98,
+        },
+        {
+            **common,
+            'benchmark': 'overhead',
+            'microseconds_per_step': {
+                'trainer': 10.2,
+                'fit': 100.0,
+                'fit_with_steps_per_execution': 51.0,
+            },
+            'times_as_fast': {'fit': 9.8, 'fit_with_steps_per_execution': 5.0},
+        },
+    )
+    assert rows_of(tables.TABLES['streaming']()) == [
+        ['`speed94`, float32, jax', 'a CPU', '1,000', '980', '0.98']
+    ]
+    assert rows_of(tables.TABLES['overhead']()) == [
+        ['jax, Keras 3.15.1', 'a CPU', '10', '100', '51', '9.8 and 5.0']
+    ]

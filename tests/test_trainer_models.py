@@ -156,16 +156,6 @@ def test_an_optimizer_for_each_part():
         averaging.fit(*toy(), 2)
 
 
-def test_layers_frozen_since_the_trainer_was_made():
-    trainer = make()
-    trainer.fit(*toy(), 1)
-    trainer.model.layers[0].trainable = False
-    with pytest.raises(ValueError, match='weights must stay the same: make another one, and a Tra'):
-        trainer.fit(*toy(), 2)
-    trainer.model.layers[0].trainable = True
-    assert len(trainer.fit(*toy(), 2)) == 2
-
-
 def test_an_averaging_optimizer_puts_its_averages_in_place():
     plain, averaged = dense_model(), dense_model()
     averaged.set_weights(plain.get_weights())

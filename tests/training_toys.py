@@ -68,18 +68,18 @@ def numbers(records):
     return [{key: epoch[key] for key in epoch if key not in times} for epoch in records]
 
 
-def order_of(epoch):
+def order_of(epoch, seed=SEED, count=COUNT):
     """The shuffle, written down a second time: a stable sort of the generator's numbers."""
-    seed = augment.fold((SEED, 0), epoch)
+    seed = augment.fold((seed, 0), epoch)
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 
-        numbers = tf.random.stateless_uniform([COUNT], seed, None, None, 'int32', alg='philox')
+        numbers = tf.random.stateless_uniform([count], seed, None, None, 'int32', alg='philox')
     else:
         import jax
 
         key = jax.random.wrap_key_data(seed.astype('uint32'), impl='threefry2x32')
-        numbers = jax.random.uniform(key, [COUNT])
+        numbers = jax.random.uniform(key, [count])
     return np.argsort(np.asarray(numbers), kind='stable')
 
 

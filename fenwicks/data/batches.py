@@ -123,19 +123,32 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The batch number `index`, in [0, len(self)), of the current epoch."""
-        if not 0 <= index < len(self):
-            raise IndexError(f'`index` must be in [0, {len(self)}). Received: index={index}')
         epoch = self.epoch
-        chosen = self._epoch_order(epoch)[index * self.batch_size :][: self.batch_size]
-        images = np.asarray(self.images[chosen])
+        images, labels, chosen = self._stored(index, epoch)
         images = images if self.normalize is None else self.normalize(images)
         images = np.asarray(images, np.float32)
         if self._augment is not None:
             seed = augmentation.fold(augmentation.fold((self.seed, 0), epoch), index)
             seed = augmentation.fold(seed, self.process_index)
-            context = epoch, chosen.astype(np.int32), (self.seed, 1)
+            context = epoch, chosen, (self.seed, 1)
             images = np.asarray(self._augment(images, seed, *context), np.float32)
-        return images if self.labels is None else (images, self.labels[chosen])
+        return images if labels is None else (images, labels)
+
+    def stored_batch(self, index: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """The batch number `index` as it is stored, for `training.Trainer.fit`.
+
+        Returns:
+            The images, uint8, without `normalize` and `augment`; the labels, int32, or None; and
+            the images' places in `images`, int32.
+        """
+        return self._stored(index, self.epoch)
+
+    def _stored(self, index, epoch):
+        if not 0 <= index < len(self):
+            raise IndexError(f'`index` must be in [0, {len(self)}). Received: index={index}')
+        chosen = self._epoch_order(epoch)[index * self.batch_size :][: self.batch_size]
+        labels = None if self.labels is None else self.labels[chosen]
+        return np.asarray(self.images[chosen]), labels, chosen.astype(np.int32)
 
     def _epoch_order(self, epoch):
         """Indices of this process's images in the order of an epoch."""

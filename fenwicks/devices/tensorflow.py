@@ -36,24 +36,25 @@ def make_strategy(count: int | None, kind: str) -> tf.distribute.Strategy | None
     return strategy
 
 
-def processes_of(strategy: tf.distribute.Strategy) -> tuple[int, bool]:
-    """How many processes train together under a strategy, and whether this one is the chief."""
+def processes_of(strategy: tf.distribute.Strategy) -> tuple[int, int]:
+    """How many processes train together under a strategy, and the number of this one, from 0, that
+    of the chief."""
     resolver = strategy.cluster_resolver
     cluster = resolver.cluster_spec().as_dict() if resolver else {}
     if not (isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and cluster):
-        return 1, True
-    first = 'chief' if 'chief' in cluster else 'worker'
-    return _training_processes(cluster), (resolver.task_type, resolver.task_id) == (first, 0)
+        return 1, 0
+    before = len(cluster.get('chief', ())) if resolver.task_type == 'worker' else 0
+    return _training_processes(cluster), before + resolver.task_id
 
 
 def place(count: int | None, kind: str) -> Placement:
     """The devices of `devices.distribute`."""
     strategy = make_strategy(count, kind)
-    processes, chief = (1, True) if strategy is None else processes_of(strategy)
+    processes, number = (1, 0) if strategy is None else processes_of(strategy)
     return Placement(
         count=1 if strategy is None else strategy.num_replicas_in_sync,
         processes=processes,
-        chief=chief,
+        chief=number == 0,
         # Under a strategy Keras's XLA finds no device, and TPUs compile all the same; on a CPU
         # XLA's convolutions are slow.
         jit_compile=strategy is None and kind == 'gpu',

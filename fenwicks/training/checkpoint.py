@@ -39,10 +39,15 @@ def origin(images: np.ndarray, labels: np.ndarray) -> dict:
     for array in (images, labels):
         digest.update(f'{array.dtype} {array.shape}'.encode())
         digest.update(np.ascontiguousarray(array).data)
+    return origin_of(digest.hexdigest()[:16])
+
+
+def origin_of(data_digest: str) -> dict:
+    """As `origin`, with a digest of the data that is known already."""
     return {
         'format': FORMAT,
         'fenwicks': sys.modules['fenwicks'].__version__,
-        'data_digest': digest.hexdigest()[:16],
+        'data_digest': data_digest,
     }
 
 

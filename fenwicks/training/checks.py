@@ -10,6 +10,7 @@ import numpy as np
 
 from fenwicks import _keras, data
 from fenwicks import augment as augmentation
+from fenwicks._checks import positive_integer
 from fenwicks.layers import PatchWhitening
 from fenwicks.losses import CrossEntropy
 from fenwicks.training.replicas.base import Replicas
@@ -126,6 +127,23 @@ def check_sharing(replicas, loss, seconds_per_call):
         )
 
 
+def check_accumulate(accumulate, batch_size, replicas):
+    """The number of parts of each replica's share of a batch."""
+    accumulate = positive_integer('accumulate', accumulate)
+    share = batch_size // replicas.count
+    if share % accumulate:
+        raise ValueError(
+            f'`accumulate` must divide the {share} images that a replica takes of a batch. '
+            f'Received: accumulate={accumulate}'
+        )
+    return accumulate
+
+
+def check_budget(memory_budget):
+    """The bytes that training data may take on a device, or `None`."""
+    return None if memory_budget is None else positive_integer('memory_budget', memory_budget)
+
+
 def build(optimizer, model):
     """Builds a new optimizer for the model; raises where it was built for another one."""
     weights = model.trainable_variables
@@ -185,6 +203,11 @@ def _no_logits(shapes):
 def check_images(model, images):
     """Raises unless the model takes these images."""
     data.check_arrays(images, np.zeros(len(images), np.int32))
+    check_image_shape(model, images)
+
+
+def check_image_shape(model, images):
+    """The number of classes; raises unless the model takes images of this shape."""
     shape = np.shape(images)[1:]
     if getattr(model, 'outputs', None) is None:
         _logits(model, images)
@@ -197,3 +220,4 @@ def check_images(model, images):
             f'`images` must have the shape (count, {", ".join(map(str, takes))}) that the '
             f'model takes. Received: shape={np.shape(images)}'
         )
+    return _logits(model, images).shape[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.steps import StepRunner
@@ -51,16 +50,18 @@ class ResumableRunner(StepRunner):
                 f'Received: initial_epoch={initial_epoch!r}'
             )
 
-    def _settings(self, images, labels, fingerprint):
+    def _settings(self, feed, fingerprint):
         """What must be equal for a resumed training to end with the same numbers."""
         sizes = {'image_sizes': self.image_sizes} if self.image_sizes else {}
+        parts = {'accumulate': self.accumulate} if self.accumulate > 1 else {}
         return {
             **sizes,
+            **parts,
             'backend': keras.backend.backend(),  # each draws other random numbers
             'seed': self.seed,
             'batch_size': self.batch_size,
             'steps_per_epoch': self._steps_per_epoch,
-            **checkpoints.origin(np.asarray(images), np.asarray(labels, np.int32)),
+            **feed.origin(),
             'settings': fingerprint,
         }
 

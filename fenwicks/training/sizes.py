@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 from fenwicks import augment as augmentation
 from fenwicks._checks import integer, positive_integer
 from fenwicks._typing import Tensor
+from fenwicks.training.chunks import Chunks
 from fenwicks.training.engines.base import Engine, Settings
 from fenwicks.training.engines.select import make_engine
 
@@ -63,14 +65,24 @@ class SizedEngines:
     Args:
         settings: an engine's `Settings`.
         image_sizes: checked pairs of epoch and size; empty for the images' own size throughout.
+
+    Attributes:
+        data_bytes: of the arrays that `load` has placed on the device.
     """
 
     def __init__(self, settings: Settings, image_sizes: ImageSizes):
         self.image_sizes = image_sizes
-        sizes: dict[int | None, None] = dict.fromkeys(size for _, size in image_sizes)
-        sizes = sizes or {None: None}
-        self._engines = {size: make_engine(_for_size(settings, size)) for size in sizes}
+        self.settings = settings
+        self.rebuild()
         self._compiled: set[int | None] = set()
+        self._chunks: Chunks | None = None  # of a stream
+        self.data_bytes = 0
+
+    def rebuild(self) -> None:
+        """Makes the engines anew, for a model or an optimizer with other variables."""
+        sizes: dict[int | None, None] = dict.fromkeys(size for _, size in self.image_sizes)
+        sizes = sizes or {None: None}
+        self._engines = {size: make_engine(_for_size(self.settings, size)) for size in sizes}
 
     def size_at(self, epoch: int) -> int | None:
         """The size of the images in an epoch, in pixels; `None` for their own."""
@@ -86,12 +98,31 @@ class SizedEngines:
         first, *others = self._engines.values()
         first.load(images, labels)
         for other in others:
-            other.share_data(first)
+            other.use(first.placed())
+        self.data_bytes = images.nbytes + labels.nbytes
+        self._chunks = None
         self._compiled.clear()
+
+    def stream(self, chunks: Chunks, epoch: int) -> None:
+        """Trains on the chunks of a stream from now on, from the beginning of an epoch."""
+        self._chunks, self.data_bytes = chunks, 0
+        self._compiled.clear()
+        self.prepare(epoch, 0)
+
+    def prepare(self, epoch: int, step: int) -> int:
+        """Has the data of a step on the device; returns how many steps can follow it there."""
+        if self._chunks is None:
+            return sys.maxsize
+        placed, steps = self._chunks.at(epoch, step)
+        if placed is not None:
+            for engine in self._engines.values():  # all, so that none keeps an earlier chunk
+                engine.use(placed)
+        return steps
 
     def compile(self, epoch: int) -> None:
         """Compiles the program of an epoch, unless that is done."""
         if self.size_at(epoch) not in self._compiled:
+            self.prepare(epoch, 0)
             self.at(epoch).compile()
             self._compiled.add(self.size_at(epoch))
 

@@ -15,9 +15,11 @@ from fenwicks import evaluate as evaluation
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
-from fenwicks.training import checks
+from fenwicks.training import checks, streams
 from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
+from fenwicks.training.feeds import open_feed
+from fenwicks.training.freezing import follow_trainable
 from fenwicks.training.replicas import Replicas, default_replicas
 from fenwicks.training.sizes import SizedEngines, check_image_sizes
 
@@ -38,7 +40,7 @@ class StepRunner:
 
     Args:
         model, optimizer, loss, batch_size, normalize, augment, averaging, seed, seconds_per_call,
-            replicas, jit_compile, image_sizes: as of `Trainer`.
+            replicas, jit_compile, image_sizes, accumulate, memory_budget: as of `Trainer`.
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
@@ -60,6 +62,8 @@ class StepRunner:
         replicas: Replicas | None = None,
         jit_compile: bool | None = None,
         image_sizes: Sequence[tuple[int, int]] = (),
+        accumulate: int = 1,
+        memory_budget: int | None = None,
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         normalize = to_unit_range if normalize is None else normalize
@@ -74,6 +78,8 @@ class StepRunner:
         self.image_sizes = check_image_sizes(image_sizes, model)
         self.replicas = default_replicas() if replicas is None else replicas
         self.replicas.check_batch(self.batch_size)
+        self.accumulate = checks.check_accumulate(accumulate, self.batch_size, self.replicas)
+        self.memory_budget = checks.check_budget(memory_budget)
         checks.check_sharing(self.replicas, self.loss, seconds_per_call)
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
@@ -95,6 +101,7 @@ class StepRunner:
                 averages=self._averages,
                 replicas=self.replicas,
                 jit_compile=jit_compile,
+                accumulate=self.accumulate,
             )
             self._engines = SizedEngines(settings, self.image_sizes)
         self.replicas.broadcast_initial_values(self.variables)
@@ -118,8 +125,9 @@ class StepRunner:
         Raises:
             ValueError: an argument breaks its rule.
         """
-        self._check_training(images, labels)
-        self._load(images, labels)
+        if streams.is_stream(images, labels):
+            raise ValueError('`images` must be an array. Received: a source of batches, for `fit`')
+        self._start_feed(self._open_feed(images, labels))
 
     def compile(self, epoch: int = 0) -> None:
         """Compiles the training program for the loaded data, without taking a step.
@@ -266,20 +274,18 @@ class StepRunner:
         """
         return self._averages.in_place(self._steps_done)
 
-    def _check_training(self, images, labels):
-        """Raises unless the model can be trained on the data; notes the length of an epoch."""
+    def _open_feed(self, images, labels):
+        """The feed of the data; raises unless the model can be trained on them."""
         self._averages.check_not_in_place()
-        checks.build(self.optimizer, self.model)  # raises where layers were frozen since
         checks.check_trainable(self.model)
-        self._classes = checks.check_data(self.model, images, labels)
-        if self.batch_size > len(images):
-            raise ValueError(
-                f'`batch_size` must be at most the {len(images)} training images. '
-                f'Received: batch_size={self.batch_size}'
-            )
-        self._steps_per_epoch = len(images) // self.batch_size
+        with self.replicas.scope():
+            if follow_trainable(self.optimizer, self.model):
+                self._engines.rebuild()
+        feed = open_feed(images, labels, self._engines, self.memory_budget)
+        self._steps_per_epoch, self._classes = feed.steps, feed.classes
+        return feed
 
-    def _load(self, images, labels):
+    def _start_feed(self, feed, epoch=0, epochs=1):
         started = time.perf_counter()
-        self._engines.load(images, np.asarray(labels, np.int32))
+        feed.start(epoch, epochs)
         self.preprocess_seconds += time.perf_counter() - started

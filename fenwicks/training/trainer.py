@@ -79,6 +79,12 @@ class Trainer(ResumableRunner):
             are resized to `size` x `size` pixels, bilinearly and without antialiasing. Empty: they
             keep their size. The model must take each size, as one with an input of `(None, None,
             channels)` and a global pooling does. `predict` and `evaluate` never resize.
+        accumulate: parts into which each replica cuts its share of a batch, one after the other in
+            the memory of one; the update takes the mean of their gradients. It is that of the whole
+            batch, save that batch norm normalises each part by itself and updates its moving
+            statistics once a part. Augmentation sees the whole share.
+        memory_budget: bytes of a device's memory that training data may take. `None`: arrays may
+            have what is free; a stream has chunks of at most 2**30 bytes together.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -109,6 +115,8 @@ class Trainer(ResumableRunner):
         replicas: Replicas | None = None,
         jit_compile: bool | None = None,
         image_sizes: Sequence[tuple[int, int]] = (),
+        accumulate: int = 1,
+        memory_budget: int | None = None,
     ):
         super().__init__(
             model,
@@ -123,6 +131,8 @@ class Trainer(ResumableRunner):
             replicas=replicas,
             jit_compile=jit_compile,
             image_sizes=image_sizes,
+            accumulate=accumulate,
+            memory_budget=memory_budget,
         )
         self._epochs = Epochs(
             self._engines,
@@ -142,9 +152,9 @@ class Trainer(ResumableRunner):
 
     def fit(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        epochs: float,
+        images: Any,
+        labels: np.ndarray | None = None,
+        epochs: float = 1,
         *,
         validation_data: tuple | None = None,
         validation_freq: int | Sequence[int] = 1,
@@ -163,8 +173,13 @@ class Trainer(ResumableRunner):
         by the user or by an error, training can go on from a checkpoint only.
 
         Args:
-            images: uint8 `(count, height, width, channels)`.
-            labels: integer `(count,)`.
+            images: uint8 `(count, height, width, channels)`, or a source of batches `(images,
+                labels)` of `batch_size` images: a `tf.data.Dataset`, a `keras.utils.PyDataset` such
+                as `data.ImageBatches`, or an object with `__len__` and `__getitem__`. Chunks of its
+                batches are sent to the device while others train. It shuffles itself, and
+                `normalize` gets its images, uint8 or float, as they are. Of several processes each
+                streams its share of each batch.
+            labels: integer `(count,)`; `None` with a source of batches.
             epochs: number of epochs in all, above 0. The last may be a part of one: 2.5 epochs of
                 10 steps are 25 steps.
             validation_data: `(images, labels)` or `(images, labels, sample_weight)`, to be scored
@@ -210,9 +225,9 @@ class Trainer(ResumableRunner):
             )
         callbacks = check_callbacks(callbacks)
         verbose = check_verbose(verbose) if self.replicas.chief else 0
-        self._check_training(images, labels)
+        feed = self._open_feed(images, labels)
         every = check_frequency(validation_freq)
-        settings = {} if checkpoint is None else self._settings(images, labels, fingerprint)
+        settings = {} if checkpoint is None else self._settings(feed, fingerprint)
         known: dict[str, Any] = {}
         if resume and checkpoint is not None and os.path.exists(checkpoint):
             known = self._restore(checkpoint, settings)
@@ -226,13 +241,14 @@ class Trainer(ResumableRunner):
         validation = None
         if self._steps_done < steps:
             self._check_can_go_on(steps)
-            self._load(images, labels)
             validation = self._place_validation(validation_data, every)
 
         images_done = self._steps_done * self.batch_size
         progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
         hooks = self._hooks(callbacks, epochs)
         try:
+            if done < epochs:
+                self._start_feed(feed, done, epochs)
             with noted_interrupts() as interrupts:
                 hooks.begin(known)
                 for epoch in range(done, epochs):
@@ -253,6 +269,7 @@ class Trainer(ResumableRunner):
                     hooks.call('on_train_end', {})
                     self._averages.adopt_restored()
         finally:
+            feed.stop()
             progress.close()
         self._finalize()
         return self.history

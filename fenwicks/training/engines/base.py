@@ -19,12 +19,17 @@ from fenwicks.training.replicas.base import Replicas
 Loss: TypeAlias = Callable[..., Tensor]
 
 
+# Data on the device, as values of an engine's `data_attributes`.
+Placed: TypeAlias = dict[str, Any]
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What an engine is made of: the arguments of the `Trainer`, checked and complete.
 
     Attributes:
-        model, optimizer, loss, normalize, augment, batch_size, seed, replicas: as of `Trainer`.
+        model, optimizer, loss, normalize, augment, batch_size, seed, replicas, accumulate: as of
+            `Trainer`.
         averages: the `Averages` that the Trainer keeps.
         jit_compile: whether one XLA program holds the loop over the steps; `None` is yes on an
             accelerator and no on a CPU.
@@ -40,6 +45,7 @@ class Settings:
     averages: Averages
     replicas: Replicas
     jit_compile: bool | None
+    accumulate: int = 1
 
 
 class StepTotals(NamedTuple):
@@ -62,6 +68,24 @@ class StepTotals(NamedTuple):
     finite: bool
 
 
+class ChunkArrays(NamedTuple):
+    """The batches of some steps of a stream, in the host's memory, for each device its part.
+
+    Attributes:
+        images: `(devices, rows, height, width, channels)`, of the devices of this process.
+        labels: `(devices, rows, ...)`.
+        indices: int32 `(devices, rows)`, the places of the images in the data set.
+        first: the step of the epoch with which they begin.
+        steps_per_epoch: steps in an epoch.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    first: int
+    steps_per_epoch: int
+
+
 class Engine:
     """Runs steps of training and batches of inference for the `Trainer`.
 
@@ -72,7 +96,7 @@ class Engine:
 
     Attributes:
         on_cpu: bool, whether the engine runs on a CPU.
-        data_attributes: names of the attributes that `load` sets.
+        data_attributes: names of the attributes that hold the data, which `load` sets.
     """
 
     on_cpu: bool
@@ -89,10 +113,19 @@ class Engine:
         """Places uint8 images and int32 labels on the device."""
         raise NotImplementedError
 
-    def share_data(self, other: Engine) -> None:
-        """Trains on the data that another engine of this kind has placed on the device."""
+    def place_chunk(self, chunk: ChunkArrays) -> Placed:
+        """Places a part of a stream on the device. The engine itself stays as it is, so that
+        another thread may call this while it trains."""
+        raise NotImplementedError
+
+    def placed(self) -> Placed:
+        """The data that the engine trains on."""
+        return {name: getattr(self, name) for name in self.data_attributes}
+
+    def use(self, placed: Placed) -> None:
+        """Trains from now on on data that an engine of this kind has placed on the device."""
         for name in self.data_attributes:
-            setattr(self, name, getattr(other, name))
+            setattr(self, name, placed[name])
 
     def compile(self):
         """Traces and compiles the training program for the loaded data, without taking a step."""

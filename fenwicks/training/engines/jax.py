@@ -19,8 +19,11 @@ from jax import lax
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.engines.jax_accumulation import in_parts
+from fenwicks.training.engines.jax_averages import averages_update
+from fenwicks.training.engines.jax_data import Chunk, WholeSet
 from fenwicks.training.engines.jax_scores import Scorer, correct
-from fenwicks.training.replicas.jax import JaxReplicas, default_platform
+from fenwicks.training.replicas.jax_base import JaxReplicas, default_device
 
 
 class JaxEngine(Engine):
@@ -30,18 +33,23 @@ class JaxEngine(Engine):
         settings: a `Settings` whose replicas are `JaxReplicas`.
     """
 
-    data_attributes = '_images', '_image_shape', '_labels', '_epoch', '_epoch_order'
+    data_attributes = '_data', '_image_shape', '_epoch', '_epoch_order'
     replicas: JaxReplicas
 
     def __init__(self, settings: Settings):
         super().__init__(settings)
-        self.on_cpu = default_platform() == 'cpu'
+        self._device = default_device()  # another thread may have another one
+        self.on_cpu = self._device.platform == 'cpu'
         self._compute_dtypes = _keras.compute_dtypes(self.model)
-        self._average = _unchanged if self.averages.rule is None else self._update_averages
+        self._average = averages_update(self.model, self.averages)
         # A step in XLA's loop on a CPU takes as long as twenty outside of it.
         jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
         self._run = self._whole_loop if jit_compile else self._single_steps
         self._in_one_program = jit_compile
+        differentiate = jax.grad(self._scaled_loss, has_aux=True)
+        self._differentiate = in_parts(
+            differentiate, self.replicas.split, settings.accumulate, unrolled=not jit_compile
+        )
         self._predict = jax.jit(self._logits)
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(_all_finite)
@@ -52,16 +60,20 @@ class JaxEngine(Engine):
         self._compiled_shardings: Any = None
 
     def load(self, images, labels):
-        # One row an image: a TPU would pad the channels or columns of images to whole tiles.
-        self._images = self.replicas.place(jnp.asarray(images).reshape(len(images), -1))
-        self._image_shape = images.shape[1:]
-        self._labels = self.replicas.place(jnp.asarray(labels))
+        data = WholeSet(jnp.asarray(images).reshape(len(images), -1), jnp.asarray(labels))
+        self._data, self._image_shape = self.replicas.place(data), images.shape[1:]
         self._epoch = self._epoch_order = None
 
+    def place_chunk(self, chunk):
+        with jax.default_device(self._device):
+            data = Chunk.placed(chunk, self.replicas)
+        shape = chunk.images.shape[2:]
+        return dict(zip(self.data_attributes, (data, shape, None, None), strict=True))
+
     def compile(self):
-        program, arguments = self.program(len(self._images), self._image_shape)
+        program, arguments = self._abstract_program(self._data)
         if not self._in_one_program:
-            program, arguments = self._step_program(arguments)
+            program, arguments = self._step_program(type(self._data), arguments)
         compiled_for = arguments, self._image_shape
         if compiled_for != self._compiled_for:
             self._compiled = program.lower(*arguments).compile()
@@ -69,30 +81,36 @@ class JaxEngine(Engine):
             self._compiled_shardings = self._shardings()  # here, not before each call
             state = self._state()
             if not self._in_one_program:  # what comes before and after the steps
-                self._shuffle(self._labels, jnp.int32(0))
+                self._shuffle(self._data, jnp.int32(0))
                 jax.block_until_ready(self._all_finite(state))
             self._assign(state)  # moving the state compiles too
 
     def program(self, count, image_shape):
         self._image_shape = tuple(image_shape)
+        images = jax.ShapeDtypeStruct((count, math.prod(image_shape)), 'uint8')
+        return self._abstract_program(WholeSet(images, jax.ShapeDtypeStruct((count,), 'int32')))
+
+    def _abstract_program(self, data):
+        """The program for data of these shapes, and its abstract arguments."""
         replicated = self.replicas.replicated
 
-        def argument(shape, dtype, sharding=replicated):
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        def argument(leaf, sharding=replicated):
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-        shardings = self._shardings()
+        def program(state, *arguments):
+            return self._run_steps(state, kind(*arguments[:-4]), *arguments[-4:])
+
+        kind, shardings = type(data), self._shardings()
         state = tuple(
-            [
-                argument(variable.shape, variable.dtype, sharding)
-                for variable, sharding in zip(*part, strict=True)
-            ]
+            [argument(leaf, sharding) for leaf, sharding in zip(*part, strict=True)]
             for part in zip(self._variables(), shardings, strict=True)
         )
-        images = argument((count, math.prod(image_shape)), 'uint8')
-        labels = argument((count,), 'int32')
-        integer, number = argument((), 'int32'), argument((), 'float32')
-        program = jax.jit(self._run_steps, donate_argnums=0, out_shardings=(shardings, replicated))
-        return program, (state, images, labels, integer, integer, integer, number)
+        data = map(argument, data, kind.shardings(self.replicas))
+        integer, number = (
+            argument(jax.ShapeDtypeStruct((), kind)) for kind in ('int32', 'float32')
+        )
+        program = jax.jit(program, donate_argnums=0, out_shardings=(shardings, replicated))
+        return program, (state, *data, integer, integer, integer, number)
 
     def run(self, epoch, start, stop, loss_sum=0.0):
         if self._compiled is None:
@@ -167,7 +185,7 @@ class JaxEngine(Engine):
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
         numbers = [np.int32(number) for number in (epoch, start, stop)] + [np.float32(loss_sum)]
         numbers = self.replicas.place(jax.device_put(numbers))
-        state, totals = self._compiled(state, self._images, self._labels, *numbers)
+        state, totals = self._compiled(state, *self._data, *numbers)
         self._assign(state)
         return totals
 
@@ -175,13 +193,13 @@ class JaxEngine(Engine):
         """As `_run_steps`, with the loop in Python."""
         place = self.replicas.place
         if epoch != self._epoch:
-            self._epoch, self._epoch_order = epoch, self._shuffle(self._labels, jnp.int32(epoch))
+            self._epoch, self._epoch_order = epoch, self._shuffle(self._data, jnp.int32(epoch))
         epoch = place(jnp.int32(epoch))
         carry = _first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
         carry = (*carry[:3], *place(list(carry[3:])))
         try:
             for _ in range(start, stop):
-                carry = self._compiled(carry, self._images, self._labels, self._epoch_order, epoch)
+                carry = self._compiled(carry, self._data, self._epoch_order, epoch)
                 if not math.isfinite(carry[-1].item()):
                     break
         except BaseException:
@@ -194,9 +212,10 @@ class JaxEngine(Engine):
         state, end, loss_sum, correct, last_loss = carry
         return loss_sum, correct, end - start, last_loss, self._all_finite(state)
 
-    def _step_program(self, arguments):
-        """The program of one step and its arguments, from those of `_run_steps`."""
-        state, images, labels, epoch, start, _, loss_sum = arguments
+    def _step_program(self, kind, arguments):
+        """The program of one step and its arguments, from those of the whole loop."""
+        state, *data, epoch, start, _, loss_sum = arguments
+        data = kind(*data)
         replicated = self.replicas.replicated
 
         def on_all(leaf):
@@ -204,48 +223,50 @@ class JaxEngine(Engine):
 
         _, *counts = jax.eval_shape(_first_carry, state, start, loss_sum)
         carry = (state, *map(on_all, counts))
-        order = on_all(jax.eval_shape(self._order, labels, epoch))
+        order = jax.tree.map(on_all, jax.eval_shape(self._order, data, epoch))
         shardings = (self._shardings(), *[replicated] * len(counts))
         program = jax.jit(self._train_step, donate_argnums=0, out_shardings=shardings)
-        return program, (carry, images, labels, order, epoch)
+        return program, (carry, data, order, epoch)
 
-    def _run_steps(self, state, images, labels, epoch, start, stop, loss_sum):
-        order = self._order(labels, epoch)
+    def _run_steps(self, state, data, epoch, start, stop, loss_sum):
+        order = self._order(data, epoch)
 
         def goes_on(carry):
             _, step, _, _, last_loss = carry
             return (step < stop) & jnp.isfinite(last_loss)
 
         def train_step(carry):
-            return self._train_step(carry, images, labels, order, epoch)
+            return self._train_step(carry, data, order, epoch)
 
         carry = _first_carry(state, start, loss_sum)
         state, end, loss_sum, correct, last_loss = lax.while_loop(goes_on, train_step, carry)
         return state, (loss_sum, correct, end - start, last_loss, _all_finite(state))
 
-    def _order(self, labels, epoch):
-        key = jax.random.wrap_key_data(self.epoch_seed(epoch).astype('uint32'), impl='threefry2x32')
-        return jnp.argsort(jax.random.uniform(key, labels.shape))
+    def _order(self, data, epoch):
+        return data.order(self.epoch_seed(epoch))
 
-    def _train_step(self, carry, images, labels, order, epoch):
+    def _train_step(self, carry, data, order, epoch):
         (trainable, fixed, slots, averages), step, loss_sum, correct, _ = carry
-        batch = lax.dynamic_slice_in_dim(order, step * self.batch_size, self.batch_size)
+        batch = data.batch(order, step, self.batch_size)
         weight_axes, *_ = self._axes()
-        differentiate = self.replicas.map_replicas(self._replica_gradients, weight_axes)
+        differentiate = self.replicas.map_replicas(
+            self._replica_gradients, weight_axes, data.shardings(self.replicas)
+        )
         gradients, (fixed, loss, found) = differentiate(
-            trainable, fixed, self._loss_scale(slots), images, labels, batch, epoch, step
+            trainable, data, fixed, self._loss_scale(slots), batch, epoch, step
         )
         trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
-        global_step = epoch * (len(labels) // self.batch_size) + step
+        global_step = epoch * data.steps_per_epoch(self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
         return state, step + 1, loss_sum + loss, correct + found, loss
 
-    def _replica_gradients(self, weights, fixed, scale, images, labels, batch, epoch, step):
+    def _replica_gradients(self, weights, data, fixed, scale, batch, epoch, step):
         """The gradients of the whole batch, computed on this device's part of it.
 
         Args:
             weights: this device's parts of the trainable variables.
-            fixed, scale, images, labels, batch, epoch, step: whole, the same on all devices.
+            data: what this device holds of the data.
+            fixed, scale, batch, epoch, step: whole, the same on all devices.
 
         Returns:
             This device's parts of the gradients of the scaled loss; then the other variables, the
@@ -253,13 +274,12 @@ class JaxEngine(Engine):
         """
         weight_axes, *_ = self._axes()
         weights = self.replicas.all_gather(weights, weight_axes, self._compute_dtypes)
-        batch = self.replicas.local_batch(batch)
-        targets = labels[batch]
+        pixels, targets, indices = data.take(batch, self.batch_size, self.replicas)
         step_seed = self.replicas.local_seed(augmentation.fold(self.epoch_seed(epoch), step))
-        pixels = images[batch].reshape(-1, *self._image_shape)
-        inputs = self.inputs(pixels, batch, epoch, step_seed)
-        differentiate = jax.grad(self._scaled_loss, has_aux=True)
-        gradients, (loss, logits, fixed) = differentiate(weights, fixed, scale, inputs, targets)
+        inputs = self.inputs(pixels.reshape(-1, *self._image_shape), indices, epoch, step_seed)
+        gradients, (loss, logits, fixed) = self._differentiate(
+            weights, fixed, scale, inputs, targets
+        )
         gradients = self.replicas.mean_gradients(gradients, weight_axes, self._compute_dtypes)
         loss, fixed = self.replicas.all_reduce_mean((loss, fixed))
         return gradients, (fixed, loss, self.replicas.all_reduce_sum(correct(logits, targets)))
@@ -284,29 +304,6 @@ class JaxEngine(Engine):
         """The optimizer's factor on the loss: 1, or one of its variables, in `slots`."""
         with keras.StatelessScope(list(zip(self.optimizer.variables, slots, strict=True))):
             return self.optimizer.scale_loss(jnp.float32(1))
-
-    def _update_averages(self, state, step):
-        """Updates the averages after every `every`-th step of the training."""
-        trainable, fixed, slots, averages = state
-        rule = self.averages.rule
-        variables = self.model.trainable_variables + self.model.non_trainable_variables
-        place = {id(variable): n for n, variable in enumerate(variables)}
-        places = [place[id(source)] for source in self.averages.sources]
-        values = [*trainable, *fixed]
-
-        def update(averages, sources):
-            averages, changed = rule.update(averages, sources, step)
-            return averages, changed if rule.replaces_values else None
-
-        def keep(averages, sources):
-            return averages, sources if rule.replaces_values else None
-
-        sources = [values[n] for n in places]
-        averages, changed = lax.cond((step + 1) % rule.every == 0, update, keep, averages, sources)
-        for n, value in zip(places, changed or sources, strict=True):
-            values[n] = value
-        count = len(trainable)
-        return values[:count], values[count:], slots, averages
 
     def _logits(self, trainable, fixed, images):
         return self._call(trainable, fixed, images, training=False)[0].astype('float32')
@@ -335,10 +332,6 @@ class JaxEngine(Engine):
 
 def _no_axis(shape):
     return None
-
-
-def _unchanged(state, step):
-    return state
 
 
 def _first_carry(state, start, loss_sum):

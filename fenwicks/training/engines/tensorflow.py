@@ -18,6 +18,8 @@ from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.engines.tensorflow_accumulation import in_parts
+from fenwicks.training.engines.tensorflow_data import Chunk, WholeSet
 from fenwicks.training.engines.tensorflow_scores import Scorer, correct
 from fenwicks.training.replicas.tensorflow import TensorFlowReplicas
 
@@ -30,15 +32,17 @@ class TensorFlowEngine(Engine):
     """
 
     replicas: TensorFlowReplicas
-    data_attributes = '_count', '_images', '_labels'
+    data_attributes = '_count', '_data'
 
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.on_cpu = on_cpu()
+        self._device = tf.zeros(()).device  # another thread has another default
         jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
         replicas = self.replicas
         replicas.disable_gradient_sum(self.optimizer)
         self.loss = replicas.local_loss(self.loss)
+        self._differentiate_share = in_parts(self._differentiate, settings.accumulate)
         self._average = _nothing if self.averages.rule is None else self._update_averages
         # TensorFlow counts tracings by a function's code, which all engines share, and warns of
         # many; a partial has no code and is counted by itself.
@@ -55,16 +59,21 @@ class TensorFlowEngine(Engine):
 
     def load(self, images, labels):
         self._count = len(images)
-        data = tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
-        self._images, self._labels = self.replicas.place(data)
+        data = WholeSet(tf.convert_to_tensor(images), tf.convert_to_tensor(labels))
+        self._data = self.replicas.place(data)
+
+    def place_chunk(self, chunk):
+        with tf.device(self._device):
+            arrays = self.replicas.place_parts([chunk.images, chunk.labels, chunk.indices])
+            numbers = [tf.constant(number) for number in (chunk.first, chunk.steps_per_epoch)]
+        return {'_count': 0, '_data': Chunk(*arrays, *numbers)}
 
     def compile(self):
         self.run(epoch=0, start=0, stop=0)
 
     def run(self, epoch, start, stop, loss_sum=0.0):
         totals = self._run(
-            self._images,
-            self._labels,
+            self._data,
             tf.constant(epoch, tf.int32),
             tf.constant(start, tf.int32),
             tf.constant(stop, tf.int32),
@@ -74,7 +83,7 @@ class TensorFlowEngine(Engine):
 
     def graph(self):
         counters = [tf.constant(0, tf.int32)] * 3
-        arguments = (self._images, self._labels, *counters, tf.constant(0.0))
+        arguments = (self._data, *counters, tf.constant(0.0))
         return self._run.get_concrete_function(*arguments).graph
 
     def predict(self, images, views):
@@ -116,9 +125,8 @@ class TensorFlowEngine(Engine):
                 return loss, correct, _values(variables)
 
         def program(state, images, labels, epoch, start, stop, loss_sum):
-            state, totals = self._loop(
-                take_step, state, images, labels, epoch, start, stop, loss_sum
-            )
+            data = WholeSet(images, labels)
+            state, totals = self._loop(take_step, state, data, epoch, start, stop, loss_sum)
             with scope(state):
                 return state, (*totals, self._all_finite())
 
@@ -130,7 +138,7 @@ class TensorFlowEngine(Engine):
         return tf.function(program, jit_compile=True, autograph=False), arguments
 
     def _run_steps(self, *arguments):
-        """A call of the loop: images, labels, epoch, start, stop and the sum of losses so far."""
+        """A call of the loop: data, epoch, start, stop and the sum of losses so far."""
 
         def take_step(_, *arguments):
             return *self._take_step(*arguments), []
@@ -138,7 +146,7 @@ class TensorFlowEngine(Engine):
         _, totals = self._loop(take_step, [], *arguments)
         return *totals, self._all_finite()
 
-    def _loop(self, take_step, state, images, labels, epoch, start, stop, loss_sum):
+    def _loop(self, take_step, state, data, epoch, start, stop, loss_sum):
         """The steps from `start` to before `stop`, and what `StepTotals` says of them.
 
         Args:
@@ -147,14 +155,14 @@ class TensorFlowEngine(Engine):
             state: list of tensors; empty where the step assigns to variables.
         """
         epoch_seed = self.epoch_seed(epoch)
-        order = self._order(epoch_seed)
+        order = data.order(epoch_seed, self._count)
 
         def goes_on(step, loss_sum, correct, last_loss, *state):
             return (step < stop) & tf.math.is_finite(last_loss)
 
         def train_step(step, loss_sum, correct, last_loss, *state):
-            batch = self._batch(order, step)
-            loss, found, state = take_step(state, images, labels, batch, epoch, epoch_seed, step)
+            batch = data.batch(order, step, self.batch_size)
+            loss, found, state = take_step(state, data, batch, epoch, epoch_seed, step)
             return step + 1, loss_sum + loss, correct + found, loss, *state
 
         counts = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
@@ -168,40 +176,26 @@ class TensorFlowEngine(Engine):
         floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(v.value)) for v in floats])
 
-    def _order(self, epoch_seed):
-        """The order in which an epoch takes the images: int32 `(count,)`."""
-        # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
-        # other floats of the same bits than the plain kernel.
-        numbers = tf.random.stateless_uniform(
-            [self._count], epoch_seed, None, None, dtype=tf.int32, alg='philox'
-        )
-        return tf.argsort(numbers)
-
-    def _batch(self, order, step):
-        """The part of an order that a step takes: int32 `(batch,)`."""
-        # Not order[a:b]: XLA wants a slice's size to be a constant.
-        return tf.slice(order, [step * self.batch_size], [self.batch_size])
-
-    def _train_step(self, images, labels, batch, epoch, epoch_seed, step):
-        """Trains on the images with the indices `batch`.
+    def _train_step(self, data, batch, epoch, epoch_seed, step):
+        """Trains on a batch, as `data.batch` describes it.
 
         Returns:
             The loss and the number of correct predictions.
         """
-        batch = self.replicas.local_batch(batch)
-        targets = tf.gather(labels, batch)
+        rows = data.rows(batch, self.batch_size, self.replicas)
+        targets = tf.gather(data.labels, rows)
         step_seed = self.replicas.local_seed(augmentation.fold(epoch_seed, step))
-        inputs = self._inputs(images, batch, epoch, step_seed)
+        inputs = self._inputs(data.images, rows, data.places(rows), epoch, step_seed)
         loss, logits = self._update_weights(inputs, targets)
-        self._average(epoch * (self._count // self.batch_size) + step)
+        self._average(epoch * data.steps_per_epoch(self.batch_size) + step)
         return loss, self.replicas.all_reduce_sum(correct(logits, targets))
 
-    def _inputs_of(self, images, batch, epoch, step_seed):
-        return self.inputs(tf.gather(images, batch), batch, epoch, step_seed)
+    def _inputs_of(self, images, rows, indices, epoch, step_seed):
+        return self.inputs(tf.gather(images, rows), indices, epoch, step_seed)
 
     def _update_weights(self, inputs, targets):
         """Takes a step down the loss's gradient; returns the loss and the logits of the batch."""
-        loss, logits, gradients = self._differentiate(inputs, targets)
+        loss, logits, gradients = self._differentiate_share(inputs, targets)
         loss, gradients = self.replicas.all_reduce_mean(
             loss, gradients, self.model.non_trainable_variables
         )

@@ -29,14 +29,21 @@ class Replicas:
     Attributes:
         count: number of devices, of all processes together.
         processes: number of processes that train together.
+        process_index: the number of this process, from 0.
         chief: whether this process writes files and shows progress; one of several does.
         batch_norm: `'per_replica'` or `'synchronized'`; they are the same on one device.
     """
 
     count = 1
     processes = 1
+    process_index = 0
     chief = True
     batch_norm = 'per_replica'
+
+    @property
+    def local_count(self) -> int:
+        """Number of devices of this process."""
+        return self.count // self.processes
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which to create model and optimizer."""
@@ -71,6 +78,10 @@ class Replicas:
     def place(self, tree: Any) -> Any:
         """Copies the arrays of a tree to every device."""
         return tree
+
+    def place_parts(self, tree: Any) -> Any:
+        """Copies to each device of this process its part of arrays `(devices, rows, ...)`."""
+        raise NotImplementedError
 
     def local_batch(self, batch: Tensor) -> Tensor:
         """This device's part of a batch, an array `(batch, ...)`."""

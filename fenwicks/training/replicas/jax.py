@@ -27,9 +27,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fenwicks import augment
 from fenwicks.devices.jax import choose_devices
-from fenwicks.training.replicas.base import Replicas, check_batch_norm
-
-_AXIS = 'replicas'
+from fenwicks.training.replicas.base import check_batch_norm
+from fenwicks.training.replicas.jax_base import AXIS, JaxReplicas, default_device
 
 
 def replicate(count: int | None, batch_norm: str, device: str) -> JaxReplicas:
@@ -39,18 +38,12 @@ def replicate(count: int | None, batch_norm: str, device: str) -> JaxReplicas:
     return JaxReplicas() if len(devices) == 1 else from_devices(devices, batch_norm)
 
 
-def default_platform() -> str:
-    """Where JAX puts new arrays: `'cpu'`, `'gpu'` or `'tpu'`."""
-    (device,) = jnp.zeros(()).devices()
-    return device.platform
-
-
 def default_replicas() -> JaxReplicas:
     """All accelerators, or JAX's default device where the user has chosen one."""
     chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
     if chosen is not None and jax.process_count() == 1:
         return JaxReplicas()
-    return replicate(None, 'per_replica', default_platform())
+    return replicate(None, 'per_replica', default_device().platform)
 
 
 def from_devices(devices: Sequence, batch_norm: str = 'per_replica') -> JaxReplicas:
@@ -69,85 +62,11 @@ def from_devices(devices: Sequence, batch_norm: str = 'per_replica') -> JaxRepli
     check_batch_norm(batch_norm)
     if not devices:
         raise ValueError('`devices` must hold a device. Received: devices=[]')
-    mesh = Mesh(np.array(devices), (_AXIS,))
+    mesh = Mesh(np.array(devices), (AXIS,))
     if len(devices) == 1:
         return JaxReplicas(mesh)
     kind = ShardMapReplicas if batch_norm == 'per_replica' else SynchronizedReplicas
     return kind(mesh)
-
-
-class JaxReplicas(Replicas):
-    """A single device, and the interface of the classes for several.
-
-    Args:
-        mesh: a `jax.sharding.Mesh` of one axis; `None` for JAX's default device.
-    """
-
-    def __init__(self, mesh=None):
-        self.mesh = mesh
-        self.count = 1 if mesh is None else mesh.size
-
-    @property
-    def replicated(self):
-        """The sharding of an array of which every device holds a copy; `None` by default."""
-        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
-
-    def sharded_axis(self, shape):
-        """The axis along which weights of that shape are divided; `None` for a copy on each."""
-
-    def sharding(self, axis):
-        """The sharding of an array that is divided along `axis`, or replicated for `None`."""
-        return self.replicated
-
-    def map_replicas(self, function, axes):
-        """Makes a function run on every device, each with its part of the weights.
-
-        Args:
-            function: from a list of weights and other trees to gradients and another tree that is
-                the same on all devices. It calls the methods below.
-            axes: for each weight, and so for its gradient, the axis along which it is divided.
-        """
-        return function
-
-    def all_gather(self, weights, axes, dtypes):
-        """Whole weights from the devices' parts, each sent in the dtype that it is used in."""
-        return weights
-
-    def mean_gradients(self, gradients, axes, dtypes):
-        """This device's parts of the mean gradients; `dtypes` are those they were computed in."""
-        return gradients
-
-    def all_reduce_mean(self, tree):
-        """Means over the devices of the float arrays of a tree; other arrays must be equal."""
-        return tree
-
-    def place(self, tree, shardings=None):
-        """Copies the arrays of a tree to the devices: to all, or by a tree of shardings."""
-        return tree
-
-    def unreplicate(self, tree):
-        """Makes arrays on one device of those that a program returned."""
-        return tree
-
-    def wait_for_unreplicated(self):
-        """Waits for the last `unreplicate`: call it after the arrays were assigned to variables,
-        so that an interrupt meanwhile finds them there."""
-
-    def place_for_inference(self, values, images):
-        """Copies a tree of weights to every device, and to each a part of the images."""
-        return values, jnp.asarray(images)
-
-    def place_for_scoring(self, tree):
-        """Copies a tree of weights, or a whole set of images, to the devices that score it."""
-        return tree
-
-    def share_for_scoring(self, images):
-        """Marks a batch as shared by the devices."""
-        return images
-
-    def on_one_device(self, array):
-        """An array that the devices computed together, on the first of them."""
-        return array
 
 
 class ShardedReplicas(JaxReplicas):
@@ -157,7 +76,7 @@ class ShardedReplicas(JaxReplicas):
         super().__init__(mesh)
         here = jax.process_index()
         self.processes = len({device.process_index for device in mesh.devices.flat})
-        self.chief = here == 0
+        self.process_index, self.chief = here, here == 0
         self._local = [device for device in mesh.devices.flat if device.process_index == here]
         self._gather = jax.jit(lambda leaves: leaves, out_shardings=self.replicated)
         # By the id of an array on one device: that array, the replicated and the divided one.
@@ -195,12 +114,17 @@ class ShardedReplicas(JaxReplicas):
         copies = [jax.device_put(leaf, device) for device in self._local]
         return jax.make_array_from_single_device_arrays(leaf.shape, self.replicated, copies)
 
+    def place_parts(self, parts):
+        arrays = list(map(jax.device_put, parts, self._local))
+        shape = (self.count * parts.shape[1], *parts.shape[2:])
+        return jax.make_array_from_single_device_arrays(shape, self.divided, arrays)
+
     def place_for_inference(self, values, images):
         if self.processes > 1:  # each may have other images
             return super().place_for_inference(values, images)
         # Filled up with the first images to a multiple of the devices.
         numbers = np.arange(-(-len(images) // self.count) * self.count) % len(images)
-        shares = NamedSharding(self.mesh, PartitionSpec(_AXIS))
+        shares = NamedSharding(self.mesh, PartitionSpec(AXIS))
         return self.place(values), jax.device_put(images[numbers], shares)
 
     def place_for_scoring(self, tree):
@@ -209,7 +133,7 @@ class ShardedReplicas(JaxReplicas):
     def share_for_scoring(self, images):
         if self.processes > 1:
             return images
-        return lax.with_sharding_constraint(images, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
+        return lax.with_sharding_constraint(images, NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
     def on_one_device(self, array):
         if self.processes > 1:
@@ -242,15 +166,17 @@ class ShardMapReplicas(ShardedReplicas):
     def sharding(self, axis):
         return NamedSharding(self.mesh, _spec(axis))
 
-    def map_replicas(self, function, axes):
+    def map_replicas(self, function, axes, data=None):
         divided = [_spec(axis) for axis in axes]
         replicated = PartitionSpec()
+        held = [] if data is None else [jax.tree.map(lambda sharding: sharding.spec, data)]
 
         def mapped(weights, *others):
+            replicated_others = [replicated] * (len(others) - len(held))
             return jax.shard_map(
                 function,
                 mesh=self.mesh,
-                in_specs=(divided, *[replicated] * len(others)),
+                in_specs=(divided, *held, *replicated_others),
                 out_specs=(divided, replicated),
                 check_vma=False,
             )(weights, *others)
@@ -259,23 +185,23 @@ class ShardMapReplicas(ShardedReplicas):
 
     def local_batch(self, batch):
         size = batch.shape[0] // self.count
-        return lax.dynamic_slice_in_dim(batch, lax.axis_index(_AXIS) * size, size)
+        return lax.dynamic_slice_in_dim(batch, lax.axis_index(AXIS) * size, size)
 
     def local_seed(self, seed):
-        return augment.fold(seed, lax.axis_index(_AXIS).astype('int32'))
+        return augment.fold(seed, lax.axis_index(AXIS).astype('int32'))
 
     def all_gather(self, weights, axes, dtypes):
         def gather(weight, axis, dtype):
             if axis is None:
                 return weight
             message = _message(weight, dtype)
-            return lax.all_gather(message, _AXIS, axis=axis, tiled=True).astype(weight.dtype)
+            return lax.all_gather(message, AXIS, axis=axis, tiled=True).astype(weight.dtype)
 
         return [gather(*each) for each in zip(weights, axes, dtypes, strict=True)]
 
     def all_reduce_mean(self, tree):
         def mean(leaf):
-            return lax.pmean(leaf, _AXIS) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+            return lax.pmean(leaf, AXIS) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
         return jax.tree.map(mean, tree)  # XLA sends all arrays of a dtype in one message
 
@@ -283,15 +209,15 @@ class ShardMapReplicas(ShardedReplicas):
         def mean(gradient, axis, dtype):
             message = _message(gradient, dtype)
             if axis is None:
-                total = lax.psum(message, _AXIS)
+                total = lax.psum(message, AXIS)
             else:
-                total = lax.psum_scatter(message, _AXIS, scatter_dimension=axis, tiled=True)
+                total = lax.psum_scatter(message, AXIS, scatter_dimension=axis, tiled=True)
             return total.astype(gradient.dtype) / self.count
 
         return [mean(*each) for each in zip(gradients, axes, dtypes, strict=True)]
 
     def all_reduce_sum(self, value):
-        return lax.psum(value, _AXIS)
+        return lax.psum(value, AXIS)
 
 
 def _is_divided(array):
@@ -299,7 +225,7 @@ def _is_divided(array):
 
 
 def _spec(axis):
-    return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, _AXIS)
+    return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)
 
 
 def _message(array, dtype):
@@ -321,4 +247,13 @@ class SynchronizedReplicas(ShardedReplicas):
         return batch_size
 
     def local_batch(self, batch):
-        return lax.with_sharding_constraint(batch, NamedSharding(self.mesh, PartitionSpec(_AXIS)))
+        return lax.with_sharding_constraint(batch, self.divided)
+
+    def rows_of_step(self, array, position, size):
+        parts = array.reshape(self.count, -1, *array.shape[1:])
+        rows = lax.dynamic_slice_in_dim(parts, position * size, size, axis=1)
+        return self.local_batch(rows.reshape(-1, *array.shape[1:]))
+
+    def split(self, array, parts):
+        shares = array.reshape(self.count, parts, -1, *array.shape[1:])
+        return jnp.swapaxes(shares, 0, 1).reshape(parts, -1, *array.shape[1:])

@@ -56,6 +56,9 @@ class TensorFlowReplicas(Replicas):
 
     supports_jit = True
 
+    def place_parts(self, tree):
+        return [tf.convert_to_tensor(parts[0]) for parts in tree]
+
     def disable_gradient_sum(self, optimizer):
         """Makes a Keras optimizer take gradients that are means over the replicas already."""
 
@@ -110,8 +113,8 @@ class StrategyReplicas(TensorFlowReplicas):
     def __init__(self, strategy, batch_norm):
         self.strategy, self.batch_norm = strategy, batch_norm
         self.count = strategy.num_replicas_in_sync
-        self.processes, self.chief = processes_of(strategy)
-        self._local_count = self.count // self.processes
+        self.processes, self.process_index = processes_of(strategy)
+        self.chief = self.process_index == 0
 
     def scope(self):
         return self.strategy.scope()
@@ -185,9 +188,9 @@ class StrategyReplicas(TensorFlowReplicas):
     def wrap_inference(self, function):
         def infer_part(images):
             count = tf.shape(images)[0]
-            size = -(-count // self._local_count)
+            size = -(-count // self.local_count)
             # The last parts may be short or empty: they are filled up with the first images.
-            numbers = (_replica_id() % self._local_count) * size + tf.range(size)
+            numbers = (_replica_id() % self.local_count) * size + tf.range(size)
             return function(tf.gather(images, numbers % count))
 
         def infer(images):
@@ -196,6 +199,18 @@ class StrategyReplicas(TensorFlowReplicas):
             return tf.concat(logits, 0)[: tf.shape(images)[0]]
 
         return infer
+
+    def place_parts(self, tree):
+        return [self._on_each(parts.__getitem__) for parts in tree]
+
+    def _on_each(self, function):
+        """A tensor on each device of this process: what a function returns of its number."""
+
+        def value(context):
+            number = context.replica_id_in_sync_group % self.local_count
+            return tf.convert_to_tensor(function(number))
+
+        return self.strategy.experimental_distribute_values_from_function(value)
 
     def _first(self, results):
         """The results of the first device of this process."""
@@ -208,16 +223,18 @@ class MirroredReplicas(StrategyReplicas):
     """The replicas of a mirrored strategy: the loop over the steps runs on the host."""
 
     def place(self, tree):
+        return tf.nest.map_structure(lambda array: self._on_each(lambda number: array), tree)
+
+    def _on_each(self, function):
+        """A tensor on each device of this process: what a function returns of its number."""
         devices = self.strategy.extended.worker_devices
 
-        def place(array):
-            def copy(context):
-                with tf.device(devices[context.replica_id_in_sync_group % len(devices)]):
-                    return tf.identity(array)
+        def copy(context):
+            number = context.replica_id_in_sync_group % len(devices)
+            with tf.device(devices[number]):
+                return tf.identity(function(number))
 
-            return self.strategy.experimental_distribute_values_from_function(copy)
-
-        return tf.nest.map_structure(place, tree)
+        return self.strategy.experimental_distribute_values_from_function(copy)
 
     def wrap_augmentation(self, function):
         # TensorFlow has no GPU kernel that gathers bytes, and augmentation is many small ones.

@@ -1,0 +1,44 @@
+"""Gradients of a batch in several passes over parts of it, on JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def in_parts(differentiate: Callable, split: Callable, parts: int, unrolled: bool) -> Callable:
+    """Makes a function of a batch out of one that takes a part of it.
+
+    Args:
+        differentiate: from weights, other variables, loss scale, inputs and targets to gradients,
+            and a tuple of the loss (a mean over the images), the logits and the other variables.
+        split: from an array `(batch, ...)` and a number to its equal parts `(parts, size, ...)`.
+        parts: how many equal parts a batch is cut into.
+        unrolled: whether the loop over them is unrolled: within XLA's loops a CPU misses its fast
+            convolutions.
+
+    Returns:
+        A function as `differentiate`: the mean gradients, the mean loss, all logits, and the other
+        variables after the last part.
+    """
+    if parts == 1:
+        return differentiate
+
+    def differentiate_all(weights, fixed, scale, inputs, targets):
+        def add(carry, part):
+            totals, fixed, loss_sum = carry
+            gradients, (loss, logits, fixed) = differentiate(weights, fixed, scale, *part)
+            return (jax.tree.map(jnp.add, totals, gradients), fixed, loss_sum + loss), logits
+
+        start = jax.tree.map(jnp.zeros_like, weights), fixed, jnp.float32(0)
+        pieces = jax.tree.map(lambda leaf: split(leaf, parts), (inputs, targets))
+        (totals, fixed, loss), logits = lax.scan(
+            add, start, pieces, unroll=parts if unrolled else 1
+        )
+        gradients = jax.tree.map(lambda total: total / parts, totals)
+        return gradients, (loss / parts, logits.reshape(-1, *logits.shape[2:]), fixed)
+
+    return differentiate_all

@@ -1,0 +1,91 @@
+"""The training data on JAX's devices: the whole set, or a chunk of a stream."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fenwicks._typing import Tensor
+
+
+class WholeSet(NamedTuple):
+    """All images, on every device; each epoch takes them in an order of its own.
+
+    Attributes:
+        images: uint8 `(count, pixels)`: a TPU would pad the channels or columns of images.
+        labels: int32 `(count,)`.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @staticmethod
+    def shardings(replicas):
+        """How the devices hold it."""
+        return WholeSet(*[replicas.replicated] * 2)
+
+    def order(self, epoch_seed):
+        """The order in which an epoch takes the images: int32 `(count,)`."""
+        key = jax.random.wrap_key_data(epoch_seed.astype('uint32'), impl='threefry2x32')
+        return jnp.argsort(jax.random.uniform(key, self.labels.shape))
+
+    def batch(self, order, step, batch_size):
+        """The part of an order that a step takes: int32 `(batch,)`."""
+        return lax.dynamic_slice_in_dim(order, step * batch_size, batch_size)
+
+    def take(self, batch, batch_size, replicas):
+        """This device's images and labels of a batch, and their places in the data set."""
+        batch = replicas.local_batch(batch)
+        return self.images[batch], self.labels[batch], batch
+
+    def steps_per_epoch(self, batch_size):
+        return len(self.labels) // batch_size
+
+
+class Chunk(NamedTuple):
+    """The next steps of a stream: each device has its own part of their batches, in order.
+
+    Attributes:
+        images: `(rows, pixels)`, as the source gives them; the devices' parts one after the other.
+        labels: `(rows, ...)`.
+        indices: int32 `(rows,)`, the places of the images in the data set.
+        first: int32 scalar, the step of the epoch with which the chunk begins.
+        steps: int32 scalar, steps in an epoch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    first: Tensor
+    steps: Tensor
+
+    @classmethod
+    def placed(cls, chunk, replicas):
+        """A `ChunkArrays` on the devices."""
+        images = chunk.images.reshape(*chunk.images.shape[:2], -1)
+        arrays = [replicas.place_parts(each) for each in (images, chunk.labels, chunk.indices)]
+        numbers = np.int32(chunk.first), np.int32(chunk.steps_per_epoch)
+        return cls(*arrays, *replicas.place(list(map(jnp.asarray, numbers))))
+
+    @staticmethod
+    def shardings(replicas):
+        return Chunk(*[replicas.divided] * 3, *[replicas.replicated] * 2)
+
+    def order(self, epoch_seed):
+        """None: the source has its own."""
+
+    def batch(self, order, step, batch_size):
+        """How many steps of the chunk come before a step."""
+        return step - self.first
+
+    def take(self, batch, batch_size, replicas):
+        size = batch_size // replicas.count
+        arrays = self.images, self.labels, self.indices
+        return jax.tree.map(lambda array: replicas.rows_of_step(array, batch, size), arrays)
+
+    def steps_per_epoch(self, batch_size):
+        return self.steps

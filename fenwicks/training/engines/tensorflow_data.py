@@ -1,0 +1,81 @@
+"""The training data on TensorFlow's devices: the whole set, or a chunk of a stream."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from fenwicks._typing import Tensor
+
+
+class WholeSet(NamedTuple):
+    """All images, on every device; each epoch takes them in an order of its own.
+
+    Attributes:
+        images: uint8 `(count, height, width, channels)`.
+        labels: int32 `(count,)`.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def order(self, epoch_seed, count):
+        """The order in which an epoch takes the images: int32 `(count,)`."""
+        # Sorting random numbers is a shuffle that every device compiles; integers, since XLA makes
+        # other floats of the same bits than the plain kernel.
+        numbers = tf.random.stateless_uniform(
+            [count], epoch_seed, None, None, dtype=tf.int32, alg='philox'
+        )
+        return tf.argsort(numbers)
+
+    def batch(self, order, step, batch_size):
+        """The part of an order that a step takes: int32 `(batch,)`."""
+        # Not order[a:b]: XLA wants a slice's size to be a constant.
+        return tf.slice(order, [step * batch_size], [batch_size])
+
+    def rows(self, batch, batch_size, replicas):
+        """Where this device's images of a batch stand in `images`."""
+        return replicas.local_batch(batch)
+
+    def places(self, rows):
+        """The places in the data set of the images in these rows."""
+        return rows
+
+    def steps_per_epoch(self, batch_size):
+        return self.labels.shape[0] // batch_size
+
+
+class Chunk(NamedTuple):
+    """The next steps of a stream: each device has its own part of their batches, in order.
+
+    Attributes:
+        images: `(rows, height, width, channels)`, as the source gives them.
+        labels: `(rows, ...)`.
+        indices: int32 `(rows,)`, the places of the images in the data set.
+        first: int32 scalar, the step of the epoch with which the chunk begins.
+        steps: int32 scalar, steps in an epoch.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    first: Tensor
+    steps: Tensor
+
+    def order(self, epoch_seed, count):
+        """None: the source has its own."""
+
+    def batch(self, order, step, batch_size):
+        """How many steps of the chunk come before a step."""
+        return step - self.first
+
+    def rows(self, batch, batch_size, replicas):
+        size = batch_size // replicas.count
+        return batch * size + tf.range(size)
+
+    def places(self, rows):
+        return tf.gather(self.indices, rows)
+
+    def steps_per_epoch(self, batch_size):
+        return self.steps

@@ -1,0 +1,126 @@
+"""What a training takes its batches from: arrays that lie on the device, or a stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fenwicks import augment as augmentation
+from fenwicks.data.dataset import check_labels
+from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training import checks, chunks, memory
+from fenwicks.training.sizes import SizedEngines
+from fenwicks.training.streams import is_stream, open_stream
+
+
+class ArrayFeed:
+    """Arrays that lie on the device during the training.
+
+    Args:
+        images: uint8 `(count, height, width, channels)`.
+        labels: integer `(count,)`.
+        engines: those that train.
+        budget: bytes that they may take on the device, or `None`.
+
+    Attributes:
+        steps: whole batches in an epoch.
+        classes: what the model tells apart.
+    """
+
+    def __init__(self, images: Any, labels: Any, engines: SizedEngines, budget: int | None):
+        if labels is None:
+            raise ValueError('`labels` must be given with an array of images. Received: None')
+        settings = engines.settings
+        self.classes = checks.check_data(settings.model, images, labels)
+        batch_size = settings.batch_size
+        if batch_size > len(images):
+            raise ValueError(
+                f'`batch_size` must be at most the {len(images)} training images. '
+                f'Received: batch_size={batch_size}'
+            )
+        self.images, self.labels = np.asarray(images), np.asarray(labels, np.int32)
+        self.steps = len(images) // batch_size
+        self._engines = engines
+        on_cpu = engines.at(0).on_cpu
+        copies = settings.replicas.local_count if on_cpu else 1
+        memory.check_fits(
+            copies * (self.images.nbytes + self.labels.nbytes),
+            memory.free_memory(on_cpu) if budget is None else None,
+            held=engines.data_bytes,
+            budget=budget,
+        )
+
+    def origin(self) -> dict[str, Any]:
+        """What a checkpoint says of the data."""
+        return checkpoints.origin(self.images, self.labels)
+
+    def start(self, epoch: int, epochs: int) -> None:
+        """Places the data, or their first part, on the device.
+
+        Args:
+            epoch: the first epoch, from 0.
+            epochs: epochs in all.
+        """
+        self._engines.load(self.images, self.labels)
+
+    def stop(self) -> None:
+        """Ends what runs beside the training."""
+
+
+class StreamFeed:
+    """A source of batches, of which chunks of many steps are sent to the device.
+
+    Args:
+        source: as `streams.open_stream` takes it.
+        engines: those that train.
+        budget: bytes of a device's memory for two chunks, or `None` for a default.
+    """
+
+    def __init__(self, source: Any, engines: SizedEngines, budget: int | None):
+        settings = engines.settings
+        replicas = settings.replicas
+        self._stream = open_stream(source, settings.batch_size, replicas.processes)
+        self.classes = checks.check_image_shape(settings.model, self._stream.first.images)
+        context = augmentation.context_arguments(settings.augment)
+        if 'indices' in context and not self._stream.gives_indices:
+            raise ValueError(
+                '`augment` must not ask for the `indices` of the images in the data set where '
+                'the source does not give them: stream a data.ImageBatches, or give the source a '
+                'method stored_batch(index) that returns (images, labels, indices). Received: '
+                f'a {type(source).__name__}'
+            )
+        self._engines, self._devices, self._budget = engines, replicas.local_count, budget
+        self._chunks: chunks.Chunks | None = None
+        self.steps = self._stream.steps
+
+    def origin(self) -> dict[str, Any]:
+        return checkpoints.origin_of(self._stream.digest())
+
+    def start(self, epoch: int, epochs: int) -> None:
+        engines, budget = self._engines, self._budget
+        if budget is None:
+            free = memory.free_memory(engines.at(epoch).on_cpu)
+            budget = min(chunks.DEFAULT_BUDGET, (free or chunks.DEFAULT_BUDGET) // 2)
+        size = chunks.steps_per_chunk(self._stream, self._devices, budget)
+        place = engines.at(epoch).place_chunk
+        self._chunks = chunks.Chunks(
+            self._stream, size, self._devices, place, epochs, self._check_labels
+        )
+        engines.stream(self._chunks, epoch)
+
+    def _check_labels(self, batch):
+        check_labels(batch.labels, len(batch.images), self.classes)
+
+    def stop(self) -> None:
+        if self._chunks is not None:
+            self._chunks.close()
+
+
+def open_feed(
+    images: Any, labels: Any, engines: SizedEngines, budget: int | None
+) -> ArrayFeed | StreamFeed:
+    """The feed of what `fit` was given."""
+    if is_stream(images, labels):
+        return StreamFeed(images, engines, budget)
+    return ArrayFeed(images, labels, engines, budget)

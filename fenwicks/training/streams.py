@@ -1,0 +1,325 @@
+"""Sources of batches for data that don't fit the device: what `Trainer.fit` takes beside arrays."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fenwicks import data
+
+
+class Batch(NamedTuple):
+    """A batch of a source, as NumPy arrays.
+
+    Attributes:
+        images: uint8 or float32 `(batch, height, width, channels)`.
+        labels: int32 or float32 `(batch, ...)`.
+        indices: int32 `(batch,)`, the places of the images in the data set; `None` where the source
+            doesn't say.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray | None
+
+
+class Form(NamedTuple):
+    """What all batches of a stream have in common: dtype and shape of an image and of a label."""
+
+    images: tuple[str, tuple[int, ...]]
+    labels: tuple[str, tuple[int, ...]]
+
+    @staticmethod
+    def of(batch: Batch) -> Form:
+        images, labels = batch.images, batch.labels
+        return Form(
+            (images.dtype.name, images.shape[1:]),
+            (labels.dtype.name, labels.shape[1:]),
+        )
+
+    def __str__(self) -> str:
+        (images, image_shape), (labels, label_shape) = self
+        return f'{images} images {image_shape} and {labels} labels {label_shape}'
+
+
+def is_stream(images: Any, labels: Any) -> bool:
+    """Whether `fit` was given a source of batches rather than arrays."""
+    return labels is None and not isinstance(images, np.ndarray)
+
+
+class Stream:
+    """A source of batches, checked: the interface of the two kinds.
+
+    Args:
+        source: what `fit` was given.
+        batch_size: images in a batch of this process.
+
+    Attributes:
+        steps: whole batches in an epoch.
+        first: the first `Batch`, or one of the same form.
+        form: the `Form` of all batches.
+        workers: threads that may fetch batches at the same time.
+        gives_indices: whether the source says which images a batch has.
+    """
+
+    steps: int
+    first: Batch
+    workers = 1
+    gives_indices = False
+
+    def __init__(self, source: Any, batch_size: int):
+        self.source, self.batch_size = source, batch_size
+        self.passes = 0  # begun so far
+        self._open()
+        self.form = Form.of(self.first)
+        if not self.steps:
+            raise ValueError(
+                '`images` must give at least one whole batch in a pass. Received: a stream of none'
+            )
+
+    def _open(self) -> None:
+        """Sets `steps`, `first`, and what else the kind knows of its source."""
+        raise NotImplementedError
+
+    def begin_pass(self, epoch: int) -> Callable[[int], Batch]:
+        """A function that fetches the batch of a step of this epoch, counted from 0."""
+        raise NotImplementedError
+
+    def end_pass(self) -> None:
+        """Called after the last batch of an epoch."""
+
+    def digest(self) -> str:
+        """A hash of what is known of the data without reading all of them."""
+        return hashlib.sha256(f'{self.form} {self.steps}'.encode()).hexdigest()[:16]
+
+    def check(self, batch: Batch, epoch: int, step: int) -> None:
+        """Raises unless a batch is like the first one, with finite numbers."""
+        where = f'in batch {step + 1} of epoch {epoch + 1}'
+        form = Form.of(batch)
+        if form != self.form:
+            raise ValueError(
+                f'`images` must give batches of one form, {self.form}. Received: {form} {where}'
+            )
+        if len(batch.images) != self.batch_size or len(batch.labels) != self.batch_size:
+            raise ValueError(
+                f'`images` must give batches of {self.batch_size} images. Received: '
+                f'{len(batch.images)} images and {len(batch.labels)} labels {where}'
+            )
+        for name in ('images', 'labels'):
+            array = getattr(batch, name)
+            if array.dtype.kind == 'f' and not np.isfinite(array).all():
+                raise ValueError(
+                    f'`images` must give finite numbers. Received: infinite or NaN {name} {where}'
+                )
+
+
+class IndexedStream(Stream):
+    """Batches by their number: a `keras.utils.PyDataset`, or anything with a length.
+
+    A source with an attribute `epoch` has it set before each pass. Others, if they have
+    `on_epoch_begin` and `on_epoch_end`, are asked for the passes one after the other, so that one
+    that shuffles itself in them by a seed does so in a resumed training as in one that was not.
+    """
+
+    def _open(self):
+        source = self.source
+        self._batches = batches = _length(source)
+        self.workers = max(1, int(getattr(source, 'workers', 1) or 1))
+        if isinstance(source, data.ImageBatches) and (source.normalize or source.augment):
+            raise ValueError(
+                '`images` must be an ImageBatches without `normalize` and `augment`: give them to '
+                'the Trainer, which applies them on the device. Received: one with them'
+            )
+        # A source with this method gives images as they are stored, and their places.
+        self._stored = getattr(source, 'stored_batch', None)
+        self.gives_indices = self._stored is not None
+        self.first = self._get(0) if batches else Batch(np.zeros((0, 0, 0, 0)), np.zeros(0), None)
+        # The incomplete last batch is left out, as that of arrays is.
+        last_is_whole = batches < 2 or len(self._get(batches - 1).images) == self.batch_size
+        self.steps = batches if last_is_whole else batches - 1
+
+    def _get(self, number):
+        try:
+            if self._stored is not None:
+                return _checked(*self._stored(number))
+            return _as_batch(self.source[number])
+        except IndexError as error:
+            raise _ended_early(self._batches, number) from error
+
+    def begin_pass(self, epoch):
+        if hasattr(self.source, 'epoch'):
+            self.source.epoch = epoch
+        else:
+            for _ in range(self.passes, epoch):  # those that an earlier process had
+                self._call('on_epoch_begin')
+                self._call('on_epoch_end')
+        self.passes = epoch + 1
+        self._call('on_epoch_begin')
+        return self._get
+
+    def end_pass(self):
+        self._call('on_epoch_end')
+
+    def _call(self, name):
+        getattr(self.source, name, _nothing)()
+
+    def digest(self):
+        source = self.source
+        if not isinstance(source, data.ImageBatches) or source.process_count > 1:
+            return super().digest()
+        digest = hashlib.sha256(super().digest().encode())
+        digest.update(f'{source.shuffle} {source.seed}'.encode())
+        for array in (source.indices, source.labels, source.images[source.indices[:64]]):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+class DatasetStream(Stream):
+    """A `tf.data.Dataset`: a pass is an iterator over it.
+
+    A resumed training draws a batch of each pass that came before, so that one that shuffles by a
+    seed goes on as if it had not been interrupted.
+    """
+
+    def _open(self):
+        spec = self.source.element_spec
+        if not isinstance(spec, tuple) or len(spec) != 2:
+            raise _not_pairs(spec)
+        shapes = [part.shape for part in spec]
+        if any(shape.rank is None or not shape.is_fully_defined() for shape in shapes):
+            raise ValueError(
+                '`images` must give batches of a fixed shape: .batch(batch_size, '
+                'drop_remainder=True), and set_shape or ensure_shape in a map. Received: '
+                f'shapes {", ".join(map(str, shapes))}'
+            )
+        self.steps = _length(self.source)
+        parts = [np.zeros(part.shape, part.dtype.as_numpy_dtype) for part in spec]
+        self.first = _as_batch(tuple(parts))
+
+    def begin_pass(self, epoch):
+        for _ in range(self.passes, epoch):
+            next(iter(self.source))
+        self.passes = epoch + 1
+        batches = self.source.as_numpy_iterator()
+
+        def fetch(step):
+            try:
+                return _as_batch(next(batches))
+            except StopIteration:
+                raise _ended_early(self.steps, step) from None
+            except Exception as error:
+                if 'was expected to contain' in str(error):  # assert_cardinality's
+                    raise _ended_early(self.steps, step) from None
+                raise
+
+        return fetch
+
+
+def open_stream(source: Any, batch_size: int, processes: int = 1) -> Stream:
+    """The stream of a source.
+
+    Args:
+        source: a `tf.data.Dataset`, a `keras.utils.PyDataset`, or anything with `__getitem__` and
+            `__len__` that gives batches `(images, labels)`.
+        batch_size: images in a step, of all processes together.
+        processes: number of processes, each of which has an equal share of each batch.
+
+    Raises:
+        ValueError: it is no such source, its length isn't known, or its batches have another size.
+    """
+    share = batch_size // processes
+    if hasattr(source, 'element_spec'):
+        stream: Stream = DatasetStream(source, share)
+    elif hasattr(source, '__getitem__'):
+        stream = IndexedStream(source, share)
+    else:
+        raise ValueError(
+            '`images` must be an array with `labels`, or a source of batches: a tf.data.Dataset, a '
+            'keras.utils.PyDataset such as data.ImageBatches, or an object with __len__ and '
+            f'__getitem__. Received: {type(source).__name__}'
+        )
+    found = len(stream.first.images)
+    if found != share:
+        shares = f', of which each of the {processes} processes has a share' * (processes > 1)
+        raise ValueError(
+            f'`batch_size` must be that of the batches of the stream{shares}. Received: '
+            f'batch_size={batch_size}, and batches of {found} images'
+        )
+    return stream
+
+
+def _length(source):
+    """The number of batches in a pass."""
+    try:
+        # Of a PyDataset that doesn't know it, this is None.
+        count = getattr(source, 'num_batches', None) or len(source)
+    except (TypeError, NotImplementedError):
+        raise ValueError(
+            '`images` must know how many batches are in a pass: give it __len__, or a '
+            'tf.data.Dataset .apply(tf.data.experimental.assert_cardinality(batches)). '
+            f'Received: a {type(source).__name__} without a length'
+        ) from None
+    return int(count)
+
+
+def _as_batch(batch):
+    """A `Batch` of what a source gives: uint8 stays, other images become float32."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        raise _not_pairs(batch)
+    images, labels = batch
+    return _checked(images, labels, None)
+
+
+def _checked(images, labels, indices):
+    if labels is None:
+        raise ValueError('`images` must give batches with labels. Received: images alone')
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == 'f'):
+        raise ValueError(
+            '`images` must give batches of uint8 or float images (batch, height, width, channels). '
+            f'Received: dtype={images.dtype}, shape={images.shape}'
+        )
+    if labels.dtype.kind not in 'iuf':
+        raise ValueError(
+            f'`images` must give batches with labels that are numbers. Received: {labels.dtype}'
+        )
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32, copy=False)
+    kind = np.float32 if labels.dtype.kind == 'f' else np.int32
+    places = None if indices is None else np.asarray(indices, np.int32)
+    return Batch(images, labels.astype(kind, copy=False), places)
+
+
+def _not_pairs(received):
+    kind = type(received).__name__
+    size = f' of {len(received)}' if isinstance(received, tuple | list | dict) else ''
+    return ValueError(
+        '`images` must give batches that are pairs (images, labels); without `labels` beside it, '
+        f'it is taken for a source of batches. Received: a {kind}{size}'
+    )
+
+
+def _ended_early(steps, found):
+    return ValueError(
+        f'`images` must give as many batches in each pass as it says, {steps}. '
+        f'Received: the end after {found}'
+    )
+
+
+def _nothing():
+    pass
+
+
+@contextlib.contextmanager
+def fetching(stream: Stream) -> Iterator[Callable]:
+    """A `map` of functions over steps, in order, by as many threads as the stream allows."""
+    if stream.workers == 1:
+        yield map
+        return
+    with concurrent.futures.ThreadPoolExecutor(stream.workers) as pool:
+        yield pool.map

@@ -1,0 +1,59 @@
+"""Sources of batches for the tests of streaming, and trainings in the resident order."""
+
+import keras
+import numpy as np
+from training_toys import BATCH, STEPS, order_of, toy
+
+
+class Resident:
+    """The batches that a training on the arrays of `toy()` takes, in the order of each epoch."""
+
+    def __init__(self, **options):
+        self.images, self.labels = toy(**options)
+        self.epoch = None
+
+    def __len__(self):
+        return STEPS
+
+    def stored_batch(self, index):
+        rows = order_of(self.epoch or 0)[index * BATCH : (index + 1) * BATCH]
+        return self.images[rows], self.labels[rows], rows
+
+    def __getitem__(self, index):
+        return self.stored_batch(index)[:2]
+
+
+class Shuffled(keras.utils.PyDataset):
+    """Shuffles itself between passes, by a generator of its own; without an `epoch`."""
+
+    def __init__(self, workers=1):
+        super().__init__(workers=workers)
+        self.images, self.labels = toy()
+        self.generator = np.random.default_rng(5)
+        self.order = self.generator.permutation(len(self.images))
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        rows = self.order[index * BATCH : (index + 1) * BATCH]
+        return self.images[rows], self.labels[rows]
+
+    def on_epoch_end(self):
+        self.order = self.generator.permutation(len(self.images))
+
+
+class Changed:
+    """Batches of `toy()` in order, one of which is changed."""
+
+    def __init__(self, number, change, steps=STEPS, dtype=np.uint8):
+        self.images, self.labels = toy()
+        self.number, self.change, self.steps, self.dtype = number, change, steps, dtype
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        rows = slice(index * BATCH, (index + 1) * BATCH)
+        batch = self.images[rows].astype(self.dtype), self.labels[rows]
+        return self.change(*batch) if index == self.number else batch

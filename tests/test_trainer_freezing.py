@@ -1,0 +1,101 @@
+"""Layers that are frozen and unfrozen between two calls of `fit`."""
+
+import keras
+import numpy as np
+import pytest
+from training_toys import STEPS, dense_model, make, toy
+
+from fenwicks import optimizers
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+
+def two_layers():
+    return dense_model(keras.layers.Dense(5, activation='relu', name='body'), name='head')
+
+
+OPTIMIZERS = {
+    'sgd': lambda: optimizers.SGD(
+        0.05, momentum=0.9, groups=[optimizers.ParameterGroup('bias', learning_rate=0.5)]
+    ),
+    'adam': lambda: keras.optimizers.Adam(0.01),
+    'muon': lambda: optimizers.Muon(0.05, others=optimizers.SGD(0.05), others_match=['.*head/.*']),
+    'scaled': lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05, momentum=0.9)),
+}
+
+
+def slots(optimizer):
+    return {v.path: np.array(keras.ops.convert_to_numpy(v.value)) for v in optimizer.variables}
+
+
+@pytest.mark.parametrize('kind', OPTIMIZERS)
+def test_a_frozen_layer_stays_and_the_slots_of_others_survive(kind, monkeypatch):
+    trainer = make(two_layers(), OPTIMIZERS[kind](), averaging=optimizers.EMA(0.5, every=2))
+    body, head = trainer.model.get_layer('body'), trainer.model.get_layer('head')
+    trainer.fit(*toy(), 1)
+    before, whole = body.get_weights(), slots(trainer.optimizer)
+    body.trainable = False
+    noted = []
+    start = trainer._start_feed
+    monkeypatch.setattr(
+        trainer,
+        '_start_feed',
+        lambda *arguments: noted.append(slots(trainer.optimizer)) or start(*arguments),
+    )
+    trainer.fit(*toy(), 2)
+    left = {path for path in whole if 'body' not in path}
+    assert noted[0].keys() == left < whole.keys()
+    for path in left:
+        np.testing.assert_array_equal(noted[0][path], whole[path], err_msg=path)
+    for old, new in zip(before, body.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    moved, frozen = head.get_weights(), slots(trainer.optimizer)
+    assert len(trainer.optimizer.variables) == len(left)
+
+    body.trainable = True
+    trainer.fit(*toy(), 3)
+    assert noted[1].keys() == whole.keys()
+    for path in left:
+        np.testing.assert_array_equal(noted[1][path], frozen[path], err_msg=path)
+    for path in whole.keys() - left:
+        assert not noted[1][path].any()
+    assert not np.array_equal(before[0], body.get_weights()[0])
+    assert not np.array_equal(moved[0], head.get_weights()[0])
+    assert int(trainer.optimizer.iterations) == 3 * STEPS
+
+
+def test_freezing_and_unfreezing_without_a_step_changes_nothing():
+    """The training is that of a Trainer that was left alone, but for the slots of the layer."""
+    alone, frozen = (make(two_layers(), optimizers.SGD(0.05)) for _ in range(2))
+    for trainer in (alone, frozen):
+        trainer.fit(*toy(), 1)
+    frozen.model.get_layer('body').trainable = False
+    frozen.fit(*toy(), 1)  # none is left to train
+    frozen.model.get_layer('body').trainable = True
+    for trainer in (alone, frozen):
+        trainer.fit(*toy(), 2)
+    for one, other in zip(alone.model.weights, frozen.model.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_new_learning_rate_goes_with_it():
+    trainer = make(two_layers(), optimizers.SGD(0.05, momentum=0.9))
+    trainer.fit(*toy(), 1)
+    trainer.model.get_layer('body').trainable = False
+    trainer.optimizer.learning_rate = 0.0
+    before = trainer.model.get_layer('head').get_weights()
+    velocities = [v for v in trainer.optimizer.variables if 'velocity' in v.path]
+    for velocity in velocities:
+        velocity.assign(keras.ops.zeros_like(velocity))
+    trainer.fit(*toy(), 2)
+    for old, new in zip(before, trainer.model.get_layer('head').get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_multi_optimizer_says_what_to_do():
+    rates = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1), {})
+    trainer = make(two_layers(), keras.optimizers.MultiOptimizer(rates))
+    trainer.fit(*toy(), 1)
+    trainer.model.get_layer('body').trainable = False
+    with pytest.raises(ValueError, match='under a MultiOptimizer: make another one, and another T'):
+        trainer.fit(*toy(), 2)

@@ -1,0 +1,306 @@
+"""The Trainer on sources of batches: the numbers of the same batches as arrays, to the bit."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+from stream_toys import Changed, Resident, Shuffled
+from training_toys import (
+    BATCH,
+    COUNT,
+    STEPS,
+    Stop,
+    assert_same,
+    conv_model,
+    dense_model,
+    make,
+    toy,
+    values,
+)
+
+from fenwicks import augment, data, optimizers
+from fenwicks.training import chunks, streams
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+tensorflow_only = pytest.mark.backend('tensorflow')
+
+AUGMENT = augment.compose([augment.random_crop, augment.random_flip, augment.alternating_flip])
+PER_STEP = BATCH * (8 * 8 * 3 + 4 + 4)  # bytes of a step of `toy()`
+
+
+def pair_of_trainers(**options):
+    options = {'augment': AUGMENT, 'averaging': optimizers.EMA(0.8, every=3)} | options
+    return make(**options), make(**options)
+
+
+@pytest.mark.parametrize('steps', [1, 2, STEPS])
+def test_a_stream_in_the_resident_order_makes_the_same_training(steps):
+    """Whatever the chunks: of one step, with a short last one, of a whole epoch (which is never
+    one chunk by default)."""
+    resident, streamed = pair_of_trainers(memory_budget=2 * steps * PER_STEP)
+    resident.memory_budget = None
+    resident.fit(*toy(), 3)
+    streamed.fit(Resident(), epochs=3)
+    assert_same(resident, streamed)
+
+
+def test_image_sizes_and_accumulation_are_those_of_the_resident_path():
+    model = {'image_sizes': ((0, 6), (1, 8)), 'accumulate': 2}
+    trainers = [make(pooled_model(), **model, augment=augment.random_flip) for _ in range(2)]
+    trainers[0].fit(*toy(), 2)
+    trainers[1].fit(Resident(), epochs=2)
+    assert_same(*trainers)
+
+
+def pooled_model():
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.GlobalMaxPooling2D(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+@pytest.mark.parametrize('source', [Resident, Shuffled, lambda: image_batches()])
+def test_a_resumed_stream_ends_like_one_that_was_not_stopped(source, tmp_path):
+    whole, before, after = (make() for _ in range(3))
+    whole.fit(source(), epochs=3)
+    path = tmp_path / 'c.npz'
+    before.fit(source(), epochs=1, checkpoint=path)
+    after.fit(source(), epochs=3, checkpoint=path, resume=True)
+    assert_same(whole, after)
+
+
+def image_batches(**options):
+    images, labels = toy()
+    options = {'shuffle': True, 'seed': 3, 'drop_remainder': True} | options
+    return data.ImageBatches(images, labels, BATCH, **options)
+
+
+def test_a_checkpoint_knows_its_stream(tmp_path):
+    path = tmp_path / 'c.npz'
+    make().fit(image_batches(), epochs=1, checkpoint=path)
+    with pytest.raises(ValueError, match='`resume` must go on with the settings of'):
+        make().fit(image_batches(seed=4), epochs=2, checkpoint=path, resume=True)
+
+
+def test_image_batches_give_each_image_once_and_its_place():
+    """Also where the last batch is short: it is left out, as that of arrays."""
+    batches = image_batches(drop_remainder=False)
+    trained = make(augment=augment.alternating_flip)
+    trained.fit(batches, epochs=2)
+    images, labels, places = batches.stored_batch(0)
+    assert (images.dtype, places.dtype) == (np.uint8, np.int32)
+    np.testing.assert_array_equal(images, batches.images[places])
+    np.testing.assert_array_equal(labels, batches.labels[places])
+    assert trained._steps_per_epoch == STEPS
+
+
+def test_images_stay_bytes_until_the_device_and_the_next_chunk_is_fetched_meanwhile():
+    """Each chunk is fetched by another thread, one ahead of that which trains."""
+    trainer = make(dense_model(), memory_budget=2 * PER_STEP)
+    engine = trainer._engines.at(0)
+    place, run, seen, done = engine.place_chunk, engine.run, [], []
+
+    def noted(chunk):
+        assert threading.current_thread() is not threading.main_thread()
+        seen.append((chunk.images.dtype.name, chunk.images.shape, chunk.first, len(done)))
+        return place(chunk)
+
+    def counted(*arguments, **named):
+        totals = run(*arguments, **named)
+        done.extend([None] * totals.steps)
+        return totals
+
+    engine.place_chunk, engine.run = noted, counted
+    trainer.fit(Resident(), epochs=2)
+    assert [each[:3] for each in seen] == [
+        (
+            'uint8',
+            (1, BATCH, 8, 8, 3),
+            step,
+        )
+        for _ in range(2)
+        for step in range(STEPS)
+    ]
+    assert all(trained <= number for number, (*_, trained) in enumerate(seen))
+
+
+@pytest.mark.parametrize('workers', [1, 3])
+def test_workers_do_not_change_the_order(workers):
+    one, many = make(), make()
+    one.fit(Shuffled(), epochs=2)
+    many.fit(Shuffled(workers=workers), epochs=2)
+    assert_same(one, many)
+
+
+def test_arrays_and_streams_follow_each_other():
+    mixed, streamed = make(), make()
+    streamed.fit(Resident(), epochs=3)
+    source = Resident()
+    mixed.fit(source, epochs=1)
+    mixed.fit(*toy(), 2)
+    mixed.fit(source, epochs=3)
+    assert_same(mixed, streamed)
+
+
+def test_float_images_are_normalized_as_they_are():
+    bytes_, floats = make(), make()
+    bytes_.fit(Changed(-1, None), epochs=1)
+    floats.fit(Changed(-1, None, dtype=np.float32), epochs=1)
+    assert_same(bytes_, floats)
+
+
+@tensorflow_only
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_tf_dataset(resumed, tmp_path):
+    """Shuffled by a seed, anew in each pass; a resumed training draws the passes before."""
+    import tensorflow as tf
+
+    def dataset():
+        batches = tf.data.Dataset.from_tensor_slices(toy()).shuffle(COUNT, seed=4)
+        return batches.batch(BATCH, drop_remainder=True)
+
+    trainer, other = make(), make()
+    if resumed:
+        first = make()
+        first.fit(dataset(), epochs=1, checkpoint=tmp_path / 'c.npz')
+    trainer.fit(dataset(), epochs=3, checkpoint=tmp_path / 'c.npz', resume=resumed)
+    passes = dataset()
+    batches = [list(passes.as_numpy_iterator()) for _ in range(3)]
+    other.fit(Listed(batches), epochs=3)
+    assert_same(trainer, other)
+
+
+class Listed:
+    def __init__(self, epochs):
+        self.epochs, self.epoch = epochs, 0
+
+    def __len__(self):
+        return len(self.epochs[0])
+
+    def __getitem__(self, index):
+        return self.epochs[self.epoch][index]
+
+
+@tensorflow_only
+def test_tf_datasets_that_do_not_fit():
+    import tensorflow as tf
+
+    slices = tf.data.Dataset.from_tensor_slices(toy())
+    whole = slices.batch(BATCH, drop_remainder=True)
+    with pytest.raises(ValueError, match=r'fixed shape: \.batch\(batch_size, drop_remainder=True'):
+        make().fit(slices.batch(BATCH), epochs=1)
+    with pytest.raises(ValueError, match='must know how many batches are in a pass'):
+        make().fit(whole.repeat(), epochs=1)
+    with pytest.raises(ValueError, match=r'pairs \(images, labels\).*Received: a TensorSpec'):
+        make().fit(whole.map(lambda images, labels: images), epochs=1)
+    short = whole.take(3).apply(tf.data.experimental.assert_cardinality(STEPS))
+    with pytest.raises(ValueError, match=r'as it says, 5\. Received: the end after 3'):
+        make().fit(short, epochs=1)
+
+
+def spoilt(images, labels):
+    images = images.copy()
+    images[0, 0, 0, 0] = np.nan
+    return images, labels
+
+
+def ended(images, labels):
+    raise IndexError
+
+
+FAULTS = {
+    'other shape': (
+        lambda x, y: (x[:, :7], y),
+        {},
+        r'of one form.*\(7, 8, 3\).* in batch 3 of epoch 1',
+    ),
+    'other dtype': (lambda x, y: (np.float32(x), y), {}, 'one form, uint8.*Received: float32'),
+    'other labels': (lambda x, y: (x, y[:, None]), {}, r'one form.*labels \(1,\)'),
+    'short': (lambda x, y: (x[:3], y[:3]), {}, 'batches of 4 images. Received: 3 images'),
+    'fewer labels': (lambda x, y: (x, y[:3]), {}, '4 images and 3 labels in batch 3'),
+    'nan': (spoilt, {'dtype': np.float32}, 'finite numbers. Received: infinite or NaN images in'),
+    'label': (lambda x, y: (x, y + 9), {}, r'`labels` must be in \[0, 3\)'),
+    'one thing': (lambda x, y: x, {}, r'pairs \(images, labels\)'),
+    'end': (ended, {}, r'as it says, 5\. Received: the end after 2'),
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_stream_that_changes_ends_in_one_line(fault):
+    change, options, message = FAULTS[fault]
+    trainer = make(dense_model())
+    with pytest.raises(ValueError, match=message) as error:
+        trainer.fit(Changed(2, change, **options), epochs=1)
+    assert '\n' not in str(error.value)
+    assert not [thread for thread in threading.enumerate() if 'fenwicks' in thread.name]
+
+
+def test_what_is_no_stream():
+    images, labels = toy()
+    with pytest.raises(ValueError, match='`labels` must be given with an array'):
+        make().fit(images, epochs=1)
+    with pytest.raises(ValueError, match=r'or a source of batches.*Received: generator'):
+        make().fit((batch for batch in [(images, labels)]), epochs=1)
+    with pytest.raises(ValueError, match='without a length'):
+        make().fit(Endless(), epochs=1)
+    with pytest.raises(ValueError, match=r'that of the batches of the stream.*=4, and .* 5 images'):
+        make().fit([(images[:5], labels[:5])], epochs=1)
+    with pytest.raises(ValueError, match='at least one whole batch'):
+        make().fit([], epochs=1)
+    with pytest.raises(ValueError, match=r'shape \(count, 8, 8, 3\) that the model takes'):
+        make().fit([(images[:4, :7], labels[:4])], epochs=1)
+    with pytest.raises(ValueError, match=r'uint8 or float images.*int64'):
+        make().fit([(images[:4].astype(np.int64), labels[:4])], epochs=1)
+    with pytest.raises(ValueError, match=r'batches with labels. Received: images alone'):
+        make().fit(data.ImageBatches(images, None, BATCH), epochs=1)
+    with pytest.raises(ValueError, match='without `normalize` and `augment`'):
+        make().fit(image_batches(normalize=lambda images: images / 255), epochs=1)
+    with pytest.raises(ValueError, match=r'`augment` must not ask for the `indices`.*Shuffled'):
+        make(augment=augment.alternating_flip).fit(Shuffled(), epochs=1)
+    with pytest.raises(ValueError, match=r'`images` must be an array. Received: a source'):
+        make().load(Resident(), None)
+
+
+class Endless:
+    def __getitem__(self, index):
+        return toy()
+
+
+def test_errors_of_the_source_arrive_and_the_model_keeps_its_weights():
+    def broken(images, labels):
+        raise Stop
+
+    trainer = make(memory_budget=2 * PER_STEP)
+    with pytest.raises(Stop):
+        trainer.fit(Changed(3, broken), epochs=1)
+    assert all(np.isfinite(value).all() for value in values(trainer))
+    assert int(trainer.optimizer.iterations) <= 3
+
+
+def test_chunks_follow_the_budget():
+    stream = streams.open_stream(Resident(), BATCH)
+    assert chunks.steps_per_chunk(stream, 1, 2 * PER_STEP) == 1
+    assert chunks.steps_per_chunk(stream, 1, 2**30) == 2  # a quarter of an epoch, rounded up
+    assert chunks.steps_per_chunk(stream, 2, 2 * PER_STEP) == 2
+    with pytest.raises(ValueError, match=f'two batches, of {2 * PER_STEP} bytes on each'):
+        chunks.steps_per_chunk(stream, 1, 2 * PER_STEP - 1)
+    with pytest.raises(ValueError, match='`memory_budget` must be a positive integer'):
+        make(memory_budget=0)
+
+
+def test_a_short_last_chunk_needs_no_other_program():
+    trainer = make(conv_model(), memory_budget=4 * PER_STEP)  # chunks of 2, 2 and 1 steps
+    trainer.fit(Resident(), epochs=1)
+    program = trainer._engines.at(0)
+    if keras.backend.backend() == 'jax':
+        compiled = program._compiled
+        trainer.fit(Resident(), epochs=2)
+        assert program._compiled is compiled
+    else:
+        assert program._run.experimental_get_tracing_count() == 1
