@@ -36,7 +36,7 @@ def test_one_step_is_the_mean_of_the_gradients_of_the_parts():
     gradients = []
     for part in np.split(rows, 2):
         gradients.append(gradients_of(model, images[part] / np.float32(255), labels[part]))
-    before = [np.array(weight) for weight in model.trainable_variables]
+    before = [np.array(np.asarray(weight)) for weight in model.trainable_variables]
     trainer.run_steps(0, 0, 1)
     for weight, old, one, other in zip(
         trainer.model.trainable_variables, before, *gradients, strict=True
@@ -112,7 +112,7 @@ def test_gradients_are_clipped(options, kind):
     images, labels = toy()
     trainer.load(images, labels)
     rows = order_of(0)[:BATCH]
-    before = [np.array(weight) for weight in trainer.model.trainable_variables]
+    before = [np.array(np.asarray(weight)) for weight in trainer.model.trainable_variables]
     _, gradients = trainer.gradients(images[rows], labels[rows])
     trainer.run_steps(0, 0, 1)
     ((name, limit),) = options.items()
