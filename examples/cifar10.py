@@ -6,6 +6,8 @@
     python examples/cifar10.py --list_recipes
     python examples/cifar10.py --set momentum=0.8 --set activation=relu
     python examples/cifar10.py --recipe_file=my_recipe.py   # a file that defines `recipe`
+    python examples/cifar10.py --validate --tensorboard     # test accuracy after each epoch, curves
+    python examples/cifar10.py --verbosity=-1               # quiet: one line at the end
 
 README.md ("Results") says what the recipes reach, how long they take, on what hardware and in how
 many runs; --list_recipes says it in short. All of it comes from the runs logged under
