@@ -282,8 +282,7 @@ if precision == 'float16':  # small gradients would vanish in it, unless they ar
 # Keras's own `fit` sends each batch to the device and waits. The `Trainer` puts all images on the
 # device once, and then shuffles, augments and takes its steps there, in one compiled program: on a
 # TPU or a GPU a whole epoch at a time, so the bar moves once an epoch. That program is compiled
-# first, which takes a while. The line of each epoch ends with loss and accuracy on the test images
-# (`val_loss`, `val_accuracy`).
+# first, which takes a while.
 
 # %%
 trainer = fw.training.Trainer(
@@ -295,6 +294,25 @@ trainer = fw.training.Trainer(
     augment=augment,
     seed=SEED,
 )
+
+# %% [markdown]
+# Is the peak of the learning rate well chosen? The *learning-rate finder* takes a hundred steps,
+# each at a greater rate than the one before, and then puts everything back. A good peak lies where
+# the loss still falls, some way before it explodes. What it suggests is a hint, not a law: with
+# warm-up, higher rates go well too.
+
+# %%
+found = fw.diagnostics.find_learning_rate(trainer, dataset.train_images, dataset.train_labels)
+print(found.reason)
+fw.plots.learning_rate_finder(
+    found.learning_rates, found.smoothed, found.suggestion, measured=found.losses
+)
+
+# %% [markdown]
+# Now the training itself. The line of each epoch has loss and accuracy on the test images as
+# `val_loss` and `val_accuracy`.
+
+# %%
 history = trainer.fit(
     dataset.train_images,
     dataset.train_labels,

@@ -272,12 +272,27 @@ augment = fw.augment.compose(fw.assemble.augmentations(recipe))
 fw.plots.augmentation(dataset.train_images[:4], augment, mean, std, versions=5, seed=(SEED, 0))
 
 # %% [markdown]
-# ## Train
+# ## How large are the steps?
 #
-# `val_accuracy`, at the end of each line, is that on the pictures kept aside.
+# The *learning-rate finder* takes a hundred steps, each at a greater learning rate than the one
+# before, and then puts everything back. A good peak lies where the loss still falls, some way
+# before it explodes. Where that is far from the recipe's, write it into `PEAK_RATE` above, and run
+# the cells from there on.
 
 # %%
 trainer = fw.assemble.build_trainer(recipe, dataset, precision=precision, seed=SEED)
+found = fw.diagnostics.find_learning_rate(trainer, dataset.train_images, dataset.train_labels)
+print(f'{found.reason}. The peak of the recipe: {recipe.peak_learning_rate:g}')
+fw.plots.learning_rate_finder(
+    found.learning_rates, found.smoothed, found.suggestion, measured=found.losses
+)
+
+# %% [markdown]
+# ## Train
+#
+# `val_accuracy`, in the line of each epoch, is that on the pictures kept aside.
+
+# %%
 history = trainer.fit(
     dataset.train_images,
     dataset.train_labels,

@@ -1,5 +1,6 @@
 """The report: one page that holds everything, says what the run says, and can be read by all."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -11,8 +12,9 @@ import pytest
 from report_runs import NAMES, Page, material, result, write_run
 from scripts import ROOT
 
-from fenwicks import plots, report
+from fenwicks import plots, recipes, report
 from fenwicks.report import __main__ as command
+from fenwicks.report.runs import tricks_of
 
 LARGEST = 2_000_000  # bytes
 
@@ -379,3 +381,17 @@ def test_without_matplotlib_material_is_saved_and_the_page_asks_for_it(tmp_path)
         [sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == 'plots need Matplotlib: pip install matplotlib\n'
+
+
+@pytest.mark.parametrize('name', recipes.PRESETS)
+def test_the_tricks_of_a_published_recipe_are_its_own(name):
+    recipe = recipes.get(name)
+    assert tricks_of(recipe) == list(recipes.PRESETS[name].tricks)
+    assert tricks_of(recipe.with_epochs(3).with_width(0.25)) == tricks_of(recipe)
+
+
+def test_the_tricks_of_a_changed_recipe():
+    recipe = recipes.get('page24', added=['celu', 'jitter'])
+    assert tricks_of(recipe) == ['celu', 'jitter']
+    assert 'celu' not in tricks_of(recipes.get('page10', removed=['celu']))
+    assert tricks_of(dataclasses.replace(recipe, name='mine')) == []

@@ -178,16 +178,35 @@ def preset_of(recipe: Recipe) -> Recipe | None:
 
     Of `page10-whitening` that is `page10-whitening` as published: the preset with its tricks.
     """
+    named = _named(recipe)
+    if named is None:
+        return None
+    preset, added, removed = named
+    try:
+        return recipes.get(preset, added, removed)
+    except ValueError:  # a name that only looks like one of these
+        return recipes.get(preset)
+
+
+def tricks_of(recipe: Recipe) -> list[str]:
+    """The tricks by which a recipe was made, by its name; see `changes` for what was set since."""
+    named = _named(recipe)
+    if named is None:
+        return []
+    preset, added, removed = named
+    tricks = (*recipes.PRESETS[preset].tricks, *added)
+    return [trick for trick in tricks if trick not in removed]
+
+
+def _named(recipe: Recipe) -> tuple[str, list[str], list[str]] | None:
+    """The preset of which a recipe's name begins, and the tricks that it adds and removes."""
     match = re.match(r'\w+', recipe.name)
     if match is None or match[0] not in recipes.PRESETS:
         return None
     tricks = re.findall(r'([+-])(\w+)(?=[+-]|$)', recipe.name[match.end() :])
     added = [trick for sign, trick in tricks if sign == '+' and trick in recipes.TRICKS]
     removed = [trick for sign, trick in tricks if sign == '-' and trick in recipes.TRICKS]
-    try:
-        return recipes.get(match[0], added, removed)
-    except ValueError:  # a name that only looks like one of these
-        return recipes.get(match[0])
+    return match[0], added, removed
 
 
 def changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:

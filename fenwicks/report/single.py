@@ -9,7 +9,7 @@ from html import escape
 from fenwicks import plots, recipes, schedules
 from fenwicks.plots.canvas import new_axes
 from fenwicks.report import elements, figures, predictions
-from fenwicks.report.runs import RESULT, Run, changes, preset_of
+from fenwicks.report.runs import RESULT, Run, changes, preset_of, tricks_of
 
 CHART = (4.6, 2.9)  # inches: a phone shows its text at about the size at which it was drawn
 NAMED_CLASSES = 25
@@ -113,17 +113,13 @@ def _recipe(run: Run) -> Iterator[str]:
         yield elements.table(caption, ['setting', base.name, 'this run'], rows)
     else:
         yield elements.paragraph('This run used it as it is.')
-    tricks = [name for name, trick in recipes.TRICKS.items() if _has(recipe, trick)]
+    tricks = tricks_of(recipe)
     if tricks:
         rows = [[name, recipes.TRICKS[name].summary] for name in tricks]
         yield elements.details(
             f'Its tricks ({len(tricks)})',
             elements.table('Tricks of this recipe', ['trick', 'what it does'], rows),
         )
-
-
-def _has(recipe: recipes.Recipe, trick: recipes.Trick) -> bool:
-    return all(getattr(recipe, field) == wanted for field, wanted in trick.patch.items())
 
 
 def metrics_in(histories: Sequence[Sequence[Mapping]], ending: str) -> list[str]:
