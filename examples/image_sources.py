@@ -139,7 +139,9 @@ def from_tfrecord(_: None) -> Source:
         )
 
     def short_sides():
-        for _, record in zip(range(LOOKED_AT), RecordReader(files[0]), strict=False):
+        for _, record in zip(
+            range(LOOKED_AT), RecordReader(files[0], FLAGS.skip_damaged), strict=False
+        ):
             features = decode_example(record)
             if 'shape' in features:
                 yield min(map(int, features['shape'][:2]))

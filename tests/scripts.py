@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import pathlib
 import socket
 import sys
@@ -34,9 +35,10 @@ def loaded(path):
 def call(script, *arguments):
     """The script's work, flags and all."""
     name = pathlib.Path(script.__file__).name
+    takes = [parameter.upper() for parameter in inspect.signature(script.main).parameters]
     with flagsaver.flagsaver():
-        command.parse_flags([name, *map(str, arguments)], name)
-        command.call(script.main, name)
+        rest = command.parse_flags([name, *map(str, arguments)], name, takes)
+        command.call(lambda: script.main(*rest[1:]), name)
 
 
 def refused(script, *arguments):

@@ -136,7 +136,7 @@ def test_damage_is_named_or_counted(pattern, caplog):
         list(stream(pattern))
     with caplog.at_level(logging.WARNING):
         assert len(flat(labels_of(stream(pattern, skip_damaged=True)))) == 21
-    assert '1 damaged records are left out' in caplog.text
+    assert '1 damaged images are left out' in caplog.text
 
 
 def test_images_that_cannot_be_decoded(tmp_path):
@@ -166,7 +166,7 @@ def test_stock_fit(pattern):
         ({'batch_size': 23, 'drop_remainder': True}, '`batch_size` must be at most the 22 images'),
         ({'seed': -1}, '`seed` must be'),
         ({'buffer': 0}, '`buffer` must be a positive integer'),
-        ({'process_index': 1}, r'`process_index` must be in \[0, 1\)'),
+        ({'process_index': 1}, r'`process_index` must be an integer in \[0, 1\)'),
         ({'fit': 'x'}, '`fit` must be one of'),
     ],
 )

@@ -252,3 +252,14 @@ def test_inputs_of_the_wrong_rank(layer_class):
     with pytest.raises(ValueError, match='expected ndim=4, found ndim=2') as error:
         layer_class(4)(np.ones((2, 3), np.float32))
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('layer_class', [ConvBlk, ConvResBlk])
+def test_kernel_size_reaches_every_convolution(layer_class):
+    layer = layer_class(4, convs=2, kernel_size=5)
+    layer.build((None, 8, 8, 3))
+    sides = {weight.shape[:2] for weight in layer.weights if weight.name == 'kernel'}
+    assert sides == {(5, 5)}
+    assert layer_class.from_config(layer.get_config()).kernel_size == 5
+    with pytest.raises(ValueError, match='`kernel_size` must be a positive integer'):
+        layer_class(4, kernel_size=0)

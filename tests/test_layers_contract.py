@@ -42,6 +42,8 @@ CASES = {
     'ConvBN': (lambda: layers.ConvBN(4, **layers.PYTORCH_PARAMS), IMAGE),
     'ConvBN-templates': (_conv_bn_with_templates, IMAGE),
     'ConvBlk': (lambda: layers.ConvBlk(4, convs=2), IMAGE),
+    'ConvBlk-kernel-size': (lambda: layers.ConvBlk(4, kernel_size=1), IMAGE),
+    'ConvResBlk-kernel-size': (lambda: layers.ConvResBlk(4, kernel_size=5), IMAGE),
     'ConvBlk-pool': (lambda: layers.ConvBlk(4, pool=keras.layers.AveragePooling2D(2)), IMAGE),
     'ConvBlk-pool-first': (
         lambda: layers.ConvBlk(4, convs=2, activation=layers.CELU(0.3), pool_first=True),

@@ -6,6 +6,7 @@ from fenwicks.data.dataset import Dataset, check_arrays
 from fenwicks.data.decoded import ImageArrays, decode_images
 from fenwicks.data.inspection import ImageReport, check_images
 from fenwicks.data.listing import ImageList
+from fenwicks.data.loose_files import files_dataset
 from fenwicks.data.pipeline import eval_dataset, train_dataset
 from fenwicks.data.search import DATASETS, load
 from fenwicks.data.shards import decode_shards, write_shards
@@ -29,6 +30,7 @@ __all__ = [
     'decode_images',
     'decode_shards',
     'eval_dataset',
+    'files_dataset',
     'k_folds',
     'load',
     'mean_std',

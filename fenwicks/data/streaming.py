@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import collections
 import itertools
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fenwicks import augment as augmentation
 from fenwicks._checks import positive_integer
 from fenwicks.data import storage
-from fenwicks.data.decoded import in_order
 from fenwicks.data.images import check_options
 from fenwicks.data.listing import StrPath
-from fenwicks.data.pipeline import import_tensorflow
 from fenwicks.data.shards import decode_record
+from fenwicks.data.stream import stream_batches
 from fenwicks.data.tfrecord import RecordReader, count_records
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_log = logging.getLogger('fenwicks')
 _OPEN = 8  # shards that a shuffled pass reads from in turn
-_CHUNK = 16  # records that a thread decodes at a time
 
 
 def shard_dataset(
@@ -89,83 +84,37 @@ def shard_dataset(
         ImportError: TensorFlow is not installed.
     """
     check_options(image_size, fit, filter, channels)
-    batch_size = positive_integer('batch_size', batch_size)
     buffer = positive_integer('buffer', buffer)
-    process_count = positive_integer('process_count', process_count)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
-        raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
-    if not isinstance(process_index, int) or not 0 <= process_index < process_count:
-        raise ValueError(
-            f'`process_index` must be in [0, {process_count}). '
-            f'Received: process_index={process_index!r}'
-        )
     paths = storage.find_files(pattern)
     if not paths:
         raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
-    tf = import_tensorflow()
-    height, width = int(image_size[0]), int(image_size[1])
-    options = ((height, width), fit, filter, channels)
-    with_context = None if augment is None else augmentation.with_context(augment)
-    passes = itertools.count()
+    options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
 
-    def decode(records):
-        return [_decoded(record, options, image_feature, label_feature) for record in records]
+    def order(epoch):
+        found = _Shuffle(paths, (seed, epoch), buffer) if shuffle else _InOrder(paths)
+        found.skip_damaged = skip_damaged
+        return found
 
-    def batches() -> Iterator[tuple]:
-        epoch = next(passes)
-        order = _Shuffle(paths, (seed, epoch), buffer) if shuffle else _InOrder(paths)
-        order.skip_damaged = skip_damaged
-        own = _share(iter(order), process_index, process_count, drop_remainder)
-        pending: list[tuple[int, np.ndarray, int]] = []
-        skipped: list[str] = []
-        step = 0
-        for decoded in in_order(decode, _chunks(own), workers):
-            for number, pixels, label, damage in decoded:
-                if damage and not skip_damaged:
-                    raise ValueError(damage)
-                if damage:
-                    skipped.append(damage)
-                    continue
-                pending.append((number, pixels, label))
-                if len(pending) == batch_size:
-                    yield epoch, step, *_stacked(pending)
-                    pending, step = [], step + 1
-        if pending and not drop_remainder:
-            yield epoch, step, *_stacked(pending)
-        if order.skipped or skipped:
-            _log.warning('%d damaged records are left out', order.skipped + len(skipped))
+    def decode(record):
+        return _decoded(record, options, image_feature, label_feature)
 
-    def finish(epoch, step, numbers, images, labels):
-        images = tf.cast(images if normalize is None else normalize(images), tf.float32)
-        if with_context is not None:
-            step_seed = augmentation.fold(augmentation.fold((seed, 0), epoch), step)
-            step_seed = augmentation.fold(step_seed, process_index)
-            images = with_context(images, step_seed, epoch, numbers, (seed, 1))
-        return images if label_feature is None else (images, labels)
-
-    rows = batch_size if drop_remainder else None
-    signature = (
-        tf.TensorSpec((), tf.int32),
-        tf.TensorSpec((), tf.int32),
-        tf.TensorSpec((rows,), tf.int32),
-        tf.TensorSpec((rows, height, width, channels), tf.uint8),
-        tf.TensorSpec((rows,), tf.int32),
+    known = not skip_damaged and not any(map(storage.is_url, paths))
+    return stream_batches(
+        order,
+        decode,
+        count=sum(map(count_records, paths)) if known else None,
+        image_shape=(*options[0], channels),
+        batch_size=batch_size,
+        seed=seed,
+        drop_remainder=drop_remainder,
+        normalize=normalize,
+        augment=augment,
+        with_labels=label_feature is not None,
+        skip_damaged=skip_damaged,
+        process_index=process_index,
+        process_count=process_count,
+        workers=workers,
     )
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
-    if not skip_damaged and not any(map(storage.is_url, paths)):
-        count = sum(map(count_records, paths))
-        if drop_remainder:
-            steps = count // process_count // batch_size
-        else:
-            steps = -(-len(range(process_index, count, process_count)) // batch_size)
-        if not steps:
-            raise ValueError(
-                f'`batch_size` must be at most the {count // process_count} images of a process. '
-                f'Received: batch_size={batch_size}'
-            )
-        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
-    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 class _InOrder:
@@ -221,19 +170,6 @@ class _Shuffle(_InOrder):
                 readers.append(reader)
 
 
-def _share(records, index, count, drop_remainder):
-    """Every `count`-th record; with `drop_remainder` as many for each process."""
-    while group := list(itertools.islice(records, count)):
-        if index < len(group) and (len(group) == count or not drop_remainder):
-            yield group[index]
-
-
-def _chunks(records):
-    """Lists of a few records: a task for a thread."""
-    while chunk := list(itertools.islice(records, _CHUNK)):
-        yield chunk
-
-
 def _decoded(numbered, options, image_feature, label_feature):
     """(number, pixels, label, what is wrong)."""
     number, name, record = numbered
@@ -244,8 +180,3 @@ def _decoded(numbered, options, image_feature, label_feature):
     except ValueError as error:
         return number, None, 0, str(error)
     return number, pixels, label or 0, ''
-
-
-def _stacked(pending):
-    numbers, images, labels = zip(*pending, strict=True)
-    return np.array(numbers, np.int32), np.stack(images), np.array(labels, np.int32)

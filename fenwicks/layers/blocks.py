@@ -157,7 +157,7 @@ class ConvBN(Block):
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class ConvBlk(Block):
-    """A sequence of `ConvBN` with 3x3 kernels, then pooling.
+    """A sequence of `ConvBN`, then pooling.
 
     ```
     y = pool(activation(normalization(conv(... conv_bn_1(x)))))
@@ -176,6 +176,7 @@ class ConvBlk(Block):
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
         pool_first: whether to pool right after the last convolution.
+        kernel_size: side of the square kernels in pixels, at least 1.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The parts are called
             `conv_bn_1`, ...; the last one contains `pool` if that is max pooling or `pool_first`.
             Otherwise `pool` follows them.
@@ -209,6 +210,7 @@ class ConvBlk(Block):
         normalization: keras.layers.Layer | None = None,
         activation: Any = 'relu',
         pool_first: bool = False,
+        kernel_size: int = 3,
         **kwargs: Any,
     ) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
@@ -216,6 +218,7 @@ class ConvBlk(Block):
         self.filters = positive_integer('filters', filters)
         self.convs = positive_integer('convs', convs)
         self.pool_first = pool_first
+        self.kernel_size = positive_integer('kernel_size', kernel_size)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         pool = check_template('pool', pool) or MaxPooling2D(2, name='pool')
         self._style.pool = pool
@@ -236,6 +239,7 @@ class ConvBlk(Block):
     def _new_conv_bn(self, name, pool=None):
         return ConvBN(
             self.filters,
+            kernel_size=self.kernel_size,
             kernel_initializer=self.kernel_initializer,
             normalization=self.normalization,
             activation=self.activation,
@@ -252,6 +256,7 @@ class ConvBlk(Block):
             'pool': serialize_unbuilt(self._style.pool),
             'convs': self.convs,
             'pool_first': self.pool_first,
+            'kernel_size': self.kernel_size,
         }
 
 
@@ -273,6 +278,7 @@ class ConvResBlk(ConvBlk):
         normalization: as in `ConvBN`.
         activation: as in `ConvBN`.
         pool_first: as in `ConvBlk`.
+        kernel_size: as in `ConvBlk`.
         **kwargs: `name`, `dtype`, `trainable` of `keras.layers.Layer`. The parts are those of
             `ConvBlk` and `residual`, whose parts are called `conv_bn_1`, ...
 
@@ -306,6 +312,7 @@ class ConvResBlk(ConvBlk):
         normalization: keras.layers.Layer | None = None,
         activation: Any = 'relu',
         pool_first: bool = False,
+        kernel_size: int = 3,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -316,6 +323,7 @@ class ConvResBlk(ConvBlk):
             normalization,
             activation,
             pool_first,
+            kernel_size,
             **kwargs,
         )
         self.res_convs = positive_integer('res_convs', res_convs)

@@ -1,0 +1,295 @@
+"""examples/folder.py: from a folder of pictures to a model, and what it says to bad input."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from folder_pictures import COLOURS, make
+from PIL import Image
+from scripts import ROOT, call, loaded, refused
+from test_pretrained import tiny
+
+from fenwicks import data
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+FAST = ('--device=cpu', '--precision=float32', '--noreport')
+SMALL = (*FAST, '--width=0.03', '--epochs=1')
+
+
+@pytest.fixture(scope='module')
+def script():
+    with loaded(ROOT / 'examples' / 'folder.py') as module:
+        yield module
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    return make(tmp_path_factory.mktemp('own pictures') / 'phötos')
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('FENWICKS_DATA', str(tmp_path / 'data'))
+
+
+def read(folder):
+    return json.loads((folder / 'result.json').read_text())
+
+
+def test_a_folder_is_trained_evaluated_and_predicted(script, photos, tmp_path, capsys):
+    out = tmp_path / 'out'
+    flags = ('--device=cpu', '--precision=float32', '--width=0.06', '--epochs=4')
+    call(script, photos, *flags, f'--out={out}')
+    said = capsys.readouterr().out
+    counts = ', '.join(f'{name} 12' for name in sorted(COLOURS))
+    assert said.splitlines()[0] == (
+        f'phötos: 48 images of 4 classes ({counts}); 40 to train on, 8 to test on'
+    )
+    assert 'resnet9 on images of 32 x 32' in said.splitlines()[1]
+    assert f'python examples/predict.py {out} FILE' in said.splitlines()[-1]
+    names = {path.name for path in out.iterdir()}
+    assert {'model.keras', 'report.html', 'result.json'} <= names
+    result = read(out)
+    assert result['test_accuracy'] > 0.5  # of four colours
+    assert (result['train_images'], result['test_images']) == (40, 8)
+    assert result['class_names'] == sorted(COLOURS)
+    assert result['command'].startswith(f"python examples/folder.py '{photos}' --")
+    with loaded(ROOT / 'examples' / 'predict.py') as predict:
+        predict.main([str(out), *map(str, sorted(photos.glob('blue/*')))])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 12
+    assert all(name in line for line in lines for name in ('%', '/blue/'))
+    # A second time: refused without --resume, and finished with it.
+    assert refused(script, photos, *flags, f'--out={out}').startswith('`out` must not hold a run')
+    call(script, photos, *flags, f'--out={out}', '--resume')
+    assert 'holds a finished run' in capsys.readouterr().out
+
+
+def test_other_ways_to_say_the_classes_train_the_same(script, photos, tmp_path):
+    def weights(name, *arguments):
+        call(script, *arguments, *SMALL, '--batch_size=16', f'--out={tmp_path / name}')
+        return keras.saving.load_model(tmp_path / name / 'model.keras').get_weights()
+
+    expected = weights('folders', photos)
+    rows = [f'"{path.relative_to(photos)}","{path.parent.name}"' for path in photos.glob('*/*.*')]
+    (tmp_path / 'labels.csv').write_text('\n'.join(['file,kind', *sorted(rows)]))
+    of_csv = weights('csv', photos, f'--csv={tmp_path}/labels.csv', '--label_column=kind')
+    of_pattern = weights('pattern', photos, r'--pattern=^([^/]+)/')
+    images = data.ImageList.from_folders(photos)
+    data.write_shards(images, tmp_path / 'shards', shards=1, show_progress=False)
+    of_shards = weights('shards', f'--tfrecord={tmp_path}/shards/images-*')
+    for others in (of_csv, of_pattern, of_shards):
+        for mine, theirs in zip(others, expected, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+def test_folds_test_on_every_image_once(script, photos, tmp_path, capsys):
+    call(script, photos, *SMALL, '--folds=2', f'--out={tmp_path}/out')
+    assert 'over 2 folds on phötos' in capsys.readouterr().out
+    results = [read(tmp_path / 'out' / fold) for fold in '01']
+    assert [result['test_images'] for result in results] == [24, 24]
+    assert [result['seed'] for result in results] == [0, 0]
+    assert results[0]['settings']['split'] == [0, 0, 2]
+
+
+def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
+    for part in ('train', 'val'):
+        shutil.copytree(photos, tmp_path / 'divided' / part)
+    for path in (tmp_path / 'divided' / 'val').glob('*/[2-9]*'):
+        path.unlink()
+    call(script, tmp_path / 'divided', *SMALL, f'--out={tmp_path}/out')
+    result = read(tmp_path / 'out')
+    assert (result['train_images'], result['test_images']) == (48, 16)
+    assert 'one of them' not in capsys.readouterr().out
+    assert '`folds` must not be given' in refused(script, tmp_path / 'divided', '--folds=2')
+    (tmp_path / 'divided' / 'val' / 'blue').rename(tmp_path / 'divided' / 'val' / 'blau')
+    assert 'must have the classes of' in refused(script, tmp_path / 'divided')
+
+
+def test_copies_stay_on_one_side(script, tmp_path):
+    images = np.repeat(np.arange(20, dtype=np.uint8), 2)[:, None, None, None] + np.zeros(
+        (40, 2, 2, 3), np.uint8
+    )
+    numbers = script.copies(images)
+    labels = np.repeat(np.arange(20) % 2, 2)
+    train, test = data.train_validation_split(40, 0.3, labels=labels, groups=numbers)
+    assert not {*train // 2} & {*test // 2}
+    assert script.copies(images[::2]) is None
+
+
+@pytest.fixture
+def large(tmp_path):
+    return make(tmp_path / 'large', count=4, sides=(96, 120))
+
+
+def test_large_images_train_a_pretrained_network(script, large, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(keras.applications, 'EfficientNetV2B0', tiny)
+    tiny(include_top=False).save_weights(tmp_path / 'tiny.weights.h5')
+    out = tmp_path / 'out'
+    flags = (*FAST, '--epochs=2', '--image_size=16', '--stages=1', f'--out={out}')
+    call(script, large, *flags, f'--weights={tmp_path}/tiny.weights.h5')
+    assert 'EfficientNetV2B0 with the weights' in capsys.readouterr().out
+    result = read(out)
+    assert result['recipe'] == 'EfficientNetV2B0'
+    assert result['settings']['pretrained'] == {
+        'name': 'EfficientNetV2B0',
+        'weights': 'tiny.weights.h5',
+        'stages': 1,
+        'stage_factor': 0.5,
+    }
+    model = keras.saving.load_model(out / 'model.keras')
+    assert model.input_shape == (None, 16, 16, 3)
+    assert model.get_layer('class_names').class_names == tuple(sorted(COLOURS))
+    with loaded(ROOT / 'examples' / 'predict.py') as predict:
+        predict.main([str(out), str(next(large.glob('blue/*')))])
+    assert '%' in capsys.readouterr().out
+    # The frozen stages are those of the file.
+    inner = tiny(include_top=False)
+    inner.load_weights(tmp_path / 'tiny.weights.h5')
+    kernels = [w for w in model.weights if w.path.endswith('conv1/kernel')]
+    np.testing.assert_array_equal(kernels[0], inner.get_layer('conv1').kernel)
+
+
+def test_pretrained_networks_take_no_recipe_and_say_what_is_wrong(
+    script, large, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(keras.applications, 'EfficientNetV2B0', tiny)
+    monkeypatch.chdir(tmp_path)
+    out = ('--image_size=16', f'--out={tmp_path}/out')
+    line = refused(script, large, *out)
+    assert line.startswith("`weights` can't be downloaded (URL fetch failure")
+    assert line.endswith('--pretrained=none trains a ResNet-9 instead')
+    assert not (tmp_path / 'out').exists()
+    pretrained = '--pretrained=EfficientNetV2B0'
+    line = refused(script, large, *out, pretrained, '--recipe=page10')
+    assert line.startswith('`recipe` must not be given with `pretrained`')
+    line = refused(script, large, *out, pretrained, '--set=activation=celu')
+    assert line.startswith('`set` must leave `activation` alone')
+    line = refused(script, large, '--pretrained=resnet51')
+    assert line.startswith('`pretrained` must be one of ConvNeXtBase, ')
+    line = refused(script, large, *out, pretrained, '--weights=nowhere.h5')
+    assert line.startswith("`weights` must be 'imagenet', None or an existing file.")
+    line = refused(script, large, *out, pretrained, '--weights=none', '--stages=9')
+    assert line.startswith('`stages` must be at most the 3')
+    assert not (tmp_path / 'out').exists()
+
+
+def text(path, content='no picture'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def damaged_jpeg(folder):
+    path = folder / 'blue' / 'half.jpg'
+    Image.new('RGB', (64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def bomb(folder):
+    """A PNG that states 40,000 x 40,000 pixels."""
+    path = folder / 'blue' / 'bomb.png'
+    Image.new('L', (1, 1)).save(path)
+    raw = bytearray(path.read_bytes())
+    raw[16:24] = (40_000).to_bytes(4, 'big') * 2
+    import zlib
+
+    raw[29:33] = zlib.crc32(raw[12:29]).to_bytes(4, 'big')
+    path.write_bytes(raw)
+
+
+def one_class(folder):
+    for path in list(folder.iterdir())[1:]:
+        shutil.rmtree(path)
+
+
+def few_of_a_class(folder):
+    for path in list((folder / 'blue').iterdir())[1:]:
+        path.unlink()
+
+
+BAD_FOLDERS = {
+    'half a JPEG': (damaged_jpeg, (), 'half.jpg'),
+    'a text': (lambda folder: text(folder / 'blue' / 'x.png'), (), 'x.png: must be an image'),
+    'a bomb': (bomb, (), 'bomb.png'),
+    'an empty class': (lambda folder: (folder / 'none').mkdir(), (), "no image in 'none'"),
+    'one class': (one_class, (), 'must hold a folder for each class, at least two'),
+    'one of a class': (few_of_a_class, (), 'class 0'),
+    'more folds than images': (few_of_a_class, ('--folds=2',), '`folds` must be at most 1'),
+    'a pattern that misses': (None, ('--pattern=^(b[^/]+)/',), '`pattern` must match the path of'),
+    'a wrong pattern': (None, ('--pattern=(',), '`pattern` must be a regular expression'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_FOLDERS)
+def test_bad_folders_are_one_line_and_nothing_is_written(
+    script, photos, tmp_path, monkeypatch, case
+):
+    monkeypatch.chdir(tmp_path)
+    spoil, flags, line = BAD_FOLDERS[case]
+    folder = tmp_path / 'bad'
+    shutil.copytree(photos, folder)
+    if spoil:
+        spoil(folder)
+    assert line in refused(script, folder, *SMALL, *flags, '--out=out')
+    assert {path.name for path in tmp_path.iterdir()} <= {'bad', 'data'}
+    # Images that were decoded before the fault was found are kept whole, for the next start.
+    kept = {path.suffix for path in tmp_path.glob('data/**/*') if path.is_file()}
+    assert kept <= ({'.images'} if case.endswith(('of a class', 'than images')) else set())
+
+
+def test_damaged_images_are_left_out_by_choice(script, photos, tmp_path, capsys):
+    folder = tmp_path / 'some'
+    shutil.copytree(photos, folder)
+    damaged_jpeg(folder)
+    (folder / 'blue' / 'loop').symlink_to(folder)
+    call(script, folder, *SMALL, '--skip_damaged', f'--out={tmp_path}/out')
+    assert '48 images of 4 classes' in capsys.readouterr().out
+    assert read(tmp_path / 'out')['train_images'] == 40
+
+
+@pytest.mark.parametrize(
+    ('rows', 'line'),
+    [
+        (['a.png,x'], "names 'a.png', which is no file in "),
+        (['blue/0 .jpg,x', 'blue/0 .jpg,y'], 'in lines 2 and 3'),
+        (['blue/0 .jpg,x', 'blue/1 .png,'], 'line 3 has no value in column'),
+        (['blue/0 .jpg,x', 'blue/1 .png,x'], 'must have at least two classes'),
+    ],
+)
+def test_bad_csv_files(script, photos, tmp_path, rows, line):
+    text(tmp_path / 'labels.csv', '\n'.join(['file,kind', *rows]))
+    assert line in refused(script, photos, f'--csv={tmp_path}/labels.csv')
+
+
+def test_bad_tfrecords(script, photos, tmp_path):
+    images = data.ImageList.from_folders(photos)
+    (path,) = data.write_shards(images, tmp_path / 'shards', shards=1, show_progress=False)
+    raw = bytearray(path.read_bytes())
+    raw[-40] ^= 1
+    path.write_bytes(raw)
+    line = refused(script, f'--tfrecord={path}', *SMALL)
+    assert f'{path}: record 47' in line
+    assert 'checksum' in line
+    call(script, f'--tfrecord={path}', *SMALL, '--skip_damaged', f'--out={tmp_path}/out')
+    assert read(tmp_path / 'out')['train_images'] + read(tmp_path / 'out')['test_images'] == 47
+    line = refused(script, f'--tfrecord={tmp_path}/none-*')
+    assert line.startswith('`tfrecord` must match files')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'line'),
+    [
+        ([], 'DIR must be a folder of images, or use --csv, --tfrecord or --dataset'),
+        (['nowhere'], '`DIR` must be a folder. Received: DIR='),
+        (['a', 'b'], 'there are no arguments besides flags and FOLDER. Received: b'),
+        (['a', '--tfrecord=b'], 'DIR must not be given with `tfrecord`'),
+        (['--csv=a', '--tfrecord=b'], '`csv` must not be given with `tfrecord`'),
+        (['--csv=nowhere.csv'], 'nowhere.csv: no such file'),
+    ],
+)
+def test_bad_arguments(script, tmp_path, monkeypatch, arguments, line):
+    monkeypatch.chdir(tmp_path)
+    assert refused(script, *arguments).startswith(line)
