@@ -12,10 +12,10 @@ error of two standard errors, so these runs don't show that there is one.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import dataclasses
 import pathlib
-
-import quiet  # noqa: F401
 
 import keras
 import logged

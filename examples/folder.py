@@ -15,11 +15,11 @@ folder is divided into `train` and `test` (or `val`) already. Copies of an image
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import dataclasses
 import hashlib
 import math
-
-import quiet  # noqa: F401
 
 import fine_tuning
 import image_sources

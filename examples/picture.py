@@ -8,14 +8,14 @@ Chrome; `CHROMIUM` names another path.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import io
 import os
 import pathlib
 import shutil
 import subprocess
 import tempfile
-
-import quiet  # noqa: F401
 
 from PIL import Image
 

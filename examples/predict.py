@@ -11,12 +11,12 @@ that are no pictures are named on standard error and left out; the exit status i
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import argparse
 import json
 import pathlib
 import sys
-
-import quiet  # noqa: F401
 
 import keras
 import numpy as np

@@ -6,12 +6,12 @@ python examples/tables.py --check   # fail if a README says anything else than t
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import dataclasses
 import math
 import re
 import statistics
-
-import quiet  # noqa: F401
 
 import logged
 import streaming_tables

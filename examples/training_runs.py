@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import quiet
+
 import contextlib
 import dataclasses
 import pathlib
 import statistics
 import time
 from collections.abc import Callable
-
-import quiet
 
 import pages
 import watch

@@ -14,12 +14,30 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
+from fenwicks._checks import channels_last
+
 VERSIONS = ('3.15',)  # the releases whose private parts were checked
 
 
 def flatten_layers(model: keras.Model) -> list:
     """The model and all layers in it, nested ones included, each before the layers in it."""
     return list(model._flatten_layers())
+
+
+def check_channels_last(name: str, model: keras.Model) -> None:
+    """Raises where Keras's configuration, or a layer of the model, has images channels first.
+
+    Args:
+        name: the class or function that takes the model, for the message.
+        model: a Keras model.
+    """
+    channels_last(name, keras.config.image_data_format())
+    for layer in flatten_layers(model):
+        if getattr(layer, 'data_format', None) == 'channels_first':
+            raise ValueError(
+                f'`model` must take images with channels last: {name} needs layers with '
+                f"data_format='channels_last'. Received: {layer.name} with channels_first"
+            )
 
 
 def is_autocast(variable: keras.Variable) -> bool:

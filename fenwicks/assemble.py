@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from fenwicks import (
+    _keras,
     augment,
     data,
     evaluate,
@@ -282,23 +283,22 @@ def with_normalization(
     Args:
         model: from normalised images to logits.
         mean, std: per channel, in units of 0 to 255.
-        input_shape: `(height, width, channels)` of the images; None for what `model` takes, which
-            is any height and width where images grew during the training.
+        input_shape: `(height, width, channels)`; None for that of `model`, any size if images grew.
         precision: in which the result computes. In `'float32'` a model that was trained in
-            bfloat16 or float16 can be exported to formats that don't know those. `None` for that
-            of `model`.
+            bfloat16 or float16 can be exported to every format. `None` for that of `model`.
         class_names: kept in the result as `get_layer('class_names').class_names`; empty for none.
 
     Returns:
         A compiled `keras.Model` to save and to evaluate with plain Keras.
 
     Raises:
-        ValueError: `precision` is something else.
+        ValueError: `precision` is something else, or images have channels first.
     """
     if precision not in ('float32', None):
         raise ValueError(
             f"`precision` must be 'float32' or None. Received: precision={precision!r}"
         )
+    _keras.check_channels_last('with_normalization', model)
     policy = keras.config.dtype_policy()
     try:
         if precision == 'float32':

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fenwicks import _keras
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
@@ -154,6 +155,9 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
         A `keras.Model` with the same inputs, whose outputs are the combined float32 logits. With a
         `margin` it computes all views too, and uses them for doubtful images only.
 
+    Raises:
+        ValueError: the model, or Keras's configuration, has images channels first.
+
     Example:
 
     ```python
@@ -162,6 +166,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     better.evaluate(test_images, test_labels)
     ```
     """
+    _keras.check_channels_last('tta_model', model)
     images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name='images')
     views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
     logits = tta.combine(views)

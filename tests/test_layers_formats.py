@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 from test_layers_contract import CASES, LOGITS
 
-from fenwicks import layers, models
+from fenwicks import assemble, augment, data, evaluate, layers, models, optimizers, training
 
 
 @pytest.fixture
@@ -39,6 +39,69 @@ def test_channels_first_is_refused(name):
     assert '\n' not in str(error.value)
 
 
+def trainer(model):
+    return training.Trainer(model, optimizers.SGD(0.1), batch_size=4)
+
+
+OF_A_MODEL = {
+    'the Trainer': trainer,
+    'tta_model': lambda model: evaluate.tta_model(model, evaluate.FLIP),
+    'with_normalization': lambda model: assemble.with_normalization(model, [0.0], [1.0]),
+}
+
+
+def flat_model(**options):
+    parts = [keras.Input((8, 8, 1)), keras.layers.Flatten(**options), keras.layers.Dense(3)]
+    return keras.Sequential(parts)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+@pytest.mark.usefixtures('_channels_first')
+@pytest.mark.parametrize('name', OF_A_MODEL)
+def test_channels_first_is_refused_with_any_model(name):
+    message = f"^`image_data_format` must be 'channels_last' for {name}: .*: channels_first$"
+    with pytest.raises(ValueError, match=message):
+        OF_A_MODEL[name](flat_model(data_format='channels_last'))
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+@pytest.mark.parametrize('name', OF_A_MODEL)
+def test_a_model_with_channels_first_is_refused(name):
+    model = flat_model(data_format='channels_first')
+    message = rf'^`model` must take images with channels last: {name} needs .*: flatten\S* with'
+    with pytest.raises(ValueError, match=message):
+        OF_A_MODEL[name](model)
+
+
+@pytest.mark.usefixtures('_channels_first')
+def test_a_layer_of_augmentations_refuses_channels_first():
+    with pytest.raises(ValueError, match=r'^`image_data_format` .* for augment\.layer: '):
+        augment.layer(augment.random_flip)
+
+
+def functions_of_arrays():
+    """What functions whose docstrings fix the order of axes make of a batch of images."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    floats, seed = ops.convert_to_tensor(images.astype('float32')), np.int32([3, 4])
+    # Resizing, rotating and blurring: what Keras's own operations would do by the configuration.
+    changed = [
+        augment.resize(floats, 5, 6),
+        augment.random_crop(floats, seed, padding=2),
+        augment.random_resized_crop(floats, seed, 6, 6),
+        augment.random_rotate(floats, seed),
+        evaluate.FLIP_TRANSLATE.transforms[1](floats),
+    ]
+    arrays = [ops.convert_to_numpy(each) for each in changed]
+    return [*arrays, *data.mean_std(images)]
+
+
+def test_functions_of_arrays_do_not_ask_the_configuration(request):
+    expected = functions_of_arrays()
+    request.getfixturevalue('_channels_first')
+    for mine, theirs in zip(functions_of_arrays(), expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_a_template_with_channels_first_is_refused():
     pool = keras.layers.AveragePooling2D(2, data_format='channels_first')
     with pytest.raises(ValueError, match=r"^`pool` must have data_format='channels_last'"):
@@ -65,8 +128,8 @@ def test_half_precision_throughout(case, dtype):
     keras.config.set_dtype_policy(dtype)
     layer = make()
     images = np.random.default_rng(0).standard_normal((4, *shape), np.float32)
-    for training in (True, False):
-        outputs = layer(ops.cast(images, dtype), training=training)
+    for trains in (True, False):
+        outputs = layer(ops.cast(images, dtype), training=trains)
         assert np.isfinite(ops.convert_to_numpy(ops.cast(outputs, 'float32'))).all()
         found = keras.backend.standardize_dtype(outputs.dtype)
         assert found == ('float32' if case in LOGITS - {'ClassNames'} else dtype)

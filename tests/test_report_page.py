@@ -316,7 +316,7 @@ def test_damaged_predictions_are_named(tmp_path):
             np.savez(folder / 'report.npz', **damage)
         else:
             (folder / 'report.npz').write_bytes(damage)
-        with pytest.raises(ValueError, match=r'report\.npz must be a Material') as raised:
+        with pytest.raises(ValueError, match=r'report\.npz: must be a Material') as raised:
             report.write(folder)
         assert '\n' not in str(raised.value)
     arrays['mistakes'] = arrays['mistakes'] + 1000

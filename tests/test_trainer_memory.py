@@ -29,7 +29,6 @@ def test_over_two_thousand_epochs():
     assert resident_mb() < 1.01 * before
 
 
-@pytest.mark.xfail(reason='a Trainer leaves 3 MB behind on TensorFlow, 4 MB on JAX', strict=True)
 def test_over_a_hundred_trainers():
     seen = []
     for _ in range(100):

@@ -11,11 +11,11 @@ JSON line.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import functools
 import statistics
 import time
-
-import quiet  # noqa: F401
 
 import keras
 from absl import flags

@@ -12,11 +12,11 @@ script prints one JSON object; `--log` appends it to a JSON-lines file.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import json
 import statistics
 import time
-
-import quiet  # noqa: F401
 
 import keras
 from absl import flags

@@ -13,14 +13,14 @@ comparison the script measures the rate of one large matrix product on the same 
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import collections
 import dataclasses
 import datetime
 import json
 import statistics
 import time
-
-import quiet  # noqa: F401
 
 import keras
 import numpy as np

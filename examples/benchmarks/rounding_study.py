@@ -14,9 +14,9 @@ the differences are paired. Each run is appended to the log when it ends; the sa
 
 from __future__ import annotations
 
-import dataclasses
-
 import quiet  # noqa: F401
+
+import dataclasses
 
 import keras
 import resumable

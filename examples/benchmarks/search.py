@@ -14,9 +14,9 @@ confirmed: `--seeds=100,101,102`. `--render` trains nothing and prints the table
 
 from __future__ import annotations
 
-import dataclasses
-
 import quiet  # noqa: F401
+
+import dataclasses
 
 import resumable
 import trainings

@@ -12,9 +12,9 @@ with `--seed`.
 
 from __future__ import annotations
 
-import time
-
 import quiet  # noqa: F401
+
+import time
 
 import trainings
 from absl import flags

@@ -13,14 +13,14 @@ fenwicks alone and says so.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import contextlib
 import importlib.util
 import json
 import statistics
 import sys
 import time
-
-import quiet  # noqa: F401
 
 import turns
 from absl import flags

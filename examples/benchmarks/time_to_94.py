@@ -14,13 +14,13 @@ of the whole training are projected from these. `--log` appends a JSON line for 
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import contextlib
 import datetime
 import importlib.util
 import math
 import statistics
-
-import quiet  # noqa: F401
 
 import trainings
 import turns

@@ -11,11 +11,11 @@ through the same functions, step by step.
 
 from __future__ import annotations
 
+import frame
+
 import math
 import statistics
 from functools import partial
-
-import frame
 
 import numpy as np
 

@@ -12,10 +12,10 @@ predicted as 2 over the leading eigenvalue and measured.
 
 from __future__ import annotations
 
+import frame
+
 import math
 import statistics
-
-import frame
 
 import keras
 import numpy as np

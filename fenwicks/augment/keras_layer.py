@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fenwicks._checks import channels_last
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.augment import (
     chain,
@@ -88,6 +89,7 @@ class Augment(keras.layers.Layer):
 
     def __init__(self, transform: Callable, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        channels_last('augment.layer', keras.config.image_data_format())
         if not callable(transform):
             raise ValueError(f'`transform` must be callable. Received: {transform!r}')
         check_without_context(transform)

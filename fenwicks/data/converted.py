@@ -18,7 +18,7 @@ from PIL import Image
 
 from fenwicks.data.cifar import Spec, check_content
 from fenwicks.data.example import decode_example
-from fenwicks.data.limits import PNG_BYTES, check_size, damage_named
+from fenwicks.data.limits import PNG_BYTES, check_size, damage_named, read_array
 from fenwicks.data.published import Arrays, missing_file, most_bytes, tar_members
 from fenwicks.data.tfrecord import RecordReader
 
@@ -63,33 +63,12 @@ def read_npz(path: pathlib.Path, spec: Spec) -> Arrays:
         if len(archive.infolist()) > _MOST_MEMBERS:
             raise ValueError(f'{len(archive.infolist())} members')
         for split in ('train', 'test'):
-            images = _npy(archive, f'x_{split}', most_bytes(spec))
-            labels = _npy(archive, f'y_{split}', most_bytes(spec))
+            images = read_array(archive, f'x_{split}', most_bytes(spec))
+            labels = read_array(archive, f'y_{split}', most_bytes(spec))
             # Keras keeps labels as a column.
             labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
             splits[split] = images, labels
     return _checked(spec, splits, path)
-
-
-def _npy(archive, name, most):
-    """One array of an .npz file, whose statement of its size is checked before it is allocated."""
-    with archive.open(f'{name}.npy') as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f'{name} has the format version {version}')
-        first = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        if dtype.kind not in 'uif' or dtype.itemsize > 8:
-            raise ValueError(f'{name} has the dtype {dtype}')
-        count = int(np.prod([int(side) for side in shape], dtype=object))
-        if any(side < 0 for side in shape) or count * dtype.itemsize > most:
-            raise ValueError(f'{name} claims the shape {shape}')
-        raw = file.read(count * dtype.itemsize + 1)
-        if len(raw) != count * dtype.itemsize:
-            raise ValueError(f'{name} has the shape {shape}, and {len(raw)} bytes')
-    array = np.frombuffer(bytearray(raw), dtype)  # of bytes it could not be written to
-    return array.reshape(shape, order='F' if fortran else 'C')
 
 
 def from_png(

@@ -7,8 +7,11 @@ import errno
 import io
 import os
 import pathlib
+import zipfile
 from collections.abc import Iterator
 from typing import Protocol
+
+import numpy as np
 
 PNG_BYTES = 2**16  # far above any PNG of 32x32 pixels
 
@@ -111,3 +114,34 @@ class LimitedReader(io.RawIOBase):
         if self._left < 0:
             raise ValueError(f'it unpacks to more than {self.most} bytes')
         return data
+
+
+def read_array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
+    """One array of an .npz file, whose statement of its size is checked before it is allocated.
+
+    Args:
+        archive: the open file.
+        name: of the array.
+        most: bytes that it may have.
+
+    Raises:
+        ValueError: the array is no numbers, or larger, or not what it says. A damaged archive
+            raises other errors too: call this within `damage_named`.
+    """
+    with archive.open(f'{name}.npy') as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f'{name} has the format version {version}')
+        first = version == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        if dtype.kind not in 'uif' or dtype.itemsize > 8:
+            raise ValueError(f'{name} has the dtype {dtype}')
+        count = int(np.prod([int(side) for side in shape], dtype=object))
+        if any(side < 0 for side in shape) or count * dtype.itemsize > most:
+            raise ValueError(f'{name} claims the shape {shape}')
+        raw = file.read(count * dtype.itemsize + 1)
+        if len(raw) != count * dtype.itemsize:
+            raise ValueError(f'{name} has the shape {shape}, and {len(raw)} bytes')
+    array = np.frombuffer(bytearray(raw), dtype)  # of bytes it could not be written to
+    return array.reshape(shape, order='F' if fortran else 'C')

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike
 
 from fenwicks import evaluate
 from fenwicks._files import written_whole
+from fenwicks.data.limits import damage_named, read_array
 
 FILE = 'report.npz'
+_MOST_BYTES = 2**28  # of an array; a thousand pictures of 256x256 pixels have fewer
 
 # Shape and type of each array; `n` test images, `k` mistakes, `m` samples, `v` versions of each.
 _ARRAYS = {
@@ -125,13 +127,6 @@ def load_material(folder: str | os.PathLike) -> Material | None:
     path = pathlib.Path(folder) / FILE
     if not path.exists():
         return None
-    try:
-        # Opened here, since `np.load` leaves a file open that it can't read.
-        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
-            return Material(**{name: arrays[name] for name in _ARRAYS})
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        text = ' '.join(str(error).split())
-        raise ValueError(
-            f'{path} must be a Material that fenwicks.report saved: remove it, or train again. '
-            f'Received: {text}'
-        ) from None
+    rule = 'be a Material that fenwicks.report saved: remove it, or train again'
+    with damage_named(path, rule), zipfile.ZipFile(path) as archive:
+        return Material(**{name: read_array(archive, name, _MOST_BYTES) for name in _ARRAYS})

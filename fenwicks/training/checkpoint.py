@@ -92,13 +92,13 @@ def load_values(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndar
             found = [_header(archive, name, size, 'fiub')[0] for name in names]
             if found == expected:
                 return [_read(archive, name, size, 'fiub') for name in names]
-    raise _unfit(expected, count)
+    raise _unfit(expected, f'{count} variables, or other shapes, in {path}')
 
 
-def _unfit(expected, count):
+def _unfit(expected, received):
     return ValueError(
         f'the checkpoint must fit the model and its optimizer: {len(expected)} variables. '
-        f'Received: {count} variables, or other shapes'
+        f'Received: {received}'
     )
 
 
@@ -162,7 +162,7 @@ def assign(variables: Sequence[keras.Variable], values: Sequence[np.ndarray]) ->
     expected = [tuple(variable.shape) for variable in variables]
     found = [value.shape for value in values]
     if expected != found:
-        raise _unfit(expected, len(found))
+        raise _unfit(expected, f'{len(found)} variables, or other shapes')
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
 

@@ -20,6 +20,7 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
     """Raises unless each argument of a Trainer keeps its rule."""
     if not model.built:
         raise ValueError('`model` must be built: give it an input shape or call it once')
+    _keras.check_channels_last('the Trainer', model)
     if not isinstance(optimizer, keras.optimizers.Optimizer):
         raise ValueError(
             f'`optimizer` must be a Keras optimizer. Received: optimizer={optimizer!r}'

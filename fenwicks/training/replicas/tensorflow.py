@@ -60,7 +60,13 @@ class TensorFlowReplicas(Replicas):
         return [tf.convert_to_tensor(parts[0]) for parts in tree]
 
     def disable_gradient_sum(self, optimizer):
-        """Makes a Keras optimizer take gradients that are means over the replicas already."""
+        """Makes a Keras optimizer take gradients that are means over the replicas already.
+
+        Its own sum would come after clipping, while `all_reduce_mean` comes before. And on one
+        device that sum is a `tf.custom_gradient`, which TensorFlow keeps registered until the
+        process ends, with the graph that it was traced in.
+        """
+        _keras.disable_gradient_sum(optimizer)
 
     def local_loss(self, loss):
         """The loss function for this device's part of a batch: a mean over its images."""
@@ -126,10 +132,6 @@ class StrategyReplicas(TensorFlowReplicas):
                     '`model` and `optimizer` must be made in the scope of the strategy: '
                     f'with replicas.scope(): ... Received: {variable.path}, made outside'
                 )
-
-    def disable_gradient_sum(self, optimizer):
-        # The sum would come after clipping; `all_reduce_mean` has their mean before.
-        _keras.disable_gradient_sum(optimizer)
 
     def local_loss(self, loss):
         # Keras divides a mean over the images by the number of replicas, to be summed over them.
