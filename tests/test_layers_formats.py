@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from test_layers_contract import CASES, LOGITS
+from test_layers_contract import CASES, IN_FLOAT32
 
 from fenwicks import assemble, augment, data, evaluate, layers, models, optimizers, training
 
@@ -132,7 +132,7 @@ def test_half_precision_throughout(case, dtype):
         outputs = layer(ops.cast(images, dtype), training=trains)
         assert np.isfinite(ops.convert_to_numpy(ops.cast(outputs, 'float32'))).all()
         found = keras.backend.standardize_dtype(outputs.dtype)
-        assert found == ('float32' if case in LOGITS - {'ClassNames'} else dtype)
+        assert found == ('float32' if case in IN_FLOAT32 - {'ClassNames'} else dtype)
     keras.config.set_dtype_policy('float32')
     exact = make()
     exact.build((None, *shape))
