@@ -1,13 +1,18 @@
-"""Kills a small training at random instants, resumes it, and counts those that end otherwise.
+"""Kills a small training at random instants, or repeats it, and counts those that end otherwise.
 
-    python tests/under_fire.py --kills=200 --log=examples/results/under_fire.jsonl
-    KERAS_BACKEND=jax python tests/under_fire.py --kills=200 --training=resident
+    python tests/under_fire.py kills --kills=200 --log=examples/results/under_fire.jsonl
+    KERAS_BACKEND=jax python tests/under_fire.py kills --kills=200 --training=callbacks
+    python tests/under_fire.py seeds --precision=bfloat16
 
-This process imports everything, and forks itself for each training: so a kill takes a second, and
-not the ten of an import. It runs no operation, since frameworks that have started can't be forked.
-Half of the kills come while a checkpoint is written, as soon as its temporary file is seen.
+`kills`: this process imports everything, and forks itself for each training, so that a kill takes a
+second and not the ten of an import. It runs no operation itself, since frameworks that have started
+can't be forked. Half of the kills come while a checkpoint is written, as soon as its temporary file
+is seen. After each kill the training goes on from its checkpoint; the last one runs to the end.
 
-One line of JSON says what was found; the exit status is 1 where a training ended otherwise.
+`seeds`: the same training with the same seed, three times, each in a new interpreter.
+
+Equal means every bit of every variable, and every loss. A line of JSON says what was found; the
+exit status is 1 where something differed.
 """
 
 import argparse
@@ -16,6 +21,7 @@ import os
 import pathlib
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,22 +29,61 @@ import warnings
 
 import keras
 import numpy as np
-from training_toys import make, toy, values
+from training_toys import RATES, make, sgd, toy, values
 
-from fenwicks import augment, hardware, optimizers, runlog
+from fenwicks import augment, hardware, optimizers, precision, runlog
 
 EPOCHS = 60
+RUNS = 3  # with the same seed
+PRECISIONS = [name for name in precision.PRECISIONS if name != 'auto']
 AUGMENT = augment.compose([augment.random_flip, augment.alternating_flip])
+
+
+def trainer(rate=RATES):
+    optimizer = sgd(rate)
+    if keras.config.dtype_policy().name == 'mixed_float16':
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    rule = optimizers.EMA(0.9, every=2)
+    return make(None, optimizer, averaging=rule, augment=AUGMENT)
 
 
 def resident(folder):
     """Trains on arrays that lie on the device; returns the Trainer."""
-    trainer = make(averaging=optimizers.EMA(0.9, every=2), augment=AUGMENT)
-    trainer.fit(*toy(), EPOCHS, checkpoint=folder / 'checkpoint.npz', resume=True)
-    return trainer
+    trained = trainer()
+    trained.fit(*toy(), EPOCHS, checkpoint=folder / 'checkpoint.npz', resume=True)
+    return trained
 
 
-TRAININGS = {'resident': resident}
+def callbacks(folder):
+    """As `resident`, with validation, and callbacks that change what is trained."""
+    trained = trainer(0.05)
+    trained.fit(
+        *toy(),
+        EPOCHS,
+        validation_data=toy(9, seed=1),
+        callbacks=[
+            keras.callbacks.ReduceLROnPlateau(patience=3, factor=0.7),
+            keras.callbacks.EarlyStopping(patience=EPOCHS, restore_best_weights=True),
+        ],
+        checkpoint=folder / 'checkpoint.npz',
+        resume=True,
+    )
+    return trained
+
+
+TRAININGS = {'resident': resident, 'callbacks': callbacks}
+
+
+def run(training, folder):
+    """Trains, and leaves what came of it in the folder."""
+    trained = TRAININGS[training](folder)
+    losses = [[epoch['train_loss'], epoch.get('val_loss', 0.0)] for epoch in trained.records]
+    np.savez(folder / 'end.part.npz', np.float64(losses), *map(exact, values(trained)))
+    os.replace(folder / 'end.part.npz', folder / 'end.npz')
+
+
+def exact(array):
+    return array.astype(np.float32) if array.dtype.name == 'bfloat16' else array
 
 
 def train(training, folder):
@@ -52,10 +97,7 @@ def train(training, folder):
     try:
         with open(folder / 'errors.txt', 'wb') as errors:
             os.dup2(errors.fileno(), 2)
-        trainer = TRAININGS[training](folder)
-        losses = [epoch['train_loss'] for epoch in trainer.history]
-        np.savez(folder / 'end.part.npz', np.float64(losses), *values(trainer))
-        os.replace(folder / 'end.part.npz', folder / 'end.npz')
+        run(training, folder)
     except BaseException as error:
         (folder / 'error.txt').write_text(f'{type(error).__name__}: {error}')
         os._exit(1)
@@ -104,49 +146,76 @@ def kill(training, folder, seconds, within_write):
     return None
 
 
-def measure(training, kills, seed):
-    """Counts the trainings that ended otherwise than the one that nobody stopped."""
-    chance = random.Random(seed)
-    found = {'kills': 0, 'within_a_write': 0, 'trainings': 0, 'different': 0}
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        whole = folder / 'whole'
-        whole.mkdir()
-        began = time.monotonic()
-        expected = finish(training, whole)
-        seconds = time.monotonic() - began
-        while found['kills'] < kills:
-            cut = folder / str(found['trainings'])
-            cut.mkdir()
-            found['trainings'] += 1
-            while found['kills'] < kills and not (cut / 'end.npz').exists():
-                met = kill(training, cut, chance.uniform(0, seconds), chance.random() < 0.5)
-                found['kills'] += met is not None
-                found['within_a_write'] += met == 'write'
-            got = end(cut) if (cut / 'end.npz').exists() else finish(training, cut)
-            same = len(got) == len(expected) and all(map(np.array_equal, got, expected))
-            found['different'] += not same
-            if writes(cut):
-                raise RuntimeError('what a killed process left must be removed')
+def same(one, other):
+    return len(one) == len(other) and all(map(np.array_equal, one, other))
+
+
+def kills(arguments, folder):
+    """Kills until there were enough; how many trainings ended otherwise than one left alone."""
+    chance = random.Random(arguments.seed)
+    found = {'n': 0, 'within_a_write': 0, 'trainings': 0, 'different': 0}
+    whole = folder / 'whole'
+    whole.mkdir()
+    began = time.monotonic()
+    expected = finish(arguments.training, whole)
+    seconds = time.monotonic() - began
+    while found['n'] < arguments.kills:
+        cut = folder / str(found['trainings'])
+        cut.mkdir()
+        found['trainings'] += 1
+        while found['n'] < arguments.kills and not (cut / 'end.npz').exists():
+            after = chance.uniform(0, seconds)
+            met = kill(arguments.training, cut, after, chance.random() < 0.5)
+            found['n'] += met is not None
+            found['within_a_write'] += met == 'write'
+        got = end(cut) if (cut / 'end.npz').exists() else finish(arguments.training, cut)
+        found['different'] += not same(got, expected)
+        if writes(cut):
+            raise RuntimeError('what a killed process left must be removed')
     return found
 
 
-def main():
+def seeds(arguments, folder):
+    """How many trainings with the same seed ended otherwise than the first."""
+    ends = []
+    for number in range(RUNS):
+        place = folder / str(number)
+        place.mkdir()
+        flags = [f'--training={arguments.training}', f'--precision={arguments.precision}']
+        subprocess.run([sys.executable, __file__, 'once', str(place), *flags], check=True)
+        ends.append(end(place))
+    return {'n': RUNS, 'different': sum(not same(each, ends[0]) for each in ends)}
+
+
+def parse():
     parser = argparse.ArgumentParser()
+    parser.add_argument('figure', choices=['kills', 'seeds', 'once'])
+    parser.add_argument('folder', nargs='?', type=pathlib.Path, help='Of `once`: for the results.')
     parser.add_argument('--kills', type=int, default=200)
     parser.add_argument('--training', choices=list(TRAININGS), default='resident')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--precision', choices=PRECISIONS, default='float32')
+    parser.add_argument('--seed', type=int, default=0, help='Of the instants of the kills.')
     parser.add_argument('--log', help='File of JSON lines to append the result to.')
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main():
+    arguments = parse()
+    precision.set_precision(arguments.precision)
+    if arguments.figure == 'once':
+        run(arguments.training, arguments.folder)
+        return
     code = hardware.provenance()
     began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        measure = {'kills': kills, 'seeds': seeds}[arguments.figure]
+        found = measure(arguments, pathlib.Path(folder))
     found = {
-        'figure': 'kills',
+        'figure': arguments.figure,
         'training': arguments.training,
         'backend': keras.backend.backend(),
-        'precision': 'float32',
-        **measure(arguments.training, arguments.kills, arguments.seed),
-        'seed': arguments.seed,
+        'precision': arguments.precision,
+        **found,
         'seconds': round(time.monotonic() - began, 1),
         'hardware': hardware.describe(),
         **code,
