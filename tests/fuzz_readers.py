@@ -150,6 +150,10 @@ def result_of_a_run():
     """A `result.json`, which is read as such, as a recipe and by the report."""
     result = {
         'recipe': 'page10',
+        'dataset': 'cifar10',
+        'epochs': 1,
+        'seed': 0,
+        'train_seconds': 1.0,
         'test_accuracy': 0.5,
         'settings': {'recipe': dataclasses.asdict(recipes.get('page10'))},
         'history': [{'epoch': 1, 'train_loss': 0.5}],
