@@ -17,13 +17,13 @@ cores it takes about four minutes on TensorFlow. Run nothing beside it.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import json
 import pathlib
 import statistics
 import tempfile
 import time
-
-import quiet  # noqa: F401
 
 import keras
 import numpy as np
