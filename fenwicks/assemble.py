@@ -77,6 +77,7 @@ def build_trainer(
         replicas=replicas,
         jit_compile=jit_compile,
         image_sizes=recipe.image_size_epochs(),
+        freeze=recipe.freeze_epochs(),
     )
 
 
@@ -181,8 +182,8 @@ def _activation(name, recipe):
     name = recipe.activation if name == 'same' else name
     if name == 'celu':
         return layers.CELU(recipe.celu_alpha, name='activation')
-    ours = {'gelu': layers.GELU, 'silu': layers.SiLU}
-    return ours[name](name='activation') if name in ours else name
+    layer = {'gelu': layers.GELU, 'silu': layers.SiLU}.get(name)
+    return name if layer is None else layer(name='activation')
 
 
 def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
@@ -200,9 +201,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         # Batch norm's offsets are the only biases that learn throughout.
         groups.append(optimizers.ParameterGroup(r'.*/beta', recipe.bias_rate, 1 / recipe.bias_rate))
     if recipe.scale_rate != 1 and recipe.train_scales:
-        groups.append(
-            optimizers.ParameterGroup(r'.*/gamma', recipe.scale_rate, 1 / recipe.scale_rate)
-        )
+        groups += [optimizers.ParameterGroup(r'.*/gamma', recipe.scale_rate, 1 / recipe.scale_rate)]
     if recipe.head_rate != 1:
         groups.append(
             optimizers.ParameterGroup(
@@ -259,8 +258,8 @@ def averaging(recipe: Recipe, steps_per_epoch: int) -> optimizers.EMA | optimize
         strength: float | schedules.PowerRise = recipe.averaging_decay**recipe.averaging_every
         if recipe.averaging_power:
             strength = schedules.PowerRise(strength, total, recipe.averaging_power)
-        last = math.floor(recipe.averaging_last_epochs * steps_per_epoch + 0.5) or total
-        return optimizers.Lookahead(strength, recipe.averaging_every, start=max(0, total - last))
+        last = math.floor(recipe.averaging_last_epochs * steps_per_epoch + 0.5)
+        return optimizers.Lookahead(strength, recipe.averaging_every, total - (last or total))
     return None
 
 

@@ -284,6 +284,11 @@ class Recipe:
         sizes = list(starts.items())
         return tuple(pair for n, pair in enumerate(sizes) if n == 0 or pair[1] != sizes[n - 1][1])
 
+    def freeze_epochs(self) -> tuple[tuple[float, str], ...]:
+        """From which epoch on variables aren't trained, with the pattern of their paths."""
+        epochs = self.whitening_bias_epochs
+        return ((epochs, 'whitening/bias'),) if self.network == 'speednet' and epochs else ()
+
     def steps_per_epoch(self, train_images: int) -> int:
         """Whole batches in a pass over `train_images` images."""
         if self.batch_size > train_images:

@@ -79,13 +79,12 @@ class Epochs:
         Raises:
             DivergedError: the loss or a number of the state is not finite.
         """
-        engine = self.engines.at(epoch)
         loss_sum, correct, step, seconds, rate = 0.0, 0, 0, 0.0, 0.0
         while step < steps:
             started = time.perf_counter()
             left = min(steps - step, self.engines.prepare(epoch, step))
             count = self._steps_of_call(seconds / step if step else seconds_per_step, left)
-            totals = engine.run(epoch, step, step + count, loss_sum)
+            totals = self.engines.run(epoch, step, step + count, loss_sum)
             seconds += time.perf_counter() - started
             interrupts.check()
             if self.first_step_at is None:

@@ -52,10 +52,10 @@ class ResumableRunner(StepRunner):
 
     def _settings(self, feed, fingerprint):
         """What must be equal for a resumed training to end with the same numbers."""
-        sizes = {'image_sizes': self.image_sizes} if self.image_sizes else {}
+        phases = {'image_sizes': self.image_sizes, 'freeze': self.freeze}
         parts = {'accumulate': self.accumulate} if self.accumulate > 1 else {}
         return {
-            **sizes,
+            **{name: pairs for name, pairs in phases.items() if pairs},
             **parts,
             'backend': keras.backend.backend(),  # each draws other random numbers
             'seed': self.seed,

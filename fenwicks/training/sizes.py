@@ -1,8 +1,9 @@
-"""Images that grow during a training: small ones first, for a fraction of the arithmetic."""
+"""An engine for each phase of a training: for images of a size, for the variables it trains."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,11 +14,9 @@ from fenwicks import augment as augmentation
 from fenwicks._checks import integer, positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.training.chunks import Chunks
-from fenwicks.training.engines.base import Engine, Settings
+from fenwicks.training.engines.base import Engine, Settings, StepTotals
 from fenwicks.training.engines.select import make_engine
-
-# Pairs of the epoch, from 0, from which on images have a size, and that size in pixels.
-ImageSizes = tuple[tuple[int, int], ...]
+from fenwicks.training.phases import Freeze, ImageSizes, Phase, Phases
 
 
 def check_image_sizes(image_sizes: Sequence[tuple[int, int]], model: keras.Model) -> ImageSizes:
@@ -58,40 +57,57 @@ def _check_size(model, size):
 
 
 class SizedEngines:
-    """An engine for each size of image, which all train one model with one optimizer.
+    """An engine for each phase of the training; they all train one model with one optimizer.
 
-    Each engine's program sees the images in its size only, so that no step asks for it.
+    Each engine's program sees the images in its size only, and trains its variables only, so that
+    no step asks for either.
 
     Args:
         settings: an engine's `Settings`.
         image_sizes: checked pairs of epoch and size; empty for the images' own size throughout.
+        freeze: checked pairs of epoch and pattern; empty for all variables throughout.
 
     Attributes:
         data_bytes: of the arrays that `load` has placed on the device.
+        steps_per_epoch: to be set before any step other than the first of an epoch is asked for.
     """
 
-    def __init__(self, settings: Settings, image_sizes: ImageSizes):
-        self.image_sizes = image_sizes
-        self.settings = settings
+    def __init__(self, settings: Settings, image_sizes: ImageSizes, freeze: Freeze = ()):
+        self.settings, self.phases = settings, Phases(image_sizes, freeze)
+        self.steps_per_epoch = 1
         self.rebuild()
-        self._compiled: set[int | None] = set()
+        self._compiled: set[Phase] = set()
         self._chunks: Chunks | None = None  # of a stream
         self.data_bytes = 0
 
     def rebuild(self) -> None:
         """Makes the engines anew, for a model or an optimizer with other variables."""
-        sizes: dict[int | None, None] = dict.fromkeys(size for _, size in self.image_sizes)
-        sizes = sizes or {None: None}
-        self._engines = {size: make_engine(_for_size(self.settings, size)) for size in sizes}
+        self._engines = {
+            phase: make_engine(_for_phase(self.settings, phase)) for phase in self.phases.all
+        }
 
-    def size_at(self, epoch: int) -> int | None:
-        """The size of the images in an epoch, in pixels; `None` for their own."""
-        begun = [size for start, size in self.image_sizes if start <= epoch]
-        return begun[-1] if begun else None
+    def at(self, epoch: int, step: int = 0) -> Engine:
+        """The engine of a step of an epoch, both from 0."""
+        begun = [phase for first, phase in self._of_epoch(epoch) if first <= step]
+        return self._engines[begun[-1]]
 
-    def at(self, epoch: int) -> Engine:
-        """The engine of an epoch, from 0."""
-        return self._engines[self.size_at(epoch)]
+    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0) -> StepTotals:
+        """Takes steps of an epoch, each with the engine of its phase; see `Engine.run`."""
+        ends = [first for first, _ in self._of_epoch(epoch) if start < first < stop]
+        correct, taken = 0, 0
+        for first, end in itertools.pairwise((start, *ends, stop)):
+            totals = self.at(epoch, first).run(epoch, first, end, loss_sum)
+            loss_sum, taken, correct = (
+                totals.loss_sum,
+                taken + totals.steps,
+                correct + totals.correct,
+            )
+            if totals.steps < end - first:  # the loss isn't finite
+                break
+        return totals._replace(correct=correct, steps=taken)
+
+    def _of_epoch(self, epoch):
+        return self.phases.of_epoch(epoch, self.steps_per_epoch)
 
     def load(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places the data on the device, once for all engines."""
@@ -120,17 +136,19 @@ class SizedEngines:
         return steps
 
     def compile(self, epoch: int) -> None:
-        """Compiles the program of an epoch, unless that is done."""
-        if self.size_at(epoch) not in self._compiled:
-            self.prepare(epoch, 0)
-            self.at(epoch).compile()
-            self._compiled.add(self.size_at(epoch))
+        """Compiles the programs of an epoch, unless that is done."""
+        for _, phase in self._of_epoch(epoch):
+            if phase not in self._compiled:
+                self.prepare(epoch, 0)
+                self._engines[phase].compile()
+                self._compiled.add(phase)
 
 
-def _for_size(settings, size):
-    if size is None:
-        return settings
-    return dataclasses.replace(settings, augment=_then_resize(settings.augment, size))
+def _for_phase(settings, phase):
+    augment = settings.augment
+    if phase.size is not None:
+        augment = _then_resize(augment, phase.size)
+    return dataclasses.replace(settings, augment=augment, frozen=phase.frozen)
 
 
 def _then_resize(augment: Callable[..., Tensor], size: int) -> Callable[..., Tensor]:

@@ -20,6 +20,7 @@ from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
+from fenwicks.training.phases import check_freeze
 from fenwicks.training.replicas import Replicas, default_replicas
 from fenwicks.training.sizes import SizedEngines, check_image_sizes
 
@@ -40,7 +41,7 @@ class StepRunner:
 
     Args:
         model, optimizer, loss, batch_size, normalize, augment, averaging, seed, seconds_per_call,
-            replicas, jit_compile, image_sizes, accumulate, memory_budget: as of `Trainer`.
+            replicas, jit_compile, image_sizes, accumulate, memory_budget, freeze: as of `Trainer`.
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
@@ -64,6 +65,7 @@ class StepRunner:
         image_sizes: Sequence[tuple[int, int]] = (),
         accumulate: int = 1,
         memory_budget: int | None = None,
+        freeze: Sequence[tuple[float, str]] = (),
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         normalize = to_unit_range if normalize is None else normalize
@@ -76,6 +78,7 @@ class StepRunner:
         self.normalize, self.augment, self.averaging = normalize, augment, averaging
         self.jit_compile = jit_compile
         self.image_sizes = check_image_sizes(image_sizes, model)
+        self.freeze = check_freeze(freeze, model)
         self.replicas = default_replicas() if replicas is None else replicas
         self.replicas.check_batch(self.batch_size)
         self.accumulate = checks.check_accumulate(accumulate, self.batch_size, self.replicas)
@@ -103,7 +106,7 @@ class StepRunner:
                 jit_compile=jit_compile,
                 accumulate=self.accumulate,
             )
-            self._engines = SizedEngines(settings, self.image_sizes)
+            self._engines = SizedEngines(settings, self.image_sizes, self.freeze)
         self.replicas.broadcast_initial_values(self.variables)
         if seconds_per_call is None:
             reports = self._engines.at(0).on_cpu and self.replicas.processes == 1
@@ -130,10 +133,11 @@ class StepRunner:
         self._start_feed(self._open_feed(images, labels))
 
     def compile(self, epoch: int = 0) -> None:
-        """Compiles the training program for the loaded data, without taking a step.
+        """Compiles the training programs for the loaded data, without taking a step.
 
         Args:
-            epoch: its number, from 0: with `image_sizes` not all epochs have the same program.
+            epoch: its number, from 0: with `image_sizes` or `freeze` not all epochs have the same
+                programs.
         """
         started = time.perf_counter()
         self._engines.compile(epoch)
@@ -150,10 +154,10 @@ class StepRunner:
             stop: the step to stop before; `start` for none.
         """
         self._half_trained = self._half_trained or stop > start
-        return self._engines.at(epoch).run(epoch, start, stop)
+        return self._engines.run(epoch, start, stop)
 
     def program(
-        self, count: int, image_shape: tuple[int, int, int], epoch: int = 0
+        self, count: int, image_shape: tuple[int, int, int], epoch: int = 0, step: int = 0
     ) -> tuple[Callable, tuple]:
         """The training program as a pure function, to be compiled ahead of time for any device.
 
@@ -163,6 +167,7 @@ class StepRunner:
             count: number of training images.
             image_shape: `(height, width, channels)` of each.
             epoch: the epoch's number, from 0, as in `compile`.
+            step: a step of that epoch, from 0, which the program takes.
 
         Returns:
             A function, of `jax.jit` or `tf.function`, and a tuple of its abstract arguments
@@ -171,7 +176,8 @@ class StepRunner:
             stop before; and the sum of the losses so far. The function returns the new state and
             what `StepTotals` holds.
         """
-        return self._engines.at(epoch).program(count, image_shape)
+        self._engines.steps_per_epoch = count // self.batch_size
+        return self._engines.at(epoch, step).program(count, image_shape)
 
     def graph(self) -> Any:
         """The `tf.Graph` of the training program for the loaded data, on TensorFlow only.
@@ -283,6 +289,7 @@ class StepRunner:
                 self._engines.rebuild()
         feed = open_feed(images, labels, self._engines, self.memory_budget)
         self._steps_per_epoch, self._classes = feed.steps, feed.classes
+        self._engines.steps_per_epoch = feed.steps
         return feed
 
     def _start_feed(self, feed, epoch=0, epochs=1):

@@ -85,6 +85,9 @@ class Trainer(ResumableRunner):
             statistics once a part. Augmentation sees the whole share.
         memory_budget: bytes of a device's memory that training data may take. `None`: arrays may
             have what is free; a stream has chunks of at most 2**30 bytes together.
+        freeze: pairs `(epoch, match)`: from that epoch on, which may be a fraction, the trainable
+            variables whose paths `match` matches, as in `optimizers.ParameterGroup`, keep their
+            values. No gradient is computed for them, or for what only they need.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -117,6 +120,7 @@ class Trainer(ResumableRunner):
         image_sizes: Sequence[tuple[int, int]] = (),
         accumulate: int = 1,
         memory_budget: int | None = None,
+        freeze: Sequence[tuple[float, str]] = (),
     ):
         super().__init__(
             model,
@@ -133,6 +137,7 @@ class Trainer(ResumableRunner):
             image_sizes=image_sizes,
             accumulate=accumulate,
             memory_budget=memory_budget,
+            freeze=freeze,
         )
         self._epochs = Epochs(
             self._engines,

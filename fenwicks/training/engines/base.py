@@ -12,6 +12,7 @@ import numpy as np
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._typing import Tensor
+from fenwicks.optimizers.patterns import matches
 from fenwicks.training.averages import Averages
 from fenwicks.training.replicas.base import Replicas
 
@@ -33,6 +34,7 @@ class Settings:
         averages: the `Averages` that the Trainer keeps.
         jit_compile: whether one XLA program holds the loop over the steps; `None` is yes on an
             accelerator and no on a CPU.
+        frozen: patterns of the variables that aren't trained.
     """
 
     model: keras.Model
@@ -46,6 +48,7 @@ class Settings:
     replicas: Replicas
     jit_compile: bool | None
     accumulate: int = 1
+    frozen: tuple[str, ...] = ()
 
 
 class StepTotals(NamedTuple):
@@ -97,6 +100,7 @@ class Engine:
     Attributes:
         on_cpu: bool, whether the engine runs on a CPU.
         data_attributes: names of the attributes that hold the data, which `load` sets.
+        frozen: the places, among the model's trainable variables, of those that keep their values.
     """
 
     on_cpu: bool
@@ -108,6 +112,18 @@ class Engine:
         self.augment = augmentation.with_context(settings.augment)
         self.batch_size, self.seed = settings.batch_size, settings.seed
         self.averages, self.replicas = settings.averages, settings.replicas
+        self.frozen = frozenset(
+            place
+            for place, variable in enumerate(self.model.trainable_variables)
+            if any(matches(match, variable.path) for match in settings.frozen)
+        )
+
+    def keep_frozen(self, before: Sequence, after: Sequence) -> list:
+        """What is in `after` for each trainable variable, or in `before` for frozen ones."""
+        return [
+            old if place in self.frozen else new
+            for place, (old, new) in enumerate(zip(before, after, strict=True))
+        ]
 
     def load(self, images: np.ndarray, labels: np.ndarray) -> None:
         """Places uint8 images and int32 labels on the device."""

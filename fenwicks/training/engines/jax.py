@@ -1,8 +1,8 @@
 """The JAX engine: the steps of an epoch as one compiled program.
 
-It takes the same steps on the same data as `fenwicks.training.engines.tensorflow`. The state of
-model and optimizer goes through a `lax.while_loop`, its memory donated. On a CPU the loop is
-Python's and its step compiled: within XLA's loops a CPU misses its fast convolutions.
+It takes the same steps as `fenwicks.training.engines.tensorflow`. The state goes through a
+`lax.while_loop`, its memory donated. On a CPU the loop is Python's: within XLA's loops it would
+miss its fast convolutions.
 """
 
 from __future__ import annotations
@@ -43,18 +43,21 @@ class JaxEngine(Engine):
         self._compute_dtypes = _keras.compute_dtypes(self.model)
         self._average = averages_update(self.model, self.averages)
         # A step in XLA's loop on a CPU takes as long as twenty outside of it.
-        jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
-        self._run = self._whole_loop if jit_compile else self._single_steps
-        self._in_one_program = jit_compile
+        chosen = settings.jit_compile
+        self._in_one_program = not self.on_cpu if chosen is None else chosen
+        self._run = self._whole_loop if self._in_one_program else self._single_steps
         differentiate = jax.grad(self._scaled_loss, has_aux=True)
         self._differentiate = in_parts(
-            differentiate, self.replicas.split, settings.accumulate, unrolled=not jit_compile
+            differentiate,
+            self.replicas.split,
+            settings.accumulate,
+            unrolled=not self._in_one_program,
         )
         self._predict = jax.jit(self._logits)
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(_all_finite)
         self._gradients = jax.jit(self._gradients_of)
-        self._scorer = Scorer(self, self._logits, in_one_program=jit_compile)
+        self._scorer = Scorer(self, self._logits, in_one_program=self._in_one_program)
         self._compiled: Any = None
         self._compiled_for: Any = None
         self._compiled_shardings: Any = None
@@ -255,7 +258,8 @@ class JaxEngine(Engine):
         gradients, (fixed, loss, found) = differentiate(
             trainable, data, fixed, self._loss_scale(slots), batch, epoch, step
         )
-        trainable, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
+        weights, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
+        trainable = self.keep_frozen(trainable, weights)
         global_step = epoch * data.steps_per_epoch(self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
         return state, step + 1, loss_sum + loss, correct + found, loss
@@ -293,6 +297,7 @@ class JaxEngine(Engine):
         return loss, [gradient / scale.astype(gradient.dtype) for gradient in gradients]
 
     def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
+        trainable = self.keep_frozen([lax.stop_gradient(weight) for weight in trainable], trainable)
         logits, fixed, extras = self._call(trainable, fixed, inputs, training=True)
         loss = self.loss(targets, logits).astype('float32')
         if loss.ndim:
@@ -319,12 +324,9 @@ class JaxEngine(Engine):
             regularizers.
         """
         model = self.model
-        variables = zip(
-            [*model.trainable_variables, *model.non_trainable_variables],
-            [*trainable, *fixed],
-            strict=True,
-        )
-        with keras.StatelessScope(list(variables), collect_losses=True) as scope:
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        values = list(zip(variables, [*trainable, *fixed], strict=True))
+        with keras.StatelessScope(values, collect_losses=True) as scope:
             outputs, losses = model(inputs, training=training), model.losses
         fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
         return outputs, fixed, losses

@@ -199,22 +199,27 @@ class TensorFlowEngine(Engine):
         loss, gradients = self.replicas.all_reduce_mean(
             loss, gradients, self.model.non_trainable_variables
         )
+        weights = self.model.trainable_variables
         # Else what the update computes of weights and velocities alone would be computed at once,
         # and wait in memory.
         with tf.control_dependencies([gradient for gradient in gradients if gradient is not None]):
-            self.optimizer.apply(gradients, self.model.trainable_variables)
+            self.optimizer.apply(self._trained(gradients), self._trained(weights))
         return loss, logits
 
     def _differentiate(self, inputs, targets):
         """The loss of a batch, its logits, and the gradients of the scaled loss."""
         weights = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
+            tape.watch(self._trained(weights))
             with self.replicas.batch_norm_scope(self.model):
                 logits = self.model(inputs, training=True)
             loss = self._total_loss(targets, logits)
             scaled_loss = self.optimizer.scale_loss(loss)
         return loss, logits, tape.gradient(scaled_loss, weights)
+
+    def _trained(self, of_each):
+        """Those of the trained variables, of what there is for each trainable one."""
+        return [x for place, x in enumerate(of_each) if place not in self.frozen]
 
     def _total_loss(self, targets, logits):
         loss = tf.cast(self.loss(targets, logits), tf.float32)

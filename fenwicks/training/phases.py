@@ -1,0 +1,96 @@
+"""The phases of a training: the size of the images, and which variables are trained, by steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import keras
+
+from fenwicks._checks import finite_number
+from fenwicks.optimizers.patterns import check_match, matches
+
+# Pairs of the epoch, from 0, from which on images have a size, and that size in pixels.
+ImageSizes = tuple[tuple[int, int], ...]
+# Pairs of the epoch from which on variables aren't trained, and the pattern of their paths.
+Freeze = tuple[tuple[float, str], ...]
+
+
+class Phase(NamedTuple):
+    """What one compiled program trains on.
+
+    Attributes:
+        size: of the images in pixels; `None` for their own.
+        frozen: patterns of the variables that aren't trained.
+    """
+
+    size: int | None
+    frozen: tuple[str, ...]
+
+
+class Phases:
+    """Which phase a step is in.
+
+    Args:
+        image_sizes: checked pairs of epoch and size.
+        freeze: checked pairs of epoch and pattern.
+
+    Attributes:
+        all: the different ones, in their order.
+    """
+
+    def __init__(self, image_sizes: ImageSizes, freeze: Freeze):
+        starts = sorted({0.0, *(epoch for epoch, _ in (*image_sizes, *freeze))})
+
+        def phase(start):
+            sizes = [size for epoch, size in image_sizes if epoch <= start]
+            frozen = tuple(match for epoch, match in freeze if epoch <= start)
+            return Phase(sizes[-1] if sizes else None, frozen)
+
+        self._starts = [(start, phase(start)) for start in starts]
+        self.all = tuple(dict.fromkeys(phase for _, phase in self._starts))
+
+    def of_epoch(self, epoch: int, steps: int) -> list[tuple[int, Phase]]:
+        """The phases of an epoch of `steps` steps, each with the step with which it begins.
+
+        Example:
+
+        >>> [first for first, _ in Phases((), ((0.25, 'bias'),)).of_epoch(0, 10)]
+        [0, 3]
+        """
+        found: dict[int, Phase] = {}
+        for start, phase in self._starts:
+            first = max(0, math.ceil((start - epoch) * steps))
+            if first < steps:
+                found[first] = phase
+        return list(found.items())
+
+
+def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Freeze:
+    """Checks a Trainer's `freeze`.
+
+    Raises:
+        ValueError: it isn't pairs, an epoch is negative, a pattern matches no variable that the
+            model trains, or all of them are frozen.
+    """
+    try:
+        pairs = tuple((finite_number('epoch', epoch, low=0), match) for epoch, match in freeze)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'`freeze` must be pairs (epoch, match) with an epoch >= 0. Received: freeze={freeze!r}'
+        ) from None
+    paths = [variable.path for variable in model.trainable_variables]
+    for _, match in pairs:
+        check_match('freeze', match)
+        if not any(matches(match, path) for path in paths):
+            raise ValueError(
+                '`freeze` must match at least one trainable variable. '
+                f'Received: match={match!r}, which matches none of {len(paths)} variables'
+            )
+    if all(any(matches(match, path) for _, match in pairs) for path in paths):
+        raise ValueError(
+            f'`freeze` must leave variables to train. Received: freeze={freeze!r}, which matches '
+            f'all {len(paths)} of them'
+        )
+    return pairs
