@@ -13,7 +13,7 @@ import pytest
 
 from fenwicks import recipes, tpu
 from fenwicks.tpu import table
-from fenwicks.tpu.costs import _estimate, split_seconds
+from fenwicks.tpu.costs import _estimate, added_up, split_seconds
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 needs_jax = pytest.mark.skipif(
@@ -127,6 +127,38 @@ def test_an_estimate_adds_up():
     assert found.run_seconds == pytest.approx(13.7)
     assert found.memory_limit_bytes == 16 * 2**30
     assert found.cycles == 18_000_000
+
+
+@needs_jax
+def test_the_programs_of_a_training_add_up():
+    """Ten steps of one program and thirty of a smaller one, in epochs of ten steps."""
+    chip = tpu.CHIPS['v5e']
+    large, small = (
+        _estimate(compiled(**changed), 'v5e:1x1', 1, chip, 1, steps=10, epochs=epochs)
+        for changed, epochs in (({}, 1), ({'flops': 1e12, 'memory_bytes': 2**29}, 3))
+    )
+    found = added_up([large, small], [10, 30])
+    assert found.run_seconds == pytest.approx(large.run_seconds + small.run_seconds)
+    assert found.step_seconds == pytest.approx(found.run_seconds / 40)
+    assert found.epoch_seconds == pytest.approx(found.run_seconds / 4)
+    assert found.flops_per_step == pytest.approx((1.97e12 + 3 * 1e12) / 4)
+    assert found.memory_bytes == large.memory_bytes
+    assert found.compile_seconds == large.compile_seconds + small.compile_seconds
+    assert added_up([large], [10]) == large
+    too_big = _estimate(
+        compiled(memory_bytes=20 * 2**30), 'v5e:1x1', 1, chip, 1, steps=10, epochs=1
+    )
+    assert not added_up([small, too_big], [30, 10]).fits
+
+
+def test_the_programs_of_a_recipe():
+    shape = tpu.DATA_SHAPES['cifar10']
+    assert tpu.program_steps(recipes.get('page10'), shape) == [(0, 0, 970)]
+    # The whitening's bias learns for 3.375 epochs of 25 steps.
+    assert tpu.program_steps(recipes.get('speed94'), shape) == [(0, 0, 85), (3, 10, 140)]
+    assert tpu.program_steps(recipes.get('speed94_2026'), shape) == [
+        *((0, 0, 7), (0, 7, 89), (3, 0, 96), (6, 0, 92)),
+    ]
 
 
 @needs_jax

@@ -66,7 +66,7 @@ def test_where_the_rate_is_zero_freezing_changes_no_number(whole):
     for path, value in of(plain).items():
         np.testing.assert_allclose(of(frozen)[path], value, err_msg=path, **close)
     if not whole:
-        assert numbers(plain.history) == numbers(frozen.history)
+        assert numbers(plain.records) == numbers(frozen.records)
 
 
 def test_a_frozen_variable_keeps_its_value_whatever_its_rate():

@@ -10,14 +10,14 @@ computed, `README.md` in this folder how to use all this.
 
 from fenwicks.tpu.chips import CHIPS, Chip, chip_of
 from fenwicks.tpu.costs import (
-    DATA_SHAPES,
     ESTIMATED,
-    DataShape,
     Estimate,
     check_single_device,
     estimate,
+    program_steps,
     replicas_on,
 )
+from fenwicks.tpu.shapes import DATA_SHAPES, DataShape
 
 __all__ = [
     'CHIPS',
@@ -29,5 +29,6 @@ __all__ = [
     'check_single_device',
     'chip_of',
     'estimate',
+    'program_steps',
     'replicas_on',
 ]

@@ -102,7 +102,9 @@ def estimate_all():
     }
     if FLAGS.log:
         runlog.start_log(FLAGS.log)
-    program, versions = tensorflow_program(recipe, precision) if FLAGS.tensorflow else (None, {})
+    programs, versions = (
+        tensorflow_programs(recipe, shape, precision) if FLAGS.tensorflow else (None, {})
+    )
     cache = pathlib.Path(FLAGS.cache).expanduser() if FLAGS.cache else None
     if not FLAGS.json:
         print(
@@ -119,7 +121,7 @@ def estimate_all():
             precision=precision,
             batch_norm=FLAGS.batch_norm,
             cache=cache,
-            program=program,
+            programs=programs,
         )
         entry = table.log_entry(found, settings, versions)
         print(json.dumps(entry) if FLAGS.json else table.row(found), flush=True)
@@ -132,12 +134,25 @@ def estimate_all():
     return too_big
 
 
-def tensorflow_program(recipe, precision):
-    """The TensorFlow engine's program, lowered by the Python of `--tensorflow`."""
+def tensorflow_programs(recipe, shape, precision):
+    """The TensorFlow engine's programs, lowered by the Python of `--tensorflow`."""
+    from fenwicks import tpu
+
+    programs, versions = [], {}
+    for epoch, step, _ in tpu.program_steps(recipe, shape):
+        program, versions = tensorflow_program(recipe, precision, epoch, step)
+        programs.append(program)
+    return programs, versions
+
+
+def tensorflow_program(recipe, precision, epoch, step):
+    """The program that takes a step, and versions of what lowered it."""
     settings = {
         'recipe': dataclasses.asdict(recipe),
         'dataset': FLAGS.dataset,
         'precision': precision,
+        'epoch': epoch,
+        'step': step,
     }
     wrong = (
         '`tensorflow` must be the Python of an environment with tensorflow-tpu and the '

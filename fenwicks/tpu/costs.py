@@ -21,7 +21,9 @@ takes microseconds). It subtracts a second for each operation that it has no est
 sort of the shuffle and calls that do nothing.
 
 Real steps take longer: the estimate contains no pauses between operations. A run is the sum of its
-steps, without compilation, evaluation and the transfer of the data to the device.
+steps, without compilation, evaluation and the transfer of the data to the device. Where a training
+has several programs, for images of several sizes or variables that stop learning, each is compiled;
+the figures of a step are means over the steps of the run, memory is that of the largest.
 """
 
 from __future__ import annotations
@@ -29,17 +31,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from fenwicks import assemble, data
+from fenwicks import assemble
 from fenwicks import precision as precisions
 from fenwicks.recipes import Recipe
 from fenwicks.tpu.chips import chip_of
+from fenwicks.tpu.shapes import DATA_SHAPES, DataShape
+from fenwicks.training.phases import Phases
 
 ESTIMATED = ('step_seconds', 'epoch_seconds', 'run_seconds', 'cycles')
 
@@ -86,63 +88,6 @@ class Estimate:
     compile_seconds: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class DataShape:
-    """The properties of a data set that a training program depends on.
-
-    Args:
-        train_images: number of training images.
-        image_shape: `(height, width, channels)` of each.
-        num_classes: number of classes.
-    """
-
-    train_images: int
-    image_shape: tuple[int, int, int]
-    num_classes: int
-
-    def noise(self) -> data.Dataset:
-        """Makes a data set of that shape from random pixels."""
-        count = self.train_images
-        noise = np.random.default_rng(0).integers(0, 256, (257, *self.image_shape), np.uint8)
-        images = np.resize(noise, (count, *self.image_shape))
-        labels = np.arange(count, dtype=np.int32) % self.num_classes
-        names = tuple(str(label) for label in range(self.num_classes))
-        return data.Dataset('noise', images, labels, images[:1], labels[:1], names, 'noise')
-
-    @classmethod
-    def named(cls, name: str) -> DataShape:
-        """Looks up the shape of a data set, or parses one.
-
-        Args:
-            name: `'cifar10'`, `'cifar100'`, `'digits'`, or the numbers of images, rows, columns,
-                channels and classes with an x between them.
-
-        Raises:
-            ValueError: it is neither.
-
-        Example:
-
-        >>> DataShape.named('50000x32x32x3x10') == DATA_SHAPES['cifar10']
-        True
-        """
-        if name in DATA_SHAPES:
-            return DATA_SHAPES[name]
-        if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*){4}', name):
-            raise ValueError(
-                f'`dataset` must be {", ".join(DATA_SHAPES)}, or images, height, width, channels '
-                f'and classes such as 50000x32x32x3x10. Received: dataset={name}'
-            )
-        images, height, width, channels, classes = map(int, name.split('x'))
-        return cls(images, (height, width, channels), classes)
-
-
-DATA_SHAPES = {
-    'cifar10': DataShape(50_000, (32, 32, 3), 10),
-    'cifar100': DataShape(50_000, (32, 32, 3), 100),
-    'digits': DataShape(1_501, (32, 32, 3), 10),
-}
-
-
 def estimate(
     recipe: Recipe,
     topology: str,
@@ -151,12 +96,12 @@ def estimate(
     precision: str = 'bfloat16',
     batch_norm: str = 'per_replica',
     cache: str | os.PathLike | None = None,
-    program: bytes | None = None,
+    programs: Sequence[bytes] | None = None,
 ) -> Estimate:
     """Estimates memory and time of a recipe's training on a TPU by compiling its program.
 
-    Compiling takes one to three minutes of a processor core. Don't call this in a process that
-    uses a TPU: a process can load libtpu for one purpose only.
+    Compiling takes one to three minutes of a processor core for each of the training's programs.
+    Don't call this in a process that uses a TPU: a process can load libtpu for one purpose only.
 
     Args:
         recipe: the settings.
@@ -165,8 +110,9 @@ def estimate(
         precision: as `fenwicks.precision.set_precision` takes it.
         batch_norm: `'per_replica'` or `'synchronized'`, see `fenwicks.training.replicate`.
         cache: folder that keeps the compiler's figures, or `None`.
-        program: the recipe's program in another framework, for one device, as serialized
-            StableHLO; see `fenwicks.tpu.tensorflow_program`. `None` for the JAX engine's.
+        programs: the recipe's programs in another framework, in the order of `program_steps`, for
+            one device, as serialized StableHLO; see `fenwicks.tpu.tensorflow_program`. `None` for
+            those of the JAX engine.
 
     Returns:
         An `Estimate`. If the program doesn't fit the memory, its `fits` is False.
@@ -184,22 +130,69 @@ def estimate(
 
     chip = chip_of(topology)
     devices, replicas = replicas_on(topology, recipe, batch_norm)
-    if program is None:
+    parts = program_steps(recipe, shape)
+    if programs is None:
         chosen = precisions.set_precision(precision, 'tpu')
         trainer = assemble.build_trainer(recipe, shape.noise(), precision=chosen, replicas=replicas)
-        traced, arguments = trainer.program(shape.train_images, shape.image_shape)
+        traced = [
+            trainer.program(shape.train_images, shape.image_shape, epoch, step)
+            for epoch, step, _ in parts
+        ]
     else:
         check_single_device(topology, devices)
-        traced, arguments = _imported(program, replicas.replicated)
-    compiled = compiler.compile_program(traced, arguments, devices, cache)
-    return _estimate(
-        compiled,
-        topology,
-        len(devices),
-        chip,
-        compiler.devices_per_chip(devices),
-        recipe,
-        recipe.steps_per_epoch(shape.train_images),
+        traced = [_imported(program, replicas.replicated) for program in programs]
+    steps_per_epoch = recipe.steps_per_epoch(shape.train_images)
+    cores = compiler.devices_per_chip(devices)
+    estimates = [
+        _estimate(
+            compiler.compile_program(program, arguments, devices, cache),
+            topology,
+            len(devices),
+            chip,
+            cores,
+            steps_per_epoch,
+            steps / steps_per_epoch,
+        )
+        for (program, arguments), (_, _, steps) in zip(traced, parts, strict=True)
+    ]
+    return added_up(estimates, [steps for _, _, steps in parts])
+
+
+def program_steps(recipe: Recipe, shape: DataShape) -> list[tuple[int, int, int]]:
+    """The programs of a recipe: an epoch and a step at which each is in use, and its steps."""
+    steps_per_epoch = recipe.steps_per_epoch(shape.train_images)
+    phases = Phases(recipe.image_size_epochs(), recipe.freeze_epochs())
+    return phases.programs(recipe.total_steps(steps_per_epoch), steps_per_epoch)
+
+
+def added_up(estimates: Sequence[Estimate], steps: Sequence[int]) -> Estimate:
+    """The estimate of a training from those of its programs.
+
+    Args:
+        estimates: of each program, on one topology.
+        steps: how many steps the training takes with each.
+    """
+    if len(estimates) == 1:
+        return estimates[0]
+    largest = max(estimates, key=lambda found: (not found.fits, found.memory_bytes))
+    compile_seconds = sum(found.compile_seconds or 0.0 for found in estimates)
+    if not largest.fits:
+        return dataclasses.replace(largest, compile_seconds=compile_seconds)
+
+    def mean(name):
+        values = (getattr(found, name) for found in estimates)
+        return sum(value * count for value, count in zip(values, steps, strict=True)) / sum(steps)
+
+    names = ('flops_per_step', 'step_seconds', 'epoch_seconds', 'priced_seconds',
+             'unpriced_seconds', 'network_seconds', 'roofline_seconds')  # fmt: skip
+    return dataclasses.replace(
+        largest,
+        **{name: mean(name) for name in names},
+        run_seconds=sum(found.run_seconds or 0.0 for found in estimates),
+        unpriced_operations=max(found.unpriced_operations or 0 for found in estimates),
+        cycles=round(mean('cycles')),
+        collectives=max(found.collectives or 0 for found in estimates),
+        compile_seconds=compile_seconds,
     )
 
 
@@ -255,7 +248,7 @@ def replicas_on(topology: str, recipe: Recipe, batch_norm: str = 'per_replica') 
     return devices, replicas
 
 
-def _estimate(compiled, topology, devices, chip, devices_per_chip, recipe, steps):
+def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs):
     """The `Estimate` of a training from the compiler's figures for its program."""
     limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // devices_per_chip
     common = {
@@ -279,7 +272,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, recipe, steps
         flops_per_step=compiled.flops * devices,
         step_seconds=step,
         epoch_seconds=step * steps,
-        run_seconds=step * recipe.total_steps(steps),
+        run_seconds=step * steps * epochs,
         priced_seconds=priced,
         unpriced_seconds=unpriced,
         network_seconds=network,

@@ -1,4 +1,4 @@
-"""Lowers the TensorFlow engine's program for a TPU to StableHLO, without a TPU.
+"""Lowers a program of the TensorFlow engine for a TPU to StableHLO, without a TPU.
 
     python -m fenwicks.tpu.tensorflow_program OUT < SETTINGS
 
@@ -8,8 +8,8 @@ compiles the program, requires another libtpu:
     pip install tensorflow-tpu==2.20.0 libtpu==0.0.21.1 fenwicks
 
 `python -m fenwicks.tpu --tensorflow=PYTHON` starts it with KERAS_BACKEND=tensorflow and sends the
-settings, a JSON object with `recipe` (the recipe's fields), `dataset` and `precision` (the flags).
-It prints a JSON object of versions.
+settings, a JSON object with `recipe` (the recipe's fields), `dataset` and `precision` (the flags),
+and `epoch` and `step`, which say which program. It prints a JSON object of versions.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ def main(out):
     shape = tpu.DataShape.named(settings['dataset'])
     with device.override(on_cpu=False):  # the TPU's program, not this processor's
         trainer = assemble.build_trainer(Recipe(**fields), shape.noise(), precision=chosen)
-        pathlib.Path(out).write_bytes(lower(trainer, shape))
+        pathlib.Path(out).write_bytes(lower(trainer, shape, settings['epoch'], settings['step']))
     print(json.dumps({'tensorflow-tpu': importlib.metadata.version('tensorflow-tpu')}))
 
 
-def lower(trainer: Any, shape: Any) -> bytes:
-    """Lowers the program of `Trainer.program`, its arguments flattened.
+def lower(trainer: Any, shape: Any, epoch: int = 0, step: int = 0) -> bytes:
+    """Lowers a program of `Trainer.program`, its arguments flattened.
 
     Args:
         trainer: a `Trainer` on TensorFlow, which can't train afterwards.
         shape: the `DataShape` of the training data.
+        epoch, step: that the program takes.
 
     Returns:
         A serialized StableHLO module.
     """
-    program, arguments = trainer.program(shape.train_images, shape.image_shape)
+    program, arguments = trainer.program(shape.train_images, shape.image_shape, epoch, step)
     lowered = flattened(program, arguments)
     return lowered(stage='stablehlo_serialized', platform_name='TPU')
 

@@ -66,6 +66,25 @@ class Phases:
                 found[first] = phase
         return list(found.items())
 
+    def programs(self, total_steps: int, steps_per_epoch: int) -> list[tuple[int, int, int]]:
+        """The programs of a training: an epoch and a step at which each is in use, and its steps.
+
+        Example:
+
+        >>> Phases(((0, 24), (2, 32)), ()).programs(total_steps=25, steps_per_epoch=10)
+        [(0, 0, 20), (2, 0, 5)]
+        """
+        found: dict[Phase, tuple[int, int, int]] = {}
+        for epoch in range(math.ceil(total_steps / steps_per_epoch)):
+            phases = self.of_epoch(epoch, steps_per_epoch)
+            end = min(steps_per_epoch, total_steps - epoch * steps_per_epoch)
+            ends = [min(first, end) for first, _ in phases[1:]] + [end]
+            for (first, phase), last in zip(phases, ends, strict=True):
+                if last > first:
+                    at = found.get(phase, (epoch, first, 0))
+                    found[phase] = (*at[:2], at[2] + last - first)
+        return list(found.values())
+
 
 def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Freeze:
     """Checks a Trainer's `freeze`.
