@@ -89,20 +89,25 @@ def throughput_table():
 def time_to_94_table():
     """One row for each session in which fenwicks and PyTorch took turns at a recipe."""
     rows = []
-    keys = ('session', 'recipe', 'epochs', 'hardware', 'precision')
-    for lines in logged.grouped(logged.read('time_to_94.jsonl'), keys):
-        _, recipe, epochs, hardware, precision = (lines[0][key] for key in keys)
-        sides = {
-            side: [x['train_seconds'] for x in lines if x['side'] == side]
-            for side in ('fenwicks', 'pytorch')
-        }
+    sessions: dict = {}
+    for line in logged.read('time_to_94.jsonl'):
+        key = tuple(line[name] for name in ('session', 'hardware', 'precision'))
+        sessions.setdefault(key, {'fenwicks': [], 'pytorch': []})[line['side']].append(line)
+    for (_, hardware, precision), sides in sorted(sessions.items()):
         if not all(sides.values()):  # stopped before both had their turn
             continue
-        seconds = {side: statistics.median(values) for side, values in sides.items()}
-        how = 'projected' if lines[0].get('projected') else 'trained'
+        seconds = {
+            side: statistics.median(line['train_seconds'] for line in lines)
+            for side, lines in sides.items()
+        }
+        ours, theirs = (
+            f'`{lines[0]["recipe"]}`, {lines[0]["epochs"]} epochs' for lines in sides.values()
+        )
+        trained = ours if ours == theirs else f"{ours}; PyTorch's: {theirs}"
+        how = 'projected' if sides['fenwicks'][0].get('projected') else 'trained'
         rows.append(
             [
-                *(f'`{recipe}`, {epochs} epochs', hardware, precision, how),
+                *(trained, hardware, precision, how),
                 *(f'{seconds[side]:,.0f}' for side in ('fenwicks', 'pytorch')),
                 f'{seconds["fenwicks"] / seconds["pytorch"]:.2f}',
             ]

@@ -280,7 +280,7 @@ def test_turns(tmp_path, capfd):
 
 
 class FakeSide:
-    """A side that takes `pace` seconds a step in the first epoch and half of it later."""
+    """A side that takes `pace` seconds a step in the first part and half of it later."""
 
     def __init__(self, name, script, arguments):
         self.name, self.pace = name, {'fenwicks': 2.0, 'pytorch': 4.0}[name]
@@ -288,9 +288,10 @@ class FakeSide:
 
     def ask(self, question, **arguments):
         if question == 'take_steps':
-            return arguments['count'] * self.pace / (2 if arguments['epoch'] else 1)
+            return arguments['count'] * self.pace / (2 if arguments['step'] else 1)
         return {
             'total_steps': 225,  # 9 epochs of 25 steps
+            'parts': [(0, 0, 85), (3, 10, 140)],
             'describe': {'recipe': 'speed94', 'precision': 'float32', 'hardware': 'a machine'},
             'memory': {'peak_memory_mb': 1024, 'device_memory_mb': None},
         }[question]
@@ -311,18 +312,44 @@ def test_projected_seconds(monkeypatch, tmp_path, capsys):
     ours, theirs = runlog.read_lines(log)
     assert ours['projected']
     assert ours['step_seconds'] == [2.0, 1.0]
-    # Three eighths of the epochs at the first pace.
-    assert ours['train_seconds'] == pytest.approx(225 * (3 / 8 * 2 + 5 / 8 * 1))
-    short = tmp_path / 'short.jsonl'
-    with loaded(FOLDER / 'time_to_94.py') as script:
-        call(script, '--steps=3', '--rounds=2', '--epochs=2', f'--log={short}')
-    # The same share: three quarters of an epoch.
-    assert runlog.read_lines(short)[0]['train_seconds'] == ours['train_seconds']
+    assert ours['train_seconds'] == 85 * 2 + 140 * 1
     assert theirs['train_seconds'] == pytest.approx(2 * ours['train_seconds'])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ['fenwicks', '309.4']
+    assert lines[0].split()[:2] == ['fenwicks', '310.0']
     assert 'projected from steps of 2.000, 1.000 s' in lines[0]
     assert lines[2].startswith('fenwicks takes 0.50 times as long as PyTorch: speed94, float32')
+
+
+def test_the_parts_of_a_training(torch):
+    """Where steps take other times, for both sides: sizes, and the whitening's bias."""
+    import trainings
+    from absl.testing import flagsaver
+
+    with loaded(FOLDER / 'time_to_94.py') as script, flagsaver.flagsaver():
+        flags = ['time_to_94.py', *SMALL, '--recipe=speed94_muon', '--epochs=6']
+        fw.command.parse_flags([*flags, '--set=image_sizes=24,32'], 'time_to_94.py')
+        recipe = trainings.find_recipe('speed94_muon', script.FLAGS)
+        dataset = trainings.load_dataset(script.FLAGS)
+        training = trainings.make('pytorch', recipe, dataset, script.FLAGS)
+        # Two steps an epoch; the bias learns for 2.25 epochs.
+        assert training.parts() == [(0, 0, 5), (2, 1, 1), (3, 0, 6)]
+        assert training._trainer.recipe.image_sizes == ((0, 24), (3, 32))
+        sides = []
+        for epoch, step in ((0, 0), (2, 1), (3, 0)):
+            assert training.take_steps(epoch, step, 1) > 0
+            training._trainer.begin_epoch(epoch, step)
+            sides.append(training._trainer._resized(torch.zeros(1, 3, 32, 32)).shape[-1])
+        assert sides == [24, 24, 32]
+
+
+def test_growing_images_on_pytorchs_side_are_the_librarys(torch):
+    one = trainer(image_sizes=((0, 24), (1, 32)))
+    images = torch.rand(2, 3, 32, 32)
+    ours = fw.augment.resize(images.permute(0, 2, 3, 1).numpy(), 24, 24, antialias=False)
+    theirs = one._resized(images).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(ours), theirs, atol=1e-5)
+    one.begin_epoch(1)
+    assert one._resized(images) is images
 
 
 def test_whole_trainings_alternate(monkeypatch, tmp_path):

@@ -31,6 +31,8 @@ class Recipe:
         decay: weight decay of SGD times its learning rate, per image.
         label_smoothing: share of the target that is spread over the classes.
         padding: largest shift of an image, in pixels.
+        image_sizes: pairs of an epoch, from 0, and the size in pixels to which images are resized
+            from then on; empty for their own size.
     """
 
     batch_size: int = 2000
@@ -48,6 +50,7 @@ class Recipe:
     decay: float = 2e-6
     label_smoothing: float = 0.2
     padding: int = 2
+    image_sizes: tuple[tuple[int, int], ...] = ()
 
 
 SPEED94 = Recipe()

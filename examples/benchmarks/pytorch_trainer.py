@@ -61,8 +61,9 @@ class Trainer:
         self.recipe, self.device, self.dtype = recipe, torch.device(device), DTYPES[precision]
         self.random = torch.Generator(self.device).manual_seed(seed)
         self.steps_per_epoch = len(images) // recipe.batch_size
-        self.total_steps = recipe.epochs * self.steps_per_epoch
+        self.total_steps = max(1, round(recipe.epochs * self.steps_per_epoch))
         self.step, self.losses, self.compiled = 0, [], compiled
+        self._mirrored_first = None
         self.train_seconds = self.compile_seconds = 0.0
 
         self.images = torch.as_tensor(np.asarray(images), device=self.device)
@@ -129,9 +130,10 @@ class Trainer:
         self.train_seconds += seconds
         return seconds
 
-    def begin_epoch(self, epoch):
-        """Moves to the start of an epoch, counted from 0, from any step."""
-        self.step = epoch * self.steps_per_epoch
+    def begin_epoch(self, epoch, step=0):
+        """Moves to a step of an epoch, both counted from 0, from any other."""
+        self._begin_epoch(epoch)
+        self.step = epoch * self.steps_per_epoch + step
 
     @torch.inference_mode()
     def predict(self, images, tta=True):
@@ -162,7 +164,7 @@ class Trainer:
 
     def _begin_epoch(self, epoch):
         count = len(self.images)
-        if epoch == 0:
+        if epoch == 0 or self._mirrored_first is None:
             self._mirrored_first = self._draw(2, count).bool()
         # Every image is mirrored every other epoch.
         self._mirrored = self._mirrored_first ^ bool(epoch % 2)
@@ -178,7 +180,19 @@ class Trainer:
         columns = columns + self._draw(shifts, count)[:, None]
         rows, columns = self._reflected[0][rows], self._reflected[1][columns]
         pixels = self.images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
-        return self._normalised(pixels, self.dtype)
+        return self._resized(self._normalised(pixels, self.dtype))
+
+    def _resized(self, images):
+        """The images in the size of the present epoch."""
+        begun = [
+            size
+            for epoch, size in self.recipe.image_sizes
+            if epoch * self.steps_per_epoch <= self.step
+        ]
+        if not begun or begun[-1] == images.shape[-1]:
+            return images
+        size = (begun[-1], begun[-1])
+        return functional.interpolate(images, size, mode='bilinear', align_corners=False)
 
     def _draw(self, high, count):
         return torch.randint(high, (count,), generator=self.random, device=self.device)

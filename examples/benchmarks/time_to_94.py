@@ -8,8 +8,14 @@ Each training runs in its own process, and each round reverses the order of the 
 changes of the machine's speed affect both. The seconds are those of the training steps, including
 shuffle and augmentation; compilation, preparation and evaluation are logged separately. With
 `--steps` nothing is trained to the end. Both sides stay in memory and take that many steps in turn,
-at the start of the training and after the whitening layer's bias has stopped learning; the seconds
-of the whole training are projected from these. `--log` appends a JSON line for each training.
+in each part of the training whose steps take another time: while the whitening layer's bias learns
+and after it, and for each size of image. The seconds of the whole training are projected from
+these. `--log` appends a JSON line for each training.
+
+    python examples/benchmarks/time_to_94.py --recipe=speed94_2026 --pytorch_recipe=speed94_muon
+    python examples/benchmarks/time_to_94.py --recipe=speed94_muon --set image_sizes=24,28,32
+
+The first compares with the published recipe, the second gives the growing images to both sides.
 """
 
 from __future__ import annotations
@@ -19,19 +25,25 @@ import quiet  # noqa: F401
 import contextlib
 import datetime
 import importlib.util
-import math
+import itertools
 import statistics
 
 import trainings
 import turns
 from absl import flags
 
-from fenwicks import command, runlog
+from fenwicks import command, recipes, runlog
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
 flags.adopt_module_key_flags(trainings)
-flags.DEFINE_enum('recipe', 'speed94', trainings.PYTORCH_RECIPES, 'What both sides train.')
+flags.DEFINE_enum('recipe', 'speed94', recipes.PRESETS, 'What both sides train.')
+flags.DEFINE_enum(
+    'pytorch_recipe',
+    None,
+    trainings.PYTORCH_RECIPES,
+    "What PyTorch's side trains instead, without the changes that flags make.",
+)
 flags.DEFINE_integer(
     'runs', 1, 'Trainings of each side, with seeds seed, seed + 1, ...', lower_bound=1
 )
@@ -66,14 +78,17 @@ def make_side():
         'run': training.run,
         'describe': training.describe,
         'total_steps': training.total_steps,
+        'parts': training.parts,
         'take_steps': training.take_steps,
         'memory': training.memory,
     }
 
 
 def side(name, seed):
-    arguments = [f'--recipe={FLAGS.recipe}', f'--seed={seed}', *trainings.given_flags(FLAGS)]
-    return turns.Side(name, __file__, arguments)
+    recipe, others = FLAGS.recipe, trainings.given_flags(FLAGS)
+    if name == 'pytorch' and FLAGS.pytorch_recipe:
+        recipe, others = FLAGS.pytorch_recipe, trainings.given_flags(FLAGS, changes=False)
+    return turns.Side(name, __file__, [f'--recipe={recipe}', f'--seed={seed}', *others])
 
 
 def train():
@@ -92,29 +107,25 @@ def train():
 
 def project():
     """Takes some steps of each side in turn and projects the seconds of the whole training."""
-    recipe = trainings.find_recipe(FLAGS.recipe, FLAGS)
     session = f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}'
-    # Steps take PyTorch longer while the whitening layer's bias has a gradient.
-    early = recipe.whitening_bias_epochs / recipe.epochs
-    later_epoch = math.ceil(recipe.whitening_bias_epochs)
-    parts = {0: early, later_epoch: 1 - early} if later_epoch < recipe.epochs else {0: 1.0}
     results = []
     with contextlib.ExitStack() as stack:
         sides = [stack.enter_context(side(name, FLAGS.seed)) for name in trainings.SIDES]
-        seconds = {one.name: dict.fromkeys(parts, 0.0) for one in sides}
-        for epoch in parts:
-            for one in sides:
-                one.ask('take_steps', epoch=epoch, count=1)  # to warm up
+        parts = {one.name: one.ask('parts') for one in sides}
+        seconds = {one.name: [] for one in sides}
+        # Sides with other parts take turns as long as both have some.
+        for together in itertools.zip_longest(*parts.values()):
+            turn = [(one, part) for one, part in zip(sides, together, strict=True) if part]
+            for one, (epoch, step, _) in turn:
+                one.ask('take_steps', epoch=epoch, step=step, count=1)  # to warm up
             rounds = [
-                [one.ask('take_steps', epoch=epoch, count=FLAGS.steps) for one in sides]
-                for _ in range(FLAGS.rounds)
+                [seconds_a_step(one, *part) for one, part in turn] for _ in range(FLAGS.rounds)
             ]
-            for one, spent in zip(sides, zip(*rounds, strict=True), strict=True):
-                seconds[one.name][epoch] = statistics.median(spent) / FLAGS.steps
+            for (one, _), spent in zip(turn, zip(*rounds, strict=True), strict=True):
+                seconds[one.name].append(statistics.median(spent))
         for one in sides:
-            total_steps = one.ask('total_steps')
-            step_seconds = [seconds[one.name][epoch] for epoch in parts]
-            mean = sum(share * s for share, s in zip(parts.values(), step_seconds, strict=True))
+            counts = [count for _, _, count in parts[one.name]]
+            step_seconds = seconds[one.name]
             results.append(
                 {
                     'benchmark': 'time_to_94',
@@ -125,12 +136,19 @@ def project():
                     'steps': FLAGS.steps,
                     'rounds': FLAGS.rounds,
                     'step_seconds': step_seconds,
-                    'train_seconds': total_steps * mean,
+                    'steps_of_parts': counts,
+                    'train_seconds': sum(n * s for n, s in zip(counts, step_seconds, strict=True)),
                     **one.ask('memory'),
                 }
             )
             log(results[-1])
     return results
+
+
+def seconds_a_step(one, epoch, step, count):
+    """Seconds of a step of a side, in a part of its training that has `count` steps."""
+    count = min(count, FLAGS.steps)
+    return one.ask('take_steps', epoch=epoch, step=step, count=count) / count
 
 
 def compare(results):
@@ -149,10 +167,15 @@ def compare(results):
             text += f', {runlog.mean_and_error(accuracies)} % over {len(runs)}'
         print(f'{text}, {peak:.1f} GiB')
     ratio = medians['fenwicks'] / medians['pytorch']
-    first = results[0]
+    ours, theirs = (
+        next(result for result in results if result['side'] == name) for name in trainings.SIDES
+    )
+    trained = ours['recipe']
+    if theirs['recipe'] != trained:
+        trained += f' beside {theirs["recipe"]}'
     print(
-        f'fenwicks takes {ratio:.2f} times as long as PyTorch: {first["recipe"]}, '
-        f'{first["precision"]}, {first["hardware"]}'
+        f'fenwicks takes {ratio:.2f} times as long as PyTorch: {trained}, '
+        f'{ours["precision"]}, {ours["hardware"]}'
     )
 
 

@@ -15,7 +15,11 @@ from fenwicks import command, data, evaluate, hardware, precision, recipes, runl
 from fenwicks.recipes import flags as recipe_flags
 
 SIDES = ('fenwicks', 'pytorch')
-PYTORCH_RECIPES = ('speed94',)  # recipes that are written in PyTorch too
+PYTORCH_RECIPES = ('speed94', 'speed94_muon')  # recipes that are written in PyTorch too
+PYTORCH_FIELDS = {  # what of them may differ there
+    *('name', 'batch_size', 'epochs', 'widths', 'image_sizes', 'peak_learning_rate', 'tta'),
+    *('whitening_bias_epochs', 'whitening_images'),
+}
 DEVICES = ('auto', 'cpu', 'gpu')
 
 
@@ -49,10 +53,17 @@ SHARED_FLAGS = (
 )
 
 
-def given_flags(values):
-    """The flags of `define_flags` that have a value, as arguments of a command."""
+def given_flags(values, changes=True):
+    """The flags of `define_flags` that have a value, as arguments of a command.
+
+    Args:
+        values: of the flags.
+        changes: whether those that change the recipe are among them.
+    """
     given = []
     for name in SHARED_FLAGS:
+        if name in recipe_flags.CHANGES and not changes:
+            continue
         value = values[name].value
         several = value if isinstance(value, list) else [value]
         given += [f'--{name}={each}' for each in several if each is not None]
@@ -163,8 +174,17 @@ class Training:
         steps_per_epoch = self.recipe.steps_per_epoch(len(self.dataset.train_images))
         return self.recipe.total_steps(steps_per_epoch)
 
-    def take_steps(self, epoch, count) -> float:
-        """Seconds of the first `count` steps of an epoch, counted from 0."""
+    def parts(self) -> list[tuple[int, int, int]]:
+        """The parts of the training whose steps take different times: sizes of images, and whether
+        the whitening's bias learns. Of each an epoch and a step that lie in it, and its steps."""
+        from fenwicks.training.phases import Phases
+
+        steps_per_epoch = self.recipe.steps_per_epoch(len(self.dataset.train_images))
+        phases = Phases(self.recipe.image_size_epochs(), self.recipe.freeze_epochs())
+        return phases.programs(self.total_steps(), steps_per_epoch)
+
+    def take_steps(self, epoch, step, count) -> float:
+        """Seconds of `count` steps of an epoch from `step` on, both counted from 0."""
         raise NotImplementedError
 
     def memory(self) -> dict:
@@ -206,13 +226,13 @@ class Fenwicks(Training):
         views = self._trainer.predict_views(images, tta=self._views)
         return self._views.combine(views), views[0]
 
-    def take_steps(self, epoch, count):
+    def take_steps(self, epoch, step, count):
         if not self._loaded:
             self._trainer.load(self.dataset.train_images, self.dataset.train_labels)
-            self._trainer.compile()
             self._loaded = True
+        self._trainer.compile(epoch)  # unless that is done
         began = time.perf_counter()
-        self._trainer.run_steps(epoch, 0, count)
+        self._trainer.run_steps(epoch, step, step + count)
         return time.perf_counter() - began
 
     def _backend(self):
@@ -238,7 +258,9 @@ class PyTorch(Training):
     def _choose(self, values):
         import torch
 
-        if self.recipe.name not in PYTORCH_RECIPES:
+        written = vars(recipes.get('speed94'))
+        differ = {k for k, value in vars(self.recipe).items() if value != written[k]}
+        if differ - PYTORCH_FIELDS:
             raise ValueError(
                 f'`recipe` must be one of {", ".join(PYTORCH_RECIPES)} for PyTorch. '
                 f'Received: recipe={self.recipe.name}'
@@ -265,6 +287,7 @@ class PyTorch(Training):
             epochs=self.recipe.epochs,
             widths=self.recipe.widths,
             whitening_bias_epochs=self.recipe.whitening_bias_epochs,
+            image_sizes=self.recipe.image_size_epochs(),
         )
         self._trainer = pytorch_trainer.Trainer(
             self.dataset.train_images,
@@ -287,8 +310,8 @@ class PyTorch(Training):
     def _predict(self, images):
         return self._trainer.predict(images), self._trainer.predict(images, tta=False)
 
-    def take_steps(self, epoch, count):
-        self._trainer.begin_epoch(epoch)
+    def take_steps(self, epoch, step, count):
+        self._trainer.begin_epoch(epoch, step)
         return self._trainer.run(self._trainer.step + count)
 
     def _backend(self):
