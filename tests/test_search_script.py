@@ -2,6 +2,7 @@
 
 import types
 
+import numpy as np
 import pytest
 from scripts import ROOT, call, loaded, refused
 
@@ -105,3 +106,51 @@ def test_the_arms_of_the_rounding_study(made, tmp_path, capsys):
         '| float32 | 2 | 90.60 ± 1.00 | - | - |',
     ]
     assert message == '`arms` must be of sliding, winograd, float32. Received: arms=float8'
+
+
+def test_the_parts_of_a_training_are_timed_in_turn(monkeypatch, tmp_path, capsys):
+    """Those in which the whitening's bias has stopped take less time than where it learns."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import trainings
+
+    def make(side, recipe, dataset, values):
+        learns_on = recipe.whitening_bias_epochs == recipe.epochs
+
+        def take_steps(epoch, step, count):
+            early = (epoch, step) == (0, 0)
+            return count * (1.0 if early or learns_on else 0.9) * (0.5 if epoch < 3 else 1)
+
+        return types.SimpleNamespace(
+            parts=lambda: [(0, 0, 7), (0, 7, 89), (3, 0, 96)],
+            take_steps=take_steps,
+            total_steps=lambda: 192,
+            describe=lambda: {'recipe': recipe.name},
+        )
+
+    monkeypatch.setattr(trainings, 'make', make)
+    log = tmp_path / 'log.jsonl'
+    with loaded(FOLDER / 'parts.py') as script:
+        call(script, *SMALL, '--recipe=speed94_2026', f'--log={log}')
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        '| 24 | 0, 0 | 7 | 0.500 | 0.500 | 1.000 |',
+        '| 24 | 0, 7 | 89 | 0.450 | 0.500 | 0.900 |',
+        '| 28 | 3, 0 | 96 | 0.900 | 1.000 | 0.900 |',
+        '| all |  | 192 | 129.9 | 144.0 | 0.902 |',
+    ]
+    (line,) = runlog.read_lines(log)
+    assert line['train_seconds'] == pytest.approx(7 * 0.5 + 89 * 0.45 + 96 * 0.9)
+
+
+def test_what_a_margin_costs_and_saves():
+    with loaded(FOLDER / 'doubtful.py') as script:
+        # Two images; the views turn the prediction of the first, whose plain one is doubtful.
+        plain = np.array([[0.1, 0.0, -9.0], [4.0, 0.0, -9.0]], np.float32)
+        turned = np.array([[0.0, 3.0, -9.0], [4.0, 0.0, -9.0]], np.float32)
+        views = np.stack([plain, *[turned] * 5])
+        labels = np.array([1, 0])
+        low, high = (script.compare(views, labels, margin) for margin in (0.01, 0.5))
+        assert script.table([low, high]).count('\n') == 3
+    assert (low['doubtful'], low['passes'], low['differ']) == (0, 1, 0.5)
+    assert (low['accuracy'], low['from_all_views']) == (50, -50)
+    assert (high['doubtful'], high['passes'], high['differ']) == (0.5, 3.5, 0)
+    assert (high['accuracy'], high['from_all_views']) == (100, 0)
