@@ -3,11 +3,13 @@
     python examples/ablation.py --log=ablation.jsonl                   # the whole budget: on a GPU
     python examples/ablation.py --log=ablation.jsonl --width=0.25 --epochs=8 --limit=20000
     python examples/ablation.py --log=ablation.jsonl --render --plot=ablation.png
+    python examples/ablation.py --log=speed94.jsonl --baseline= --full=speed94 --runs=4
 
 The grid is the baseline, the baseline with each trick, the full recipe, and the full recipe without
-each trick. Each run is appended to the log when it ends; after an interrupt the same command
-continues. The comparison is printed as Markdown. A difference in parentheses is smaller than its
-error of two standard errors, so these runs don't show that there is one.
+each trick; with an empty baseline the last two only. Each run is appended to the log when it ends;
+after an interrupt the same command continues. The comparison is printed as Markdown. A difference
+in parentheses is smaller than its error of two standard errors, so these runs don't show that there
+is one.
 """
 
 from __future__ import annotations

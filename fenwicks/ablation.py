@@ -57,7 +57,7 @@ def grid(
     baseline lacks.
 
     Args:
-        baseline: name of a preset without the tricks.
+        baseline: name of a preset without the tricks; empty where tricks are only removed.
         full: name of a preset with them.
         tricks: names of the tricks of interest.
 
@@ -70,20 +70,19 @@ def grid(
         if tricks.count(trick) > 1:
             raise ValueError(f'`tricks` must name each once. Received: {trick}')
     for argument, preset in (('baseline', baseline), ('full', full)):
-        if preset not in PRESETS:
+        if preset not in PRESETS and (argument, preset) != ('baseline', ''):
             raise ValueError(
                 f'`{argument}` must be one of {", ".join(PRESETS)}. Received: {argument}={preset}'
             )
-    present = PRESETS[baseline].tricks
+    present = PRESETS[baseline].tricks if baseline else ()
     removable = [trick for trick in PRESETS[full].tricks if trick not in present]
     if not removable:
         raise ValueError(
             f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
         )
-    addable = [trick for trick in tricks if _can_be_added(trick, baseline)]
+    added = [Arm(baseline, added=trick) for trick in tricks if _can_be_added(trick, baseline)]
     return [
-        Arm(baseline),
-        *(Arm(baseline, added=trick) for trick in addable),
+        *([Arm(baseline), *added] if baseline else []),
         Arm(full),
         *(Arm(full, removed=trick) for trick in removable if trick in tricks),
     ]

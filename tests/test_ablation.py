@@ -51,6 +51,14 @@ def test_the_grid_adds_no_trick_that_contradicts_the_baseline():
     assert [arm.removed for arm in arms if arm.removed] == ['ema', 'flip_tta']
 
 
+def test_a_grid_that_only_removes():
+    arms = ablation.grid('', 'speed94')
+    assert arms[0] == Arm('speed94')
+    assert [arm.removed for arm in arms[1:]] == list(recipes.PRESETS['speed94'].tricks)
+    for arm in arms:
+        assert arm.recipe().name == arm.name
+
+
 def test_a_grid_without_tricks():
     with pytest.raises(ValueError) as raised:
         ablation.grid('page10', 'page24')
