@@ -258,8 +258,9 @@ def averaging(recipe: Recipe, steps_per_epoch: int) -> optimizers.EMA | optimize
         strength: float | schedules.PowerRise = recipe.averaging_decay**recipe.averaging_every
         if recipe.averaging_power:
             strength = schedules.PowerRise(strength, total, recipe.averaging_power)
-        last = math.floor(recipe.averaging_last_epochs * steps_per_epoch + 0.5)
-        return optimizers.Lookahead(strength, recipe.averaging_every, total - (last or total))
+        last = max(1, math.floor(recipe.averaging_last_epochs * steps_per_epoch + 0.5))
+        start = total - last if recipe.averaging_last_epochs else 0
+        return optimizers.Lookahead(strength, recipe.averaging_every, start)
     return None
 
 
