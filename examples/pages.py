@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import shlex
@@ -42,7 +43,9 @@ def check_flags():
 def publish(model, result, folder):
     """Writes the exports of --export and the model card into the folder of a run."""
     export.write(model, folder, flags.FLAGS.export)
-    named = {*os.listdir(folder), 'result.json', *(['report.html'] if flags.FLAGS.report else [])}
+    named = {*os.listdir(folder), 'result.json'}
+    if flags.FLAGS.report and importlib.util.find_spec('matplotlib'):
+        named.add('report.html')  # which comes after all runs
     runlog.write_text(pathlib.Path(folder) / 'README.md', export.model_card(result, named))
 
 

@@ -55,12 +55,15 @@ def arguments(recipe, dataset, folder, settings, chief=True):
         chief: whether this process writes files; of several one does.
     """
     callbacks = []
-    if FLAGS.csv and chief:
-        callbacks.append(keras.callbacks.CSVLogger(str(folder / 'history.csv'), append=True))
-    if FLAGS.tensorboard and chief:
+    if FLAGS.csv:
+        path = str(folder / 'history.csv')
+        callbacks.append(keras.callbacks.CSVLogger(path, append=FLAGS.resume))
+    if FLAGS.tensorboard:
         callbacks.append(EventFile(folder / 'tensorboard', recipe, dataset))
-    if FLAGS.wandb and chief:
+    if FLAGS.wandb:
         callbacks.append(WeightsAndBiases(folder, settings))
+    if callbacks and not chief:  # all processes must do the same to the model
+        callbacks = [keras.callbacks.Callback()]
     tested = (dataset.test_images, dataset.test_labels) if FLAGS.validate else None
     return {
         'callbacks': callbacks,

@@ -18,6 +18,9 @@ Importing fenwicks sets two environment variables, unless they are set already o
   return each large activation to the operating system.
 - `KERAS_BACKEND=jax`, where no backend was chosen, TensorFlow is not installed and JAX is; and for
   the command `python -m fenwicks.tpu`, which compiles programs of JAX.
+
+With `FENWICKS_QUIET=1`, and in the commands `python -m fenwicks...`, what TensorFlow prints on
+standard error while it is imported is held back.
 """
 
 import importlib

@@ -131,5 +131,39 @@ def test_where_tensorflow_is_missing_the_backend_is_jax(keep, before, after, tmp
     assert printed == after
 
 
+# What is written as C++ writes it, past Python's own `sys.stderr`.
+START = """
+import os, pathlib, sys
+
+exec(compile(pathlib.Path({source!r}).read_text(), 'backend', 'exec'))
+with quiet_start():
+    os.write(2, b'a note')
+    if {fails}:
+        raise ImportError('no TensorFlow')
+"""
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'fails', 'shown'),
+    [
+        ('', False, ['a note']),
+        ('0', False, ['a note']),
+        ('1', False, []),
+        ('1', True, ['a note', 'ImportError']),  # an error is shown with all that came before it
+    ],
+)
+def test_what_tensorflow_prints_on_its_start_can_be_held_back(wanted, fails, shown):
+    source = pathlib.Path(fw.__file__).parent / '_backend.py'
+    process = subprocess.run(
+        [sys.executable, '-c', START.format(source=str(source), fails=fails)],
+        env={**os.environ, 'FENWICKS_QUIET': wanted},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert bool(process.returncode) == fails
+    assert [word for word in ('a note', 'ImportError') if word in process.stderr] == shown
+
+
 if __name__ == '__main__':
     print('\n'.join(all_public_names()))
