@@ -116,16 +116,17 @@ def best_backend():
 
 if lacks_something():
     install()
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow's notes on its own start
+os.environ.setdefault('FENWICKS_QUIET', '1')  # without TensorFlow's notes on its own start
 if 'KERAS_BACKEND' not in os.environ:
     os.environ['KERAS_BACKEND'] = best_backend()
-
-import keras
 
 import fenwicks as fw
 
 device = fw.devices.select_device('auto')
 precision = fw.precision.set_precision('auto', device)
+
+import keras
+
 about = fw.hardware.provenance()
 version = f'commit {about["commit"][:12]}' if about['commit'] else f'fenwicks {fw.__version__}'
 if about['clean'] is False:
@@ -329,10 +330,15 @@ history = trainer.fit(
 # images by heart.
 
 # %%
-fw.plots.learning_curves(trainer.records, ['train_accuracy', 'val_accuracy'])
+# Keras calls `validation` what are the test images here.
+records = [
+    {name.replace('val_', 'test_'): value for name, value in record.items()}
+    for record in trainer.records
+]
+fw.plots.learning_curves(records, ['train_accuracy', 'test_accuracy'])
 
 # %%
-fw.plots.learning_curves(trainer.records, ['train_loss', 'val_loss'])
+fw.plots.learning_curves(records, ['train_loss', 'test_loss'])
 
 # %% [markdown]
 # ## Evaluate

@@ -5,9 +5,9 @@
     python colab/execute.py --text                         # only makes the notebooks of their texts
 
 The cells come from the text, `NAME.py`; a cell that fails ends the command with its error, and the
-stored notebook stays as it was. Needs `.[cpu,test]`. Environment variables such as
-`FENWICKS_EPOCHS` override the settings; `FENWICKS_DATA` says where CIFAR-10 lies. On two CPU cores
-the first takes some ten minutes, the second one.
+stored notebooks stay as they were. Run it in a clean clone, since the outputs name its commit. It
+needs `.[cpu,test]`. Environment variables such as `FENWICKS_EPOCHS` override the settings;
+`FENWICKS_DATA` says where CIFAR-10 lies.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
-import re
 import tempfile
 
 import jupytext
@@ -50,17 +49,35 @@ def executed(notebook, environment, timeout=3600):
     client.execute(env=environment)
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)  # times of each cell
-        for output in cell.get('outputs', ()):
-            if output.output_type == 'stream':
-                output.text = on_screen(output.text)
+        if cell.cell_type == 'code':
+            cell.outputs = joined(cell.outputs)
     return notebook
 
 
+def joined(outputs):
+    """The outputs of a cell, in which texts that follow each other are one."""
+    together = []
+    for output in outputs:
+        last = together[-1] if together else {}
+        if 'text' in output and output.get('name') == last.get('name'):
+            last.text += output.text
+        else:
+            together.append(output)
+    for output in together:
+        if output.output_type == 'stream':
+            output.text = on_screen(output.text)
+    return together
+
+
 def on_screen(text):
-    """What a terminal shows in the end: after a carriage return a line is written over."""
-    lines = text.replace('\r\n', '\n').split('\n')
-    shown = [re.split('\r', line.rstrip('\r'))[-1].rstrip() for line in lines]
-    return '\n'.join(shown)
+    """What a terminal shows in the end: lines are written over, and one bar is left at most."""
+    lines = [
+        line.rstrip('\r').split('\r')[-1].rstrip()
+        for line in text.replace('\r\n', '\n').split('\n')
+    ]
+    bars = [number for number, line in enumerate(lines) if '%|' in line]
+    kept = [line for number, line in enumerate(lines) if number not in bars[:-1]]
+    return '\n'.join(line for line in kept if line) + '\n'
 
 
 def main():
@@ -70,9 +87,9 @@ def main():
     parser.add_argument('names', nargs='*', metavar='NAME', default=NAMES, help=' or '.join(NAMES))
     parser.add_argument('--text', action='store_true', help='without running the cells')
     arguments = parser.parse_args()
-    for name in arguments.names:
-        notebook = of_text(name)
-        if not arguments.text:
+    notebooks = {name: of_text(name) for name in arguments.names}
+    if not arguments.text:
+        for name, notebook in notebooks.items():
             with tempfile.TemporaryDirectory() as folder:  # for the files that the cells write
                 environment = {
                     'FENWICKS_MODEL_FILE': f'{folder}/{name}.keras',
@@ -80,6 +97,7 @@ def main():
                     **os.environ,
                 }
                 executed(notebook, environment)
+    for name, notebook in notebooks.items():  # the clone stays as it was committed until here
         nbformat.write(notebook, FOLDER / f'{name}.ipynb')
         print(FOLDER / f'{name}.ipynb')
 

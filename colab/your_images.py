@@ -111,16 +111,17 @@ def best_backend():
 
 if lacks_something():
     install()
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow's notes on its own start
+os.environ.setdefault('FENWICKS_QUIET', '1')  # without TensorFlow's notes on its own start
 if 'KERAS_BACKEND' not in os.environ:
     os.environ['KERAS_BACKEND'] = best_backend()
-
-import keras
 
 import fenwicks as fw
 
 device = fw.devices.select_device('auto')
 precision = fw.precision.set_precision('auto', device)
+
+import keras
+
 about = fw.hardware.provenance()
 version = f'commit {about["commit"][:12]}' if about['commit'] else f'fenwicks {fw.__version__}'
 if about['clean'] is False:
@@ -219,11 +220,9 @@ train, test = fw.data.train_validation_split(
 )
 dataset = images.dataset(train, test)
 print(dataset)
-fw.plots.images(
-    dataset.train_images[:20],
-    [dataset.class_names[label] for label in dataset.train_labels[:20]],
-    columns=10,
-)
+every = max(1, len(dataset.train_images) // 20)  # they are sorted by class
+shown, labels = dataset.train_images[::every][:20], dataset.train_labels[::every][:20]
+fw.plots.images(shown, [dataset.class_names[label] for label in labels], columns=10)
 
 # %%
 fw.plots.class_counts(dataset.train_labels, dataset.class_names)
@@ -269,7 +268,7 @@ print(recipe.name, f'{recipe.epochs} epochs of batches of {recipe.batch_size}')
 # %%
 mean, std = fw.data.mean_std(dataset.train_images)
 augment = fw.augment.compose(fw.assemble.augmentations(recipe))
-fw.plots.augmentation(dataset.train_images[:4], augment, mean, std, versions=5, seed=(SEED, 0))
+fw.plots.augmentation(shown[::5], augment, mean, std, versions=5, seed=(SEED, 0))
 
 # %% [markdown]
 # ## How large are the steps?

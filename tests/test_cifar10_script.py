@@ -584,7 +584,7 @@ def test_the_list_of_recipes(script, capsys):
     call(script, '--list_recipes')
     out = capsys.readouterr().out
     assert out == recipes.listing(script.REACHED) + '\n'
-    assert 'speed94        94.12 ± 0.12 % (n = 5) in 9 epochs on ' in out
+    assert 'speed94 94.12 ± 0.12 % (n = 5) in 9 epochs on ' in ' '.join(out.split())
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,8 @@ def test_the_set_up_is_the_same_in_all(script):
 
 
 def test_what_a_bar_leaves_on_the_screen(script):
-    assert script.on_screen('  0%| \r 50%|#\r\rdone   \n\rnext\r\n') == 'done\nnext\n'
+    text = '  0%| \r 50%|#\r\repoch 1   \n\r 50%|# \n\n\repoch 2\n100%|##\n'
+    assert script.on_screen(text) == 'epoch 1\nepoch 2\n100%|##\n'
 
 
 @pytest.mark.backend('tensorflow', 'jax')
