@@ -12,11 +12,11 @@ what it costs. At the end both ways of evaluating the test images are timed in t
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import dataclasses
 import statistics
 import time
-
-import quiet  # noqa: F401
 
 import numpy as np
 import trainings

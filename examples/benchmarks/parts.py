@@ -12,10 +12,10 @@ the network is worth anything: the steps are taken out of their order.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import dataclasses
 import statistics
-
-import quiet  # noqa: F401
 
 import trainings
 from absl import flags
