@@ -307,6 +307,57 @@ def test_the_record_network_gets_its_rates():
         assert not np.array_equal(keras.ops.convert_to_numpy(kernel), old)
 
 
+def test_the_record_of_2026_arrives():
+    recipe, steps = recipes.get('speed94_2026'), 32
+    rule = assemble.optimizer(recipe, steps)
+    assert isinstance(rule, optimizers.Muon)
+    assert (rule.momentum, rule.nesterov, rule.ns_steps) == (0.655, True, 3)
+    assert rule.ns_coefficients == (3.4576, -4.7391, 2.0843)
+    assert rule.normalize_weights.steps == tuple(recipe.normalization_steps(steps))
+    assert (rule.others.momentum, rule.others.nesterov) == (0.825, True)
+    # 5 % of the peak are reached between steps 258 and 259, and stay.
+    rates = [float(rule.rate_at(step)) / 0.2255 for step in (0, 136, 258, 259, 283)]
+    assert rates == pytest.approx([1, 0.5, 1 - 258 / 272, 0.05, 0.05], rel=1e-6)
+    rates = [float(whitening_bias_schedule(recipe, steps)(step)) for step in (0, 1, 6, 7, 50)]
+    peak = 0.0573 * 1536
+    assert rates == pytest.approx([peak, peak * 6 / 7, peak / 7, 0, 0])
+    averaging = assemble.averaging(recipe, steps)
+    assert isinstance(averaging, optimizers.Lookahead)
+    assert averaging.strength == pytest.approx(0.7)
+    assert (averaging.every, averaging.start) == (4, 264)
+    assert assemble.averaging(recipe.with_epochs(0.5), 2).start == 0
+    model = assemble.network(small('speed94_2026'), (12, 12, 3), 3)
+    kinds = [type(layer).__name__ for layer in model._flatten_layers()]
+    assert (kinds.count('GELU'), kinds.count('SiLU')) == (1, 6)
+    norms = [x for x in model._flatten_layers() if isinstance(x, layers.BatchNormalization)]
+    assert {(norm.momentum, norm.scale) for norm in norms} == {(0.5566, False)}
+
+
+def test_what_the_record_network_takes_for_granted_can_be_removed():
+    sgd = assemble.optimizer(recipes.get('speed94', removed=['muon']), 25)
+    assert isinstance(sgd, optimizers.SGD)
+    assert sgd.rate_at(0) == pytest.approx(0.2 * 1.5 * 2000 / 1024)
+    assert sgd.groups[0].learning_rate == 64
+    slow = assemble.optimizer(recipes.get('speed94', removed=['frozen_scales']), 25)
+    (scales,) = (group for group in slow.others.groups if group.match == '.*/gamma')
+    assert (scales.learning_rate, scales.weight_decay) == (1 / 64, 64)
+    assert not assemble.optimizer(
+        recipes.get('speed94', removed=['weight_normalization']), 25
+    ).normalize_weights
+    for removed in (['gelu'], ['partial_identity'], ['frozen_scales', 'muon']):
+        recipe = dataclasses.replace(
+            recipes.get('speed94', removed=removed).with_width(1 / 32), batch_size=8
+        )
+        model = assemble.build_trainer(recipe, toy(size=12)).model
+        kinds = {type(layer).__name__ for layer in model._flatten_layers()}
+        assert ('GELU' in kinds) == (removed != ['gelu'])
+        (first, *_) = (v for v in model.trainable_variables if len(v.shape) == 4)
+        kernel = keras.ops.convert_to_numpy(first)
+        assert (kernel[1, 1, 0, 0] == 1) == (removed != ['partial_identity'])
+        paths = [variable.path for variable in model.trainable_variables]
+        assert any(path.endswith('gamma') for path in paths) == ('frozen_scales' in removed)
+
+
 def test_grey_images_vary_in_every_channel_of_the_record_network():
     """Its batch norms would divide by next to nothing in a channel that doesn't."""
     digits = data.load('digits')
