@@ -47,6 +47,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string('data_dir', None, 'Folder that holds the data set, in any published form.')
 flags.DEFINE_integer('limit', None, 'Train on the first N images only.')
+flags.DEFINE_alias('csv', 'history_csv')
 
 
 def main():

@@ -14,7 +14,7 @@ from fenwicks import assemble, augment, command, data, export, report, runlog
 # Flags that say where things lie, and how a training was split up, not what was trained.
 _NOT_REPEATED = {
     *('out', 'resume', 'runs', 'seed', 'data_dir', 'report', 'export'),
-    *('validate', 'tensorboard', 'csv', 'wandb', 'verbosity'),
+    *('validate', 'tensorboard', 'history_csv', 'wandb', 'verbosity'),
 }
 SAMPLES, EPOCHS = 6, 6  # training images shown, and augmented versions of each
 

@@ -4,6 +4,8 @@
     python examples/cifar10.py --tensorboard               # tensorboard --logdir=out
     python examples/cifar10.py --csv --verbosity=-1        # history.csv, and one line at the end
 
+`--csv` is short for `--history_csv`, save in `folder.py`, where it names a file of labels.
+
 All of it works by Keras's callbacks, at the ends of epochs.
 """
 
@@ -28,7 +30,7 @@ def define_flags():
     flags.DEFINE_bool(
         'tensorboard', False, 'Log scalars, schedule and images for TensorBoard, with tensorboardX.'
     )
-    flags.DEFINE_bool('csv', False, 'Write the metrics of each epoch to history.csv.')
+    flags.DEFINE_bool('history_csv', False, 'Write the metrics of each epoch to history.csv.')
     flags.DEFINE_bool('wandb', False, 'Log the metrics of each epoch to Weights & Biases.')
 
 
@@ -55,7 +57,7 @@ def arguments(recipe, dataset, folder, settings, chief=True):
         chief: whether this process writes files; of several one does.
     """
     callbacks = []
-    if FLAGS.csv:
+    if FLAGS.history_csv:
         path = str(folder / 'history.csv')
         callbacks.append(keras.callbacks.CSVLogger(path, append=FLAGS.resume))
     if FLAGS.tensorboard:
