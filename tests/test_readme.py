@@ -15,7 +15,7 @@ import pytest
 from fenwicks import assemble, recipes
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ('README.md', 'fenwicks/training/README.md')
+PAGES = ('README.md', 'fenwicks/training/README.md', 'fenwicks/diagnostics/README.md')
 
 # What must hold after a block, found by some of its words.
 AFTER = {
@@ -63,6 +63,10 @@ assert trainer.evaluate(dataset.test_images, dataset.test_labels).loss < 100
     'fw.devices.distribute(128)': """
 assert model.history.history['accuracy'][-1] > 0.2, model.history.history
 assert model.optimizer.iterations == 2 * (whole // 128)
+""",
+    'find_learning_rate': """
+assert len(norms.history) == 1 and len(norms.paths) == 7
+assert found.losses[0] < 4 and leading.values[0] > 0
 """,
     'fw.training.replicate()': 'assert trainer.replicas is replicas',
 }

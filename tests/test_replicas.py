@@ -66,7 +66,7 @@ def results(*processes):
     try:
         # All at once: they wait for each other, and each for somebody to read what it prints.
         with ThreadPoolExecutor() as pool:
-            ends = list(pool.map(lambda process: process.communicate(timeout=300), processes))
+            ends = list(pool.map(lambda process: process.communicate(timeout=600), processes))
     finally:
         for process in processes:
             process.kill()

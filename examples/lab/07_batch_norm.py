@@ -63,10 +63,9 @@ def train(settings, variant, seed, dataset):
     labels = np.asarray(dataset.train_labels[chosen], 'int32')
     with_statistics = variant['network'] == 'norm'
 
-    def hessian_of(loss):
-        return diagnostics.Hessian(model, loss, inputs, labels, training=with_statistics)
-
-    hessian = hessian_of(losses.CrossEntropy())
+    hessian = diagnostics.Hessian(
+        model, losses.CrossEntropy(), inputs, labels, training=with_statistics
+    )
     found = diagnostics.leading_eigenpairs(
         hessian.product,
         hessian.size,
@@ -75,11 +74,15 @@ def train(settings, variant, seed, dataset):
         max_products=settings['products'],
         seed=seed,
     )
-    basis = [
-        hessian_of(statistic(channel, power)).gradient()
-        for channel in range(dataset.num_classes)
-        for power in (1, 2, 3)
-    ]
+    basis = []
+    for power in (1, 2, 3):
+        channels = np.eye(dataset.num_classes, dtype='float32')
+        statistic = diagnostics.Hessian(
+            model, of_outputs(power), inputs, channels[labels], training=with_statistics
+        )
+        for channel in channels:  # in the place of the labels
+            statistic.labels = np.tile(channel, (len(inputs), 1))
+            basis.append(statistic.gradient())
     return {
         'eigenvalues': found.values.tolist(),
         'residuals': found.residuals.tolist(),
@@ -90,11 +93,11 @@ def train(settings, variant, seed, dataset):
     }
 
 
-def statistic(channel, power):
-    """A loss that is the mean, the variance or the skew of an output over the batch."""
+def of_outputs(power):
+    """A loss that is the mean, the variance or the skew of the output that the labels mark."""
 
-    def of_outputs(labels, outputs):
-        numbers = outputs[:, channel]
+    def statistic(marks, outputs):
+        numbers = ops.sum(ops.cast(marks, outputs.dtype) * outputs, axis=-1)
         if power == 1:
             return ops.mean(numbers)
         moved = numbers - ops.mean(numbers)
@@ -103,7 +106,7 @@ def statistic(channel, power):
             return variance
         return ops.mean(moved**3) / (variance + 1e-12) ** 1.5
 
-    return of_outputs
+    return statistic
 
 
 def largest_stable_rate(model, hessian, predicted, steps):

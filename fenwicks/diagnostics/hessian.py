@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -135,10 +135,21 @@ class Hessian:
             total += flat.astype(np.float64) * (len(inputs) / len(self.inputs))
         return total
 
-    def total_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The loss of a batch and the model's own losses; changes no variable."""
+    def total_loss(
+        self,
+        inputs: Tensor,
+        labels: Tensor,
+        values: Sequence[tuple[keras.Variable, Tensor]] = (),
+    ) -> Tensor:
+        """The loss of a batch and the model's own losses, a float32 scalar; changes no variable.
+
+        Args:
+            inputs, labels: of the batch.
+            values: pairs of a variable and the value to take in its place.
+        """
         # The kernels of the CPU can be differentiated once; standard operations, as often as asked.
-        with device.override(on_cpu=False), keras.StatelessScope(collect_losses=True):
+        kernels = device.override(on_cpu=False)
+        with kernels, keras.StatelessScope(list(values), collect_losses=True):
             outputs = self.model(inputs, training=self.training)
             extras = [keras.ops.cast(extra, 'float32') for extra in self.model.losses]
             return keras.ops.cast(self.loss(labels, outputs), 'float32') + sum(extras)
@@ -210,9 +221,8 @@ def _jax_functions(hessian):
 
     def loss(weights, fixed, inputs, labels):
         others = zip(hessian.model.non_trainable_variables, fixed, strict=True)
-        with keras.StatelessScope([*zip(variables, weights, strict=True), *others]) as scope:
-            del scope
-            return hessian.total_loss(inputs, labels)
+        values = [*zip(variables, weights, strict=True), *others]
+        return hessian.total_loss(inputs, labels, values)
 
     def slope(weights, vectors, *arguments):
         gradients = jax.grad(loss)(weights, *arguments)
