@@ -64,12 +64,17 @@ def make_optimizer(name, settings, total_steps):
         grown = each_step(growing_rates(rates, decay))
         group = optimizers.ParameterGroup(KERNELS, weight_decay=0.0, schedule=grown)
         return optimizers.SGD(schedule, weight_decay=decay, groups=[group])
-    others = r'(?!.*conv/kernel).*'
+    group = optimizers.ParameterGroup
     return optimizers.LARS(
         each_step([math.sqrt(2 * rate * decay) for rate in rates]),
         momentum=0.0,
+        weight_decay=decay,
         trust_coefficient=1.0,
-        groups=[optimizers.ParameterGroup(others, schedule=schedule)],
+        groups=[
+            group('kernel', weight_decay=0.0),
+            group('bias', schedule=schedule),
+            group('scale', schedule=schedule),
+        ],
     )
 
 
