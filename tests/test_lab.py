@@ -45,6 +45,7 @@ def run(script, folder, *arguments, **settings):
         return script.frame.run(dataclasses.replace(experiment, small=small))
 
 
+@pytest.mark.slow
 def test_an_experiment_is_resumed_and_drawn(script, tmp_path, capsys, monkeypatch):
     name = script.EXPERIMENT.name
     verdict = run(script, tmp_path)

@@ -153,6 +153,7 @@ def judge(runs):
 
 def draw(runs):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from fenwicks.plots import canvas
 
@@ -178,6 +179,7 @@ def draw(runs):
     left.set(xlabel='epoch', ylabel='norm of a kernel, mean over the layers', yscale='log')
     right.set(xlabel='layer', ylabel='turn of a step, radians')
     for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         canvas.legend(axes, theme)
     return figure
 

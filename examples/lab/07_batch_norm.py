@@ -174,6 +174,7 @@ def judge(runs):
 
 def draw(runs):
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     from fenwicks.plots import canvas
 
@@ -200,6 +201,7 @@ def draw(runs):
     left.set(xlabel='rank', ylabel='eigenvalue of the Hessian', yscale='log')
     right.set(xlabel='2 / leading eigenvalue', ylabel='largest stable rate, measured')
     right.set(xscale='log', yscale='log')
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (left, right):
         canvas.legend(axes, theme)
     return figure

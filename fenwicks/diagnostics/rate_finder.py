@@ -131,6 +131,8 @@ def _copy(trainer, start, stop, steps):
             replicas=trainer.replicas,
             jit_compile=trainer.jit_compile,
             image_sizes=trainer.image_sizes,
+            accumulate=trainer.accumulate,
+            memory_budget=trainer.memory_budget,
         )
 
 
