@@ -471,7 +471,9 @@ def test_pytorch_reports(torch, monkeypatch, tmp_path):
     (line,) = runlog.read_lines(log)
     assert (line['side'], line['backend'], line['widths']) == ('pytorch', 'pytorch', [4, 16, 16])
     assert line['train_seconds'] > 0
-    assert message == '`recipe` must be one of speed94 for PyTorch. Received: recipe=page10'
+    assert message == (
+        '`recipe` must be one of speed94, speed94_muon for PyTorch. Received: recipe=page10'
+    )
 
 
 def test_flops_of_a_small_network():
