@@ -16,7 +16,7 @@ PROGRAMS = re.findall(r'^```python\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
 
 
 def test_there_are_programs():
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
 
 
 @pytest.mark.parametrize('program', PROGRAMS, ids=range(len(PROGRAMS)))
@@ -39,3 +39,5 @@ def test_programs(program, tmp_path):
         assert done.stdout.count('images on both sides: []') == 5
     if 'write_shards' in program:
         assert 'ImageArrays(60 images, shape=(32, 32, 3), 3 classes' in done.stdout
+    if 'files_dataset' in program:
+        assert done.stdout.splitlines()[-1] == '3 1'  # 48 images, and 12

@@ -27,6 +27,7 @@ FILES = (
     'test_models.py',
     'test_batch_norm_jax.py',
     'test_optimizers.py',
+    'test_pretrained.py',
     'test_rate_finder.py',
     'test_schedules.py',
     'test_devices.py',

@@ -15,7 +15,12 @@ import pytest
 from fenwicks import assemble, recipes
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = ('README.md', 'fenwicks/training/README.md', 'fenwicks/diagnostics/README.md')
+PAGES = (
+    'README.md',
+    'fenwicks/models/README.md',
+    'fenwicks/training/README.md',
+    'fenwicks/diagnostics/README.md',
+)
 
 # What must hold after a block, found by some of its words.
 AFTER = {
@@ -38,6 +43,13 @@ import keras, numpy as np
 loaded = keras.models.load_model('photos.keras')
 logits = loaded.predict(dataset.test_images, verbose=0)
 np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), atol=1e-3)
+""",
+    'fw.models.unfreeze': """
+import keras, numpy as np
+assert [each.path for each in model.trainable_variables][0].startswith('block4')
+loaded = keras.models.load_model('fine_tuned.keras')
+images = dataset.test_images[:8]
+np.testing.assert_allclose(loaded.predict(images), trainer.predict(images), atol=1e-3)
 """,
     'whitening.adapt(': """
 assert whitening.get_weights()[0].any()  # it was adapted
