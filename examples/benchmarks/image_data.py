@@ -3,8 +3,8 @@
     python examples/benchmarks/image_data.py --log=image_data.jsonl --data_dir=DIR
     python examples/benchmarks/image_data.py --parts=folder --files=2000
 
-- `batches`: CIFAR-10 as TFRecord shards, to batches of 512 that are cropped, flipped and cut out of:
-  streamed from the shards; decoded once, and then from memory by tf.data, and by `ImageBatches`
+- `batches`: CIFAR-10 as TFRecord shards, to batches of 512, cropped, flipped and cut out of: first
+  streamed from the shards; then decoded once, and from memory by tf.data, and by `ImageBatches`
   without TensorFlow. Images per second, the second pass of two.
 - `folder`: JPEGs of about 500x375 pixels, made for it, to 224x224: `decode_images` the first time
   and the second, beside one pass of `keras.utils.image_dataset_from_directory`. Seconds; each has
@@ -16,14 +16,14 @@ Prints a JSON object for each part; `--log` appends it.
 
 from __future__ import annotations
 
+import quiet  # noqa: F401
+
 import functools
 import itertools
 import json
 import pathlib
 import tempfile
 import time
-
-import quiet  # noqa: F401
 
 import keras
 import numpy as np
