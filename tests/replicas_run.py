@@ -162,12 +162,23 @@ def train(case, folder):
         'processes': replicas.processes,
         'checkpoint': path.exists(),
         'fetched': len(share.fetched),
+        'uneven': uneven(trained, images, labels, replicas) if case.streamed else '',
         'losses': history.history['loss'],
         'accuracies': history.history['accuracy'],
         # As many as don't divide by the devices, and fewer than there are.
         'logits': trained.predict(images[:11], batch_size=8).tolist(),
         'variables': np.concatenate([np.ravel(value) for value in variables]).tolist(),
     }
+
+
+def uneven(trained, images, labels, replicas):
+    """What a Trainer says of processes that don't have equally many batches."""
+    count = BATCH * (1 + replicas.process_index)
+    try:
+        trained.fit(Share(images[:count], labels[:count], replicas), epochs=EPOCHS)
+    except ValueError as error:
+        return str(error)
+    return ''
 
 
 def seeds():

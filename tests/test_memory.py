@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from training_toys import make, toy
+from training_toys import dense_model, make, toy
 
 from fenwicks.training import memory
 
@@ -44,29 +44,29 @@ def test_what_is_not_known_bounds_nothing(tmp_path):
 def test_arrays_beyond_the_budget_are_refused_before_the_first_step():
     images, labels = toy()
     needed = images.nbytes + labels.nbytes
-    trainer = make(memory_budget=needed - 1)
+    trainer = make(dense_model(), memory_budget=needed - 1)
     with pytest.raises(ValueError, match='`memory_budget` allows: stream them, fit') as error:
         trainer.fit(images, labels, 1)
     assert 'ImageBatches' in str(error.value)
     assert '\n' not in str(error.value)
-    make(memory_budget=needed).fit(images, labels, 1)
-    make(memory_budget=needed - 1).fit([(images[:4], labels[:4])] * 5, epochs=1)
+    make(dense_model(), memory_budget=needed).fit(images, labels, 1)
+    make(dense_model(), memory_budget=needed - 1).fit([(images[:4], labels[:4])] * 5, epochs=1)
 
 
 def test_arrays_beyond_the_free_memory_are_refused(monkeypatch):
     images, labels = toy()
     monkeypatch.setattr(memory, 'free_ram', lambda: 1000)
     with pytest.raises(ValueError, match=r'fit the 1e-06 GB that are free on the device: stream'):
-        make().fit(images, labels, 1)
+        make(dense_model()).fit(images, labels, 1)
     monkeypatch.setattr(memory, 'free_ram', lambda: None)
-    make().fit(images, labels, 1)
+    make(dense_model()).fit(images, labels, 1)
 
 
 def test_a_huge_array_is_not_touched():
     """A memory map of the whole disk's size: nothing of it is read."""
     images = np.broadcast_to(np.zeros((1, 8, 8, 3), np.uint8), (2**28, 8, 8, 3))
     with pytest.raises(ValueError, match='`images` must fit the'):
-        make().fit(images, np.broadcast_to(np.int32(0), 2**28), 1)
+        make(dense_model()).fit(images, np.broadcast_to(np.int32(0), 2**28), 1)
 
 
 def test_data_of_an_earlier_call_make_room():

@@ -211,6 +211,9 @@ def test_two_processes_train_like_one_and_one_of_them_writes(backend):
         assert chief[name]['variables'] == other[name]['variables']
         if name.startswith('streamed'):
             assert chief[name]['fetched'] == other[name]['fetched'] == 2 * 2 * 16
+            for each in (chief, other):
+                assert 'in each process: drop_remainder=True. Re' in each[name]['uneven']
+                assert each[name]['uneven'].endswith('Received: 1, 2 batches')
 
 
 @pytest.mark.backend('tensorflow')

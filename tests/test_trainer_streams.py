@@ -29,16 +29,16 @@ AUGMENT = augment.compose([augment.random_crop, augment.random_flip, augment.alt
 PER_STEP = BATCH * (8 * 8 * 3 + 4 + 4)  # bytes of a step of `toy()`
 
 
-def pair_of_trainers(**options):
+def trainer_of(model=dense_model, **options):
     options = {'augment': AUGMENT, 'averaging': optimizers.EMA(0.8, every=3)} | options
-    return make(**options), make(**options)
+    return make(model(), **options)
 
 
-@pytest.mark.parametrize('steps', [1, 2, STEPS])
-def test_a_stream_in_the_resident_order_makes_the_same_training(steps):
-    """Whatever the chunks: of one step, with a short last one, of a whole epoch (which is never
-    one chunk by default)."""
-    resident, streamed = pair_of_trainers(memory_budget=2 * steps * PER_STEP)
+@pytest.mark.parametrize(('steps', 'model'), [(1, dense_model), (2, conv_model)])
+def test_a_stream_in_the_resident_order_makes_the_same_training(steps, model):
+    """Whatever the chunks: of one step, of two with a short last one; never of a whole epoch."""
+    options = {'memory_budget': 2 * steps * PER_STEP}
+    resident, streamed = (trainer_of(model, **options) for _ in range(2))
     resident.memory_budget = None
     resident.fit(*toy(), 3)
     streamed.fit(Resident(), epochs=3)
@@ -67,7 +67,7 @@ def pooled_model():
 
 @pytest.mark.parametrize('source', [Resident, Shuffled, lambda: image_batches()])
 def test_a_resumed_stream_ends_like_one_that_was_not_stopped(source, tmp_path):
-    whole, before, after = (make() for _ in range(3))
+    whole, before, after = (make(dense_model()) for _ in range(3))
     whole.fit(source(), epochs=3)
     path = tmp_path / 'c.npz'
     before.fit(source(), epochs=1, checkpoint=path)
@@ -83,15 +83,15 @@ def image_batches(**options):
 
 def test_a_checkpoint_knows_its_stream(tmp_path):
     path = tmp_path / 'c.npz'
-    make().fit(image_batches(), epochs=1, checkpoint=path)
+    make(dense_model()).fit(image_batches(), epochs=1, checkpoint=path)
     with pytest.raises(ValueError, match='`resume` must go on with the settings of'):
-        make().fit(image_batches(seed=4), epochs=2, checkpoint=path, resume=True)
+        make(dense_model()).fit(image_batches(seed=4), epochs=2, checkpoint=path, resume=True)
 
 
 def test_image_batches_give_each_image_once_and_its_place():
     """Also where the last batch is short: it is left out, as that of arrays."""
     batches = image_batches(drop_remainder=False)
-    trained = make(augment=augment.alternating_flip)
+    trained = make(dense_model(), augment=augment.alternating_flip)
     trained.fit(batches, epochs=2)
     images, labels, places = batches.stored_batch(0)
     assert (images.dtype, places.dtype) == (np.uint8, np.int32)
@@ -132,14 +132,14 @@ def test_images_stay_bytes_until_the_device_and_the_next_chunk_is_fetched_meanwh
 
 @pytest.mark.parametrize('workers', [1, 3])
 def test_workers_do_not_change_the_order(workers):
-    one, many = make(), make()
+    one, many = make(dense_model()), make(dense_model())
     one.fit(Shuffled(), epochs=2)
     many.fit(Shuffled(workers=workers), epochs=2)
     assert_same(one, many)
 
 
 def test_arrays_and_streams_follow_each_other():
-    mixed, streamed = make(), make()
+    mixed, streamed = make(dense_model()), make(dense_model())
     streamed.fit(Resident(), epochs=3)
     source = Resident()
     mixed.fit(source, epochs=1)
@@ -149,7 +149,7 @@ def test_arrays_and_streams_follow_each_other():
 
 
 def test_float_images_are_normalized_as_they_are():
-    bytes_, floats = make(), make()
+    bytes_, floats = make(dense_model()), make(dense_model())
     bytes_.fit(Changed(-1, None), epochs=1)
     floats.fit(Changed(-1, None, dtype=np.float32), epochs=1)
     assert_same(bytes_, floats)
@@ -165,9 +165,9 @@ def test_a_tf_dataset(resumed, tmp_path):
         batches = tf.data.Dataset.from_tensor_slices(toy()).shuffle(COUNT, seed=4)
         return batches.batch(BATCH, drop_remainder=True)
 
-    trainer, other = make(), make()
+    trainer, other = make(dense_model()), make(dense_model())
     if resumed:
-        first = make()
+        first = make(dense_model())
         first.fit(dataset(), epochs=1, checkpoint=tmp_path / 'c.npz')
     trainer.fit(dataset(), epochs=3, checkpoint=tmp_path / 'c.npz', resume=resumed)
     passes = dataset()
@@ -191,17 +191,18 @@ class Listed:
 def test_tf_datasets_that_do_not_fit():
     import tensorflow as tf
 
+    trainer = make(dense_model())
     slices = tf.data.Dataset.from_tensor_slices(toy())
     whole = slices.batch(BATCH, drop_remainder=True)
     with pytest.raises(ValueError, match=r'fixed shape: \.batch\(batch_size, drop_remainder=True'):
-        make().fit(slices.batch(BATCH), epochs=1)
+        trainer.fit(slices.batch(BATCH), epochs=1)
     with pytest.raises(ValueError, match='must know how many batches are in a pass'):
-        make().fit(whole.repeat(), epochs=1)
+        trainer.fit(whole.repeat(), epochs=1)
     with pytest.raises(ValueError, match=r'pairs \(images, labels\).*Received: a TensorSpec'):
-        make().fit(whole.map(lambda images, labels: images), epochs=1)
+        trainer.fit(whole.map(lambda images, labels: images), epochs=1)
     short = whole.take(3).apply(tf.data.experimental.assert_cardinality(STEPS))
     with pytest.raises(ValueError, match=r'as it says, 5\. Received: the end after 3'):
-        make().fit(short, epochs=1)
+        trainer.fit(short, epochs=1)
 
 
 def spoilt(images, labels):
@@ -243,28 +244,29 @@ def test_a_stream_that_changes_ends_in_one_line(fault):
 
 def test_what_is_no_stream():
     images, labels = toy()
+    trainer = make(dense_model())
     with pytest.raises(ValueError, match='`labels` must be given with an array'):
-        make().fit(images, epochs=1)
+        trainer.fit(images, epochs=1)
     with pytest.raises(ValueError, match=r'or a source of batches.*Received: generator'):
-        make().fit((batch for batch in [(images, labels)]), epochs=1)
+        trainer.fit((batch for batch in [(images, labels)]), epochs=1)
     with pytest.raises(ValueError, match='without a length'):
-        make().fit(Endless(), epochs=1)
+        trainer.fit(Endless(), epochs=1)
     with pytest.raises(ValueError, match=r'that of the batches of the stream.*=4, and .* 5 images'):
-        make().fit([(images[:5], labels[:5])], epochs=1)
+        trainer.fit([(images[:5], labels[:5])], epochs=1)
     with pytest.raises(ValueError, match='at least one whole batch'):
-        make().fit([], epochs=1)
+        trainer.fit([], epochs=1)
     with pytest.raises(ValueError, match=r'shape \(count, 8, 8, 3\) that the model takes'):
-        make().fit([(images[:4, :7], labels[:4])], epochs=1)
+        trainer.fit([(images[:4, :7], labels[:4])], epochs=1)
     with pytest.raises(ValueError, match=r'uint8 or float images.*int64'):
-        make().fit([(images[:4].astype(np.int64), labels[:4])], epochs=1)
+        trainer.fit([(images[:4].astype(np.int64), labels[:4])], epochs=1)
     with pytest.raises(ValueError, match=r'batches with labels. Received: images alone'):
-        make().fit(data.ImageBatches(images, None, BATCH), epochs=1)
+        trainer.fit(data.ImageBatches(images, None, BATCH), epochs=1)
     with pytest.raises(ValueError, match='without `normalize` and `augment`'):
-        make().fit(image_batches(normalize=lambda images: images / 255), epochs=1)
+        trainer.fit(image_batches(normalize=lambda images: images / 255), epochs=1)
     with pytest.raises(ValueError, match=r'`augment` must not ask for the `indices`.*Shuffled'):
-        make(augment=augment.alternating_flip).fit(Shuffled(), epochs=1)
+        make(dense_model(), augment=augment.alternating_flip).fit(Shuffled(), epochs=1)
     with pytest.raises(ValueError, match=r'`images` must be an array. Received: a source'):
-        make().load(Resident(), None)
+        trainer.load(Resident(), None)
 
 
 class Endless:
@@ -276,7 +278,7 @@ def test_errors_of_the_source_arrive_and_the_model_keeps_its_weights():
     def broken(images, labels):
         raise Stop
 
-    trainer = make(memory_budget=2 * PER_STEP)
+    trainer = make(dense_model(), memory_budget=2 * PER_STEP)
     with pytest.raises(Stop):
         trainer.fit(Changed(3, broken), epochs=1)
     assert all(np.isfinite(value).all() for value in values(trainer))
@@ -295,7 +297,7 @@ def test_chunks_follow_the_budget():
 
 
 def test_a_short_last_chunk_needs_no_other_program():
-    trainer = make(conv_model(), memory_budget=4 * PER_STEP)  # chunks of 2, 2 and 1 steps
+    trainer = make(dense_model(), memory_budget=4 * PER_STEP)  # chunks of 2, 2 and 1 steps
     trainer.fit(Resident(), epochs=1)
     program = trainer._engines.at(0)
     if keras.backend.backend() == 'jax':

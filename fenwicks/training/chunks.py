@@ -131,5 +131,5 @@ class Chunks:
     def _places(self, batch, step):
         if batch.indices is not None:
             return batch.indices
-        # Nothing asks for them: see `check_indices`.
+        # An augmentation that asks for them was refused: the source doesn't know its images.
         return np.arange(step * len(batch.images), (step + 1) * len(batch.images), dtype=np.int32)

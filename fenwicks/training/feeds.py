@@ -82,6 +82,12 @@ class StreamFeed:
         replicas = settings.replicas
         self._stream = open_stream(source, settings.batch_size, replicas.processes)
         self.classes = checks.check_image_shape(settings.model, self._stream.first.images)
+        counts = replicas.numbers_of_processes(self._stream.steps)
+        if len(set(counts)) > 1:
+            raise ValueError(
+                '`images` must give equally many batches in each process: drop_remainder=True. '
+                f'Received: {", ".join(map(str, counts))} batches'
+            )
         context = augmentation.context_arguments(settings.augment)
         if 'indices' in context and not self._stream.gives_indices:
             raise ValueError(
@@ -100,14 +106,19 @@ class StreamFeed:
     def start(self, epoch: int, epochs: int) -> None:
         engines, budget = self._engines, self._budget
         if budget is None:
-            free = memory.free_memory(engines.at(epoch).on_cpu)
-            budget = min(chunks.DEFAULT_BUDGET, (free or chunks.DEFAULT_BUDGET) // 2)
+            budget = self._default_budget(engines.at(epoch).on_cpu)
         size = chunks.steps_per_chunk(self._stream, self._devices, budget)
         place = engines.at(epoch).place_chunk
         self._chunks = chunks.Chunks(
             self._stream, size, self._devices, place, epochs, self._check_labels
         )
         engines.stream(self._chunks, epoch)
+
+    def _default_budget(self, on_cpu):
+        # All processes must have chunks of the same size, whatever is free on each.
+        alone = self._engines.settings.replicas.processes == 1
+        free = memory.free_memory(on_cpu) if alone else None
+        return chunks.DEFAULT_BUDGET if free is None else min(chunks.DEFAULT_BUDGET, free // 2)
 
     def _check_labels(self, batch):
         check_labels(batch.labels, len(batch.images), self.classes)

@@ -175,7 +175,9 @@ class Trainer(ResumableRunner):
         """Trains until the images have been passed over `epochs` times in all.
 
         Epochs of earlier calls, or of the checkpoint, count. After an epoch that was interrupted,
-        by the user or by an error, training can go on from a checkpoint only.
+        by the user or by an error, training can go on from a checkpoint only. Layers may be frozen
+        and unfrozen between two calls (`layer.trainable`): the optimizer keeps its count of updates
+        and the slots of the weights that stay trainable; other weights begin with new slots.
 
         Args:
             images: uint8 `(count, height, width, channels)`, or a source of batches `(images,

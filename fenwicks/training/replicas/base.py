@@ -55,6 +55,10 @@ class Replicas:
     def broadcast_initial_values(self, variables: list[keras.Variable]) -> None:
         """Assigns the chief's values to the variables of every process."""
 
+    def numbers_of_processes(self, number: int) -> list[int]:
+        """The number that each of the processes gives, which all call this."""
+        return [number]
+
     def check_batch(self, batch_size: int, devices: str = 'these devices') -> None:
         """Raises unless the replicas divide the batch.
 

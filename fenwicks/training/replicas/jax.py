@@ -89,6 +89,9 @@ class ShardedReplicas(JaxReplicas):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(np.asarray(value))
 
+    def numbers_of_processes(self, number):
+        return np.ravel(multihost_utils.process_allgather(np.int32(number))).tolist()
+
     def place(self, tree, shardings=None):
         if shardings is None:
             return jax.tree.map(self._place_replicated, tree)

@@ -133,6 +133,12 @@ class StrategyReplicas(TensorFlowReplicas):
                     f'with replicas.scope(): ... Received: {variable.path}, made outside'
                 )
 
+    def numbers_of_processes(self, number):
+        if self.processes == 1:
+            return [number]
+        numbers = self.strategy.run(lambda: tf.constant([number]))
+        return self.strategy.gather(numbers, 0).numpy().tolist()
+
     def local_loss(self, loss):
         # Keras divides a mean over the images by the number of replicas, to be summed over them.
         scaled = isinstance(loss, keras.losses.Loss) and loss.reduction not in ('none', None)
