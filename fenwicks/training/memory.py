@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import subprocess
 
@@ -97,15 +98,21 @@ def _free_of_gpu():
     """TensorFlow takes a GPU's whole memory at its start and knows only what it uses of it."""
     import tensorflow as tf
 
-    if not tf.config.list_physical_devices('GPU'):
+    total = _gpu_memory() if tf.config.list_physical_devices('GPU') else None
+    if total is None:
         return None
+    return total - tf.config.experimental.get_memory_info('GPU:0')['current']
+
+
+@functools.cache
+def _gpu_memory():
+    """Bytes of the smallest NVIDIA GPU, or `None`."""
     command = ('nvidia-smi', '--query-gpu=memory.total', '--format=csv,noheader,nounits')
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        total = min(int(line) for line in run.stdout.split()) * 2**20
+        return min(int(line) for line in run.stdout.split()) * 2**20
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    return total - tf.config.experimental.get_memory_info('GPU:0')['current']
 
 
 def _gigabytes(count):

@@ -321,5 +321,8 @@ def fetching(stream: Stream) -> Iterator[Callable]:
     if stream.workers == 1:
         yield map
         return
-    with concurrent.futures.ThreadPoolExecutor(stream.workers) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(stream.workers)
+    try:
         yield pool.map
+    finally:
+        pool.shutdown(cancel_futures=True)
