@@ -80,6 +80,7 @@ def weights(model):
     return model.trainable_variables
 
 
+@pytest.mark.filterwarnings('ignore:Gradients do not exist')
 def test_weights_that_have_no_gradient():
     inputs = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(inputs)
