@@ -69,6 +69,8 @@ setup(
             'safetensors>=0.5',
             'tensorboardX>=2.6',
             'tf2onnx>=1.17',
+            # For Keras's callback of that name.
+            'tensorboard>=2.20',
             # The notebook.
             'ipykernel>=6.29',
             'jupytext>=1.16',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,17 +17,25 @@ from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Metrics:
     """What a model scores on a set of images.
 
     Attributes:
         loss: mean cross-entropy in nats, without label smoothing.
-        accuracy: share of the images whose largest logit is their label's, in [0, 1].
+        accuracy: share of the images whose largest logit is their label's, in [0, 1]; `None` where
+            no answer is right or wrong.
+        others: other metrics by name.
     """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
+    others: dict[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __repr__(self):
+        shown = {'loss': self.loss, 'accuracy': self.accuracy, **self.others}
+        parts = [f'{name}={value!r}' for name, value in shown.items() if value is not None]
+        return f'Metrics({", ".join(parts)})'
 
 
 def unchanged(images: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ FILES = (
     'test_trainer_averaging.py',
     'test_trainer_checkpoints.py',
     'test_trainer_freezing.py',
+    'test_trainer_fit.py',
+    'test_trainer_targets.py',
     'test_trainer_models.py',
     'test_trainer_streams.py',
     'test_transfers.py',

@@ -24,7 +24,14 @@ and JAX, and plain NumPy. Draws are hashes of the seed, hence the same everywher
 `random_crop`, `random_flip` and `random_cutout`, for which each framework uses its own generator.
 """
 
-from fenwicks.augment.chain import compose, context_arguments, in_groups, with_context
+from fenwicks.augment.chain import (
+    compose,
+    context_arguments,
+    in_groups,
+    takes_labels,
+    with_context,
+    with_labels,
+)
 from fenwicks.augment.choices import apply, choice, on_pixels, without_seed
 from fenwicks.augment.color import (
     brightness,
@@ -175,8 +182,10 @@ __all__ = [
     'shift',
     'shift_matrix',
     'solarize',
+    'takes_labels',
     'trivial_augment',
     'with_context',
+    'with_labels',
     'without_seed',
     'zoom',
     'zoom_matrix',

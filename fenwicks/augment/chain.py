@@ -24,9 +24,13 @@ def compose(transforms: Sequence[Callable]) -> Callable:
     The chain has parameters for the training's context, `epoch`, `indices` and `run_seed`, if one
     of the transforms has; see `fenwicks.augment` for what they mean.
 
+    Where one of the transforms takes labels, as `random_mixup` does, the chain is of images and
+    labels, `augment(images, labels, seed) -> (images, labels)`, for the `Trainer`.
+
     Args:
-        transforms: Callables `f(images, seed) -> images`, applied in this order; bind their
-            settings with `functools.partial(random_crop, padding=4)`.
+        transforms: Callables `f(images, seed) -> images`, or `f(images, labels, seed) -> (images,
+            labels)`, applied in this order; bind their settings with
+            `functools.partial(random_crop, padding=4)`.
 
     Returns:
         A callable `augment(images, seed) -> images`, or
@@ -45,6 +49,8 @@ def compose(transforms: Sequence[Callable]) -> Callable:
         (2, 8, 8, 3)
     """
     transforms = check_callables(transforms)
+    if any(map(takes_labels, transforms)):
+        return _LabelChain(transforms)
     needs_context = any(map(context_arguments, transforms))
     return (_ContextChain if needs_context else _Chain)(transforms)
 
@@ -87,6 +93,21 @@ class _ContextChain:
             transform_seed = None if run_seed is None else fold(run_seed, n)
             images = transform(images, fold(seed, n), epoch, indices, transform_seed)
         return images
+
+
+class _LabelChain:
+    """Transforms of which at least one changes labels too."""
+
+    def __init__(self, transforms):
+        self.transforms = tuple(map(with_labels, transforms))
+
+    def __call__(self, images, labels, seed, epoch, indices, run_seed):
+        for n, transform in enumerate(self.transforms):
+            transform_seed = None if run_seed is None else fold(run_seed, n)
+            images, labels = transform(
+                images, labels, fold(seed, n), epoch, indices, transform_seed
+            )
+        return images, labels
 
 
 def in_groups(transform: Callable, groups: int = 200) -> Callable:
@@ -169,6 +190,66 @@ def context_arguments(transform: Callable) -> tuple[str, ...]:
     return tuple(name for name in CONTEXT if name in parameters)
 
 
+def takes_labels(transform: Callable) -> bool:
+    """Whether a transform is one of images and labels, `f(images, labels, seed)`.
+
+    Args:
+        transform: A callable. One without a Python signature counts as one of images alone.
+
+    Returns:
+        Whether it has a parameter `labels`.
+
+    Example:
+        >>> from fenwicks.augment import random_flip, random_mixup
+        >>> takes_labels(random_mixup), takes_labels(random_flip)
+        (True, False)
+    """
+    try:
+        return 'labels' in inspect.signature(transform).parameters
+    except (TypeError, ValueError):
+        return False
+
+
+def with_labels(transform: Callable) -> Callable:
+    """Gives any transform the signature `(images, labels, seed, epoch, indices, run_seed)`.
+
+    As `with_context`, for training loops in which labels may change with the images.
+
+    Args:
+        transform: A callable `f(images, seed)` or `f(images, labels, seed)` that may have `epoch`,
+            `indices` and `run_seed` as further parameters.
+
+    Returns:
+        A callable that returns images and labels: the labels as they are, where the transform is
+        one of images alone.
+    """
+    if takes_labels(transform):
+        return _WithLabels(transform, context_arguments(transform))
+    return _BesideLabels(with_context(transform))
+
+
+class _WithLabels:
+    """The callable that `with_labels` returns for a transform of images and labels."""
+
+    def __init__(self, transform, arguments):
+        self.transform, self.arguments = transform, arguments
+
+    def __call__(self, images, labels, seed, epoch, indices, run_seed):
+        context = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
+        context = {name: context[name] for name in self.arguments}
+        return self.transform(images, labels, seed, **context)
+
+
+class _BesideLabels:
+    """The callable that `with_labels` returns for a transform of images alone."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+    def __call__(self, images, labels, seed, epoch, indices, run_seed):
+        return self.transform(images, seed, epoch, indices, run_seed), labels
+
+
 def with_context(transform: Callable) -> Callable:
     """Gives any transform the signature `(images, seed, epoch, indices, run_seed)`.
 
@@ -181,7 +262,15 @@ def with_context(transform: Callable) -> Callable:
 
     Returns:
         A callable that passes on those of the five arguments that `transform` takes.
+
+    Raises:
+        ValueError: the transform is one of images and labels.
     """
+    if takes_labels(transform):
+        raise ValueError(
+            '`augment` must be of images alone here: the Trainer takes those of labels, too. '
+            f'Received: augment={transform!r}'
+        )
     return _WithContext(transform, context_arguments(transform))
 
 

@@ -1,16 +1,21 @@
 """The Trainer: one compiled program for each epoch, on one device or many; checkpoints."""
 
+from fenwicks.training import callbacks, metrics
 from fenwicks.training.engines.base import StepTotals
 from fenwicks.training.epochs import DivergedError
+from fenwicks.training.history import History
 from fenwicks.training.replicas import BATCH_NORMS, Replicas, default_replicas, replicate
 from fenwicks.training.trainer import Trainer
 
 __all__ = [
     'BATCH_NORMS',
     'DivergedError',
+    'History',
     'Replicas',
     'StepTotals',
     'Trainer',
+    'callbacks',
     'default_replicas',
+    'metrics',
     'replicate',
 ]

@@ -67,6 +67,37 @@ class Averages:
             self._assign(self._raw)
             self._raw = None
 
+    def places(self, model):
+        """The variables that lists of weights are for, by what they hold."""
+        return {'weights': model.weights, 'averages': self.variables}
+
+    def get_weights(self, model):
+        """The model's own weights, also while the averages are in place, and the averages.
+
+        Args:
+            model: the model whose weights are averaged.
+
+        Returns:
+            A list of arrays for `model.weights`, and one for `variables`.
+        """
+        raw = zip(map(id, self.sources), self._raw or (), strict=False)
+        own = dict(raw)
+        weights = [own.get(id(weight), weight) for weight in model.weights]
+        return [_numpy(weight) for weight in weights], [_numpy(v) for v in self.variables]
+
+    def set_weights(self, model, weights, averages):
+        """Sets what `get_weights` returned; averages that are in place stay in place."""
+        for variable, value in zip(self.variables, averages, strict=True):
+            variable.assign(value)
+        own = dict(zip(map(id, model.weights), weights, strict=True))
+        in_place = set(map(id, self.sources)) if self._raw is not None else set()
+        for weight in model.weights:
+            if id(weight) not in in_place:
+                weight.assign(own[id(weight)])
+        if self._raw is not None:
+            self._raw = [keras.ops.convert_to_tensor(own[id(source)]) for source in self.sources]
+            self._assign(average.value for average in self.variables)
+
     def adopt_restored(self):
         """Makes weights that were put in the averages' place both the weights and the averages.
 
@@ -90,4 +121,4 @@ class Averages:
 
 
 def _numpy(tensor):
-    return keras.ops.convert_to_numpy(keras.ops.cast(tensor, 'float32'))
+    return np.array(keras.ops.convert_to_numpy(tensor))

@@ -25,18 +25,18 @@ _MOST_STATE_BYTES = 2**28
 Path: TypeAlias = str | os.PathLike[str]
 
 
-def origin(images: np.ndarray, labels: np.ndarray) -> dict:
+def origin(images: np.ndarray, *targets: np.ndarray) -> dict:
     """What a training must have in common with its checkpoint besides its settings.
 
     Args:
         images: uint8 `(count, height, width, channels)`.
-        labels: int32 `(count,)`.
+        targets: the labels, int32 `(count,)` or float32 `(count, outputs)`, and weights of images.
 
     Returns:
         A dict of `format`, `fenwicks` (its version) and `data_digest`.
     """
     digest = hashlib.sha256()
-    for array in (images, labels):
+    for array in (images, *targets):
         digest.update(f'{array.dtype} {array.shape}'.encode())
         digest.update(np.ascontiguousarray(array).data)
     return origin_of(digest.hexdigest()[:16])
@@ -51,9 +51,23 @@ def origin_of(data_digest: str) -> dict:
     }
 
 
-def save(path: Path, variables: Sequence[keras.Variable], state: dict) -> None:
-    """Writes the values of `variables` and the JSON-able `state` to `path`, whole or not at all."""
+def save(
+    path: Path,
+    variables: Sequence[keras.Variable],
+    state: dict,
+    lists: dict[str, Sequence[np.ndarray]] | None = None,
+) -> None:
+    """Writes the values of `variables` and the JSON-able `state` to `path`, whole or not at all.
+
+    Args:
+        path: of the file.
+        variables: the training's.
+        state: a dict of what JSON can hold.
+        lists: further lists of arrays by name, for `load_list`.
+    """
     arrays = {f'variable_{i}': _storable(variable) for i, variable in enumerate(variables)}
+    for name, values in (lists or {}).items():
+        arrays |= {f'{name}_{i}': _storable(value) for i, value in enumerate(values)}
     with written_whole(path) as part, open(part, 'wb') as file:
         np.savez(file, state=np.array(json.dumps(state)), **arrays)
 
@@ -86,13 +100,28 @@ def load_values(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndar
     """
     expected = [tuple(variable.shape) for variable in variables]
     with _archive(path) as (archive, size):
-        count = len(archive.infolist()) - 1
+        count = sum(info.filename.startswith('variable_') for info in archive.infolist())
         if count == len(expected):
             names = [f'variable_{i}' for i in range(count)]
             found = [_header(archive, name, size, 'fiub')[0] for name in names]
             if found == expected:
                 return [_read(archive, name, size, 'fiub') for name in names]
     raise _unfit(expected, f'{count} variables, or other shapes, in {path}')
+
+
+def load_list(path: Path, name: str, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+    """A list of arrays that `save` wrote, of these shapes.
+
+    Raises:
+        ValueError: the file is damaged, or its arrays have other shapes.
+        OSError: it cannot be opened.
+    """
+    with _archive(path) as (archive, size):
+        names = [f'{name}_{i}' for i in range(len(shapes))]
+        found = [_header(archive, each, size, 'fiub')[0] for each in names]
+        if found != list(shapes):
+            raise ValueError(f'{name} has the shapes {found}')
+        return [_read(archive, each, size, 'fiub') for each in names]
 
 
 def _unfit(expected, received):

@@ -12,7 +12,7 @@ from fenwicks import _keras, data
 from fenwicks import augment as augmentation
 from fenwicks._checks import positive_integer
 from fenwicks.layers import PatchWhitening
-from fenwicks.losses import CrossEntropy
+from fenwicks.training import targets
 from fenwicks.training.replicas.base import Replicas
 
 
@@ -50,7 +50,10 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
 
 def check_augment(augment):
     """Raises unless `augment` can be called with a batch of images and a seed."""
-    rule = '`augment` must be a function of images and a seed, such as augment.compose returns'
+    rule = (
+        '`augment` must be a function of images and a seed, or of images, labels and a seed, such '
+        'as augment.compose returns'
+    )
     if not callable(augment) or isinstance(augment, keras.layers.Layer):
         raise ValueError(f'{rule}. Received: augment={augment!r}')
     try:
@@ -58,8 +61,9 @@ def check_augment(augment):
     except (TypeError, ValueError):  # some callables written in C have no signature
         return
     context = dict.fromkeys(augmentation.context_arguments(augment))
+    arguments = [None] * (3 if augmentation.takes_labels(augment) else 2)
     try:
-        signature.bind(None, None, **context)
+        signature.bind(*arguments, **context)
     except TypeError:
         raise ValueError(f'{rule}. Received: one with the parameters {signature}') from None
 
@@ -70,7 +74,7 @@ def check_loss(model, loss):
     activation = getattr(layer, 'activation', None)
     if isinstance(layer, keras.layers.Softmax):
         activation = keras.activations.softmax
-    of_logits = isinstance(loss, CrossEntropy) or _from_logits(loss)
+    of_logits = targets.of_logits(loss)
     name = getattr(activation, '__name__', activation)
     if of_logits and activation in (keras.activations.softmax, keras.activations.sigmoid):
         raise ValueError(
@@ -86,16 +90,6 @@ def check_loss(model, loss):
             '`loss` must be of logits: pass from_logits=True. '
             f'Received: {loss.name} of probabilities, and a model that ends in {layer.name}'
         )
-
-
-def _from_logits(loss):
-    """Whether a Keras loss is of logits; `None` where it doesn't say."""
-    if not isinstance(loss, keras.losses.Loss):
-        return None
-    try:
-        return loss.get_config().get('from_logits')
-    except (NotImplementedError, ValueError):
-        return None
 
 
 def check_trainable(model):
@@ -145,6 +139,16 @@ def check_budget(memory_budget):
     return None if memory_budget is None else positive_integer('memory_budget', memory_budget)
 
 
+def check_weights(replicas, loss, weights):
+    """Raises where several devices would average a loss that isn't divided by the batch."""
+    reduction = getattr(loss, 'reduction', None)
+    if weights and replicas.count > 1 and reduction == 'mean_with_sample_weight':
+        raise ValueError(
+            "`loss` must have reduction='sum_over_batch_size' for weights of images on several "
+            f'replicas. Received: reduction={reduction}'
+        )
+
+
 def build(optimizer, model):
     """Builds a new optimizer for the model; raises where it was built for another one."""
     weights = model.trainable_variables
@@ -163,26 +167,26 @@ def updating(optimizer):
     return getattr(inner or optimizer, 'optimizers', [inner or optimizer])
 
 
-def check_data(model, images, labels):
-    """The number of classes; raises unless the model takes these images and has a logit for every
-    label."""
+def check_data(model, loss, images, labels, batch_size=1):
+    """The labels as the device holds them, and the number of the model's outputs; raises unless the
+    model takes these images and the loss these labels."""
     check_images(model, images)
-    classes = _logits(model, images).shape[-1]
-    data.check_arrays(images, labels, classes)
-    return classes
+    outputs = _logits(model, images).shape[-1]
+    return targets.check_labels(loss, labels, len(images), outputs, batch_size), outputs
 
 
-def check_validation(model, validation_data):
-    """The arrays of `validation_data`; raises unless the model takes them as it does the others."""
+def check_validation(model, loss, validation_data):
+    """The images and targets of `validation_data`; raises unless they are like the training's."""
     rule = '`validation_data` must be (images, labels) or (images, labels, sample_weight)'
     if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
         raise ValueError(f'{rule}. Received: {type(validation_data).__name__}')
     images, labels, *weights = validation_data
     try:
-        check_data(model, images, labels)
+        labels, _ = check_data(model, loss, images, labels)
+        weights = [targets.check_sample_weight(weight, len(images)) for weight in weights]
     except ValueError as error:
         raise ValueError(f'`validation_data` must be like the training data: {error}') from None
-    return images, labels, *weights
+    return images, (labels, *weights)
 
 
 def _logits(model, images):

@@ -38,6 +38,8 @@ class Epochs:
             an epoch.
         learning_rate: function without arguments that returns the present learning rate.
         not_finite: function without arguments that returns a variable that isn't finite, or `None`.
+        accuracy: function of the number of correct answers and of images that returns the share, or
+            `None` where no answer is right or wrong.
 
     Attributes:
         first_step_at: `time.perf_counter()` at the end of the first step, `None` before it.
@@ -50,10 +52,11 @@ class Epochs:
         seconds_per_call: float,
         learning_rate: Callable[[], float],
         not_finite: Callable[[], keras.Variable | None],
+        accuracy: Callable[[int, int], float | None],
     ):
         self.engines, self.batch_size = engines, batch_size
         self.seconds_per_call, self.learning_rate = seconds_per_call, learning_rate
-        self.not_finite = not_finite
+        self.not_finite, self.accuracy = not_finite, accuracy
         self.first_step_at: float | None = None
 
     def train(
@@ -95,13 +98,12 @@ class Epochs:
             if not (math.isfinite(totals.last_loss) and totals.finite):
                 raise self._diverged(totals, epoch, step, rate)
             images = step * self.batch_size
-            progress.advance(
-                epoch, totals.steps * self.batch_size, loss_sum / step, correct / images, rate
-            )
+            accuracy = self.accuracy(correct, images)
+            progress.advance(epoch, totals.steps * self.batch_size, loss_sum / step, accuracy, rate)
         return {
             'epoch': epoch + 1,
             'train_loss': loss_sum / steps,
-            'train_accuracy': correct / (steps * self.batch_size),
+            **({} if accuracy is None else {'train_accuracy': accuracy}),
             'learning_rate': rate,
             'seconds': seconds,
             'images_per_second': steps * self.batch_size / seconds,

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks.data.dataset import check_labels
 from fenwicks.training import checkpoint as checkpoints
-from fenwicks.training import checks, chunks, memory
+from fenwicks.training import checks, chunks, memory, targets
 from fenwicks.training.sizes import SizedEngines
 from fenwicks.training.streams import is_stream, open_stream
 
@@ -19,33 +18,49 @@ class ArrayFeed:
 
     Args:
         images: uint8 `(count, height, width, channels)`.
-        labels: integer `(count,)`.
+        labels: as of `Trainer.fit`.
         engines: those that train.
         budget: bytes that they may take on the device, or `None`.
+        class_weight, sample_weight: as of `Trainer.fit`.
 
     Attributes:
         steps: whole batches in an epoch.
-        classes: what the model tells apart.
+        outputs: the model's, for each image.
+        labels: as the device holds them; of a stream those of the first batch.
     """
 
-    def __init__(self, images: Any, labels: Any, engines: SizedEngines, budget: int | None):
+    def __init__(
+        self,
+        images: Any,
+        labels: Any,
+        engines: SizedEngines,
+        budget: int | None,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+    ):
         if labels is None:
             raise ValueError('`labels` must be given with an array of images. Received: None')
         settings = engines.settings
-        self.classes = checks.check_data(settings.model, images, labels)
-        batch_size = settings.batch_size
+        batch_size, loss = settings.batch_size, settings.loss
+        self.labels, self.outputs = checks.check_data(
+            settings.model, loss, images, labels, batch_size
+        )
         if batch_size > len(images):
             raise ValueError(
                 f'`batch_size` must be at most the {len(images)} training images. '
                 f'Received: batch_size={batch_size}'
             )
-        self.images, self.labels = np.asarray(images), np.asarray(labels, np.int32)
+        weights = targets.image_weights(
+            self.labels, self.outputs, class_weight, sample_weight, loss
+        )
+        checks.check_weights(settings.replicas, loss, weights)
+        self.images, self._targets = np.asarray(images), (self.labels, *weights)
         self.steps = len(images) // batch_size
         self._engines = engines
         on_cpu = engines.at(0).on_cpu
         copies = settings.replicas.local_count if on_cpu else 1
         memory.check_fits(
-            copies * (self.images.nbytes + self.labels.nbytes),
+            copies * sum(array.nbytes for array in (self.images, *self._targets)),
             memory.free_memory(on_cpu) if budget is None else None,
             held=engines.data_bytes,
             budget=budget,
@@ -53,7 +68,7 @@ class ArrayFeed:
 
     def origin(self) -> dict[str, Any]:
         """What a checkpoint says of the data."""
-        return checkpoints.origin(self.images, self.labels)
+        return checkpoints.origin(self.images, *self._targets)
 
     def start(self, epoch: int, epochs: int) -> None:
         """Places the data, or their first part, on the device.
@@ -62,7 +77,7 @@ class ArrayFeed:
             epoch: the first epoch, from 0.
             epochs: epochs in all.
         """
-        self._engines.load(self.images, self.labels)
+        self._engines.load(self.images, self._targets, self.outputs)
 
     def stop(self) -> None:
         """Ends what runs beside the training."""
@@ -81,7 +96,11 @@ class StreamFeed:
         settings = engines.settings
         replicas = settings.replicas
         self._stream = open_stream(source, settings.batch_size, replicas.processes)
-        self.classes = checks.check_image_shape(settings.model, self._stream.first.images)
+        first, self._loss = self._stream.first, settings.loss
+        self.outputs = checks.check_image_shape(settings.model, first.images)
+        self.labels = targets.check_labels(
+            self._loss, first.labels, len(first.images), self.outputs, len(first.images)
+        )
         counts = replicas.numbers_of_processes(self._stream.steps)
         if len(set(counts)) > 1:
             raise ValueError(
@@ -112,7 +131,7 @@ class StreamFeed:
         self._chunks = chunks.Chunks(
             self._stream, size, self._devices, place, epochs, self._check_labels
         )
-        engines.stream(self._chunks, epoch)
+        engines.stream(self._chunks, epoch, self.outputs)
 
     def _default_budget(self, on_cpu):
         # All processes must have chunks of the same size, whatever is free on each.
@@ -121,7 +140,7 @@ class StreamFeed:
         return chunks.DEFAULT_BUDGET if free is None else min(chunks.DEFAULT_BUDGET, free // 2)
 
     def _check_labels(self, batch):
-        check_labels(batch.labels, len(batch.images), self.classes)
+        targets.check_form(self._loss, batch.labels, len(batch.images), self.outputs)
 
     def stop(self) -> None:
         if self._chunks is not None:
@@ -129,9 +148,20 @@ class StreamFeed:
 
 
 def open_feed(
-    images: Any, labels: Any, engines: SizedEngines, budget: int | None
+    images: Any,
+    labels: Any,
+    engines: SizedEngines,
+    budget: int | None,
+    class_weight: dict[int, float] | None = None,
+    sample_weight: Any = None,
 ) -> ArrayFeed | StreamFeed:
     """The feed of what `fit` was given."""
-    if is_stream(images, labels):
-        return StreamFeed(images, engines, budget)
-    return ArrayFeed(images, labels, engines, budget)
+    if not is_stream(images, labels):
+        return ArrayFeed(images, labels, engines, budget, class_weight, sample_weight)
+    for name, weight in (('class_weight', class_weight), ('sample_weight', sample_weight)):
+        if weight is not None:
+            raise ValueError(
+                f'`{name}` must be None with a source of batches: pass arrays. '
+                f'Received: {type(weight).__name__}'
+            )
+    return StreamFeed(images, engines, budget)

@@ -11,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks.optimizers import WeightAveraging
+from fenwicks.training.callbacks import TrainerCallback
 from fenwicks.training.epochs import DivergedError
 
 _BATCH_HOOKS = (
@@ -95,26 +97,43 @@ def _function(method):
     return getattr(method, '__func__', method)
 
 
+def compile_model(trainer: Any, metrics: list[Any], labels: np.ndarray, outputs: int) -> None:
+    """Gives a Trainer's model the optimizer, loss and metrics that callbacks look for in it."""
+    _keras.compile_for_callbacks(
+        trainer.model,
+        trainer.optimizer,
+        trainer.loss,
+        metrics,
+        keras.KerasTensor((None, *labels.shape[1:]), labels.dtype.name),
+        keras.KerasTensor((None, outputs), 'float32'),
+    )
+
+
 class Hooks:
     """Calls the callbacks of a `fit`, in their order.
 
     Args:
         callbacks: checked callbacks.
-        model: the model that they see.
+        trainer: the `Trainer`, whose model they see.
+        places: lists of variables by name: of lists of arrays, those of the same shapes as the
+            variables of one are kept.
         params: dict of `epochs` and `steps`, which they see too.
     """
 
     def __init__(
         self,
         callbacks: Sequence[keras.callbacks.Callback],
-        model: keras.Model,
+        trainer: Any,
+        places: dict[str, Sequence[keras.Variable]],
         params: dict[str, Any],
     ):
-        self.callbacks, self.model = callbacks, model
+        self.callbacks, self.model, self._places = callbacks, trainer.model, places
         self._at_begin: list[dict[str, Any]] = []
         for callback in callbacks:
             callback.set_params(params)
-            callback.set_model(model)
+            callback.set_model(trainer.model)
+            if isinstance(callback, TrainerCallback):
+                callback.set_trainer(trainer)
 
     @property
     def stopped(self) -> bool:
@@ -130,7 +149,8 @@ class Hooks:
         """Calls `on_train_begin`, and gives the callbacks back what they knew.
 
         Args:
-            state: holds what `state` returned in the training that goes on, or is empty.
+            state: holds what `state` returned in the training that goes on, or is empty. Of the
+                lists of arrays it has the arrays.
         """
         if self.callbacks:
             self.model.stop_training = state.get('stopped', False)
@@ -141,7 +161,7 @@ class Hooks:
             for entry in known:
                 if entry['class'] == type(callback).__name__:
                     known.remove(entry)
-                    vars(callback).update(entry['known'])
+                    vars(callback).update(entry['known'] | entry.get('lists', {}))
                     break
 
     def diverged(self, error: DivergedError) -> bool:
@@ -159,17 +179,44 @@ class Hooks:
         """What the callbacks have learnt since `begin`, as JSON holds it.
 
         These are the attributes that hold plain numbers, aren't arguments of the constructor, and
-        have changed: the `best` and `wait` of Keras's callbacks, say.
+        have changed: the `best` and `wait` of Keras's callbacks, say. `lists` has the rest.
         """
         if not self.callbacks:
             return {}
         return {
             'stopped': self.stopped,
             'callbacks': [
-                {'class': type(callback).__name__, 'known': _changed(before, _known(callback))}
+                {
+                    'class': type(callback).__name__,
+                    'known': _changed(before, _known(callback)),
+                    'lists': {name: place for name, place, _ in self._lists(callback)},
+                }
                 for callback, before in zip(self.callbacks, self._at_begin, strict=True)
             ],
         }
+
+    def lists(self) -> dict[str, list[np.ndarray]]:
+        """The lists of weights that callbacks keep, such as `best_weights`, by names for a file."""
+        return {
+            list_name(number, name): values
+            for number, callback in enumerate(self.callbacks)
+            for name, _, values in self._lists(callback)
+        }
+
+    def _lists(self, callback):
+        """Name, place and arrays of each list of weights that a callback holds."""
+        for name, values in vars(callback).items():
+            if isinstance(values, list) and values:
+                shapes = [getattr(value, 'shape', None) for value in values]
+                for place, variables in self._places.items():
+                    if shapes == [tuple(variable.shape) for variable in variables]:
+                        yield name, place, values
+                        break
+
+
+def list_name(number: int, name: str) -> str:
+    """The name in the checkpoint of a list that the callback of a number keeps."""
+    return f'callback_{number}_{name}'
 
 
 def _changed(before, now):

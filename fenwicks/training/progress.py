@@ -33,9 +33,8 @@ class Progress:
     def advance(self, epoch, images, loss, accuracy, rate):
         """Moves the bar by `images` and shows the running means of the epoch (from 0)."""
         self._bar.set_description(f'epoch {epoch + 1}/{self._epochs}', refresh=False)
-        self._bar.set_postfix_str(
-            f'loss {loss:.3f}, accuracy {accuracy:.3f}, rate {rate:.4f}', refresh=False
-        )
+        share = '' if accuracy is None else f'accuracy {accuracy:.3f}, '
+        self._bar.set_postfix_str(f'loss {loss:.3f}, {share}rate {rate:.4f}', refresh=False)
         self._bar.update(images)
 
     def finish_epoch(self, record):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training import checks
+from fenwicks.training.hooks import list_name
 from fenwicks.training.steps import StepRunner
 
 
@@ -73,7 +76,7 @@ class ResumableRunner(StepRunner):
             'train_seconds': self.train_seconds,
             **hooks.state(),
         }
-        checkpoints.save(path, self.variables, state)
+        checkpoints.save(path, self.variables, state, hooks.lists())
 
     def _restore(self, path, settings):
         state = checkpoints.load_state(path)
@@ -87,4 +90,27 @@ class ResumableRunner(StepRunner):
         self._steps_done = state.get('steps_done', whole_epochs)
         self.train_seconds = state['train_seconds']
         self._half_trained = self._finalized = False
+        places = self._averages.places(self.model)
+        for number, entry in enumerate(state.get('callbacks', ())):
+            entry['lists'] = {
+                name: checkpoints.load_list(
+                    path, list_name(number, name), [tuple(v.shape) for v in places[place]]
+                )
+                for name, place in entry['lists'].items()
+            }
         return state
+
+    def _not_finite(self):
+        """The first of the training's variables that holds infinities or NaN; the weights first."""
+        for variable in (*self.model.trainable_variables, *self.variables):
+            if (
+                keras.backend.is_float_dtype(variable.dtype)
+                and not np.isfinite(
+                    keras.ops.convert_to_numpy(keras.ops.cast(variable, 'float32'))
+                ).all()
+            ):
+                return variable
+
+    def _learning_rate(self):
+        first, *_ = checks.updating(self.optimizer)
+        return float(keras.ops.convert_to_numpy(first.learning_rate))

@@ -109,19 +109,28 @@ class SizedEngines:
     def _of_epoch(self, epoch):
         return self.phases.of_epoch(epoch, self.steps_per_epoch)
 
-    def load(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Places the data on the device, once for all engines."""
+    def load(self, images: np.ndarray, targets: tuple[np.ndarray, ...], outputs: int) -> None:
+        """Places the data on the device, once for all engines.
+
+        Args:
+            images, targets: as of `Engine.load`.
+            outputs: the model's, for each image.
+        """
         first, *others = self._engines.values()
-        first.load(images, labels)
+        first.load(images, targets)
+        for engine in self._engines.values():
+            engine.outputs = outputs
         for other in others:
             other.use(first.placed())
-        self.data_bytes = images.nbytes + labels.nbytes
+        self.data_bytes = sum(array.nbytes for array in (images, *targets))
         self._chunks = None
         self._compiled.clear()
 
-    def stream(self, chunks: Chunks, epoch: int) -> None:
+    def stream(self, chunks: Chunks, epoch: int, outputs: int) -> None:
         """Trains on the chunks of a stream from now on, from the beginning of an epoch."""
         self._chunks, self.data_bytes = chunks, 0
+        for engine in self._engines.values():
+            engine.outputs = outputs
         self._compiled.clear()
         self.prepare(epoch, 0)
 
@@ -153,6 +162,14 @@ def _for_phase(settings, phase):
 
 def _then_resize(augment: Callable[..., Tensor], size: int) -> Callable[..., Tensor]:
     """`augment`, then a plain bilinear resize to `size` x `size` pixels."""
+    if augmentation.takes_labels(augment):
+        augment = augmentation.with_labels(augment)
+
+        def augment_both_and_resize(images, labels, seed, epoch, indices, run_seed):
+            images, labels = augment(images, labels, seed, epoch, indices, run_seed)
+            return augmentation.resize(images, size, size, antialias=False), labels
+
+        return augment_both_and_resize
     augment = augmentation.with_context(augment)
 
     def augment_and_resize(images, seed, epoch, indices, run_seed):

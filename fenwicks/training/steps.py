@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,24 +16,16 @@ from fenwicks import evaluate as evaluation
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
-from fenwicks.training import checks, streams
+from fenwicks.training import checks, streams, targets
 from fenwicks.training.averages import Averages, AveragingRule
+from fenwicks.training.defaults import default_normalize, unchanged
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
+from fenwicks.training.metrics import MetricSet
 from fenwicks.training.phases import check_freeze
 from fenwicks.training.replicas import Replicas, default_replicas
 from fenwicks.training.sizes import SizedEngines, check_image_sizes
-
-
-def unchanged(images: Tensor, seed: Tensor) -> Tensor:
-    """The default augmentation: none."""
-    return images
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """The default normalisation: uint8 to float32 in [0, 1]."""
-    return keras.ops.cast(images, 'float32') / 255.0
 
 
 class StepRunner:
@@ -40,8 +33,9 @@ class StepRunner:
     `fit`.
 
     Args:
-        model, optimizer, loss, batch_size, normalize, augment, averaging, seed, seconds_per_call,
-            replicas, jit_compile, image_sizes, accumulate, memory_budget, freeze: as of `Trainer`.
+        model, optimizer, loss, batch_size, metrics, normalize, augment, averaging, seed,
+            seconds_per_call, replicas, jit_compile, image_sizes, accumulate, memory_budget, freeze:
+            as of `Trainer`.
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
@@ -55,6 +49,7 @@ class StepRunner:
         loss: Loss | None = None,
         *,
         batch_size: int,
+        metrics: Sequence[Any] | None = None,
         normalize: ImageFunction | None = None,
         augment: Callable[..., Tensor] | None = None,
         averaging: AveragingRule | None = None,
@@ -68,14 +63,15 @@ class StepRunner:
         freeze: Sequence[tuple[float, str]] = (),
     ):
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
-        normalize = to_unit_range if normalize is None else normalize
         augment = unchanged if augment is None else augment
         checks.check_augment(augment)
         self.model, self.optimizer, self.seed = model, optimizer, int(seed)
         self.loss = CrossEntropy() if loss is None else loss
         checks.check_loss(model, self.loss)
+        self.metrics = metrics
         self.batch_size = positive_integer('batch_size', batch_size)
-        self.normalize, self.augment, self.averaging = normalize, augment, averaging
+        self.normalize = default_normalize(model) if normalize is None else normalize
+        self.augment, self.averaging = augment, averaging
         self.jit_compile = jit_compile
         self.image_sizes = check_image_sizes(image_sizes, model)
         self.freeze = check_freeze(freeze, model)
@@ -87,21 +83,25 @@ class StepRunner:
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
         self.records: list[dict[str, Any]] = []
-        self._steps_per_epoch = self._steps_done = self._classes = 0
+        self._steps_per_epoch = self._steps_done = self._outputs = 0
+        self._labels = np.zeros(0, np.int32)
         self._half_trained = False
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
             checks.build(optimizer, model)
             self._averages = Averages(averaging, model)
+            self._metrics = MetricSet(metrics, targets.of_logits(self.loss))
             settings = Settings(
                 model=model,
                 optimizer=optimizer,
                 loss=self.loss,
-                normalize=normalize,
+                normalize=self.normalize,
                 augment=augment,
                 batch_size=self.batch_size,
                 seed=self.seed,
                 averages=self._averages,
+                metrics=self._metrics,
+                kind=targets.kind_of(self.loss),
                 replicas=self.replicas,
                 jit_compile=jit_compile,
                 accumulate=self.accumulate,
@@ -123,7 +123,7 @@ class StepRunner:
 
         Args:
             images: uint8 `(count, height, width, channels)`.
-            labels: integer `(count,)`.
+            labels: as of `Trainer.fit`.
 
         Raises:
             ValueError: an argument breaks its rule.
@@ -200,8 +200,8 @@ class StepRunner:
         Raises:
             ValueError: an argument breaks its rule.
         """
-        checks.check_data(self.model, images, labels)
-        return self._engines.at(0).gradients(images, np.asarray(labels, np.int32))
+        labels, _ = checks.check_data(self.model, self.loss, images, labels)
+        return self._engines.at(0).gradients(images, labels)
 
     def predict(
         self, images: np.ndarray, batch_size: int = 500, tta: evaluation.TTA = evaluation.NONE
@@ -262,10 +262,30 @@ class StepRunner:
         Returns:
             A pair of `evaluate.Metrics`: of the combined views, and of the images as they are.
         """
-        checks.check_data(self.model, images, labels)
+        labels, outputs = checks.check_data(self.model, self.loss, images, labels)
+        self._metrics.fit_to(labels[:1], outputs)
         views = self.predict_views(images, batch_size, tta)
-        combined = evaluation.metrics(tta.combine(views), labels)
-        return combined, evaluation.metrics(views[0], labels)
+        return self._metrics_of(tta.combine(views), labels), self._metrics_of(views[0], labels)
+
+    def _metrics_of(self, outputs, labels):
+        """The `evaluate.Metrics` of the outputs for all images."""
+        score = functools.partial(
+            evaluation.Metrics, others=self._metrics.named(self._metrics.of_all(labels, outputs))
+        )
+        if labels.ndim == 1 and targets.of_logits(self.loss) is not False:
+            plain = evaluation.metrics(outputs, labels)
+            return score(plain.loss, plain.accuracy)
+        loss = float(keras.ops.convert_to_numpy(self.loss(labels, outputs)))
+        correct = self._engines.at(0).correct(outputs, labels)
+        return score(loss, self._accuracy(correct, len(outputs), labels))
+
+    def _accuracy(self, correct, images, labels=None):
+        """The share of right answers; `None` where no answer is right or wrong."""
+        labels = self._labels if labels is None else labels
+        if not targets.has_accuracy(self.loss, labels):
+            return None
+        each = labels.shape[1] if targets.kind_of(self.loss) == targets.BINARY else 1
+        return correct / (images * each)
 
     def averaged(self) -> AbstractContextManager[None]:
         """A context in which the averages take the place of the model's weights, for saving it.
@@ -280,16 +300,32 @@ class StepRunner:
         """
         return self._averages.in_place(self._steps_done)
 
-    def _open_feed(self, images, labels):
+    def get_weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The weights as the last step left them, also within `averaged`, and their averages.
+
+        Returns:
+            A list of arrays for `model.weights`, and one for the averages, empty without them.
+        """
+        return self._averages.get_weights(self.model)
+
+    def set_weights(self, weights: Sequence[np.ndarray], averages: Sequence[np.ndarray]) -> None:
+        """Sets weights and averages that `get_weights` returned."""
+        self._averages.set_weights(self.model, weights, averages)
+
+    def _open_feed(self, images, labels, class_weight=None, sample_weight=None):
         """The feed of the data; raises unless the model can be trained on them."""
         self._averages.check_not_in_place()
         checks.check_trainable(self.model)
         with self.replicas.scope():
             if follow_trainable(self.optimizer, self.model):
                 self._engines.rebuild()
-        feed = open_feed(images, labels, self._engines, self.memory_budget)
-        self._steps_per_epoch, self._classes = feed.steps, feed.classes
+        feed = open_feed(
+            images, labels, self._engines, self.memory_budget, class_weight, sample_weight
+        )
+        self._steps_per_epoch, self._outputs = feed.steps, feed.outputs
         self._engines.steps_per_epoch = feed.steps
+        self._labels = feed.labels
+        self._metrics.fit_to(self._labels[:1], self._outputs)
         return feed
 
     def _start_feed(self, feed, epoch=0, epochs=1):

@@ -6,21 +6,21 @@ import json
 import math
 import os
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from fenwicks import _keras
 from fenwicks._checks import finite_number
 from fenwicks._typing import ImageFunction, Tensor
-from fenwicks.training import checks
+from fenwicks.training import checks, targets
 from fenwicks.training.averages import AveragingRule
 from fenwicks.training.engines.base import Loss
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
-from fenwicks.training.hooks import Hooks, check_callbacks
+from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.replicas import Replicas
@@ -56,14 +56,21 @@ class Trainer(ResumableRunner):
             `(batch, classes)`. Its `losses` (those of regularizers) are added to the loss.
         optimizer: a Keras optimizer, not shared with another model. A model in `mixed_float16`
             needs a `keras.optimizers.LossScaleOptimizer`.
-        loss: a `keras.losses.Loss` of integer labels and logits; by default `CrossEntropy()`.
+        loss: a `keras.losses.Loss`, or a function of labels and outputs that returns the mean; by
+            default `CrossEntropy()`.
         batch_size: images in a step, a positive integer. An epoch drops its incomplete last batch.
+        metrics: names or objects of `keras.metrics` beside the loss and the accuracy, which are
+            always there. They are of the outputs as the model returns them, logits mostly, and are
+            accumulated in the compiled steps. Integer labels come one-hot to a metric that takes
+            them in no other form.
         normalize: function from a uint8 batch to the model's float input; by default division by
-            255.
+            255, or nothing for a model that begins with a `Rescaling` or `Normalization` layer.
         augment: function `augment(images, seed)` of normalised float batches, such as
             `augment.compose` returns; by default none. Where it has parameters `epoch` (from 0),
             `indices` (int32 `(batch,)`, the places of the images in the data set) or `run_seed`
-            (two integers), it gets those too.
+            (two integers), it gets those too. With a parameter `labels` it is one of both,
+            such as `augment.random_mixup`: `augment(images, labels, seed)` gets floats `(batch,
+            classes)` and returns both.
         averaging: a rule for averaging weights and batch-norm statistics, such as
             `optimizers.EMA(0.99, every=5)`; `None` for none. `predict` and `evaluate` use the
             averages; the model keeps the weights of its last step, see `averaged`.
@@ -110,6 +117,7 @@ class Trainer(ResumableRunner):
         loss: Loss | None = None,
         *,
         batch_size: int,
+        metrics: Sequence[Any] | None = None,
         normalize: ImageFunction | None = None,
         augment: Callable[..., Tensor] | None = None,
         averaging: AveragingRule | None = None,
@@ -127,6 +135,7 @@ class Trainer(ResumableRunner):
             optimizer,
             loss,
             batch_size=batch_size,
+            metrics=metrics,
             normalize=normalize,
             augment=augment,
             averaging=averaging,
@@ -145,6 +154,7 @@ class Trainer(ResumableRunner):
             self.seconds_per_call,
             self._learning_rate,
             self._not_finite,
+            self._accuracy,
         )
 
     @property
@@ -186,7 +196,10 @@ class Trainer(ResumableRunner):
                 batches are sent to the device while others train. It shuffles itself, and
                 `normalize` gets its images, uint8 or float, as they are. Of several processes each
                 streams its share of each batch.
-            labels: integer `(count,)`; `None` with a source of batches.
+            labels: what the loss takes: integers `(count,)`; floats `(count, classes)`, one-hot or
+                probabilities; for a binary loss numbers `(count, outputs)` in [0, 1]; for others
+                numbers `(count, outputs)`, or `(count,)` for one output; `None` with a source of
+                batches.
             epochs: number of epochs in all, above 0. The last may be a part of one: 2.5 epochs of
                 10 steps are 25 steps.
             validation_data: `(images, labels)` or `(images, labels, sample_weight)`, to be scored
@@ -232,8 +245,10 @@ class Trainer(ResumableRunner):
             )
         callbacks = check_callbacks(callbacks)
         verbose = check_verbose(verbose) if self.replicas.chief else 0
-        feed = self._open_feed(images, labels)
+        feed = self._open_feed(images, labels, class_weight, sample_weight)
         every = check_frequency(validation_freq)
+        if validation_data is not None:
+            validation_data = checks.check_validation(self.model, self.loss, validation_data)
         settings = {} if checkpoint is None else self._settings(feed, fingerprint)
         known: dict[str, Any] = {}
         if resume and checkpoint is not None and os.path.exists(checkpoint):
@@ -248,7 +263,8 @@ class Trainer(ResumableRunner):
         validation = None
         if self._steps_done < steps:
             self._check_can_go_on(steps)
-            validation = self._place_validation(validation_data, every)
+            if validation_data is not None:
+                validation = self._place_validation(validation_data, every)
 
         images_done = self._steps_done * self.batch_size
         progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
@@ -296,25 +312,21 @@ class Trainer(ResumableRunner):
 
     def _hooks(self, callbacks, epochs):
         if callbacks and getattr(self.model, 'optimizer', None) is not self.optimizer:
+            accuracy = ['accuracy'] if targets.has_accuracy(self.loss, self._labels) else []
+            metrics = [*accuracy, *self._metrics.copies()]
             with self.replicas.scope():
-                self._compile_model()
-        return Hooks(callbacks, self.model, {'epochs': epochs, 'steps': self._steps_per_epoch})
-
-    def _compile_model(self):
-        """Gives the model the optimizer, loss and metrics that callbacks look for in it."""
-        outputs = keras.KerasTensor((None, self._classes), 'float32')
-        labels = keras.KerasTensor((None,), 'int32')
-        _keras.compile_for_callbacks(
-            self.model, self.optimizer, self.loss, ['accuracy'], labels, outputs
-        )
+                compile_model(self, metrics, self._labels, self._outputs)
+        params = {'epochs': epochs, 'steps': self._steps_per_epoch}
+        return Hooks(callbacks, self, self._averages.places(self.model), params)
 
     def _place_validation(self, validation_data, every):
-        """The `Validation` on data like those of the training, or `None`."""
-        if validation_data is None:
-            return None
-        images, labels, *weights = checks.check_validation(self.model, validation_data)
-        targets = (np.asarray(labels, np.int32), *(np.asarray(w, np.float32) for w in weights))
-        return Validation(self._engines.at(0), images, targets, every)
+        started = time.perf_counter()
+        images, labels_and_weights = validation_data
+        validation = Validation(
+            self._engines.at(0), self._metrics, self._accuracy, images, labels_and_weights, every
+        )
+        self.preprocess_seconds += time.perf_counter() - started
+        return validation
 
     def _train_epoch(self, epoch, steps, progress, interrupts):
         """Trains for an epoch, or for less where the training ends after `steps` steps in all."""
@@ -322,7 +334,9 @@ class Trainer(ResumableRunner):
         count = min(self._steps_per_epoch, steps - self._steps_done)
         last = self.records[-1]['images_per_second'] if self.records else math.inf
         self._half_trained = True
+        self._metrics.reset()
         record = self._epochs.train(epoch, count, self.batch_size / last, progress, interrupts)
+        record |= {f'train_{name}': value for name, value in self._metrics.results().items()}
         self._half_trained = False
         self._steps_done += count
         self.train_seconds += record['seconds']
@@ -335,18 +349,3 @@ class Trainer(ResumableRunner):
             self._finalized = True
             for weight in self.model.trainable_variables:  # a copy, not the average's memory
                 weight.assign(keras.ops.copy(weight.value))
-
-    def _not_finite(self):
-        """The first of the training's variables that holds infinities or NaN; the weights first."""
-        for variable in (*self.model.trainable_variables, *self.variables):
-            if (
-                keras.backend.is_float_dtype(variable.dtype)
-                and not np.isfinite(
-                    keras.ops.convert_to_numpy(keras.ops.cast(variable, 'float32'))
-                ).all()
-            ):
-                return variable
-
-    def _learning_rate(self):
-        first, *_ = checks.updating(self.optimizer)
-        return float(keras.ops.convert_to_numpy(first.learning_rate))

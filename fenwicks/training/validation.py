@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from fenwicks._checks import positive_integer
 from fenwicks.training.engines.base import Engine
+from fenwicks.training.metrics import MetricSet
 
 BATCH_SIZE = 500  # images of a forward pass
 
@@ -15,14 +19,25 @@ class Validation:
 
     Args:
         engine: the `Engine` that scores it.
+        metrics: its `MetricSet`.
+        accuracy: function of the numbers of correct answers and of images, see `Epochs`.
         images: uint8 `(count, height, width, channels)`.
         targets: tuple of the labels and, where there are any, the weights of the images.
         every: positive integer, epochs from one validation to the next; or the epochs, from 1, to
             validate after.
     """
 
-    def __init__(self, engine: Engine, images: Any, targets: tuple, every: int | list[int]):
-        self.engine, self.every = engine, every
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: MetricSet,
+        accuracy: Callable[[int, int], float | None],
+        images: np.ndarray,
+        targets: tuple[np.ndarray, ...],
+        every: int | list[int],
+    ):
+        self.engine, self.metrics, self.accuracy = engine, metrics, accuracy
+        self.every, self._count = every, len(images)
         self._held = engine.hold(images, targets)
 
     def is_due(self, epoch: int) -> bool:
@@ -31,9 +46,12 @@ class Validation:
             return epoch + 1 in self.every
         return (epoch + 1) % self.every == 0
 
-    def score(self) -> dict[str, float]:
+    def score(self) -> dict[str, Any]:
         """The loss and the metrics over all images, with the model's present weights."""
-        return self.engine.score(self._held, BATCH_SIZE)
+        loss, correct, results = self.engine.score(self._held, BATCH_SIZE)
+        accuracy = self.accuracy(correct, self._count)
+        share = {} if accuracy is None else {'accuracy': accuracy}
+        return {'loss': loss, **share, **self.metrics.named(results)}
 
 
 def check_frequency(validation_freq: Any) -> int | list[int]:

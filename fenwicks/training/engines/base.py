@@ -14,6 +14,7 @@ from fenwicks import augment as augmentation
 from fenwicks._typing import Tensor
 from fenwicks.optimizers.patterns import matches
 from fenwicks.training.averages import Averages
+from fenwicks.training.metrics import MetricSet
 from fenwicks.training.replicas.base import Replicas
 
 # A `keras.losses.Loss`, or a function of labels and logits.
@@ -32,6 +33,8 @@ class Settings:
         model, optimizer, loss, normalize, augment, batch_size, seed, replicas, accumulate: as of
             `Trainer`.
         averages: the `Averages` that the Trainer keeps.
+        metrics: the `MetricSet`.
+        kind: how correct answers are counted, see `targets.kind_of`.
         jit_compile: whether one XLA program holds the loop over the steps; `None` is yes on an
             accelerator and no on a CPU.
         frozen: patterns of the variables that aren't trained.
@@ -45,6 +48,8 @@ class Settings:
     batch_size: int
     seed: int
     averages: Averages
+    metrics: MetricSet
+    kind: str
     replicas: Replicas
     jit_compile: bool | None
     accumulate: int = 1
@@ -99,6 +104,7 @@ class Engine:
 
     Attributes:
         on_cpu: bool, whether the engine runs on a CPU.
+        outputs: the model's, for each image; to be set before the program is compiled.
         data_attributes: names of the attributes that hold the data, which `load` sets.
         frozen: the places, among the model's trainable variables, of those that keep their values.
     """
@@ -109,7 +115,9 @@ class Engine:
     def __init__(self, settings: Settings):
         self.model, self.optimizer, self.loss = settings.model, settings.optimizer, settings.loss
         self.normalize = settings.normalize
-        self.augment = augmentation.with_context(settings.augment)
+        self.augment = augmentation.with_labels(settings.augment)
+        self.mixes_labels = augmentation.takes_labels(settings.augment)
+        self.metrics, self.outputs = settings.metrics, 0
         self.batch_size, self.seed = settings.batch_size, settings.seed
         self.averages, self.replicas = settings.averages, settings.replicas
         self.frozen = frozenset(
@@ -125,8 +133,13 @@ class Engine:
             for place, (old, new) in enumerate(zip(before, after, strict=True))
         ]
 
-    def load(self, images: np.ndarray, labels: np.ndarray) -> None:
-        """Places uint8 images and int32 labels on the device."""
+    def load(self, images: np.ndarray, targets: tuple[np.ndarray, ...]) -> None:
+        """Places training data on the device.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`.
+            targets: the labels and, where there are any, the weights of the images.
+        """
         raise NotImplementedError
 
     def place_chunk(self, chunk: ChunkArrays) -> Placed:
@@ -192,23 +205,31 @@ class Engine:
         """
         raise NotImplementedError
 
-    def score(self, held: Any, batch_size: int) -> dict[str, float]:
-        """The loss and the metrics over all images that were placed by `hold`.
+    def score(self, held: Any, batch_size: int) -> tuple[float, int, list]:
+        """What all images that were placed by `hold` score together.
 
         Args:
             held: what `hold` returned.
             batch_size: images of a forward pass, at most.
+
+        Returns:
+            The loss, the number of correct answers, and the results of the metrics.
         """
+        raise NotImplementedError
+
+    def correct(self, outputs: np.ndarray, labels: np.ndarray) -> int:
+        """The number of correct answers among the model's outputs `(count, outputs)`."""
         raise NotImplementedError
 
     def epoch_seed(self, epoch):
         """The seed of an epoch: of its shuffle, and folded with the step those of its steps."""
         return augmentation.fold((self.seed, 0), epoch)
 
-    def inputs(self, images, indices, epoch, step_seed):
-        """The model's input in training: uint8 `images` normalised and augmented.
+    def inputs(self, images, labels, indices, epoch, step_seed):
+        """The model's input in training: `images` normalised and augmented; and the labels.
 
         Args:
+            labels: int32 `(batch,)` or float32 `(batch, outputs)`.
             images: uint8 `(batch, height, width, channels)`.
             indices: int32 `(batch,)`, the places of the images in the data set.
             epoch: int32 scalar.
@@ -216,7 +237,9 @@ class Engine:
         """
         images = self.normalize(images)
         with _keras.changed_variables() as changed:
-            inputs = self.augment(images, step_seed, epoch, indices, (self.seed, 1))
+            inputs, labels = self.augment(
+                images, self.one_hot(labels), step_seed, epoch, indices, (self.seed, 1)
+            )
         if changed:
             raise ValueError(
                 '`augment` must draw from its `seed` alone, and create or change no variable of a '
@@ -227,7 +250,13 @@ class Engine:
                 f'`augment` must return the {images.shape[0]} images that it is given. '
                 f'Received: {getattr(inputs, "shape", inputs)}'
             )
-        return inputs
+        return inputs, labels
+
+    def one_hot(self, labels):
+        """Labels as the augmentation takes them: floats for each class where it mixes them."""
+        if self.mixes_labels and len(labels.shape) == 1:
+            return keras.ops.one_hot(labels, self.outputs, dtype='float32')
+        return labels
 
 
 def batch_starts(count: int, batch_size: int) -> tuple[np.ndarray, int]:

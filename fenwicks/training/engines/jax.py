@@ -7,6 +7,7 @@ miss its fast convolutions.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -22,7 +23,8 @@ from fenwicks.training.engines.base import Engine, Settings, StepTotals
 from fenwicks.training.engines.jax_accumulation import in_parts
 from fenwicks.training.engines.jax_averages import averages_update
 from fenwicks.training.engines.jax_data import Chunk, WholeSet
-from fenwicks.training.engines.jax_scores import Scorer, correct
+from fenwicks.training.engines.jax_scores import COUNTERS, Scorer
+from fenwicks.training.engines.jax_state import all_finite, first_carry, measuring, no_axis
 from fenwicks.training.replicas.jax_base import JaxReplicas, default_device
 
 
@@ -55,15 +57,20 @@ class JaxEngine(Engine):
         )
         self._predict = jax.jit(self._logits)
         self._shuffle = jax.jit(self._order)
-        self._all_finite = jax.jit(_all_finite)
+        self._all_finite = jax.jit(all_finite)
         self._gradients = jax.jit(self._gradients_of)
-        self._scorer = Scorer(self, self._logits, in_one_program=self._in_one_program)
+        self._correct = COUNTERS[settings.kind](settings.loss)
+        self._outcome, self._measure = measuring(self.replicas, self.metrics, self._correct)
+        self._scorer = Scorer(
+            self, self._correct, self._logits, in_one_program=self._in_one_program
+        )
         self._compiled: Any = None
         self._compiled_for: Any = None
         self._compiled_shardings: Any = None
 
-    def load(self, images, labels):
-        data = WholeSet(jnp.asarray(images).reshape(len(images), -1), jnp.asarray(labels))
+    def load(self, images, targets):
+        rows = jnp.asarray(images).reshape(len(images), -1)
+        data = WholeSet(rows, tuple(map(jnp.asarray, targets)))
         self._data, self._image_shape = self.replicas.place(data), images.shape[1:]
         self._epoch = self._epoch_order = None
 
@@ -91,7 +98,7 @@ class JaxEngine(Engine):
     def program(self, count, image_shape):
         self._image_shape = tuple(image_shape)
         images = jax.ShapeDtypeStruct((count, math.prod(image_shape)), 'uint8')
-        return self._abstract_program(WholeSet(images, jax.ShapeDtypeStruct((count,), 'int32')))
+        return self._abstract_program(WholeSet(images, (jax.ShapeDtypeStruct((count,), 'int32'),)))
 
     def _abstract_program(self, data):
         """The program for data of these shapes, and its abstract arguments."""
@@ -108,7 +115,10 @@ class JaxEngine(Engine):
             [argument(leaf, sharding) for leaf, sharding in zip(*part, strict=True)]
             for part in zip(self._variables(), shardings, strict=True)
         )
-        data = map(argument, data, kind.shardings(self.replicas))
+        data = [
+            jax.tree.map(functools.partial(argument, sharding=sharding), part)
+            for part, sharding in zip(data, kind.shardings(self.replicas), strict=True)
+        ]
         integer, number = (
             argument(jax.ShapeDtypeStruct((), kind)) for kind in ('int32', 'float32')
         )
@@ -120,6 +130,9 @@ class JaxEngine(Engine):
             self.compile()
         totals = self._run(self._state(), epoch, start, stop, loss_sum)
         return StepTotals(*(total.item() for total in totals))
+
+    def correct(self, outputs, labels):
+        return self._correct(jnp.asarray(outputs), jnp.asarray(labels)).item()
 
     def gradients(self, images, labels):
         state = [[variable.value for variable in part] for part in self._variables()]
@@ -140,18 +153,19 @@ class JaxEngine(Engine):
         return self._scorer.score(self._model_values(), held, batch_size)
 
     def _model_values(self):
-        trainable, fixed, _, _ = self._variables()
+        trainable, fixed, *_ = self._variables()
         return [[variable.value for variable in part] for part in (trainable, fixed)]
 
     def _variables(self):
         """The parts of the state: the model's trainable variables and its others, the optimizer's
-        variables, the averages."""
+        variables, the averages, the metrics."""
         model = self.model
         return (
             model.trainable_variables,
             model.non_trainable_variables,
             self.optimizer.variables,
             self.averages.variables,
+            self.metrics.variables,
         )
 
     def _axes(self):
@@ -161,15 +175,13 @@ class JaxEngine(Engine):
         that it doesn't update are replicated. An average is divided like its source.
         """
         axis = (
-            self.replicas.sharded_axis
-            if getattr(self.optimizer, 'elementwise', False)
-            else _no_axis
+            self.replicas.sharded_axis if getattr(self.optimizer, 'elementwise', False) else no_axis
         )
-        weights, fixed, slots, _ = self._variables()
+        weights, fixed, slots, _, counts = self._variables()
         weight_axes, slot_axes = ([axis(v.shape) for v in part] for part in (weights, slots))
         axes = {id(weight): axis for weight, axis in zip(weights, weight_axes, strict=True)}
         average_axes = [axes.get(id(source)) for source in self.averages.sources]
-        return weight_axes, [None] * len(fixed), slot_axes, average_axes
+        return weight_axes, [None] * len(fixed), slot_axes, average_axes, [None] * len(counts)
 
     def _shardings(self):
         return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
@@ -198,7 +210,7 @@ class JaxEngine(Engine):
         if epoch != self._epoch:
             self._epoch, self._epoch_order = epoch, self._shuffle(self._data, jnp.int32(epoch))
         epoch = place(jnp.int32(epoch))
-        carry = _first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
+        carry = first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
         carry = (*carry[:3], *place(list(carry[3:])))
         try:
             for _ in range(start, stop):
@@ -224,7 +236,7 @@ class JaxEngine(Engine):
         def on_all(leaf):
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated)
 
-        _, *counts = jax.eval_shape(_first_carry, state, start, loss_sum)
+        _, *counts = jax.eval_shape(first_carry, state, start, loss_sum)
         carry = (state, *map(on_all, counts))
         order = jax.tree.map(on_all, jax.eval_shape(self._order, data, epoch))
         shardings = (self._shardings(), *[replicated] * len(counts))
@@ -241,28 +253,29 @@ class JaxEngine(Engine):
         def train_step(carry):
             return self._train_step(carry, data, order, epoch)
 
-        carry = _first_carry(state, start, loss_sum)
+        carry = first_carry(state, start, loss_sum)
         state, end, loss_sum, correct, last_loss = lax.while_loop(goes_on, train_step, carry)
-        return state, (loss_sum, correct, end - start, last_loss, _all_finite(state))
+        return state, (loss_sum, correct, end - start, last_loss, all_finite(state))
 
     def _order(self, data, epoch):
         return data.order(self.epoch_seed(epoch))
 
     def _train_step(self, carry, data, order, epoch):
-        (trainable, fixed, slots, averages), step, loss_sum, correct, _ = carry
+        (trainable, fixed, slots, averages, counts), step, loss_sum, correct, _ = carry
         batch = data.batch(order, step, self.batch_size)
         weight_axes, *_ = self._axes()
         differentiate = self.replicas.map_replicas(
             self._replica_gradients, weight_axes, data.shardings(self.replicas)
         )
-        gradients, (fixed, loss, found) = differentiate(
+        gradients, (fixed, loss, outcome) = differentiate(
             trainable, data, fixed, self._loss_scale(slots), batch, epoch, step
         )
         weights, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         trainable = self.keep_frozen(trainable, weights)
         global_step = epoch * data.steps_per_epoch(self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
-        return state, step + 1, loss_sum + loss, correct + found, loss
+        found, counts = self._measure(counts, outcome)
+        return (*state, counts), step + 1, loss_sum + loss, correct + found, loss
 
     def _replica_gradients(self, weights, data, fixed, scale, batch, epoch, step):
         """The gradients of the whole batch, computed on this device's part of it.
@@ -274,32 +287,34 @@ class JaxEngine(Engine):
 
         Returns:
             This device's parts of the gradients of the scaled loss; then the other variables, the
-            loss, and the number of correct predictions of the whole batch.
+            loss, and what is counted of the whole batch.
         """
         weight_axes, *_ = self._axes()
         weights = self.replicas.all_gather(weights, weight_axes, self._compute_dtypes)
-        pixels, targets, indices = data.take(batch, self.batch_size, self.replicas)
+        pixels, (labels, *image_weights), indices = data.take(batch, self.batch_size, self.replicas)
         step_seed = self.replicas.local_seed(augmentation.fold(self.epoch_seed(epoch), step))
-        inputs = self.inputs(pixels.reshape(-1, *self._image_shape), indices, epoch, step_seed)
+        pixels = pixels.reshape(-1, *self._image_shape)
+        inputs, labels = self.inputs(pixels, labels, indices, epoch, step_seed)
         gradients, (loss, logits, fixed) = self._differentiate(
-            weights, fixed, scale, inputs, targets
+            weights, fixed, scale, inputs, (labels, *image_weights)
         )
         gradients = self.replicas.mean_gradients(gradients, weight_axes, self._compute_dtypes)
         loss, fixed = self.replicas.all_reduce_mean((loss, fixed))
-        return gradients, (fixed, loss, self.replicas.all_reduce_sum(correct(logits, targets)))
+        return gradients, (fixed, loss, self._outcome(labels, logits))
 
     def _gradients_of(self, trainable, fixed, slots, images, labels):
         """The loss of a uint8 batch as it is, and its gradients."""
         scale = self._loss_scale(slots)
         differentiate = jax.grad(self._scaled_loss, has_aux=True)
         inputs = self.normalize(images)
-        gradients, (loss, *_) = differentiate(trainable, fixed, scale, inputs, labels)
+        gradients, (loss, *_) = differentiate(trainable, fixed, scale, inputs, (labels,))
         return loss, [gradient / scale.astype(gradient.dtype) for gradient in gradients]
 
     def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
         trainable = self.keep_frozen([lax.stop_gradient(weight) for weight in trainable], trainable)
         logits, fixed, extras = self._call(trainable, fixed, inputs, training=True)
-        loss = self.loss(targets, logits).astype('float32')
+        labels, *image_weights = targets
+        loss = self.loss(labels, logits, *image_weights).astype('float32')
         if loss.ndim:
             raise ValueError(f'`loss` must return a scalar. Received: shape={loss.shape}')
         loss = loss + sum(extra.astype('float32') for extra in extras)
@@ -330,16 +345,3 @@ class JaxEngine(Engine):
             outputs, losses = model(inputs, training=training), model.losses
         fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
         return outputs, fixed, losses
-
-
-def _no_axis(shape):
-    return None
-
-
-def _first_carry(state, start, loss_sum):
-    return state, start, loss_sum, jnp.int32(0), jnp.float32(0)
-
-
-def _all_finite(state):
-    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()

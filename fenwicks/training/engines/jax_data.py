@@ -17,11 +17,12 @@ class WholeSet(NamedTuple):
 
     Attributes:
         images: uint8 `(count, pixels)`: a TPU would pad the channels or columns of images.
-        labels: int32 `(count,)`.
+        targets: tuple of the labels, int32 `(count,)` or float32 `(count, outputs)`, and, where
+            there are any, the weights of the images, float32 `(count,)`.
     """
 
     images: Tensor
-    labels: Tensor
+    targets: tuple[Tensor, ...]
 
     @staticmethod
     def shardings(replicas):
@@ -31,19 +32,19 @@ class WholeSet(NamedTuple):
     def order(self, epoch_seed):
         """The order in which an epoch takes the images: int32 `(count,)`."""
         key = jax.random.wrap_key_data(epoch_seed.astype('uint32'), impl='threefry2x32')
-        return jnp.argsort(jax.random.uniform(key, self.labels.shape))
+        return jnp.argsort(jax.random.uniform(key, self.targets[0].shape[:1]))
 
     def batch(self, order, step, batch_size):
         """The part of an order that a step takes: int32 `(batch,)`."""
         return lax.dynamic_slice_in_dim(order, step * batch_size, batch_size)
 
     def take(self, batch, batch_size, replicas):
-        """This device's images and labels of a batch, and their places in the data set."""
+        """This device's images and targets of a batch, and their places in the data set."""
         batch = replicas.local_batch(batch)
-        return self.images[batch], self.labels[batch], batch
+        return self.images[batch], tuple(target[batch] for target in self.targets), batch
 
     def steps_per_epoch(self, batch_size):
-        return len(self.labels) // batch_size
+        return len(self.targets[0]) // batch_size
 
 
 class Chunk(NamedTuple):
@@ -85,7 +86,8 @@ class Chunk(NamedTuple):
     def take(self, batch, batch_size, replicas):
         size = batch_size // replicas.count
         arrays = self.images, self.labels, self.indices
-        return jax.tree.map(lambda array: replicas.rows_of_step(array, batch, size), arrays)
+        images, labels, indices = (replicas.rows_of_step(array, batch, size) for array in arrays)
+        return images, (labels,), indices
 
     def steps_per_epoch(self, batch_size):
         return self.steps

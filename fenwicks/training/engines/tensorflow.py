@@ -20,7 +20,7 @@ from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
 from fenwicks.training.engines.tensorflow_accumulation import in_parts
 from fenwicks.training.engines.tensorflow_data import Chunk, WholeSet
-from fenwicks.training.engines.tensorflow_scores import Scorer, correct
+from fenwicks.training.engines.tensorflow_scores import COUNTERS, Scorer
 from fenwicks.training.replicas.tensorflow import TensorFlowReplicas
 
 
@@ -55,11 +55,13 @@ class TensorFlowEngine(Engine):
             functools.partial(replicas.wrap_inference(self._logits)), reduce_retracing=True
         )
         self._gradients = function(functools.partial(self._gradients_of), reduce_retracing=True)
-        self._scorer = Scorer(self, function, self._logits, self._predict)
+        self._correct = COUNTERS[settings.kind](settings.loss)
+        self._measure = self._update_metrics if self.metrics.metrics else _nothing
+        self._scorer = Scorer(self, function, self._correct, self._logits, self._predict)
 
-    def load(self, images, labels):
+    def load(self, images, targets):
         self._count = len(images)
-        data = WholeSet(tf.convert_to_tensor(images), tf.convert_to_tensor(labels))
+        data = WholeSet(tf.convert_to_tensor(images), tuple(map(tf.convert_to_tensor, targets)))
         self._data = self.replicas.place(data)
 
     def place_chunk(self, chunk):
@@ -97,6 +99,10 @@ class TensorFlowEngine(Engine):
         images, targets = held
         return self._scorer.score(images, targets, batch_size)
 
+    def correct(self, outputs, labels):
+        found = self._correct(tf.convert_to_tensor(outputs), tf.convert_to_tensor(labels))
+        return found.numpy().item()
+
     def gradients(self, images, labels):
         loss, gradients = self._gradients(
             tf.convert_to_tensor(images), tf.convert_to_tensor(labels)
@@ -124,8 +130,8 @@ class TensorFlowEngine(Engine):
                 loss, correct = self._train_step(*arguments)
                 return loss, correct, _values(variables)
 
-        def program(state, images, labels, epoch, start, stop, loss_sum):
-            data = WholeSet(images, labels)
+        def program(state, images, targets, epoch, start, stop, loss_sum):
+            data = WholeSet(images, targets)
             state, totals = self._loop(take_step, state, data, epoch, start, stop, loss_sum)
             with scope(state):
                 return state, (*totals, self._all_finite())
@@ -134,7 +140,7 @@ class TensorFlowEngine(Engine):
         images = tf.TensorSpec((count, *image_shape), tf.uint8)
         labels = tf.TensorSpec((count,), tf.int32)
         integer, number = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
-        arguments = (state, images, labels, integer, integer, integer, number)
+        arguments = (state, images, (labels,), integer, integer, integer, number)
         return tf.function(program, jit_compile=True, autograph=False), arguments
 
     def _run_steps(self, *arguments):
@@ -183,15 +189,20 @@ class TensorFlowEngine(Engine):
             The loss and the number of correct predictions.
         """
         rows = data.rows(batch, self.batch_size, self.replicas)
-        targets = tf.gather(data.labels, rows)
+        labels, *weights = data.targets_of(rows)
         step_seed = self.replicas.local_seed(augmentation.fold(epoch_seed, step))
-        inputs = self._inputs(data.images, rows, data.places(rows), epoch, step_seed)
-        loss, logits = self._update_weights(inputs, targets)
+        places = data.places(rows)
+        inputs, labels = self._inputs(data.images, labels, rows, places, epoch, step_seed)
+        loss, logits = self._update_weights(inputs, (labels, *weights))
         self._average(epoch * data.steps_per_epoch(self.batch_size) + step)
-        return loss, self.replicas.all_reduce_sum(correct(logits, targets))
+        self._measure(labels, logits)
+        return loss, self.replicas.all_reduce_sum(self._correct(logits, labels))
 
-    def _inputs_of(self, images, rows, indices, epoch, step_seed):
-        return self.inputs(tf.gather(images, rows), indices, epoch, step_seed)
+    def _update_metrics(self, labels, logits):
+        self.metrics.update(labels, tf.cast(logits, tf.float32))
+
+    def _inputs_of(self, images, labels, rows, indices, epoch, step_seed):
+        return self.inputs(tf.gather(images, rows), labels, indices, epoch, step_seed)
 
     def _update_weights(self, inputs, targets):
         """Takes a step down the loss's gradient; returns the loss and the logits of the batch."""
@@ -222,7 +233,8 @@ class TensorFlowEngine(Engine):
         return [x for place, x in enumerate(of_each) if place not in self.frozen]
 
     def _total_loss(self, targets, logits):
-        loss = tf.cast(self.loss(targets, logits), tf.float32)
+        labels, *weights = targets
+        loss = tf.cast(self.loss(labels, logits, *weights), tf.float32)
         if loss.shape.rank != 0:
             raise ValueError(f'`loss` must return a scalar. Received: shape={tuple(loss.shape)}')
         # Those of regularizers; a layer's own may come in its compute precision.
@@ -258,7 +270,7 @@ class TensorFlowEngine(Engine):
 
     def _gradients_of(self, images, labels):
         """The loss of a uint8 batch as it is, and its gradients."""
-        loss, _, gradients = self._differentiate(self.normalize(images), labels)
+        loss, _, gradients = self._differentiate(self.normalize(images), (labels,))
         scale = self.optimizer.scale_loss(tf.ones([]))
         weights = [variable.value for variable in self.model.trainable_variables]
         return loss, [
@@ -272,7 +284,7 @@ class TensorFlowEngine(Engine):
             return tf.cast(self.model(images, training=False), tf.float32)
 
 
-def _nothing(step):
+def _nothing(*arguments):
     pass
 
 

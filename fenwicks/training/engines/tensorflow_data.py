@@ -14,11 +14,12 @@ class WholeSet(NamedTuple):
 
     Attributes:
         images: uint8 `(count, height, width, channels)`.
-        labels: int32 `(count,)`.
+        targets: tuple of the labels, int32 `(count,)` or float32 `(count, outputs)`, and, where
+            there are any, the weights of the images, float32 `(count,)`.
     """
 
     images: Tensor
-    labels: Tensor
+    targets: tuple[Tensor, ...]
 
     def order(self, epoch_seed, count):
         """The order in which an epoch takes the images: int32 `(count,)`."""
@@ -38,12 +39,16 @@ class WholeSet(NamedTuple):
         """Where this device's images of a batch stand in `images`."""
         return replicas.local_batch(batch)
 
+    def targets_of(self, rows):
+        """The labels of the images in these rows, and their weights, where they have any."""
+        return tuple(tf.gather(target, rows) for target in self.targets)
+
     def places(self, rows):
         """The places in the data set of the images in these rows."""
         return rows
 
     def steps_per_epoch(self, batch_size):
-        return self.labels.shape[0] // batch_size
+        return self.targets[0].shape[0] // batch_size
 
 
 class Chunk(NamedTuple):
@@ -73,6 +78,9 @@ class Chunk(NamedTuple):
     def rows(self, batch, batch_size, replicas):
         size = batch_size // replicas.count
         return batch * size + tf.range(size)
+
+    def targets_of(self, rows):
+        return (tf.gather(self.labels, rows),)
 
     def places(self, rows):
         return tf.gather(self.indices, rows)

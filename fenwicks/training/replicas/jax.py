@@ -208,6 +208,9 @@ class ShardMapReplicas(ShardedReplicas):
 
         return jax.tree.map(mean, tree)  # XLA sends all arrays of a dtype in one message
 
+    def gather_batch(self, array):
+        return lax.all_gather(array, AXIS, tiled=True)
+
     def mean_gradients(self, gradients, axes, dtypes):
         def mean(gradient, axis, dtype):
             message = _message(gradient, dtype)

@@ -99,6 +99,10 @@ class JaxReplicas(Replicas):
         """Copies a tree of weights to every device, and to each a part of the images."""
         return values, jnp.asarray(images)
 
+    def gather_batch(self, array):
+        """An array of the whole batch, from the devices' parts."""
+        return array
+
     def place_for_scoring(self, tree):
         """Copies a tree of weights, or a whole set of images, to the devices that score it."""
         return tree

@@ -1,0 +1,200 @@
+"""What a training compares the model's outputs with: labels of any form, and weights of images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from fenwicks.data.dataset import check_labels as check_class_labels
+from fenwicks.losses import CrossEntropy
+
+# How correct answers are counted, by the kind of loss:
+CLASSES = 'classes'  # the largest output, of one class an image
+BINARY = 'binary'  # each output by itself
+OTHER = 'other'  # as classes where the labels are integers; nothing else has an accuracy
+
+_OF_CLASSES = (
+    CrossEntropy,
+    keras.losses.SparseCategoricalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+_BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+
+
+def kind_of(loss: Any) -> str:
+    """`CLASSES`, `BINARY` or `OTHER`."""
+    if isinstance(loss, _OF_CLASSES):
+        return CLASSES
+    return BINARY if isinstance(loss, _BINARY) else OTHER
+
+
+def of_logits(loss: Any) -> bool | None:
+    """Whether a loss is of logits; `None` where it doesn't say."""
+    if isinstance(loss, CrossEntropy):
+        return True
+    if not isinstance(loss, keras.losses.Loss):
+        return None
+    try:
+        return loss.get_config().get('from_logits')
+    except (NotImplementedError, ValueError):
+        return None
+
+
+def has_accuracy(loss: Any, labels: np.ndarray) -> bool:
+    """Whether answers are right or wrong."""
+    return kind_of(loss) != OTHER or labels.ndim == 1
+
+
+def check_labels(loss: Any, labels: Any, count: int, outputs: int, batch_size: int) -> np.ndarray:
+    """Labels as the device holds them; raises where the loss can't take them.
+
+    Args:
+        loss: the Trainer's.
+        labels: integers `(count,)`; or floats `(count, outputs)`, or `(count,)` for one output.
+        count: number of images.
+        outputs: the model's, for each image.
+        batch_size: of how many labels the loss is tried.
+
+    Returns:
+        int32 `(count,)`, or float32 `(count, outputs)`.
+
+    Raises:
+        ValueError: the loss doesn't take labels of this form, or they are out of range.
+    """
+    labels = check_form(loss, labels, count, outputs)
+    _try(loss, labels[:batch_size], outputs)
+    return labels
+
+
+def check_form(loss: Any, labels: Any, count: int, outputs: int) -> np.ndarray:
+    """As `check_labels`, without trying the loss."""
+    labels = np.asarray(labels)
+    own = kind_of(loss) == OTHER and not type(loss).__module__.startswith('keras.')
+    if kind_of(loss) == CLASSES or (own and labels.dtype.kind != 'f'):
+        return _class_labels(loss, labels, count, outputs)
+    return _values(loss, labels, count, outputs)
+
+
+def _class_labels(loss, labels, count, outputs):
+    if labels.shape != (count, outputs):
+        check_class_labels(labels, count, outputs)
+        return labels.astype(np.int32)
+    labels = labels.astype(np.float32)
+    sums = labels.sum(axis=1)
+    if kind_of(loss) == CLASSES and not ((labels >= 0).all() and (np.abs(sums - 1) < 0.01).all()):
+        raise ValueError(
+            '`labels` of several classes an image must be probabilities, >= 0 and with a sum of 1: '
+            'for labels that exclude none use keras.losses.BinaryCrossentropy(from_logits=True). '
+            f'Received: sums from {sums.min():.6g} to {sums.max():.6g}'
+        )
+    return labels
+
+
+def _values(loss, labels, count, outputs):
+    if labels.shape == (count,) and outputs == 1:
+        labels = labels[:, None]
+    if labels.shape != (count, outputs):
+        raise ValueError(
+            f'`labels` must have the shape ({count}, {outputs}) of the outputs for '
+            f'{type(loss).__name__}. Received: shape={labels.shape}'
+        )
+    if labels.dtype.kind not in 'fiub':
+        raise ValueError(f'`labels` must be numbers. Received: dtype={labels.dtype}')
+    labels = labels.astype(np.float32)
+    low, high = labels.min(), labels.max()
+    if not np.isfinite([low, high]).all():
+        raise ValueError(f'`labels` must be finite. Received: labels from {low} to {high}')
+    if kind_of(loss) == BINARY and (low < 0 or high > 1):
+        raise ValueError(
+            f'`labels` must be in [0, 1] for {type(loss).__name__}. '
+            f'Received: labels from {low} to {high}'
+        )
+    return labels
+
+
+def _try(loss, labels, outputs):
+    """Raises where the loss of some labels isn't a number."""
+    try:
+        value = loss(labels, np.full((len(labels), outputs), 1 / outputs, np.float32))
+    except Exception as error:  # a loss may raise anything
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(
+            f'`labels` must have a form that the loss takes. Received: {labels.dtype} of shape '
+            f'{labels.shape} ({reason})'
+        ) from None
+    shape = tuple(np.shape(value))
+    if shape:
+        raise ValueError(f'`loss` must return a scalar. Received: shape={shape}')
+
+
+def image_weights(
+    labels: np.ndarray,
+    outputs: int,
+    class_weight: dict[int, float] | None,
+    sample_weight: Any,
+    loss: Any,
+) -> tuple[np.ndarray, ...]:
+    """The weight of each image in the loss, float32 `(count,)`, or nothing where all are equal.
+
+    Args:
+        labels: checked labels.
+        outputs: the model's, for each image.
+        class_weight, sample_weight: as of `Trainer.fit`.
+        loss: the Trainer's.
+
+    Raises:
+        ValueError: an argument breaks its rule, or the loss takes no weights.
+    """
+    factors = []
+    if class_weight is not None:
+        factors.append(_class_weights(labels, outputs, class_weight, loss))
+    if sample_weight is not None:
+        factors.append(check_sample_weight(sample_weight, len(labels)))
+    if factors and not isinstance(loss, keras.losses.Loss):
+        raise ValueError(
+            '`loss` must be a keras.losses.Loss to take weights of classes or images. '
+            f'Received: loss={loss!r}'
+        )
+    return (np.prod(factors, axis=0, dtype=np.float32),) if factors else ()
+
+
+def check_sample_weight(sample_weight: Any, count: int) -> np.ndarray:
+    """Weights of images as float32 `(count,)`; raises where they can't be."""
+    weights = np.asarray(sample_weight)
+    if weights.shape != (count,) or weights.dtype.kind not in 'fiub':
+        raise ValueError(
+            f'`sample_weight` must be numbers of the shape ({count},), one for each image. '
+            f'Received: {weights.dtype} of shape {weights.shape}'
+        )
+    weights = weights.astype(np.float32)
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError(
+            '`sample_weight` must be finite and >= 0. '
+            f'Received: from {weights.min()} to {weights.max()}'
+        )
+    return weights
+
+
+def _class_weights(labels, outputs, class_weight, loss):
+    if kind_of(loss) == BINARY or (labels.ndim > 1 and kind_of(loss) == OTHER):
+        raise ValueError(
+            f'`class_weight` must be for labels of one class each, not for {type(loss).__name__}: '
+            'pass `sample_weight`'
+        )
+    table = np.ones(outputs, np.float32)
+    for label, weight in class_weight.items():
+        if label not in range(outputs):
+            raise ValueError(
+                f'`class_weight` must be of the classes in [0, {outputs}). '
+                f'Received: class_weight={{{label!r}: {weight}}}'
+            )
+        if not (np.isfinite(weight) and weight >= 0):
+            raise ValueError(
+                '`class_weight` must be finite and >= 0. '
+                f'Received: class_weight={{{label!r}: {weight}}}'
+            )
+        table[label] = weight
+    return table[labels if labels.ndim == 1 else labels.argmax(axis=1)]
