@@ -144,11 +144,12 @@ def host_work_table():
             line['variables'],
             f'{line["milliseconds"]:.1f}',
             f'{line["slowest_milliseconds"]:.1f}',
+            f'{line["fit_milliseconds"]:.1f}' if 'fit_milliseconds' in line else 'not measured',
         ]
         for line in logged.read('host_work.jsonl')
     ]
     header = ['recipe', 'backend', 'hardware', 'variables', 'ms an epoch, median', 'slowest']
-    return runlog.markdown(header, rows)
+    return runlog.markdown([*header, 'more in `fit`'], rows)
 
 
 def second_start_table():

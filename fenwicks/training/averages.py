@@ -21,9 +21,11 @@ class Averages:
     Args:
         rule: a rule of `fenwicks.optimizers.averaging`, or `None` for no averages.
         model: a built Keras model.
+        in_one_call: makes a function that reads and assigns variables one call to the framework;
+            `None` leaves it as it is.
     """
 
-    def __init__(self, rule, model):
+    def __init__(self, rule, model, in_one_call=None):
         if rule is not None:
             averaging.check_rule('averaging', rule)
         self.rule = rule
@@ -33,6 +35,9 @@ class Averages:
             for value in averaging.initial_averages(self.sources)
         ]
         self._raw: list | None = None  # the weights, while the averages are in their place
+        in_one_call = in_one_call or _unchanged
+        self._copies = in_one_call(self._copy_each)
+        self._assign = in_one_call(self._assign_each)
 
     def restart(self):
         """Sets the averages to the present weights."""
@@ -59,9 +64,9 @@ class Averages:
         if self.rule is None or self._raw is not None or steps < self.rule.every:
             yield
             return
-        self._raw = averaging.initial_averages(self.sources)
+        self._raw = self._copies()
         try:
-            self._assign(average.value for average in self.variables)
+            self._assign([average.value for average in self.variables])
             yield
         finally:
             self._assign(self._raw)
@@ -96,7 +101,7 @@ class Averages:
                 weight.assign(own[id(weight)])
         if self._raw is not None:
             self._raw = [keras.ops.convert_to_tensor(own[id(source)]) for source in self.sources]
-            self._assign(average.value for average in self.variables)
+            self._assign([average.value for average in self.variables])
 
     def adopt_restored(self):
         """Makes weights that were put in the averages' place both the weights and the averages.
@@ -105,7 +110,7 @@ class Averages:
         """
         if self._raw is None or self._hold_averages():
             return
-        self._raw = averaging.initial_averages(self.sources)
+        self._raw = self._copies()
         for average, value in zip(self.variables, self._raw, strict=True):
             average.assign(value)
 
@@ -115,9 +120,16 @@ class Averages:
             for source, average in zip(self.sources, self.variables, strict=True)
         )
 
-    def _assign(self, values):
+    def _copy_each(self):
+        return averaging.initial_averages(self.sources)
+
+    def _assign_each(self, values):
         for source, value in zip(self.sources, values, strict=True):
             source.assign(keras.ops.cast(value, source.dtype))
+
+
+def _unchanged(function):
+    return function
 
 
 def _numpy(tensor):

@@ -20,6 +20,7 @@ from fenwicks.training import checks, streams, targets
 from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.defaults import default_normalize, unchanged
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
+from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
 from fenwicks.training.metrics import MetricSet
@@ -89,7 +90,7 @@ class StepRunner:
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
             checks.build(optimizer, model)
-            self._averages = Averages(averaging, model)
+            self._averages = Averages(averaging, model, in_one_call)
             self._metrics = MetricSet(metrics, targets.of_logits(self.loss))
             settings = Settings(
                 model=model,

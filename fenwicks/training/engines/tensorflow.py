@@ -284,6 +284,11 @@ class TensorFlowEngine(Engine):
             return tf.cast(self.model(images, training=False), tf.float32)
 
 
+def in_one_call(function):
+    """A function of tensors and variables as one graph."""
+    return tf.function(functools.partial(function), autograph=False)
+
+
 def _nothing(*arguments):
     pass
 
