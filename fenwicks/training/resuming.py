@@ -114,3 +114,11 @@ class ResumableRunner(StepRunner):
     def _learning_rate(self):
         first, *_ = checks.updating(self.optimizer)
         return float(keras.ops.convert_to_numpy(first.learning_rate))
+
+    def _finalize(self):
+        """Puts the averages of an optimizer of Keras with `use_ema` in the weights' place."""
+        self.optimizer.finalize_variable_values(self.model.trainable_variables)
+        if any(optimizer.use_ema for optimizer in checks.updating(self.optimizer)):
+            self._finalized = True
+            for weight in self.model.trainable_variables:  # a copy, not the average's memory
+                weight.assign(keras.ops.copy(weight.value))

@@ -341,11 +341,3 @@ class Trainer(ResumableRunner):
         self._steps_done += count
         self.train_seconds += record['seconds']
         self.records.append(record)
-
-    def _finalize(self):
-        """Puts the averages of an optimizer of Keras with `use_ema` in the weights' place."""
-        self.optimizer.finalize_variable_values(self.model.trainable_variables)
-        if any(optimizer.use_ema for optimizer in checks.updating(self.optimizer)):
-            self._finalized = True
-            for weight in self.model.trainable_variables:  # a copy, not the average's memory
-                weight.assign(keras.ops.copy(weight.value))
