@@ -70,7 +70,7 @@ def test_an_experiment_is_resumed_and_drawn(script, tmp_path, capsys, monkeypatc
     assert run(script, tmp_path) == verdict
     assert [line['variant'] for line in runlog.read_lines(log)] == script.variants({})
     assert run(script, tmp_path, '--render') == verdict
-    with pytest.raises(ValueError, match=r'small.jsonl must hold runs of these settings only.*12'):
+    with pytest.raises(ValueError, match=r'small\.jsonl must hold runs of these settings only'):
         run(script, tmp_path, limit=12)
     assert not flags.FLAGS.full
 
