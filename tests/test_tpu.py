@@ -373,6 +373,28 @@ def test_eight_replicas(batch_norm, most):
     assert 1 <= found.collectives <= most
 
 
+@pytest.mark.backend('jax')
+@pytest.mark.tpu
+@needs_libtpu
+def test_a_training_with_several_programs():
+    """Images of two sizes, and a bias that stops within the first epoch."""
+    recipe = dataclasses.replace(
+        recipes.get('speed94').with_width(0.0625).for_small_data(),
+        epochs=2,
+        warmup_epochs=0,
+        whitening_bias_epochs=0.5,
+        image_sizes=(24, 32),
+    )
+    shape = tpu.DATA_SHAPES['digits']
+    parts = tpu.program_steps(recipe, shape)
+    assert parts == [(0, 0, 12), (0, 12, 11), (1, 0, 23)]
+    found = tpu.estimate(recipe, 'v5e:1x1', shape)
+    whole = tpu.estimate(dataclasses.replace(recipe, image_sizes=()), 'v5e:1x1', shape)
+    assert found.fits
+    assert found.run_seconds == pytest.approx(46 * found.step_seconds)
+    assert 0.5 < found.flops_per_step / whole.flops_per_step < 0.95
+
+
 def test_eight_chips_in_words():
     found = tpu.Estimate('v5e:2x4', 8, True, 1, 2)
     assert table.hardware_of(found) == 'TPU v5e, 8 chips'
