@@ -92,8 +92,9 @@ class Trainer(ResumableRunner):
             statistics once a part. Augmentation sees the whole share.
         memory_budget: bytes of a device's memory that training data may take. `None`: arrays may
             have what is free; a stream has chunks of at most 2**30 bytes together.
-        freeze: pairs `(epoch, match)`: from that epoch on, which may be a fraction, variables that
-            `match` matches, as in `optimizers.ParameterGroup`, keep their values, without gradients.
+        freeze: pairs `(epoch, match)`: from that epoch on, which may be a fraction, the trainable
+            variables whose paths `match` matches, as in `optimizers.ParameterGroup`, keep their
+            values. No gradient is computed for them, or for what only they need.
 
     Raises:
         ValueError: an argument breaks its rule.
