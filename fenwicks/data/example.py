@@ -24,6 +24,7 @@ import numpy as np
 Feature = list[bytes] | np.ndarray
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_SHORT = 32  # bytes up to which a loop over a packed list is faster than NumPy's calls
 _BYTES, _FLOATS, _INTEGERS = 1, 2, 3
 
 
@@ -115,6 +116,12 @@ def _int64_list(data):
 
 def _varints(data):
     """All varints of a packed list, as uint64."""
+    if len(data) <= _SHORT:
+        values, position = [], 0
+        while position < len(data):
+            value, position = _varint(data, position)
+            values.append(value)
+        return np.array(values, np.uint64)
     raw = np.frombuffer(data, np.uint8)
     if not len(raw):
         return np.zeros(0, np.uint64)

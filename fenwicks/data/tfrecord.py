@@ -27,6 +27,7 @@ except ImportError:  # then NumPy computes it, at a tenth of the speed or less
     google_crc32c = None
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
+_SHORT = 32  # bytes up to which a loop over bytes is faster than NumPy's calls
 _BLOCK = 1024  # bytes whose contributions to a checksum are looked up at once
 _HEAD = struct.Struct('<QI')
 _FOOT = struct.Struct('<I')
@@ -69,8 +70,13 @@ def crc32c_numpy(data: bytes) -> int:
     '0xe3069283'
     """
     contributions, shift = _tables()
-    array = np.frombuffer(data, np.uint8)
     crc = 0xFFFFFFFF
+    if len(data) <= _SHORT:
+        table = _byte_table()
+        for byte in bytes(data):
+            crc = table[(crc ^ byte) & 255] ^ crc >> 8
+        return crc ^ 0xFFFFFFFF
+    array = np.frombuffer(data, np.uint8)
     head = len(array) % _BLOCK
     if head:
         rows = contributions[_BLOCK - head :]
@@ -91,6 +97,13 @@ def crc32c_numpy(data: bytes) -> int:
 
 
 @functools.cache
+def _byte_table():
+    """What the last byte contributes, as a list."""
+    contributions, _ = _tables()
+    return contributions[-1].tolist()
+
+
+@functools.cache
 def _tables():
     """What a byte contributes `(position in the block, byte)`, and a block's shift of a CRC."""
     table = np.arange(256, dtype=np.uint32)
@@ -107,9 +120,9 @@ def _tables():
 
 def _skip(crc, count):
     """A CRC after `count` bytes of zero."""
-    contributions, _ = _tables()
+    table = _byte_table()
     for _ in range(count):
-        crc = crc >> 8 ^ int(contributions[-1][crc & 255])
+        crc = crc >> 8 ^ table[crc & 255]
     return crc
 
 
