@@ -13,6 +13,7 @@ import math
 import re
 import statistics
 
+import data_tables
 import logged
 import streaming_tables
 from absl import flags
@@ -294,18 +295,6 @@ def profile_table(units):
     return runlog.markdown(header, rows)
 
 
-def rounding_table():
-    """One row for each weight: how far its gradient is from float32's, in each logged look."""
-    lines = logged.read('rounding.jsonl')
-    header = ['gradient of'] + [f'off by %, {line.get("code", "now")}' for line in lines]
-    paths = lines[0]['relative_errors'] if lines else ()
-    rows = [
-        [f'`{path}`', *(f'{100 * line["relative_errors"][path]:.1f}' for line in lines)]
-        for path in paths
-    ]
-    return runlog.markdown(header, rows)
-
-
 TABLES = {
     'runs': runs_table,
     'tricks': tricks_table,
@@ -319,7 +308,7 @@ TABLES = {
     'estimates': estimates_table,
     'profile': lambda: profile_table('avx512_bf16'),
     'profile_amx': lambda: profile_table('amx_bf16'),
-    'rounding': rounding_table,
+    **data_tables.TABLES,
     'streaming': streaming_tables.streaming_table,
     'overhead': streaming_tables.overhead_table,
 }

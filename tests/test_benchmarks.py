@@ -629,3 +629,25 @@ def test_augmentations_are_timed(tmp_path, capsys):
     assert len(result['milliseconds']) == 4
     assert all(milliseconds > 0 for milliseconds in result['milliseconds'].values())
     assert '| step of ResNet-9, float32 | ' in capsys.readouterr().out
+
+
+@pytest.mark.backend('tensorflow')
+def test_the_ways_from_files_to_batches_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setenv('FENWICKS_OFFLINE', '1')
+    log = tmp_path / 'log.jsonl'
+    monkeypatch.setattr(fw.data, 'load', lambda *_: fw.data.Dataset(*_digits()))
+    with loaded(FOLDER / 'image_data.py') as script:
+        call(script, '--limit=64', '--batch_size=16', '--files=4', '--passes=2', f'--log={log}')
+        assert refused(script, '--parts=speed').startswith('`parts` must be of batches')
+    batches, folder, memory = runlog.read_lines(log)
+    assert batches['streamed'] > 0
+    assert batches['ImageBatches'] > 0
+    assert folder['files'] == 4
+    assert len(memory['resident_mb']) == 2
+
+
+def _digits():
+    from fenwicks.data.sample import load_digits
+
+    digits = load_digits()
+    return [getattr(digits, field) for field in digits.__dataclass_fields__]

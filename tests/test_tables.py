@@ -196,10 +196,10 @@ def test_rounding_before_and_after(tables, tmp_path):
         {'relative_errors': {'a': 0.25, 'b': 0.01}},
     )
     assert (
-        tables.rounding_table().splitlines()[0]
+        tables.TABLES['rounding']().splitlines()[0]
         == '| gradient of | off by %, of old | off by %, now |'
     )
-    assert rows_of(tables.rounding_table()) == [['`a`', '50.0', '25.0'], ['`b`', '1.3', '1.0']]
+    assert rows_of(tables.TABLES['rounding']()) == [['`a`', '50.0', '25.0'], ['`b`', '1.3', '1.0']]
 
 
 def test_the_tables_of_the_logs_can_be_made():
@@ -295,3 +295,33 @@ def test_streams_and_overhead(tables, tmp_path):
     assert rows_of(tables.TABLES['overhead']()) == [
         ['jax, Keras 3.15.1', 'a CPU', '10', '100', '51', '9.8 and 5.0']
     ]
+
+
+def test_image_files_to_batches_and_augmentations(tables, tmp_path):
+    assert tables.TABLES['image_data']() == tables.TABLES['augmentation']() == 'Not logged yet.'
+    shared = {'hardware': 'AMD EPYC, 2 cores', 'backend': 'tensorflow'}
+    rates = {'streamed': 1500.4, 'from memory by tf.data': 21000, 'ImageBatches': 22000}
+    seconds = {'keras': 13.0, 'first': 10.0, 'second': 0.25}
+    log(
+        tmp_path,
+        'image_data.jsonl',
+        {'benchmark': 'image_data/batches', **rates, **shared},
+        {'benchmark': 'image_data/folder', 'files': 2000, 'seconds': seconds, 'ratio': 1.3}
+        | shared,
+        {'benchmark': 'image_data/memory', 'passes': 3, 'resident_mb': [900, 905, 904], **shared},
+    )
+    assert [row[1] for row in rows_of(tables.TABLES['image_data']())] == [
+        '1,500 images/s',
+        '21,000 images/s',
+        '22,000 images/s',
+        '10.0 s, 1.30 times as fast as Keras (13.0 s)',
+        '0.2 s',
+        '900 and 904 MB',
+    ]
+    milliseconds = {'fenwicks': 20.0, 'step of ResNet-9, float32': 500.0}
+    log(
+        tmp_path,
+        'augmentation.jsonl',
+        {'milliseconds': milliseconds, 'batch_size': 512, **shared},
+    )
+    assert rows_of(tables.TABLES['augmentation']())[0][:3] == ['fenwicks', '20.0', '4.0%']

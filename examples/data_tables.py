@@ -1,0 +1,71 @@
+"""Tables of parts by themselves: image files to batches, augmentations, rounding."""
+
+from __future__ import annotations
+
+import logged
+
+from fenwicks import runlog
+
+NOTHING = 'Not logged yet.'
+
+
+def image_data_table():
+    """One row for each figure of the logged runs of image_data.py."""
+    rows = []
+    for line in logged.read('image_data.jsonl'):
+        for what, figure in figures(line):
+            rows.append([what, figure, line['hardware'], line['backend']])
+    return runlog.markdown(['what', 'figure', 'hardware', 'backend'], rows) if rows else NOTHING
+
+
+def figures(line):
+    """What a line of the log says: pairs of what and how much."""
+    part = line['benchmark'].partition('/')[2]
+    if part == 'batches':
+        ways = ('streamed', 'from memory by tf.data', 'ImageBatches')
+        names = ('TFRecords to batches, streamed', 'decoded once, by tf.data', '`ImageBatches`')
+        for name, way in zip(names, ways, strict=True):
+            yield name, f'{line[way]:,.0f} images/s'
+    elif part == 'folder':
+        seconds = line['seconds']
+        yield (
+            f'{line["files"]:,} JPEGs to 224x224, `decode_images`',
+            f'{seconds["first"]:.1f} s, {line["ratio"]:.2f} times as fast as Keras '
+            f'({seconds["keras"]:.1f} s)',
+        )
+        yield 'the same at the second start', f'{seconds["second"]:.1f} s'
+    else:
+        first, *_, last = line['resident_mb']
+        yield f'memory after 1 and {line["passes"]} streamed passes', f'{first:,} and {last:,} MB'
+
+
+def augmentation_table():
+    """One row for each augmentation of the logged runs of augmentation.py, beside a step."""
+    rows = []
+    for line in logged.read('augmentation.jsonl'):
+        step = next(ms for name, ms in line['milliseconds'].items() if name.startswith('step'))
+        rows += [
+            [name, f'{ms:.1f}', f'{ms / step:.1%}', line['batch_size'], line['hardware']]
+            for name, ms in line['milliseconds'].items()
+        ]
+    header = ['what', 'ms a batch', 'of a step', 'batch', 'hardware']
+    return runlog.markdown(header, rows) if rows else NOTHING
+
+
+def rounding_table():
+    """One row for each weight: how far its gradient is from float32's, in each logged look."""
+    lines = logged.read('rounding.jsonl')
+    header = ['gradient of'] + [f'off by %, {line.get("code", "now")}' for line in lines]
+    paths = lines[0]['relative_errors'] if lines else ()
+    rows = [
+        [f'`{path}`', *(f'{100 * line["relative_errors"][path]:.1f}' for line in lines)]
+        for path in paths
+    ]
+    return runlog.markdown(header, rows)
+
+
+TABLES = {
+    'rounding': rounding_table,
+    'image_data': image_data_table,
+    'augmentation': augmentation_table,
+}
