@@ -71,6 +71,10 @@ def call(main: Callable[[], object], name: str) -> None:
     except ERRORS as error:
         if os.environ.get('FENWICKS_TRACEBACK'):
             raise
+        if isinstance(error, ConnectionError):  # JAX would wait at its exit for those that ended
+            print(_line(name, error), file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            os._exit(1)
         fail(name, error)
     except KeyboardInterrupt:
         _end_interrupted(name)
@@ -109,7 +113,11 @@ class ArgumentParser(argparse.ArgumentParser):
 
 def fail(name: str, error: object) -> NoReturn:
     """Ends the process with status 1 and one line on standard error."""
-    sys.exit(f'{name}: {" ".join(str(error).split())}')
+    sys.exit(_line(name, error))
+
+
+def _line(name, error):
+    return f'{name}: {" ".join(str(error).split())}'
 
 
 @contextlib.contextmanager

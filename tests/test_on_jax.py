@@ -1,17 +1,9 @@
-"""Runs tests of what promises to work on JAX again, with Keras on JAX.
+"""The tests of augmentation, layers, losses and optimizers, with Keras on JAX."""
 
-Left out are the long ones, of `assemble` and the script: KERAS_BACKEND=jax pytest runs those too.
-"""
-
-import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
-
-import keras
 import pytest
+from on_jax import PARTS, marks, run_on_jax
 
+<<<<<<< HEAD
 TESTS = pathlib.Path(__file__).parent
 FILES = (
     'test_augment.py',
@@ -43,14 +35,11 @@ FILES = (
     'test_transfers.py',
     'test_tta.py',
 )
+=======
+pytestmark = marks
+>>>>>>> 7b6a048 (A process that loses its fellow ends in one line within a minute; the tests on JAX in two files, which run side by side)
 
 
-@pytest.mark.skipif(keras.backend.backend() != 'tensorflow', reason='these are the tests on JAX')
-@pytest.mark.skipif(importlib.util.find_spec('jax') is None, reason='JAX is not installed')
-def test_on_jax():
-    command = [sys.executable, '-m', 'pytest', '-x', *(str(TESTS / name) for name in FILES)]
-    environment = {**os.environ, 'KERAS_BACKEND': 'jax'}
-    run = subprocess.run(
-        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
+@pytest.mark.parametrize('group', PARTS)
+def test_on_jax(group):
+    run_on_jax(PARTS[group])

@@ -11,6 +11,7 @@ import re
 import keras
 
 DEVICES = ('auto', 'cpu', 'gpu', 'tpu')
+_SECONDS_OF_SILENCE = 30  # after which a process that JAX hears nothing of is taken for dead
 
 
 def select_device(device: str = 'auto') -> str:
@@ -89,7 +90,14 @@ def connect() -> None:
             found = ', '.join(f'{name}={os.environ.get(name)}' for name in names)
             raise ValueError(f'`{"`, `".join(names)}` must be set together. Received: {found}')
         jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-        jax.distributed.initialize(address, num_processes=places[0], process_id=places[1])
+        jax.distributed.initialize(
+            address,
+            num_processes=places[0],
+            process_id=places[1],
+            # By default a process waits for minutes until it takes another for dead.
+            heartbeat_timeout_seconds=_SECONDS_OF_SILENCE,
+            shutdown_timeout_seconds=_SECONDS_OF_SILENCE,
+        )
     elif ',' in os.environ.get('TPU_WORKER_HOSTNAMES', ''):
         jax.distributed.initialize()
 

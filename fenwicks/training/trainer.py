@@ -272,7 +272,7 @@ class Trainer(ResumableRunner):
         try:
             if done < epochs:
                 self._start_feed(feed, done, epochs)
-            with noted_interrupts() as interrupts:
+            with noted_interrupts() as interrupts, self.replicas.process_errors():
                 hooks.begin(known)
                 for epoch in range(done, epochs):
                     if hooks.stopped:

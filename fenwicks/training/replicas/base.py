@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -32,6 +33,7 @@ class Replicas:
         process_index: the number of this process, from 0.
         chief: whether this process writes files and shows progress; one of several does.
         batch_norm: `'per_replica'` or `'synchronized'`; they are the same on one device.
+        lost_process_errors: what the framework raises where another process ended.
     """
 
     count = 1
@@ -39,11 +41,30 @@ class Replicas:
     process_index = 0
     chief = True
     batch_norm = 'per_replica'
+    lost_process_errors: tuple[type[Exception], ...] = ()
 
     @property
     def local_count(self) -> int:
         """Number of devices of this process."""
         return self.count // self.processes
+
+    @contextlib.contextmanager
+    def process_errors(self) -> Iterator[None]:
+        """A context in which what a framework raises where another process ended is one line.
+
+        Raises:
+            ConnectionError: another process ended.
+        """
+        try:
+            yield
+        except self.lost_process_errors as error:
+            if self.processes == 1:
+                raise
+            raise ConnectionError(
+                'all processes must live until the training ends: start all of them again, with '
+                'resume=True to go on from the `checkpoint`. Received: '
+                f'{type(error).__name__}, as when another process ended'
+            ) from error
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which to create model and optimizer."""

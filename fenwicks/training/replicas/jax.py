@@ -72,6 +72,8 @@ def from_devices(devices: Sequence, batch_norm: str = 'per_replica') -> JaxRepli
 class ShardedReplicas(JaxReplicas):
     """Several devices, of this process or of several: what both kinds have in common."""
 
+    lost_process_errors = (jax.errors.JaxRuntimeError,)
+
     def __init__(self, mesh):
         super().__init__(mesh)
         here = jax.process_index()

@@ -115,6 +115,12 @@ class StrategyReplicas(TensorFlowReplicas):
     """
 
     supports_jit = False  # the strategy compiles for its devices
+    lost_process_errors = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+    )
 
     def __init__(self, strategy, batch_norm):
         self.strategy, self.batch_norm = strategy, batch_norm

@@ -1,0 +1,64 @@
+"""Runs test files again, with Keras on JAX.
+
+Each group is a process of its own, and each file that runs groups is one for pytest-xdist, so that
+they run side by side. Left out are the long ones, of `assemble` and the script: KERAS_BACKEND=jax
+pytest runs those too. And `test_checkpoint.py`, since files know no backend; what a Trainer writes
+and reads is in `test_trainer_checkpoints.py`.
+"""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+PARTS = {
+    'augment': ('test_augment.py', 'test_augment_choices.py', 'test_augment_draws.py'),
+    'layers': (
+        'test_layers_contract.py',
+        'test_layers_whitening.py',
+        'test_batch_norm_jax.py',
+        'test_layers_frozen.py',
+        'test_models.py',
+        'test_pretrained.py',
+        'test_export.py',
+    ),
+    'optimizers': (
+        'test_losses.py',
+        'test_optimizers.py',
+        'test_schedules.py',
+        'test_devices.py',
+        'test_tta.py',
+        'test_diagnostics.py',
+        'test_rate_finder.py',
+    ),
+}
+TRAINING = {
+    'trainer': (
+        'test_trainer.py',
+        'test_trainer_models.py',
+        'test_trainer_freezing.py',
+        'test_transfers.py',
+    ),
+    'state': ('test_trainer_averaging.py', 'test_trainer_checkpoints.py'),
+    'streams': ('test_trainer_streams.py', 'test_accumulation.py'),
+}
+
+marks = [
+    pytest.mark.skipif(keras.backend.backend() != 'tensorflow', reason='these are tests on JAX'),
+    pytest.mark.skipif(importlib.util.find_spec('jax') is None, reason='JAX is not installed'),
+]
+
+
+def run_on_jax(files):
+    """Asserts that the tests of the files pass on JAX."""
+    command = [sys.executable, '-m', 'pytest', '-x', *(str(TESTS / name) for name in files)]
+    environment = {**os.environ, 'KERAS_BACKEND': 'jax'}
+    run = subprocess.run(
+        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
