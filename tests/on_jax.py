@@ -40,6 +40,8 @@ PARTS = {
 TRAINING = {
     'trainer': (
         'test_trainer.py',
+        'test_trainer_fit.py',
+        'test_trainer_targets.py',
         'test_trainer_models.py',
         'test_trainer_freezing.py',
         'test_transfers.py',
