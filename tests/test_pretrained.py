@@ -239,9 +239,9 @@ def test_keras_hub_is_named_where_it_is_missing():
 def test_a_preset_of_keras_hub(tmp_path, images):
     hub = pytest.importorskip('keras_hub')
     net = hub.models.ResNetBackbone(
-        input_conv_filters=[4],
+        input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
-        stackwise_num_filters=[4, 4],
+        stackwise_num_filters=[64, 64],
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type='basic_block',
