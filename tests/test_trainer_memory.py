@@ -4,8 +4,9 @@ import gc
 import pathlib
 import resource
 
+import keras
 import pytest
-from training_toys import dense_model, make, toy
+from training_toys import conv_model, dense_model, make, toy
 
 pytestmark = [
     pytest.mark.backend('tensorflow', 'jax'),
@@ -29,10 +30,18 @@ def test_over_two_thousand_epochs():
     assert resident_mb() < 1.01 * before
 
 
-def test_over_a_hundred_trainers():
+KERNELS_LEAK = pytest.mark.xfail(
+    keras.backend.backend() == 'tensorflow',
+    reason='0.3 MB a Trainer, of no object of Python, where the kernels are in use',
+    strict=True,
+)
+
+
+@pytest.mark.parametrize('make_model', [dense_model, pytest.param(conv_model, marks=KERNELS_LEAK)])
+def test_over_a_hundred_trainers(make_model):
     seen = []
     for _ in range(100):
-        trainer = make(dense_model())
+        trainer = make(make_model())
         trainer.fit(*toy(), 1)
         trainer.predict(toy()[0])
         seen.append(resident_mb())
