@@ -16,6 +16,7 @@ import statistics
 import data_tables
 import logged
 import streaming_tables
+import under_fire_tables
 from absl import flags
 
 from fenwicks import ablation, command, recipes, runlog, tpu
@@ -30,6 +31,7 @@ READMES = (
     'examples/benchmarks/README.md',
     'examples/results/README.md',
     'fenwicks/tpu/README.md',
+    'tests/README.md',
 )
 
 
@@ -311,6 +313,7 @@ TABLES = {
     **data_tables.TABLES,
     'streaming': streaming_tables.streaming_table,
     'overhead': streaming_tables.overhead_table,
+    'under_fire': under_fire_tables.under_fire_table,
 }
 
 
