@@ -7,6 +7,7 @@ does. `test_transfers.py` runs the JAX engine's loop under a guard against trans
 """
 
 import os
+import signal
 
 # Before anything imports TensorFlow or JAX, here and in the processes that tests start.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow's notes on its own start
@@ -14,6 +15,10 @@ os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 
 import keras
 import pytest
+
+# A job in the background ignores SIGINT, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config):

@@ -62,7 +62,7 @@ def train_on(replicas):
     for clipnorm in (None, 100.0, None):
         optimizer = optimizers.SGD(0.02, momentum=0.9, clipnorm=clipnorm)
         trainer = training.Trainer(model, optimizer, batch_size=32, replicas=replicas)
-        losses += [epoch['train_loss'] for epoch in trainer.fit(images, labels, 2)]
+        losses += trainer.fit(images, labels, 2).history['loss']
     return losses
 
 

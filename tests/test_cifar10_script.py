@@ -240,8 +240,8 @@ sys.path.insert(0, str(pathlib.Path(script).parent))
 signal.signal(signal.SIGINT, signal.default_int_handler)
 save = checkpoint.save
 
-def save_and_pause(path, variables, state):
-    save(path, variables, state)
+def save_and_pause(path, variables, state, lists):
+    save(path, variables, state, lists)
     if len(state['history']) == int(pause):
         path.with_name('paused').touch()
         time.sleep(600)
@@ -593,7 +593,7 @@ def test_the_list_of_recipes(script, capsys):
         ('--nonsense', "cifar10.py: Unknown command line flag 'nonsense'"),
         (
             '--dataset=mnist',
-            'cifar10.py: `dataset` must be one of auto, cifar10, cifar100, digits. ',
+            'cifar10.py: `dataset` must be one of auto, cifar10, cifar100, digits, or tfds:NAME. ',
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_the_parts_of_a_training_are_timed_in_turn(monkeypatch, tmp_path, capsys
 
         def take_steps(epoch, step, count):
             early = (epoch, step) == (0, 0)
-            return count * (1.0 if early or learns_on else 0.9) * (0.5 if epoch < 3 else 1)
+            return count * (1.0 if early or learns_on else 0.8) * (0.5 if epoch < 3 else 1)
 
         return types.SimpleNamespace(
             parts=lambda: [(0, 0, 7), (0, 7, 89), (3, 0, 96)],
@@ -133,12 +133,12 @@ def test_the_parts_of_a_training_are_timed_in_turn(monkeypatch, tmp_path, capsys
         call(script, *SMALL, '--recipe=speed94_2026', f'--log={log}')
     assert capsys.readouterr().out.splitlines()[2:] == [
         '| 24 | 0, 0 | 7 | 0.500 | 0.500 | 1.000 |',
-        '| 24 | 0, 7 | 89 | 0.450 | 0.500 | 0.900 |',
-        '| 28 | 3, 0 | 96 | 0.900 | 1.000 | 0.900 |',
-        '| all |  | 192 | 129.9 | 144.0 | 0.902 |',
+        '| 24 | 0, 7 | 89 | 0.400 | 0.500 | 0.800 |',
+        '| 28 | 3, 0 | 96 | 0.800 | 1.000 | 0.800 |',
+        '| all |  | 192 | 115.9 | 144.0 | 0.805 |',
     ]
     (line,) = runlog.read_lines(log)
-    assert line['train_seconds'] == pytest.approx(7 * 0.5 + 89 * 0.45 + 96 * 0.9)
+    assert line['train_seconds'] == pytest.approx(7 * 0.5 + 89 * 0.4 + 96 * 0.8)
 
 
 def test_what_a_margin_costs_and_saves():

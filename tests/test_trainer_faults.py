@@ -169,7 +169,6 @@ def test_augmentations_that_break_their_contract(augment, message):
 @pytest.mark.parametrize(
     'augment',
     [
-        None,
         [augment.random_flip],
         keras.layers.GaussianNoise(0.1),
         lambda images: images,

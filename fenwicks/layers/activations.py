@@ -175,7 +175,7 @@ class SiLU(keras.layers.Layer):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.silu(inputs)
-        return keras.activations.silu(inputs)
+        return inputs * keras.ops.sigmoid(inputs)
 
     def get_config(self) -> Config:
         # Defined, because Keras generates no config where `dtype` was given as a policy object.

@@ -107,7 +107,7 @@ def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Fre
                 '`freeze` must match at least one trainable variable. '
                 f'Received: match={match!r}, which matches none of {len(paths)} variables'
             )
-    if all(any(matches(match, path) for _, match in pairs) for path in paths):
+    if pairs and all(any(matches(match, path) for _, match in pairs) for path in paths):
         raise ValueError(
             f'`freeze` must leave variables to train. Received: freeze={freeze!r}, which matches '
             f'all {len(paths)} of them'

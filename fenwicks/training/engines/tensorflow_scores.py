@@ -59,7 +59,8 @@ class Scorer:
     def _score_of(self, targets, logits):
         labels, *weights = targets
         loss = tf.cast(self.loss(labels, logits, *weights), tf.float32)
-        with keras.StatelessScope(collect_losses=True):  # those of weights, not of a last batch
+        values = [(weight, weight.value) for weight in self.model.trainable_weights]
+        with keras.StatelessScope(values, collect_losses=True):  # of weights, not of a last batch
             extras = [tf.cast(extra, tf.float32) for extra in self.model.losses]
         results = self.metrics.of_all(labels, logits)
         return loss + sum(extras), self._correct(logits, labels), results
