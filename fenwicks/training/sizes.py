@@ -59,8 +59,8 @@ def _check_size(model, size):
 class SizedEngines:
     """An engine for each phase of the training; they all train one model with one optimizer.
 
-    Each engine's program sees the images in its size only, and trains its variables only, so that
-    no step asks for either.
+    Each engine's program is compiled for one size of images and one choice of trained variables, so
+    that no step has to test for either.
 
     Args:
         settings: an engine's `Settings`.

@@ -1,8 +1,8 @@
 """The JAX engine: the steps of an epoch as one compiled program.
 
 It takes the same steps as `fenwicks.training.engines.tensorflow`. The state goes through a
-`lax.while_loop`, its memory donated. On a CPU the loop is Python's: within XLA's loops it would
-miss its fast convolutions.
+`lax.while_loop`, its memory donated. On a CPU the loop is Python's, around a compiled step: XLA's
+fast convolutions aren't used within its loops.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class JaxEngine(Engine):
             for part, sharding in zip(data, kind.shardings(self.replicas), strict=True)
         ]
         integer, number = (
-            argument(jax.ShapeDtypeStruct((), kind)) for kind in ('int32', 'float32')
+            argument(jax.ShapeDtypeStruct((), dtype)) for dtype in ('int32', 'float32')
         )
         program = jax.jit(program, donate_argnums=0, out_shardings=(shardings, replicated))
         return program, (state, *data, integer, integer, integer, number)
@@ -157,8 +157,11 @@ class JaxEngine(Engine):
         return [[variable.value for variable in part] for part in (trainable, fixed)]
 
     def _variables(self):
-        """The parts of the state: the model's trainable variables and its others, the optimizer's
-        variables, the averages, the metrics."""
+        """The parts of the state: the variables of the model, the optimizer, averages and metrics.
+
+        Their values are called, in this order, `trainable`, `fixed` (the model's others, in which
+        batch norms keep their moving statistics), `slots`, `averages` and `counts`.
+        """
         model = self.model
         return (
             model.trainable_variables,

@@ -1,9 +1,9 @@
 """The TensorFlow engine: the steps of an epoch as one compiled program.
 
 The training images lie on the device as uint8. Shuffling, augmentation, forward and backward pass,
-update, averages and metrics all happen inside one `tf.while_loop`; the host gets four numbers a
-call. On a CPU the loop is a plain graph, since its convolutions are oneDNN's; elsewhere XLA
-compiles it.
+update, averages and metrics all happen inside one `tf.while_loop`; the host gets the five values of
+`StepTotals` a call. On a CPU TensorFlow runs the loop as a graph, whose convolutions are oneDNN's;
+elsewhere XLA compiles it.
 """
 
 from __future__ import annotations
@@ -166,14 +166,14 @@ class TensorFlowEngine(Engine):
         def goes_on(step, loss_sum, correct, last_loss, *state):
             return (step < stop) & tf.math.is_finite(last_loss)
 
-        def train_step(step, loss_sum, correct, last_loss, *state):
+        def body(step, loss_sum, correct, last_loss, *state):
             batch = data.batch(order, step, self.batch_size)
             loss, found, state = take_step(state, data, batch, epoch, epoch_seed, step)
             return step + 1, loss_sum + loss, correct + found, loss, *state
 
         counts = (start, loss_sum, tf.zeros([], tf.int32), tf.zeros([], tf.float32))
         end, loss_sum, correct, last_loss, *state = tf.while_loop(
-            goes_on, train_step, (*counts, *state), parallel_iterations=1
+            goes_on, body, (*counts, *state), parallel_iterations=1
         )
         return state, (loss_sum, correct, end - start, last_loss)
 
@@ -229,7 +229,7 @@ class TensorFlowEngine(Engine):
         return loss, logits, tape.gradient(scaled_loss, weights)
 
     def _trained(self, of_each):
-        """Those of the trained variables, of what there is for each trainable one."""
+        """Of one thing for each trainable variable, those of the variables that aren't frozen."""
         return [x for place, x in enumerate(of_each) if place not in self.frozen]
 
     def _total_loss(self, targets, logits):
