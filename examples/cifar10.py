@@ -16,7 +16,7 @@ examples/results/.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import quiet  # noqa: F401  first: it selects this clone and ends an interrupt with one line
 
 import logged
 import training_runs
@@ -64,8 +64,8 @@ def main():
     if FLAGS.limit is not None:
         # The sample that stands in for CIFAR-10 has fewer images than one may ask of that.
         stands_in = FLAGS.dataset == 'auto' and dataset.name == 'digits'
-        at_hand = len(dataset.train_images)
-        dataset = dataset.limit(min(FLAGS.limit, at_hand) if stands_in else FLAGS.limit)
+        limit = min(FLAGS.limit, len(dataset.train_images)) if stands_in else FLAGS.limit
+        dataset = dataset.limit(limit)
     recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
     job = training_runs.Job(recipe, dataset, chosen={'dataset': dataset.name})
     jobs = [(job, FLAGS.seed + run) for run in range(FLAGS.runs)]

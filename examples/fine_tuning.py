@@ -18,8 +18,8 @@ import keras
 from fenwicks import assemble, augment, data, losses, models, optimizers, schedules, training
 from fenwicks.recipes import Recipe
 
-# SGD's rate for a new head on a network that is good already, and rates that fall by half from
-# stage to stage. Random shapes rather than cutouts, which are black squares on photographs.
+# A low rate, since the network is good already. Random affine maps instead of cutouts, which would
+# be black squares on photographs.
 RECIPE = Recipe(
     name='fine_tuning',
     batch_size=32,
@@ -34,8 +34,9 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     tta='flip',
 )
-# What the network has from its own makers, or what only our networks have.
-_OTHERS = {
+# Fields that must keep their defaults: a pretrained network brings these parts with it, or has no
+# such part. With the defaults.
+_DEFAULTS_TO_KEEP = {
     field.name: field.default
     for field in dataclasses.fields(Recipe)
     if field.name
@@ -48,7 +49,7 @@ _OTHERS = {
 
 def check(recipe: Recipe) -> None:
     """Raises if the recipe sets what a pretrained network has of its own."""
-    for name, default in _OTHERS.items():
+    for name, default in _DEFAULTS_TO_KEEP.items():
         if getattr(recipe, name) != default:
             raise ValueError(
                 f'`set` must leave `{name}` alone for a pretrained network. '
@@ -64,7 +65,7 @@ class PretrainedNetwork:
         name: as in `models.pretrained`.
         weights: as there.
         stages: of the backbone that are trained; None for all.
-        stage_factor: from stage to stage, counted from the head, on the learning rate.
+        stage_factor: factor on the learning rate from one stage to the next, away from the head.
     """
 
     name: str

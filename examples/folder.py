@@ -111,33 +111,34 @@ def main(folder=None):
     results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
     summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
     machine.say(f'{summary}; results in {out}', also_quiet=True)
-    machine.say(f'python examples/predict.py {folders_of_model(out, count)} FILE ... classifies')
+    machine.say(f'python examples/predict.py {first_run(out, count)} FILE ... classifies')
 
 
-def folders_of_model(out, count):
+def first_run(out, count):
+    """The folder of the first of `count` runs, which holds its model."""
     return out if count == 1 else out / '0'
 
 
 def chosen(source):
     """Recipe, pretrained network or None, side of the images, and why."""
     side = source.median_side()
-    own = [
+    given = [
         name
         for name in ('recipe', 'recipe_file', 'with', 'without', 'width')
         if FLAGS[name].present
     ]
     name = FLAGS.pretrained
     if name == 'auto':
-        name = BACKBONE if side >= LARGE and not own else 'none'
+        name = BACKBONE if side >= LARGE and not given else 'none'
     if name.lower() == 'none':
         recipe = recipe_flags.chosen(FLAGS)
         size = FLAGS.image_size or (32 if side <= 48 else 64)
-        given = 'as asked for' if FLAGS.image_size else f'since their median side is {side}'
-        return recipe, None, size, f'{recipe.network} on images of {size} x {size}, {given}'
-    if own:
+        why = 'as asked for' if FLAGS.image_size else f'since their median side is {side}'
+        return recipe, None, size, f'{recipe.network} on images of {size} x {size}, {why}'
+    if given:
         raise ValueError(
-            f'`{own[0]}` must not be given with `pretrained`, which has a recipe of its own: '
-            f'change that by --set. Received: {own[0]}={FLAGS[own[0]].value}, pretrained={name}'
+            f'`{given[0]}` must not be given with `pretrained`, which has a recipe of its own: '
+            f'change that by --set. Received: {given[0]}={FLAGS[given[0]].value}, pretrained={name}'
         )
     recipe = recipe_flags.changed(fine_tuning.RECIPE, FLAGS)
     recipe = dataclasses.replace(recipe, name=recipe.name.replace('fine_tuning', name, 1))

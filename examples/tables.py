@@ -1,7 +1,7 @@
 """Writes the tables of the README files from the logged runs under examples/results/.
 
 python examples/tables.py           # rewrite the tables
-python examples/tables.py --check   # fail if a README says anything else than the runs
+python examples/tables.py --check   # fail where a README differs from the runs
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def time_to_94_table():
 
 
 def startup_table():
-    """One row for each logged look at what surrounds the training."""
+    """One row for each logged measurement of start, evaluation and memory."""
     rows = [
         [
             f'`{line["recipe"]}`',
@@ -138,7 +138,7 @@ def startup_table():
 
 
 def host_work_table():
-    """One row for each logged look at what the host does for an epoch."""
+    """One row for each logged measurement of the host's work in an epoch."""
     rows = [
         [
             f'`{line["recipe"]}`',
@@ -156,7 +156,7 @@ def host_work_table():
 
 
 def second_start_table():
-    """One row for each logged pair of starts, before any program was remembered and after."""
+    """One row for each logged pair of starts: without remembered programs, and with them."""
 
     def seconds(start):
         return f'{start["first_step_seconds"] - start["train_seconds"]:.1f}'

@@ -118,8 +118,8 @@ class ImageBatches(keras.utils.PyDataset):
         """Number of batches in an epoch, of this process."""
         if self.drop_remainder:
             return len(self.indices) // self.process_count // self.batch_size
-        own = len(range(self.process_index, len(self.indices), self.process_count))
-        return -(-own // self.batch_size)
+        share = len(range(self.process_index, len(self.indices), self.process_count))
+        return -(-share // self.batch_size)
 
     def __getitem__(self, index: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The batch number `index`, in [0, len(self)), of the current epoch."""

@@ -72,11 +72,11 @@ def stream_batches(
     def batches() -> Iterator[tuple]:
         epoch = next(passes)
         items = order(epoch)
-        own = _share(iter(items), process_index, process_count, drop_remainder)
+        share = _share(iter(items), process_index, process_count, drop_remainder)
         pending: list[tuple[int, np.ndarray, int]] = []
         skipped: list[str] = []
         step = 0
-        for decoded in in_order(decode_some, _chunks(own), workers):
+        for decoded in in_order(decode_some, _chunks(share), workers):
             for number, pixels, label, damage in decoded:
                 if damage and not skip_damaged:
                     raise ValueError(damage)

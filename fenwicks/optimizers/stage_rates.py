@@ -53,16 +53,16 @@ def stage_groups(model: keras.Model, factor: float = 0.5) -> list[ParameterGroup
         for stage in stages
     ]
     groups = []
-    for place, own in enumerate(paths):
-        others = [each.path for each in model.trainable_variables if each.path not in set(own)]
-        for match in _patterns(own, others):
+    for place, in_stage in enumerate(paths):
+        others = [each.path for each in model.trainable_variables if each.path not in set(in_stage)]
+        for match in _patterns(in_stage, others):
             groups.append(ParameterGroup(match, factor ** (len(stages) - place)))
     return groups
 
 
-def _patterns(own: Sequence[str], others: Sequence[str]) -> Iterator[str]:
-    """Regular expressions that match `own` and none of the `others`, by how the paths begin."""
-    found = sorted({_beginning(path, others) for path in own})
+def _patterns(paths: Sequence[str], others: Sequence[str]) -> Iterator[str]:
+    """Regular expressions that match `paths` and none of the `others`, by how the paths begin."""
+    found = sorted({_beginning(path, others) for path in paths})
     beginnings: list[str] = []  # without those that a shorter one includes
     for beginning in found:
         if not beginnings or not beginning.startswith(beginnings[-1]):

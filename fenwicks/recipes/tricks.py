@@ -40,8 +40,8 @@ class Trick:
 
     def patch_on(self, base: Recipe) -> dict[str, Any]:
         """What it sets on a recipe."""
-        own = self.on_speednet if base.network == 'speednet' else None
-        return dict(self.patch if own is None else own)
+        instead = self.on_speednet if base.network == 'speednet' else None
+        return dict(self.patch if instead is None else instead)
 
 
 # The record of December 2024: its rates are for batches of 2,000 images.

@@ -225,8 +225,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         alike = [other for other in runs if other.result['recipe'] == run.result['recipe']]
         told = differing([Group('', (other,)) for other in alike])
-        own = run.settings()
-        about = ', '.join(f'{key} {_short(own.get(key))}' for key in list(told)[:3])
+        settings = run.settings()
+        about = ', '.join(f'{key} {_short(settings.get(key))}' for key in list(told)[:3])
         names.append(run.result['recipe'] + (f' ({about})' if about else ''))
     # Those that still share a name get a number.
     return [

@@ -86,21 +86,22 @@ class Averages:
             A list of arrays for `model.weights`, and one for `variables`.
         """
         raw = zip(map(id, self.sources), self._raw or (), strict=False)
-        own = dict(raw)
-        weights = [own.get(id(weight), weight) for weight in model.weights]
+        raw_of = dict(raw)
+        weights = [raw_of.get(id(weight), weight) for weight in model.weights]
         return [_numpy(weight) for weight in weights], [_numpy(v) for v in self.variables]
 
     def set_weights(self, model, weights, averages):
         """Sets what `get_weights` returned; averages that are in place stay in place."""
         for variable, value in zip(self.variables, averages, strict=True):
             variable.assign(value)
-        own = dict(zip(map(id, model.weights), weights, strict=True))
+        value_of = dict(zip(map(id, model.weights), weights, strict=True))
         in_place = set(map(id, self.sources)) if self._raw is not None else set()
         for weight in model.weights:
             if id(weight) not in in_place:
-                weight.assign(own[id(weight)])
+                weight.assign(value_of[id(weight)])
         if self._raw is not None:
-            self._raw = [keras.ops.convert_to_tensor(own[id(source)]) for source in self.sources]
+            values = [value_of[id(source)] for source in self.sources]
+            self._raw = [keras.ops.convert_to_tensor(value) for value in values]
             self._assign([average.value for average in self.variables])
 
     def adopt_restored(self):

@@ -72,8 +72,8 @@ def check_labels(loss: Any, labels: Any, count: int, outputs: int, batch_size: i
 def check_form(loss: Any, labels: Any, count: int, outputs: int) -> np.ndarray:
     """As `check_labels`, without trying the loss."""
     labels = np.asarray(labels)
-    own = kind_of(loss) == OTHER and not type(loss).__module__.startswith('keras.')
-    if kind_of(loss) == CLASSES or (own and labels.dtype.kind != 'f'):
+    is_custom = kind_of(loss) == OTHER and not type(loss).__module__.startswith('keras.')
+    if kind_of(loss) == CLASSES or (is_custom and labels.dtype.kind != 'f'):
         return _class_labels(loss, labels, count, outputs)
     return _values(loss, labels, count, outputs)
 
