@@ -85,18 +85,17 @@ def write(folders, out):
 
 
 def command_line(script, seed, arguments=(), **chosen):
-    """The command that trains the same again.
+    """The command that repeats a run.
 
     Args:
         script: its `__file__`.
         seed: of the run.
-        arguments: those that are no flags.
-        **chosen: what the script chose itself where a flag said `auto`.
+        arguments: positional arguments.
+        **chosen: flags with the values that the script chose where a flag said `auto`.
     """
-    own = flags.FLAGS.flags_by_module_dict()
     given = [
         flag.serialize()
-        for module in own.values()
+        for module in flags.FLAGS.flags_by_module_dict().values()
         for flag in module
         if flag.present and flag.name not in {*_NOT_REPEATED, *chosen}
     ]

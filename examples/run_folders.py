@@ -37,10 +37,13 @@ class RunFolders:
         return [self.out / str(run) for run in range(self.count)]
 
     def claim(self, locks: contextlib.ExitStack) -> RunFolders:
-        """Creates the folders and locks them for this process; the same with `out`.
+        """Creates the folders and locks them for this process.
 
         Args:
-            locks: holds the locks.
+            locks: keeps the locks until it is closed.
+
+        Returns:
+            The same with `out`, which may be a new folder.
         """
         with command.renamed({'folder': 'out', 'path': 'out'}):
             out = new_folder(default_out(self.name)) if self.out is None else self.out

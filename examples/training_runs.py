@@ -93,7 +93,7 @@ def checked_folders(name: str, count: int, of_each: str = 'runs') -> RunFolders:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """On what a script trains: the device, the replicas, the precision."""
+    """What a script trains on: the device, the replicas, the precision."""
 
     device: str
     replicas: training.Replicas
@@ -109,7 +109,7 @@ class Machine:
         return cls(device, replicas, precision.set_precision(FLAGS.precision, device))
 
     def say(self, text: str, also_quiet: bool = False) -> None:
-        """Prints a line, on one of several processes; `also_quiet` is with --verbosity=-1 too."""
+        """Prints a line, in one of several processes; with --verbosity=-1 only if `also_quiet`."""
         if self.replicas.chief and (also_quiet or not watch.is_quiet()):
             print(text, flush=True)
 
@@ -127,9 +127,9 @@ class Job:
         dataset: the images.
         build: makes the trainer, with the arguments of `assemble.build_trainer`.
         with_pixels: makes the model to save, with the arguments of `assemble.with_normalization`.
-        settings: what tells the job from others of the same recipe, of what JSON can hold.
-        chosen: values of flags that say which data it was, where the command line doesn't.
-        arguments: those of the command that are no flags.
+        settings: JSON values in which the job differs from others of the same recipe.
+        chosen: flags for the logged command that name the data, such as what `auto` stood for.
+        arguments: positional arguments of the command.
     """
 
     recipe: Recipe
@@ -153,10 +153,10 @@ def train_all(
 
     Args:
         jobs: pairs of a job and its seed.
-        machine: on what.
-        folders: for them, checked.
+        machine: what they train on.
+        folders: the jobs' folders, from `checked_folders`.
         script: the script's `__file__`.
-        code: as `hardware.provenance` returned it.
+        code: commit and the like, from `hardware.provenance`.
 
     Returns:
         What each run wrote to its result.json, and the folder that holds all.
@@ -164,7 +164,7 @@ def train_all(
     for job, _ in jobs:
         job.check(machine)
     with contextlib.ExitStack() as locks:
-        # The last check, so that an error leaves no empty folder behind.
+        # After all other checks, so that an error leaves no empty folder behind.
         if machine.replicas.chief:
             folders = folders.claim(locks)
         elif folders.out is None:
@@ -247,7 +247,7 @@ def train(
     plain = evaluate.metrics(views[0], dataset.test_labels)
     eval_seconds = time.perf_counter() - began
 
-    first_step_seconds = None  # from the command on: of the first run, where it took any step
+    first_step_seconds = None  # since the command's start; of the first run, if it took a step
     if seed == FLAGS.seed and trainer.first_step_at:
         first_step_seconds = trainer.first_step_at - quiet.STARTED
 

@@ -50,9 +50,8 @@ def arguments(recipe, dataset, folder, settings, chief=True):
     """The arguments of `Trainer.fit` that the flags ask for.
 
     Args:
-        recipe: that is trained.
-        dataset: on which.
-        folder: of the run.
+        recipe, dataset: what is trained.
+        folder: the run's folder.
         settings: a dict that describes the run.
         chief: whether this process writes files; of several one does.
     """
@@ -75,7 +74,8 @@ def arguments(recipe, dataset, folder, settings, chief=True):
 
 
 def named(records):
-    """The records of epochs as results have them: what Keras calls validation is the test here."""
+    """The records of epochs under the names of results: `test_` for `val_`, since the test images
+    are what is passed to `fit` as validation data."""
     return [
         {name.replace('val_', 'test_', 1): value for name, value in record.items()}
         for record in records

@@ -4,12 +4,12 @@ The modules, in the order in which the data flow:
 
     data -> augment -> layers, models -> losses -> optimizers, schedules -> training -> evaluate
 
-beside them `precision` and `devices`, which say on what and in which precision to train. `recipes`
+beside them `precision` and `devices`, which select the dtype policy and the devices. `recipes`
 holds whole trainings as data, `assemble` makes a trainer of one, `ablation` measures what each of
 its tricks is worth, `diagnostics` looks into a training, `export` writes a model for other
 runtimes, `runlog` and `hardware` record runs, `plots` draws all of it, `report` makes a page of
-runs (both with Matplotlib), and `tpu` estimates what a training takes on a TPU. These are loaded
-when they are first used: `fenwicks.recipes` needs no import of its own.
+runs (both with Matplotlib), and `tpu` estimates what a training takes on a TPU. The modules from
+`recipes` on are loaded when they are first used: `import fenwicks` is enough.
 
 Importing fenwicks sets two environment variables, unless they are set already or
 `FENWICKS_KEEP_ENVIRONMENT` is 1:

@@ -65,9 +65,9 @@ def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list:
 
 
 def rebuild(optimizer: keras.optimizers.Optimizer, weights: list) -> None:
-    """Builds a built optimizer for other weights, with what it holds of those that are the same.
+    """Builds a built optimizer anew for other weights; weights that it had keep their slots.
 
-    The values of its variables are kept by their paths, which Keras makes of the weights' paths.
+    Slots are found again by their paths, which Keras makes of the weights' paths.
     """
     values = {v.path: keras.ops.convert_to_numpy(v.value) for v in optimizer.variables}
     _forget_weights(optimizer)
@@ -142,9 +142,10 @@ class WithoutDecoupledDecay:
 
 @contextlib.contextmanager
 def changed_variables() -> Iterator[list[str]]:
-    """A context that notes which Keras variables are created or assigned in it, and undoes it.
+    """A context that notes whether Keras variables are created or assigned in it, and undoes that.
 
-    Yields a list that holds the names of created variables, or `'a variable'`, when it ends.
+    Yields a list that is filled when the context ends: with the paths of the created variables, or
+    with `'a variable'` where variables were only assigned.
     """
     changed: list[str] = []
     new = global_state.get_global_attribute('uninitialized_variables') or []
@@ -193,7 +194,7 @@ def disable_gradient_sum(optimizer):
 def make_stateless(optimizer):
     """Gives TensorFlow's optimizer the methods that Keras has for all backends.
 
-    TensorFlow's own reach for the `tf.Variable`s past a `keras.StatelessScope`.
+    TensorFlow's write to the `tf.Variable`s directly, which a `keras.StatelessScope` doesn't see.
     """
     base = next(kind for kind in type(optimizer).__mro__ if kind.__name__ == 'BaseOptimizer')
     for name in ('assign', 'assign_add', 'assign_sub', '_var_key', '_backend_update_step'):

@@ -244,7 +244,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
 
 
 def _cut(schedule: schedules.PiecewiseLinear, last: int) -> list[tuple[float, float]]:
-    """Knots of a schedule that is 0 from the step `last` on, and before that as it was."""
+    """The knots of a schedule that is cut off: unchanged before the step `last`, then 0."""
     kept = [(step, value) for step, value in schedule.knots if step < last - 1]
     return [*kept, (last - 1, float(schedule(last - 1))), (last, 0.0)]
 
@@ -283,9 +283,10 @@ def with_normalization(
     Args:
         model: from normalised images to logits.
         mean, std: per channel, in units of 0 to 255.
-        input_shape: `(height, width, channels)`; None for that of `model`, any size if images grew.
-        precision: in which the result computes. In `'float32'` a model that was trained in
-            bfloat16 or float16 can be exported to every format. `None` for that of `model`.
+        input_shape: `(height, width, channels)`; None for that of `model`, whose height and width
+            are unknown where it was trained on images that grow.
+        precision: in which the result computes: `'float32'`, in which every format can export it,
+            or `None` for that of `model`.
         class_names: kept in the result as `get_layer('class_names').class_names`; empty for none.
 
     Returns:

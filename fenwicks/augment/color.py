@@ -115,8 +115,8 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 def hue(images: Tensor, degrees: Tensor) -> Tensor:
     """Turns the hue of each image's colours; the largest and smallest channel keep their values.
 
-    This is the rotation of H in HSV space, as of `tf.image.adjust_hue`. It doesn't depend on the
-    range of the values, if only the channels share one.
+    This is the rotation of H in HSV space, as `tf.image.adjust_hue` computes it. Values may have
+    any range that is the same for the three channels.
 
     Args:
         images: Floats (batch, height, width, 3), RGB.

@@ -28,8 +28,9 @@ def load(
     `$FENWICKS_DATA`, `~/.cache/fenwicks`, Keras's cache and TFDS's cache, and downloaded if none
     of them has it: to `$FENWICKS_DATA` if that is set, else to `~/.cache/fenwicks`. These forms are
     read: the folders `cifar-10-batches-py` and `cifar-10-batches-bin`, the archives of either
-    (`cifar-10-python.tar.gz`), `cifar10.npz` (x_train, y_train, x_test, y_test), and TFDS's folder
-    `cifar10/3.0.2`; the same for CIFAR-100.
+    (`cifar-10-python.tar.gz`), `cifar10.npz` (x_train, y_train, x_test, y_test), TFDS's folder
+    `cifar10/3.0.2`, and Hugging Face's Parquet files in `cifar10-parquet`; the same for CIFAR-100.
+    Of CIFAR-10 also fast.ai's `cifar10.tgz`.
 
     The folders and archives are checked against their published MD5s before they are read; other
     forms of CIFAR-10 against a SHA-256 of images and labels. Of CIFAR-100 no such digest is known:

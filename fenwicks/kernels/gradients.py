@@ -13,8 +13,8 @@ from fenwicks.kernels import device
 def custom_gradient(function: Callable) -> Callable:
     """`tf.custom_gradient`, with the gradient's operations in the name scope of their layer.
 
-    That is `gradient_tape/` and the scope in which the decorated function was called. By it a
-    profile finds the layer of an operation.
+    The scope is `gradient_tape/` and that in which the decorated function was called. A profile
+    tells from it to which layer an operation belongs.
 
     Args:
         function: takes tensors and returns outputs and the function of their gradients, as
@@ -43,8 +43,9 @@ def traced_apart(function: Callable) -> Callable:
     """Decorates a function that uses `tf.custom_gradient`: graphs call it as a separate function.
 
     A gradient defined by `tf.custom_gradient` while a graph is traced stays registered until the
-    process ends, and with it that graph and all that it captured: every model ever trained. Here it
-    is traced in a graph of its own, once for each combination of shapes, which captures nothing.
+    process ends, and with it that graph and all that it captured: every model ever trained. Here
+    the gradient is traced in a separate graph, once for each combination of shapes. That graph
+    captures nothing.
 
     Args:
         function: takes tensors as positional arguments and constants by keyword; returns tensors.

@@ -13,9 +13,10 @@ processor's cache.
 
 The matrices are those of the Toom-Cook algorithm for the points 0, 5/8, -5/8, 3/2, -3/2 and
 infinity. The points determine the rounding errors: with the usual 0, 1, -1, 2, -2 they are 2.6
-times as large. In float32 they are about 1e-6 of the output's size. In bfloat16 they are 1.3 %,
-those of the sliding window 0.2 %. On a gradient that is small beside the noise of sampling the
-batch; outputs in bfloat16 are computed by the sliding window (`fenwicks.kernels.convolution`).
+times as large. In float32 the errors are about 1e-6 of the output's size. In bfloat16 they are
+1.3 %, and those of the sliding window 0.2 %. An error of 1.3 % of a gradient is small beside the
+noise of sampling the batch. Outputs are more sensitive: in bfloat16 `fenwicks.kernels.convolution`
+computes them by the sliding window.
 
 References:
     Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,

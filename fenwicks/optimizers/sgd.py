@@ -100,7 +100,7 @@ class SGD(MomentumOptimizer):
         nesterov: bool, look ahead along the velocity. Needs `momentum` above 0.
         weight_decay: float >= 0, for a loss that is averaged over the batch.
         rate_in_velocity: bool, whether the velocity holds gradients times the rate (Page's form) or
-            gradients (PyTorch's).
+            gradients alone (PyTorch's).
         groups: sequence of `ParameterGroup`s: the rate and decay of chosen variables.
         clipnorm: float, clips each variable's gradient to this norm (before weight decay).
         clipvalue: float, clips each element of the gradients.

@@ -115,9 +115,9 @@ class Hooks:
     Args:
         callbacks: checked callbacks.
         trainer: the `Trainer`, whose model they see.
-        places: lists of variables by name: of lists of arrays, those of the same shapes as the
-            variables of one are kept.
-        params: dict of `epochs` and `steps`, which they see too.
+        places: lists of variables by name. The checkpoint keeps a callback's list of arrays where
+            their shapes are those of one of these lists, as of weights that it will restore.
+        params: dict of `epochs` and `steps`, which the callbacks see too.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class Hooks:
         """Calls `on_train_begin`, and gives the callbacks back what they knew.
 
         Args:
-            state: holds what `state` returned in the training that goes on, or is empty. Of the
-                lists of arrays it has the arrays.
+            state: holds what `state` returned in the training that goes on, with the arrays
+                themselves for its lists; or is empty.
         """
         if self.callbacks:
             self.model.stop_training = state.get('stopped', False)
@@ -233,7 +233,7 @@ def _same(a, b):
 
 def _known(callback):
     """The plain numbers among a callback's attributes that aren't its constructor's arguments."""
-    # `min_delta` is one whose sign Keras's callbacks turn, in their first epoch of each process.
+    # Without arguments: `min_delta`, say, whose sign Keras's callbacks turn in each process anew.
     arguments = {
         name
         for kind in type(callback).__mro__
