@@ -1,4 +1,4 @@
-"""3x3 convolution on TensorFlow's CPU, with TensorFlow's slow kernels replaced by its fast ones.
+"""Convolution with odd kernels and stride 1 on TensorFlow's CPU, whose own gradients are slow.
 
 Seen in profiles of a ResNet-9 at batch 512 in float32 on two x86 cores (`examples/benchmarks`):
 

@@ -161,7 +161,8 @@ class _Style:
 
 
 class Block(Composite):
-    """Layers in sequence that are made by the three choices; the base class of blocks."""
+    """Layers in sequence that are made from `kernel_initializer`, `normalization` and `activation`;
+    the base class of blocks."""
 
     def __init__(self, kernel_initializer, normalization, activation, **kwargs):
         super().__init__(**kwargs)

@@ -221,8 +221,8 @@ def check_settings(where: str, made: dict, now: dict) -> None:
 
 
 def _flat(settings, path=''):
-    """A nested dict as one of what values look like, by dotted paths: innermost keys alone would
-    hide one another."""
+    """A nested dict as a flat one, from dotted paths to the values' `repr`: two settings may have
+    the same innermost key."""
     if not isinstance(settings, dict):
         return {path: repr(settings)}
     flat = {}

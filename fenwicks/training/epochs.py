@@ -74,7 +74,7 @@ class Epochs:
             steps: steps in it.
             seconds_per_step: of the epoch before; 0 if unknown.
             progress: the bar to move after each call.
-            interrupts: raises one that was lost, after each call.
+            interrupts: checked after each call: raises the Ctrl-C whose exception was lost.
 
         Returns:
             The epoch's record, see `Trainer.fit`.

@@ -25,7 +25,7 @@ class ArrayFeed:
 
     Attributes:
         steps: whole batches in an epoch.
-        outputs: the model's, for each image.
+        outputs: number of the model's outputs for an image.
         labels: as the device holds them; of a stream those of the first batch.
     """
 

@@ -19,7 +19,7 @@ class ResumableRunner(StepRunner):
     """
 
     train_seconds = 0.0
-    _finalized = False  # whether the weights are averages of the optimizer's own
+    _finalized = False  # whether averages of the optimizer (`use_ema`) have replaced the weights
 
     def _check_whole_epoch(self):
         """Raises unless the present weights are those of the end of an epoch."""

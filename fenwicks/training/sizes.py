@@ -114,7 +114,7 @@ class SizedEngines:
 
         Args:
             images, targets: as of `Engine.load`.
-            outputs: the model's, for each image.
+            outputs: number of the model's outputs for an image.
         """
         first, *others = self._engines.values()
         first.load(images, targets)

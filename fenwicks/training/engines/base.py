@@ -104,7 +104,7 @@ class Engine:
 
     Attributes:
         on_cpu: bool, whether the engine runs on a CPU.
-        outputs: the model's, for each image; to be set before the program is compiled.
+        outputs: number of the model's outputs for an image; set it before the program is compiled.
         data_attributes: names of the attributes that hold the data, which `load` sets.
         frozen: the places, among the model's trainable variables, of those that keep their values.
     """

@@ -40,7 +40,7 @@ class JaxEngine(Engine):
 
     def __init__(self, settings: Settings):
         super().__init__(settings)
-        self._device = default_device()  # another thread may have another one
+        self._device = default_device()  # for threads that place chunks: theirs may differ
         self.on_cpu = self._device.platform == 'cpu'
         self._compute_dtypes = _keras.compute_dtypes(self.model)
         self._average = averages_update(self.model, self.averages)

@@ -37,7 +37,7 @@ class TensorFlowEngine(Engine):
     def __init__(self, settings: Settings):
         super().__init__(settings)
         self.on_cpu = on_cpu()
-        self._device = tf.zeros(()).device  # another thread has another default
+        self._device = tf.zeros(()).device  # for threads that place chunks: their default differs
         jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
         replicas = self.replicas
         replicas.disable_gradient_sum(self.optimizer)
@@ -211,8 +211,8 @@ class TensorFlowEngine(Engine):
             loss, gradients, self.model.non_trainable_variables
         )
         weights = self.model.trainable_variables
-        # Else what the update computes of weights and velocities alone would be computed at once,
-        # and wait in memory.
+        # Otherwise TensorFlow would compute what depends on weights and velocities alone at the
+        # start of the step, and keep it in memory until the gradients come.
         with tf.control_dependencies([gradient for gradient in gradients if gradient is not None]):
             self.optimizer.apply(self._trained(gradients), self._trained(weights))
         return loss, logits

@@ -34,7 +34,7 @@ from fenwicks.training.replicas.jax_base import AXIS, JaxReplicas, default_devic
 def replicate(count: int | None, batch_norm: str, device: str) -> JaxReplicas:
     """`training.replicate` on JAX."""
     devices = choose_devices(count, device)
-    # Of one device it is JAX's default: then nothing needs to be placed.
+    # A single device is JAX's default: then nothing needs to be placed.
     return JaxReplicas() if len(devices) == 1 else from_devices(devices, batch_norm)
 
 
@@ -237,7 +237,7 @@ def _spec(axis):
 
 
 def _message(array, dtype):
-    """The form in which a weight or a gradient is sent that is computed with in `dtype`.
+    """What is sent of a weight, or of its gradient, where its layer computes in `dtype`.
 
     In bfloat16 where that loses nothing: a kernel's gradient was cast from bfloat16 just before,
     and a kernel is about to be cast to it (a regularizer sees it rounded). A sum is rounded like
