@@ -283,8 +283,7 @@ def with_normalization(
     Args:
         model: from normalised images to logits.
         mean, std: per channel, in units of 0 to 255.
-        input_shape: `(height, width, channels)`; None for that of `model`, whose height and width
-            are unknown where it was trained on images that grow.
+        input_shape: `(height, width, channels)`; None for that of `model`, any size if images grew.
         precision: in which the result computes: `'float32'`, in which every format can export it,
             or `None` for that of `model`.
         class_names: kept in the result as `get_layer('class_names').class_names`; empty for none.
