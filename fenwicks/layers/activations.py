@@ -29,8 +29,24 @@ _NON_DECREASING = (
 )
 
 
+class _Elementwise(keras.layers.Layer):
+    """What the activations share: no weights, and outputs of the inputs' shape."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.built = True
+
+    def get_config(self) -> Config:
+        # Defined, because Keras generates no config where `dtype` was given as a policy object.
+        return super().get_config()
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+
 @keras.saving.register_keras_serializable(package='fenwicks')
-class CELU(keras.layers.Layer):
+class CELU(_Elementwise):
     """Continuously differentiable exponential linear unit.
 
     ```
@@ -69,8 +85,6 @@ class CELU(keras.layers.Layer):
     def __init__(self, alpha: float = 0.075, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = finite_number('alpha', alpha, above=0)
-        self.supports_masking = True
-        self.built = True
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
@@ -79,15 +93,12 @@ class CELU(keras.layers.Layer):
             return kernels.activations.celu_in_standard_operations(inputs, self.alpha)
         return keras.activations.celu(inputs, self.alpha)
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
     def get_config(self) -> Config:
         return {**super().get_config(), 'alpha': self.alpha}
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
-class GELU(keras.layers.Layer):
+class GELU(_Elementwise):
     """Gaussian error linear unit, in its exact form.
 
     ```
@@ -117,26 +128,14 @@ class GELU(keras.layers.Layer):
 
     non_decreasing = False
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.built = True
-
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs)
         return keras.activations.gelu(inputs, approximate=False)
 
-    def get_config(self) -> Config:
-        # Defined, because Keras generates no config where `dtype` was given as a policy object.
-        return super().get_config()
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
 
 @keras.saving.register_keras_serializable(package='fenwicks')
-class SiLU(keras.layers.Layer):
+class SiLU(_Elementwise):
     """Sigmoid linear unit, also called swish.
 
     ```
@@ -167,22 +166,10 @@ class SiLU(keras.layers.Layer):
 
     non_decreasing = False
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.built = True
-
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.silu(inputs)
         return inputs * keras.ops.sigmoid(inputs)
-
-    def get_config(self) -> Config:
-        # Defined, because Keras generates no config where `dtype` was given as a policy object.
-        return super().get_config()
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
 
 def new_activation(activation: Any, name: str, dtype: Any) -> keras.layers.Layer:
