@@ -14,6 +14,7 @@ import re
 import statistics
 
 import data_tables
+import lab_tables
 import logged
 import streaming_tables
 import under_fire_tables
@@ -29,6 +30,7 @@ ROOT = logged.RESULTS.parent.parent
 READMES = (
     'README.md',
     'examples/benchmarks/README.md',
+    'examples/lab/README.md',
     'examples/results/README.md',
     'fenwicks/tpu/README.md',
     'tests/README.md',
@@ -311,6 +313,7 @@ TABLES = {
     'profile': lambda: profile_table('avx512_bf16'),
     'profile_amx': lambda: profile_table('amx_bf16'),
     **data_tables.TABLES,
+    **lab_tables.TABLES,
     'streaming': streaming_tables.streaming_table,
     'overhead': streaming_tables.overhead_table,
     'under_fire': under_fire_tables.under_fire_table,
@@ -327,15 +330,21 @@ def fill(text):
     return re.sub(pattern, fill_one, text, flags=re.DOTALL)
 
 
-def main():
+def contents():
+    """The files that hold tables, each with its text filled anew."""
     for name in READMES:
-        readme = ROOT / name
-        text = readme.read_text()
-        filled = fill(text)
-        if FLAGS.check and filled != text:
+        yield ROOT / name, fill((ROOT / name).read_text())
+    yield from lab_tables.scripts()
+
+
+def main():
+    for path, filled in contents():
+        changed = filled != path.read_text()
+        if FLAGS.check and changed:
+            name = path.relative_to(ROOT)
             raise ValueError(f'{name} must hold the tables of the logged runs: run tables.py')
-        if not FLAGS.check:
-            runlog.write_text(readme, filled)
+        if changed:
+            runlog.write_text(path, filled)
 
 
 if __name__ == '__main__':

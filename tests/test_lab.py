@@ -5,7 +5,6 @@ import importlib.util
 
 import numpy as np
 import pytest
-from absl import flags
 from absl.testing import flagsaver
 from scripts import ROOT, loaded
 
@@ -46,33 +45,149 @@ def run(script, folder, *arguments, **settings):
 
 
 @pytest.mark.slow
-def test_an_experiment_is_resumed_and_drawn(script, tmp_path, capsys, monkeypatch):
-    name = script.EXPERIMENT.name
-    verdict = run(script, tmp_path)
-    log = tmp_path / f'{name}-small.jsonl'
-    lines = runlog.read_lines(log)
-    assert len(lines) == len(script.variants({}))
-    assert all(line['commit'] and line['seconds'] > 0 for line in lines)
+def test_an_experiment_is_run_and_drawn(script, tmp_path):
+    experiment = script.EXPERIMENT
+    verdicts = run(script, tmp_path)
+    assert len(verdicts) == len(experiment.claims)
+    lines = runlog.read_lines(tmp_path / f'{experiment.name}-small.jsonl')
+    assert len(lines) >= len(experiment.variants({**experiment.small, **TINY[experiment.name]}))
     for ending in ('png', 'svg'):
-        assert (tmp_path / f'{name}-small.{ending}').stat().st_size > 5000
-    said = capsys.readouterr().out.splitlines()
-    assert said[-4] == script.EXPERIMENT.question
-    assert said[-1].startswith(f'{"held" if verdict.held else "did not hold"}, n=1: ')
+        assert (tmp_path / f'{experiment.name}-small.{ending}').stat().st_size > 5000
+    assert run(script, tmp_path, '--render') == verdicts
 
-    whole = log.read_text()
-    log.write_text(whole[: whole.index('\n') + 1])  # as after an interrupt
+
+@pytest.fixture
+def frame():
+    with load('06_weight_decay') as module:
+        module.frame.define_flags()
+        yield module.frame
+
+
+def counting(frame, **changes):
+    """An experiment that trains nothing: two runs a seed, and a third once these are there."""
 
     def train(settings, variant, seed, dataset):
-        return next(line['result'] for line in lines if line['variant'] == variant)
+        return {'sum': variant['number'] + seed}
 
-    experiment = dataclasses.replace(script.EXPERIMENT, train=train)
-    monkeypatch.setattr(script, 'EXPERIMENT', experiment)
-    assert run(script, tmp_path) == verdict
-    assert [line['variant'] for line in runlog.read_lines(log)] == script.variants({})
-    assert run(script, tmp_path, '--render') == verdict
-    with pytest.raises(ValueError, match=r'small\.jsonl must hold runs of these settings only'):
-        run(script, tmp_path, limit=12)
-    assert not flags.FLAGS.full
+    def judge(runs):
+        total = sum(run['sum'] for run in runs)
+        return frame.Verdict(total > 10, f'the sum is {total}')
+
+    def more(settings, runs):
+        return [{'number': 9}] if len(runs) > 1 else []
+
+    def draw(runs):
+        from matplotlib.figure import Figure
+
+        figure = Figure()
+        figure.subplots().plot([run['sum'] for run in runs])
+        return figure
+
+    fields = {
+        'name': '99_counting',
+        'question': 'Is it much?',
+        'source': 'https://example.org/',
+        'claims': (frame.Claim('it is much', 'the sum is above 10', judge),),
+        'small': {'seeds': 2, 'limit': 64, 'step': 1},
+        'full': {'seeds': 5, 'limit': 128, 'step': 2},
+        'variants': lambda settings: [{'number': number} for number in (1, 2)],
+        'train': train,
+        'draw': draw,
+        'more': more,
+    }
+    return frame.Experiment(**{**fields, **changes})
+
+
+def start(frame, experiment, *arguments):
+    with flagsaver.flagsaver():
+        command.parse_flags(['lab', '--dataset=digits', '--device=cpu', *arguments], 'lab')
+        return frame.run(experiment)
+
+
+def test_a_log_from_the_first_run_to_the_verdict(frame, tmp_path, capsys):
+    out = f'--out={tmp_path}'
+    verdicts = start(frame, counting(frame), out)
+    assert verdicts == [frame.Verdict(True, 'the sum is 27')]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-4:] == [
+        'Is it much? (https://example.org/)',
+        'claim: it is much',
+        'rule: the sum is above 10',
+        'held, n=2: the sum is 27',
+    ]
+    log = tmp_path / '99_counting-small.jsonl'
+    lines = runlog.read_lines(log)
+    assert [(line['seed'], line['variant']['number']) for line in lines] == [
+        *((0, number) for number in (1, 2, 9)),
+        *((1, number) for number in (1, 2, 9)),
+    ]
+    assert all(line['commit'] and line['seconds'] >= 0 for line in lines)
+    assert {line['precision'] for line in lines} == {'float32'}
+    assert not any('shared_machine' in line for line in lines)
+    first = log.with_suffix('.svg').read_bytes()
+    assert frame.digest(log).encode() in first
+    assert frame.digest(log).encode() in log.with_suffix('.png').read_bytes()
+    assert start(frame, counting(frame), out, '--render') == verdicts
+    assert log.with_suffix('.svg').read_bytes() == first  # drawn anew, byte for byte
+
+
+def test_an_interrupted_experiment_goes_on(frame, tmp_path):
+    def interrupted(settings, variant, seed, dataset):
+        if (variant['number'], seed) == (9, 1):
+            raise KeyboardInterrupt
+        return {'sum': 1}
+
+    log = tmp_path / 'mine.jsonl'
+    arguments = [f'--log={log}', '--shared_machine']
+    with pytest.raises(KeyboardInterrupt):
+        start(frame, counting(frame, train=interrupted), *arguments)
+    assert len(runlog.read_lines(log)) == 5
+    # Until then the seed that is whole counts, and only that.
+    assert start(frame, counting(frame), *arguments, '--render')[0].because == 'the sum is 3'
+    assert start(frame, counting(frame), *arguments)[0].because == f'the sum is {5 + 9 + 1}'
+    lines = runlog.read_lines(log)
+    assert len(lines) == 6
+    assert all(line['shared_machine'] for line in lines)
+    # More seeds are added to what there is.
+    assert len(start(frame, counting(frame), *arguments, '--seeds=3')) == 1
+    assert len(runlog.read_lines(log)) == 9
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'small': {'seeds': 2, 'limit': 64, 'step': 3}}, "{'settings': .*'step': 1"),
+        ({'precision': 'bfloat16'}, "{'precision': 'float32'}"),
+        ({'name': '98_other'}, "{'experiment': '99_counting'}"),
+    ],
+)
+def test_a_log_of_other_runs_is_refused(frame, tmp_path, change, named):
+    log = f'--log={tmp_path / "log.jsonl"}'
+    start(frame, counting(frame), log)
+    before = (tmp_path / 'log.jsonl').read_text()
+    with pytest.raises(ValueError, match=rf'^`log` must hold runs of one .*a run of {named}'):
+        start(frame, counting(frame, **change), log)
+    assert (tmp_path / 'log.jsonl').read_text() == before
+
+
+def test_runs_of_two_machines_are_never_pooled(frame, tmp_path, monkeypatch):
+    log = f'--log={tmp_path / "log.jsonl"}'
+    start(frame, counting(frame), log)
+    lines = runlog.read_lines(tmp_path / 'log.jsonl')
+    monkeypatch.setattr(frame.hardware, 'describe', lambda device: 'another processor')
+    with pytest.raises(ValueError, match=r"`log` must hold runs of one .*{'hardware': "):
+        start(frame, counting(frame), log, '--seeds=3')
+    runlog.append_line(tmp_path / 'log.jsonl', {**lines[0], 'hardware': 'another', 'seed': 7})
+    with pytest.raises(ValueError, match=r"a run of {'hardware': 'another'}"):
+        start(frame, counting(frame), log, '--render')
+
+
+def test_a_log_without_a_whole_seed_has_no_verdict(frame, tmp_path):
+    runlog.start_log(tmp_path / 'log.jsonl')
+    with pytest.raises(ValueError, match=r'`log` must hold all runs of a seed, .*with 0 runs'):
+        start(frame, counting(frame), f'--log={tmp_path / "log.jsonl"}', '--render')
+    with pytest.raises(ValueError, match=r'`seeds` must be a positive integer. Received: seeds=0'):
+        start(frame, counting(frame), '--seeds=0')
 
 
 def test_a_growing_rate_is_weight_decay_in_other_units():
@@ -106,16 +221,20 @@ def decay_runs(lars=0.9, turn=0.1):
 @pytest.mark.parametrize(
     ('runs', 'held'),
     [
-        (decay_runs(), True),
-        (decay_runs(lars=0.8), False),
-        (decay_runs(lars=None), False),
-        (decay_runs(turn=0.15), False),
-        (decay_runs()[:2], False),
+        (decay_runs(), [True, True, True]),
+        (decay_runs(lars=0.8), [True, False, True]),
+        (decay_runs(lars=None), [True, False, True]),
+        (decay_runs(turn=0.15), [False, True, True]),
+        (decay_runs()[:2], [True, False, False]),
     ],
 )
-def test_the_rule_of_weight_decay(runs, held):
+def test_the_rules_of_weight_decay(runs, held):
     with load('06_weight_decay') as script:
-        assert script.judge(runs).held == held
+        assert judged(script, runs) == held
+
+
+def judged(script, runs):
+    return [claim.judge(runs).held for claim in script.EXPERIMENT.claims]
 
 
 def norm_runs(steep=30.0, slow=0.1, share=0.9):

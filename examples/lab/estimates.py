@@ -1,0 +1,36 @@
+"""Means and differences with their errors, as the rules of the experiments use them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and two standard errors of it: infinite for a single value."""
+    if len(values) < 2:
+        return statistics.mean(values), math.inf
+    return statistics.mean(values), 2 * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """The mean of one minus that of the other, and two standard errors of it."""
+    (mean, error), (base, base_error) = mean_and_error(one), mean_and_error(other)
+    return mean - base, math.hypot(error, base_error)
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """The quotient of geometric means of positive numbers, and the factor by which it may err."""
+    logs, base = ([math.log(value) for value in values] for values in (one, other))
+    between, error = difference(logs, base)
+    return math.exp(between), math.exp(error)
+
+
+def text(mean: float, error: float, digits: int = 2) -> str:
+    """A number with its error.
+
+    >>> text(1.234, 0.5, digits=1)
+    '1.2 ± 0.5'
+    """
+    return f'{mean:.{digits}f} ± {error:.{digits}f}'
