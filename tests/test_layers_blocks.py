@@ -15,6 +15,7 @@ from fenwicks.layers import (
     ConvResBlk,
     MaxPooling2D,
     PartialIdentity,
+    PreActBlk,
     PyTorchUniform,
     init_pytorch,
 )
@@ -233,6 +234,9 @@ def test_bad_conv_bn(name, value):
         (ConvBlk, {'filters': 4, 'pool': 2}, 'pool'),
         (ConvResBlk, {'filters': 0}, 'filters'),
         (ConvResBlk, {'filters': 4, 'res_convs': 0}, 'res_convs'),
+        (PreActBlk, {'filters': 0}, 'filters'),
+        (PreActBlk, {'filters': 4, 'strides': 0}, 'strides'),
+        (PreActBlk, {'filters': 4, 'kernel_size': 0}, 'kernel_size'),
     ],
 )
 def test_bad_blocks(layer_class, arguments, name):
@@ -247,7 +251,7 @@ def test_unknown_names(name):
         ConvBN(4, **{name: 'no_such_thing'})
 
 
-@pytest.mark.parametrize('layer_class', [ConvBN, ConvBlk, ConvResBlk])
+@pytest.mark.parametrize('layer_class', [ConvBN, ConvBlk, ConvResBlk, PreActBlk])
 def test_inputs_of_the_wrong_rank(layer_class):
     with pytest.raises(ValueError, match='expected ndim=4, found ndim=2') as error:
         layer_class(4)(np.ones((2, 3), np.float32))
@@ -263,3 +267,28 @@ def test_kernel_size_reaches_every_convolution(layer_class):
     assert layer_class.from_config(layer.get_config()).kernel_size == 5
     with pytest.raises(ValueError, match='`kernel_size` must be a positive integer'):
         layer_class(4, kernel_size=0)
+
+
+@pytest.mark.parametrize(('filters', 'strides'), [(3, 1), (5, 1), (3, 2)])
+def test_preact_blk_against_its_formula(filters, strides):
+    images = np.random.default_rng(0).standard_normal((2, 4, 4, 3)).astype(np.float32)
+    layer = PreActBlk(filters, strides)
+    outputs = array(layer(images))
+    norm, activate, conv_bn, conv, *shortcut = layer.layers
+    assert [part.name for part in shortcut] == ['shortcut'] * (filters != 3 or strides != 1)
+    h = activate(norm(images))
+    expected = array(conv(conv_bn(h)))
+    for part in shortcut:
+        h = ops.conv(h, part.kernel, strides, padding='same', data_format='channels_last')
+    np.testing.assert_allclose(outputs, expected + array(h), rtol=1e-5, atol=1e-6)
+    assert outputs.min() < 0  # not activated
+
+
+def test_preact_blk_keeps_what_was_set_on_its_shortcut():
+    layer = PreActBlk(4, strides=2)
+    layer.build((None, 4, 4, 3))
+    layer.layers[-1].trainable = False
+    twin = PreActBlk.from_config(layer.get_config())
+    twin.build((None, 4, 4, 3))
+    assert not twin.layers[-1].trainable
+    assert [w.path for w in twin.trainable_weights] == [w.path for w in layer.trainable_weights]

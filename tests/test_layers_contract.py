@@ -50,6 +50,7 @@ CASES = {
         IMAGE,
     ),
     'ConvResBlk': (lambda: layers.ConvResBlk(4, res_convs=1, activation='gelu'), IMAGE),
+    'PreActBlk': (lambda: layers.PreActBlk(6, strides=2, activation='gelu'), IMAGE),
     'DenseBN': (lambda: layers.DenseBN(4, drop_rate=0.2), FEATURES),
     'DenseBN-after': (lambda: layers.DenseBN(4, bn_before_relu=False), FEATURES),
     'GhostBatchNormalization': (lambda: layers.GhostBatchNormalization(2), IMAGE),

@@ -18,7 +18,7 @@ from fenwicks.layers import (
     init_pytorch,
     whitening_filters,
 )
-from fenwicks.models import backbone, check_model, resnet9, speednet
+from fenwicks.models import backbone, check_model, preact_resnet18, resnet9, speednet
 
 WIDTHS = (4, 8, 8, 16)
 
@@ -144,6 +144,36 @@ def test_speednet_of_the_record_with_sgd():
     classifier = model.get_layer('classifier')
     assert classifier.weight == 1 / 9
     assert isinstance(classifier.kernel_initializer, PyTorchUniform)
+
+
+def test_preact_resnet18():
+    model = preact_resnet18(kernel_initializer='zeros')
+    inside = [(64, 64), *[(64, 64)] * 3, (64, 128), *[(128, 128)] * 3]
+    inside += [(128, 256), *[(256, 256)] * 3, *[(256, 256)] * 4]
+    convs = 9 * (3 * 64 + sum(a * b for a, b in inside))
+    convs += 64 * 128 + 128 * 256 + 256 * 256  # the shortcuts
+    norms = 2 * (64 * 4 + 64 + 128 * 3 + 128 + 256 * 3 + 256 * 4)
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == convs + norms + 513 * 10
+    shapes = [(layer.name, *layer.output.shape[1:3]) for layer in model.layers[1:]]
+    assert shapes[:3] == [('stem', 32, 32), ('stage_1_1', 32, 32), ('stage_1_2', 32, 32)]
+    assert shapes[3:5] == [('stage_2_1', 16, 16), ('stage_2_2', 16, 16)]
+    assert shapes[7:] == [
+        ('stage_4_1', 4, 4),
+        ('stage_4_2', 4, 4),
+        ('pools', 512),
+        ('classifier', 10),
+    ]
+
+
+def test_the_stem_of_preact_resnet18_is_normalized_twice_where_asked():
+    once, twice = (
+        preact_resnet18((8, 8, 3), widths=WIDTHS, stem_activation=stem) for stem in (False, True)
+    )
+    added = {w.path for w in twice.weights} ^ {w.path for w in once.weights}
+    norm = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+    assert added == {f'stem/norm/{name}' for name in norm}
+    activations = [model.get_layer('stem').layers[-1].activation for model in (once, twice)]
+    assert activations == [keras.activations.linear, keras.activations.relu]
 
 
 def all_stages():
@@ -344,6 +374,7 @@ NETWORKS = {
         (9, 9, 3), widths=WIDTHS, whitening=3, pool_first=True, activation=CELU(0.3)
     ),
     'backbone': lambda: backbone((9, 9, 3), widths=WIDTHS, extra=(1, 2), residual=(3,)),
+    'preact_resnet18': lambda: preact_resnet18((9, 9, 3), widths=(4, 6, 8, 8)),
     'speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8)),
     'residual_speednet': lambda: speednet((9, 9, 3), widths=(4, 6, 8), residual=True),
 }
@@ -378,7 +409,8 @@ def test_mixed_precision(make):
         keras.config.set_dtype_policy(before)
     assert check_model(model, (9, 9, 3)).dtype == np.float32
     computing = {part.name: part.compute_dtype for part in model._flatten_layers()}
-    assert {computing.pop(part) for part in ('classifier', 'dense', 'scaling')} == {'float32'}
+    head = {'classifier', 'dense', 'scaling'} & set(computing)
+    assert {computing.pop(part) for part in head} == {'float32'}
     del computing['images'], computing[model.name]
     assert set(computing.values()) == {'bfloat16'}
     assert {v.dtype for v in model.variables if 'seed' not in v.path} == {'float32'}

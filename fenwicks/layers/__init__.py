@@ -11,6 +11,7 @@ from fenwicks.layers.labels import ClassNames
 from fenwicks.layers.normalization import BatchNormalization, GhostBatchNormalization
 from fenwicks.layers.pixels import ImageNetNormalization
 from fenwicks.layers.pooling import MaxPooling2D
+from fenwicks.layers.preactivation import PreActBlk
 from fenwicks.layers.whitening import PatchWhitening, whitening_filters
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     'Parallel',
     'PartialIdentity',
     'PatchWhitening',
+    'PreActBlk',
     'PyTorchUniform',
     'Residual',
     'Scaling',

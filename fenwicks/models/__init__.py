@@ -2,6 +2,7 @@
 
 from fenwicks.models.backbones import pretrained
 from fenwicks.models.check import check_model
+from fenwicks.models.preact import preact_resnet18
 from fenwicks.models.resnet import backbone, resnet9
 from fenwicks.models.speed import speednet
 from fenwicks.models.stages import backbone_stages, unfreeze
@@ -10,6 +11,7 @@ __all__ = [
     'backbone',
     'backbone_stages',
     'check_model',
+    'preact_resnet18',
     'pretrained',
     'resnet9',
     'speednet',
