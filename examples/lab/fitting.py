@@ -32,22 +32,13 @@ def fit(
         cutout: side of the square that is blanked, in pixels; 0 for none.
 
     Returns:
-        `accuracy` on the test images, `test_loss`, `train_loss` of the last epoch, and
-        `train_seconds` without compilation. A run that diverged has None for all but the seconds.
+        `accuracy` on the test images, `test_loss`, `train_loss` of the last epoch, `train_seconds`
+        without compilation, and lists with a number for each epoch: `train_losses` and
+        `learning_rates`, after its last step. A run that diverged has None for the first three,
+        and lists of the epochs before.
     """
-    mean, std = data.mean_std(dataset.train_images)
-    steps = [partial(augment.random_crop, padding=4), augment.random_flip]
-    if cutout:
-        steps.append(partial(augment.random_cutout, size=cutout))
-    trainer = training.Trainer(
-        model,
-        optimizer,
-        losses.CrossEntropy(),
-        batch_size=batch_size or settings['batch_size'],
-        normalize=partial(augment.normalize, mean=mean, std=std),
-        augment=augment.compose(steps),
-        seed=seed,
-    )
+    batch_size = batch_size or settings['batch_size']
+    trainer = make_trainer(model, optimizer, batch_size, seed, dataset, cutout)
     score = None
     try:
         epochs = epochs or settings['epochs']
@@ -55,12 +46,39 @@ def fit(
         score = trainer.evaluate(dataset.test_images, dataset.test_labels)
     except training.DivergedError:
         pass
+    losses_of_epochs = [record['train_loss'] for record in trainer.records]
     return {
         'accuracy': score and score.accuracy,
         'test_loss': score and score.loss,
-        'train_loss': score and trainer.records[-1]['train_loss'],
+        'train_loss': score and losses_of_epochs[-1],
         'train_seconds': round(trainer.train_seconds, 2),
+        'train_losses': losses_of_epochs,
+        'learning_rates': [record['learning_rate'] for record in trainer.records],
     }
+
+
+def make_trainer(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    batch_size: int,
+    seed: int,
+    dataset: data.Dataset,
+    cutout: int = 0,
+) -> training.Trainer:
+    """The Trainer of `fit`, which has taken no step yet."""
+    mean, std = data.mean_std(dataset.train_images)
+    steps = [partial(augment.random_crop, padding=4), augment.random_flip]
+    if cutout:
+        steps.append(partial(augment.random_cutout, size=cutout))
+    return training.Trainer(
+        model,
+        optimizer,
+        losses.CrossEntropy(),
+        batch_size=batch_size,
+        normalize=partial(augment.normalize, mean=mean, std=std),
+        augment=augment.compose(steps),
+        seed=seed,
+    )
 
 
 def steps_per_epoch(dataset: data.Dataset, batch_size: int) -> int:
