@@ -148,6 +148,39 @@ def share_time(events: Iterable[Event]) -> collections.Counter:
     return seconds
 
 
+def profile_steps(trainer, scopes, steps: int) -> tuple[list[dict], dict[str, float]]:
+    """Profiles the first steps of an epoch of a `Trainer` that has taken a step before.
+
+    Args:
+        trainer: with data and a compiled program.
+        scopes: of its model, from `note_scopes`, called before the program was compiled.
+        steps: how many steps.
+
+    Returns:
+        A dict for each operation, the longest first: its `type`, the fields of its `Source`, its
+        `milliseconds` and its `runs` in a step; and the milliseconds of a step by kind, those of
+        `IDLE` included.
+    """
+    events = trace(lambda: trainer.run_steps(0, 0, steps))
+    seconds = share_time(events)
+    idle = seconds.pop(IDLE, 0.0)
+    find = Sources(trainer.graph(), scopes).find
+    runs = collections.Counter((event.name, event.type) for event in events)
+    operations = [
+        {
+            'type': key[1],
+            **dataclasses.asdict(find(*key)),
+            'milliseconds': 1000 * spent / steps,
+            'runs': runs[key] / steps,
+        }
+        for key, spent in seconds.most_common()
+    ]
+    kinds = dict.fromkeys(KINDS, 0.0)
+    for operation in operations:
+        kinds[operation['kind']] += operation['milliseconds']
+    return operations, {**kinds, IDLE: 1000 * idle / steps}
+
+
 def note_scopes(model) -> dict[str, tuple[keras.layers.Layer, str]]:
     """A dict from name scopes to layers and their paths; it fills while the graph is built."""
     scopes = {}

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import quiet  # noqa: F401
 
-import collections
-import dataclasses
 import datetime
 import json
 import statistics
@@ -86,26 +84,7 @@ def profile():
     ):  # alternating, so that changes of the machine's speed affect both
         step_seconds.append(timed(trainer.run_steps, 0, step, step + 1))
         product_seconds.append(timed(multiply))
-    events = op_times.trace(lambda: trainer.run_steps(0, 0, FLAGS.steps))
-
-    seconds = op_times.share_time(events)
-    idle = seconds.pop(op_times.IDLE, 0.0)
-    traced = (sum(seconds.values()) + idle) / FLAGS.steps
-    find = op_times.Sources(trainer.graph(), scopes).find
-    runs = collections.Counter((event.name, event.type) for event in events)
-    operations = [
-        {
-            'type': key[1],
-            **dataclasses.asdict(find(*key)),
-            'milliseconds': 1000 * spent / FLAGS.steps,
-            'runs': runs[key] / FLAGS.steps,
-        }
-        for key, spent in seconds.most_common()
-    ]
-    kinds = collections.Counter(dict.fromkeys(op_times.KINDS, 0.0))
-    for operation in operations:
-        kinds[operation['kind']] += operation['milliseconds']
-    kinds[op_times.IDLE] = 1000 * idle / FLAGS.steps
+    operations, kinds = op_times.profile_steps(trainer, scopes, FLAGS.steps)
 
     best = statistics.median(step_seconds)
     step_flops = recipe.batch_size * sum(flops.values())
@@ -121,7 +100,7 @@ def profile():
         'hardware': hardware.describe(),
         'steps': FLAGS.steps,
         'step_seconds': best,
-        'traced_step_seconds': traced,
+        'traced_step_seconds': sum(kinds.values()) / 1000,
         'images_per_second': recipe.batch_size / best,
         'compile_seconds': compile_seconds,
         'step_flops': step_flops,

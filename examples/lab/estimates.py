@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -34,3 +34,22 @@ def text(mean: float, error: float, digits: int = 2) -> str:
     '1.2 ± 0.5'
     """
     return f'{mean:.{digits}f} ± {error:.{digits}f}'
+
+
+GUESS = 0.1  # accuracy of a run that diverged: one of ten classes
+
+
+def percents(runs: Sequence[Mapping]) -> list[float]:
+    """The test accuracies of runs in percent; one that diverged counts as a guess."""
+    return [100 * (GUESS if run['accuracy'] is None else run['accuracy']) for run in runs]
+
+
+def mean_percent(runs: Sequence[Mapping]) -> str:
+    """The mean test accuracy of runs, with its error."""
+    return text(*mean_and_error(percents(runs)))
+
+
+def diverged(runs: Sequence[Mapping]) -> str:
+    """How many of the runs diverged, to be appended to a sentence; empty if none did."""
+    count = sum(run['accuracy'] is None for run in runs)
+    return f' ({count} diverged, counted as {100 * GUESS:.0f} %)' if count else ''
