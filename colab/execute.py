@@ -1,6 +1,6 @@
 """Runs the notebooks from top to bottom and stores them with their outputs.
 
-    python colab/execute.py                                # both, on the data that this machine has
+    python colab/execute.py                                # all, on the data that this machine has
     python colab/execute.py cifar10_in_two_minutes         # one of them
     python colab/execute.py --text                         # only makes the notebooks of their texts
 
@@ -22,7 +22,7 @@ import nbclient
 import nbformat
 
 FOLDER = pathlib.Path(__file__).resolve().parent
-NAMES = ('cifar10_in_two_minutes', 'your_images')
+NAMES = ('cifar10_in_two_minutes', 'your_images', 'bag_of_tricks')
 
 
 def of_text(name):

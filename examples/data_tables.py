@@ -64,7 +64,26 @@ def rounding_table():
     return runlog.markdown(header, rows)
 
 
+def hessian_table():
+    """One row for each logged search for the leading eigenvalues of a Hessian."""
+    rows = [
+        [
+            f'{line["width"]:g} of the width, {line["weights"]:,} weights',
+            f'{line["images"]:,}',
+            len(line['eigenvalues']),
+            line['products'],
+            f'{max(line["residuals"]) / line["eigenvalues"][0]:.2g}',
+            f'{line["seconds"]:,.0f}',
+            f'{line["hardware"]}, {line["backend"]}',
+        ]
+        for line in logged.read('hessian.jsonl')
+    ]
+    header = ['ResNet-9', 'images', 'eigenvalues', 'products', 'largest residual over the first']
+    return runlog.markdown([*header, 's', 'hardware'], rows) if rows else NOTHING
+
+
 TABLES = {
+    'hessian': hessian_table,
     'rounding': rounding_table,
     'image_data': image_data_table,
     'augmentation': augmentation_table,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import quiet  # noqa: F401
 
 import dataclasses
-import math
+import json
 import re
 import statistics
+import textwrap
 
+import ablation_tables
 import data_tables
 import lab_tables
 import logged
@@ -20,7 +22,7 @@ import streaming_tables
 import under_fire_tables
 from absl import flags
 
-from fenwicks import ablation, command, recipes, runlog, tpu
+from fenwicks import command, recipes, runlog, tpu
 from fenwicks.tpu import table
 
 FLAGS = flags.FLAGS
@@ -32,6 +34,7 @@ READMES = (
     'examples/benchmarks/README.md',
     'examples/lab/README.md',
     'examples/results/README.md',
+    'fenwicks/diagnostics/README.md',
     'fenwicks/tpu/README.md',
     'tests/README.md',
 )
@@ -239,39 +242,6 @@ def device_row(line, figures, how):
     ]
 
 
-def tricks_table():
-    """One row for each trick, with what it was measured to be worth, and on what."""
-    rows = ablation_rows()
-    presets = [row for row in rows if not row.arm.trick]
-    means = [f'`{row.arm.preset}` {ablation.mean(row)} %' for row in presets]
-    lines = [ablation.tricks_table(rows)]
-    if means:
-        errors = [row.error for row in rows if row.arm.trick and math.isfinite(row.error)]
-        limit = f' (about {statistics.median(errors):.1f} points)' if errors else ''
-        lines += [
-            '',
-            f'Measured from {" and ".join(means)}: {ablation_budget()}. Unresolved differences are '
-            f'smaller than two standard errors{limit}.',
-        ]
-    return '\n'.join(lines)
-
-
-def ablation_rows():
-    """The rows of the logged ablation."""
-    return ablation.summarize(ablation.grid(), logged.read('ablation.jsonl'))
-
-
-def ablation_budget():
-    """What the runs of the logged ablation have in common, in words."""
-    runs = logged.read('ablation.jsonl')
-    run, epochs = runs[0], sorted({run['epochs'] for run in runs})
-    return (
-        f'{run["dataset"]}, the first {run["train_images"]:,} images, '
-        f'{" or ".join(map(str, epochs))} epochs, '
-        f'{run["width"]:g} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
-    )
-
-
 def profile_table(units):
     """One row for each kind of work in a step: its time with each set of kernels, by recipe.
 
@@ -301,8 +271,7 @@ def profile_table(units):
 
 TABLES = {
     'runs': runs_table,
-    'tricks': tricks_table,
-    'ablation': lambda: ablation.comparison_table(ablation_rows()),
+    **ablation_tables.TABLES,
     'throughput': throughput_table,
     'time_to_94': time_to_94_table,
     'startup': startup_table,
@@ -321,19 +290,38 @@ TABLES = {
 
 
 def fill(text):
-    """`text` with each `<!-- table: NAME -->` block filled anew."""
+    """`text` with each `<!-- table: NAME -->` block filled anew, also in a comment of Python."""
 
     def fill_one(match):
-        return f'<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end of table -->'
+        comment, name = match[1], match[2]
+        if name in ablation_tables.SENTENCES:
+            lines = textwrap.wrap(ablation_tables.SENTENCES[name](), 96)
+        else:
+            lines = TABLES[name]().split('\n')
+        lines = [f'<!-- table: {name} -->', *lines, '<!-- end of table -->']
+        return '\n'.join(comment + line for line in lines)
 
-    pattern = r'<!-- table: (\w+) -->\n.*?<!-- end of table -->'
-    return re.sub(pattern, fill_one, text, flags=re.DOTALL)
+    pattern = r'^((?:# )?)<!-- table: (\w+) -->\n.*?<!-- end of table -->'
+    return re.sub(pattern, fill_one, text, flags=re.DOTALL | re.MULTILINE)
+
+
+def fill_notebook(text):
+    """As `fill`, of a notebook, whose cells of text are those of its twin in Python."""
+    notebook = json.loads(text)
+    for cell in notebook['cells']:
+        if cell['cell_type'] == 'markdown':
+            commented = ''.join(f'# {line}' for line in cell['source'])
+            filled = fill(commented).splitlines(keepends=True)
+            cell['source'] = [line[2:] for line in filled]
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n'
 
 
 def contents():
     """The files that hold tables, each with its text filled anew."""
-    for name in READMES:
-        yield ROOT / name, fill((ROOT / name).read_text())
+    notebook = ROOT / 'colab' / 'bag_of_tricks.ipynb'
+    for path in (*(ROOT / name for name in READMES), notebook.with_suffix('.py')):
+        yield path, fill(path.read_text())
+    yield notebook, fill_notebook(notebook.read_text())
     yield from lab_tables.scripts()
 
 

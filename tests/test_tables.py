@@ -1,6 +1,7 @@
 """The tables of the README: a row for each setting, measured and estimated apart."""
 
 import dataclasses
+import json
 
 import pytest
 from scripts import ROOT, loaded, refused
@@ -235,7 +236,7 @@ def test_profiles_side_by_side(tables, tmp_path):
 
 
 def test_tricks_and_what_they_were_measured_on(tables, tmp_path):
-    header, _, *rows = tables.tricks_table().splitlines()
+    header, _, *rows = tables.TABLES['tricks']().splitlines()
     assert header == '| trick | what it does | in `fenwicks` | published |'
     published = [name for name, trick in recipes.TRICKS.items() if trick.published]
     assert len(rows) == len(published)
@@ -250,7 +251,7 @@ def test_tricks_and_what_they_were_measured_on(tables, tmp_path):
             for each in both
         ),
     )
-    *rows, blank, measured = tables.tricks_table().splitlines()
+    *rows, blank, measured = tables.TABLES['tricks']().splitlines()
     (celu,) = (row for row in rows if row.startswith('| `celu`'))
     # Three pairs, of deviation 1.414, 1.414 and 0.707: pooled 1.225, doubled for a difference of
     # two means of two. Without its preset an arm is compared with nothing.
@@ -326,3 +327,51 @@ def test_image_files_to_batches_and_augmentations(tables, tmp_path):
         {'milliseconds': milliseconds, 'batch_size': 512, **shared},
     )
     assert rows_of(tables.TABLES['augmentation']())[0][:3] == ['fenwicks', '20.0', '4.0%']
+
+
+def test_leading_eigenvalues(tables, tmp_path):
+    assert tables.TABLES['hessian']() == 'Not logged yet.'
+    line = {'width': 0.25, 'weights': 412_000, 'images': 512, 'products': 60, 'seconds': 150.4}
+    line |= {'eigenvalues': [5.0, 1.0], 'residuals': [0.01, 0.05], 'hardware': 'Xeon'}
+    log(tmp_path, 'hessian.jsonl', {**line, 'backend': 'jax'})
+    assert rows_of(tables.TABLES['hessian']()) == [
+        ['0.25 of the width, 412,000 weights', '512', '2', '60', '0.01', '150', 'Xeon, jax']
+    ]
+
+
+def test_what_a_trick_is_worth(tables, tmp_path):
+    said = tables.ablation_tables.SENTENCES
+    assert said['worth_gelu']() == '*Here:* not measured.'
+    assert said['worth_ema']() == (
+        '*Published:* 94.3 % in 14 epochs, enough for 13. *Here:* not measured.'
+    )
+    scores = {'page24': (0.7, 0.72), 'page24+ema': (0.6, 0.62), 'page24+celu': (0.71, 0.73)}
+    log(
+        tmp_path,
+        'ablation.jsonl',
+        *(
+            {**RUN, 'width': 0.25, 'recipe': recipe, 'test_accuracy': each}
+            for recipe, both in scores.items()
+            for each in both
+        ),
+    )
+    assert said['worth_ema']() == (
+        '*Published:* 94.3 % in 14 epochs, enough for 13. '
+        '*Here, added to `page24`:* -10.00 ± 2.83 points, n=2.'
+    )
+    assert said['worth_celu']().endswith('`page24`:* (+1.00 ± 2.83) points, n=2, unresolved.')
+
+
+def test_sentences_in_the_text_of_a_notebook(tables):
+    """Wrapped, behind the hash of a comment; and the same in the notebook's cells."""
+    block = '# <!-- table: worth_celu -->\n# old\n# <!-- end of table -->\n'
+    text = f'# before\n{block}# after'
+    filled = tables.fill(text)
+    assert all(line.startswith('# ') and len(line) <= 100 for line in filled.splitlines())
+    assert '# *Published:* 94.3 % in 23 epochs, enough for 20. *Here:* not measured.\n' in filled
+    source = [line[2:] for line in text.splitlines(keepends=True)]
+    cells = [{'cell_type': 'code', 'source': source}, {'cell_type': 'markdown', 'source': source}]
+    notebook = json.loads(tables.fill_notebook(json.dumps({'cells': cells})))
+    code, markdown = (''.join(cell['source']) for cell in notebook['cells'])
+    assert code == ''.join(source)
+    assert markdown == ''.join(line[2:] for line in filled.splitlines(keepends=True))

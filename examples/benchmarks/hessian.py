@@ -56,6 +56,8 @@ def main():
         result = {
             'benchmark': 'hessian',
             'dataset': dataset.name,
+            'backend': keras.backend.backend(),
+            'width': FLAGS.width,
             'images': len(inputs),
             'weights': hessian.size,
             'eigenvalues': found.values.tolist(),

@@ -3,11 +3,16 @@
     python examples/lab/07_batch_norm.py --data_dir=FOLDER        # small, on two cores
     python examples/lab/07_batch_norm.py --full                   # on a GPU
 
-Three networks with the same kernels, at initialisation: with batch norm; with the norm's statistics
-fixed at those of the first batch, so that the network computes the same function; and without. Of
-each: the leading eigenvalues of the Hessian, the share of their eigenvectors in the span of the
-gradients of the outputs' mean, variance and skew, and the largest stable rate of gradient descent,
-predicted as 2 over the leading eigenvalue and measured.
+First, plain networks of many dense layers, at initialisation: how much of their outputs varies with
+the image, layer by layer, with ReLU alone, without it, with batch norm, and with batch norm whose
+statistics are frozen at those of other images.
+
+Then three ResNet-9s with the same kernels, at initialisation: with batch norm; with the norm's
+statistics fixed at those of the first batch, so that the network computes the same function; and
+without. Of each: the loss after walks along the gradients of the outputs' means, and along random
+directions; the leading eigenvalues of the Hessian; the share of their eigenvectors in the span of
+the gradients of the outputs' mean, variance and skew; and the largest stable rate of gradient
+descent, predicted as 2 over the leading eigenvalue and measured.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-7-batch-norm/.
 
@@ -23,193 +28,238 @@ import frame
 import math
 import statistics
 
+import curvature
+import estimates
 import keras
 import numpy as np
+import panels
 from keras import ops
 
-from fenwicks import augment, data, diagnostics, layers, losses, models
+from fenwicks import augment, data, diagnostics, layers
 
-VARIANTS = ('norm', 'frozen', 'none')
-STEEPER = 3.0  # the leading eigenvalue of `frozen` over that of `norm`, and the rates likewise
+PLAIN = ('relu', 'linear', 'norm', 'frozen')
+NETWORKS = ('norm', 'frozen', 'none')
+CONSTANT, VARYING = 0.1, 0.3  # of the outputs' mean square, at most and at least
+STEEPER = 3.0  # `frozen` over `norm`: leading eigenvalues; the other way round: rates and walks
+FARTHER = 4.0  # a random walk over one along the gradients, until the loss has doubled
 NEAR = 4.0  # the measured over the predicted rate, or the other way round
 SHARE = 0.5  # of the leading eigenvectors of `frozen` in the span
 
 
 def variants(settings):
-    return [{'network': name} for name in VARIANTS]
-
-
-def networks(settings, dataset, inputs):
-    """The three networks, by name."""
-
-    def make(normalization):
-        widths = [settings['width'] * n for n in (1, 2, 4, 8)]
-        return models.resnet9(
-            dataset.image_shape, dataset.num_classes, widths, normalization=normalization
-        )
-
-    # A momentum of 0: the moving statistics are those of the last batch.
-    norm = make(layers.BatchNormalization(momentum=0.0))
-    norm(inputs, training=True)
-    frozen = make(layers.FrozenBatchNormalization())
-    frozen.set_weights(norm.get_weights())
-    none = make(keras.layers.Identity())
-    kernels = [w for w in norm.trainable_variables if w.path.endswith('kernel')]
-    none.set_weights([ops.convert_to_numpy(kernel) for kernel in kernels])
-    return {'norm': norm, 'frozen': frozen, 'none': none}
+    return [
+        *({'part': 'depth', 'network': name} for name in PLAIN),
+        *({'part': 'curvature', 'network': name} for name in NETWORKS),
+    ]
 
 
 def train(settings, variant, seed, dataset):
     mean, std = data.mean_std(dataset.train_images)
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(dataset.train_images), settings['limit'], replace=False)
-    inputs = augment.normalize(dataset.train_images[chosen], mean=mean, std=std)
-    inputs = ops.convert_to_numpy(inputs)
-    model = networks(settings, dataset, inputs)[variant['network']]
-    labels = np.asarray(dataset.train_labels[chosen], 'int32')
-    with_statistics = variant['network'] == 'norm'
+    count = settings['images']
+    chosen = np.random.default_rng(seed).choice(len(dataset.train_images), 2 * count, replace=False)
+    pixels = augment.normalize(dataset.train_images[chosen], mean=mean, std=std)
+    inputs, others = np.split(ops.convert_to_numpy(pixels), 2)
+    if variant['part'] == 'depth':
+        return by_depth(settings, variant['network'], inputs, others)
+    name = variant['network']
+    model = curvature.networks(settings['width'], dataset, inputs)[name]
+    labels = np.asarray(dataset.train_labels[chosen[:count]], 'int32')
+    classes = dataset.num_classes
+    return curvature.examine(model, inputs, labels, classes, settings, seed, name == 'norm')
 
-    hessian = diagnostics.Hessian(
-        model, losses.CrossEntropy(), inputs, labels, training=with_statistics
-    )
-    found = diagnostics.leading_eigenpairs(
-        hessian.product,
-        hessian.size,
-        settings['eigenvalues'],
-        tolerance=1e-3,
-        max_products=settings['products'],
-        seed=seed,
-    )
-    basis = []
-    for power in (1, 2, 3):
-        channels = np.eye(dataset.num_classes, dtype='float32')
-        statistic = diagnostics.Hessian(
-            model, of_outputs(power), inputs, channels[labels], training=with_statistics
-        )
-        for channel in channels:  # in the place of the labels
-            statistic.labels = np.tile(channel, (len(inputs), 1))
-            basis.append(statistic.gradient())
-    return {
-        'eigenvalues': found.values.tolist(),
-        'residuals': found.residuals.tolist(),
-        'products': found.products,
-        'shares': diagnostics.subspace_overlap(found.vectors, np.array(basis)).tolist(),
-        'predicted': 2 / found.values[0],
-        'measured': largest_stable_rate(model, hessian, 2 / found.values[0], settings['steps']),
+
+def by_depth(settings, name, inputs, others):
+    """The share of each layer's mean square that varies with the image, for `inputs`.
+
+    Frozen statistics are those of `others`.
+    """
+    norm = plain(settings, 'norm', inputs.shape[1:])
+    if name != 'frozen':
+        model = norm if name == 'norm' else plain(settings, name, inputs.shape[1:])
+    else:
+        norm(others, training=True)
+        model = plain(settings, 'frozen', inputs.shape[1:])
+        model.set_weights(norm.get_weights())
+    found = diagnostics.output_statistics(model, inputs, training=name == 'norm')
+    return {'varying': [each.varying for each in found if each.layer.startswith('end_')]}
+
+
+def plain(settings, name, shape):
+    """A network of dense layers: with ReLU but for `linear`, with a norm for the last two."""
+    norms = {'norm': keras.layers.BatchNormalization, 'frozen': layers.FrozenBatchNormalization}
+    settings_of_norm = {'norm': {'momentum': 0.0, 'epsilon': 1e-5}, 'frozen': {}}
+    initializer = 'lecun_normal' if name == 'linear' else 'he_normal'
+    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten()])
+    for number in range(settings['depth']):
+        units = settings['units']
+        model.add(keras.layers.Dense(units, use_bias=False, kernel_initializer=initializer))
+        if name in norms:
+            model.add(norms[name](**settings_of_norm[name]))
+        activation = 'linear' if name == 'linear' else 'relu'
+        model.add(keras.layers.Activation(activation, name=f'end_{number}'))
+    return model
+
+
+def of(runs, part, name):
+    """The runs of a network, in the order of their seeds."""
+    found = [run for run in runs if (run['part'], run['network']) == (part, name)]
+    return sorted(found, key=lambda run: run['seed'])
+
+
+def values(runs, name, value):
+    return [value(run) for run in of(runs, 'curvature', name)]
+
+
+def leading(run):
+    return run['eigenvalues'][0]
+
+
+def doubled(run, losses='losses'):
+    """The length of a walk after which the loss has doubled; twice the longest where it hasn't."""
+    first, *after = run[losses]
+    pairs = zip(run['lengths'], after, strict=True)
+    return next((length for length, loss in pairs if not loss < 2 * first), 2 * run['lengths'][-1])
+
+
+def factor(found):
+    """A ratio and the factor by which it may err, as words."""
+    return f'{found[0]:.2g} (times or over {found[1]:.2g})'
+
+
+def judge_depth(runs):
+    last = {
+        name: estimates.mean_and_error([run['varying'][-1] for run in of(runs, 'depth', name)])
+        for name in PLAIN
     }
+    depth = len(of(runs, 'depth', 'relu')[0]['varying'])
+    said = ', '.join(f'{name} {estimates.text(*found)}' for name, found in last.items())
+    held = last['relu'][0] <= CONSTANT and all(last[name][0] >= VARYING for name in PLAIN[1:])
+    return frame.Verdict(held, f'varying share after {depth} layers: {said}')
 
 
-def of_outputs(power):
-    """A loss that is the mean, the variance or the skew of the output that the labels mark."""
-
-    def statistic(marks, outputs):
-        numbers = ops.sum(ops.cast(marks, outputs.dtype) * outputs, axis=-1)
-        if power == 1:
-            return ops.mean(numbers)
-        moved = numbers - ops.mean(numbers)
-        variance = ops.mean(ops.square(moved))
-        if power == 2:
-            return variance
-        return ops.mean(moved**3) / (variance + 1e-12) ** 1.5
-
-    return statistic
-
-
-def largest_stable_rate(model, hessian, predicted, steps):
-    """The largest of `predicted` times powers of 2 with which gradient descent lowers the loss."""
-    before = model.get_weights()
-    stable = math.nan
-    for power in range(-4, 9):
-        rate = predicted * 2.0**power
-        lowered = descend(model, hessian, rate, steps)
-        model.set_weights(before)
-        if not lowered:
-            break
-        stable = rate
-    return stable
-
-
-def descend(model, hessian, rate, steps):
-    """Whether steps down the gradient of all images end with a smaller loss."""
-    first = loss_of(hessian)
-    sizes = [int(np.prod(v.shape)) for v in model.trainable_variables]
-    for _ in range(steps):
-        parts = np.split(hessian.gradient(), np.cumsum(sizes)[:-1])
-        for variable, part in zip(model.trainable_variables, parts, strict=True):
-            step = (rate * part).reshape(variable.shape).astype('float32')
-            variable.assign(ops.convert_to_numpy(variable) - step)
-        if not loss_of(hessian) < 2 * first:  # NaN, too
-            return False
-    return loss_of(hessian) < first
-
-
-def loss_of(hessian):
-    return float(hessian.total_loss(hessian.inputs, hessian.labels))
-
-
-def means(runs, value):
-    """Of each network the geometric mean of a value over the seeds."""
-    logs = {name: [] for name in VARIANTS}
-    for run in runs:
-        logs[run['network']].append(math.log(value(run)))
-    return {name: math.exp(statistics.mean(each)) for name, each in logs.items() if each}
-
-
-def judge(runs):
-    if {run['network'] for run in runs} != set(VARIANTS):
-        return frame.Verdict(False, 'runs are missing')
-    if not all(run['eigenvalues'][0] > 0 and math.isfinite(run['measured']) for run in runs):
-        return frame.Verdict(False, 'a network has no positive eigenvalue, or no stable rate')
-    leading = means(runs, lambda run: run['eigenvalues'][0])
-    measured = means(runs, lambda run: run['measured'])
-    predicted = means(runs, lambda run: run['predicted'])
-    steeper = leading['frozen'] / leading['norm']
-    faster = measured['norm'] / measured['frozen']
-    ratios = {name: measured[name] / predicted[name] for name in VARIANTS}
-    shares = [share for run in runs if run['network'] == 'frozen' for share in run['shares']]
-    share = statistics.mean(shares)
-    said = (
-        f'the leading eigenvalue is {steeper:.1f} times as large with frozen statistics, the '
-        f'largest stable rate {faster:.1f} times as large with norm; measured over predicted '
-        + ', '.join(f'{name} {ratio:.2f}' for name, ratio in ratios.items())
-        + f'; {100 * share:.0f} % of the leading eigenvectors lie in the span'
+def judge_walks(runs):
+    along, random = (
+        values(runs, 'frozen', lambda run, key=key: doubled(run, key))
+        for key in ('losses', 'random_losses')
     )
-    near = all(1 / NEAR <= ratio <= NEAR for ratio in ratios.values())
-    return frame.Verdict(steeper >= STEEPER and faster >= STEEPER and near and share >= SHARE, said)
+    with_norm = values(runs, 'norm', doubled)
+    farther, norm = estimates.ratio(random, along), estimates.ratio(with_norm, along)
+    said = (
+        f'with frozen statistics the loss doubles after a walk of {statistics.median(along):.2g} '
+        f"of the kernels' length (median); a random walk takes {factor(farther)} times, and one "
+        f'with norm {factor(norm)} times as far'
+    )
+    return frame.Verdict(farther[0] >= FARTHER and norm[0] >= STEEPER, said)
+
+
+def judge_eigenvalues(runs):
+    if not all(found > 0 for name in NETWORKS for found in values(runs, name, leading)):
+        return frame.Verdict(False, 'a network has no positive eigenvalue')
+    one, *others = (values(runs, name, leading) for name in NETWORKS)
+    frozen, none = (estimates.ratio(other, one) for other in others)
+    said = (
+        f'the leading eigenvalue is {factor(frozen)} times as large with frozen statistics as '
+        f'with norm, {factor(none)} times without'
+    )
+    return frame.Verdict(frozen[0] >= STEEPER, said)
+
+
+def judge_shares(runs):
+    shares = {
+        name: estimates.mean_and_error(
+            values(runs, name, lambda run: statistics.mean(run['shares']))
+        )
+        for name in NETWORKS
+    }
+    said = ', '.join(f'{name} {estimates.text(*found)}' for name, found in shares.items())
+    count = len(of(runs, 'curvature', 'norm')[0]['eigenvalues'])
+    said = f'the share of the {count} leading eigenvectors in the span: {said}'
+    return frame.Verdict(shares['frozen'][0] >= SHARE, said)
+
+
+def judge_rates(runs):
+    rates = {
+        name: [(run['predicted'], run['measured']) for run in of(runs, 'curvature', name)]
+        for name in NETWORKS
+    }
+    if not all(
+        math.isfinite(rate) and rate > 0
+        for each in rates.values()
+        for pair in each
+        for rate in pair
+    ):
+        return frame.Verdict(False, 'a network has no positive eigenvalue, or no stable rate')
+    found = {name: list(zip(*pairs, strict=True)) for name, pairs in rates.items()}
+    ratios = {
+        name: estimates.ratio(measured, predicted) for name, (predicted, measured) in found.items()
+    }
+    faster = estimates.ratio(found['norm'][1], found['frozen'][1])
+    said = (
+        f'the largest stable rate is {factor(faster)} times as large with norm as with frozen '
+        'statistics; measured over predicted: '
+        + ', '.join(f'{name} {factor(ratio)}' for name, ratio in ratios.items())
+    )
+    near = all(1 / NEAR <= ratio <= NEAR for ratio, _ in ratios.values())
+    return frame.Verdict(faster[0] >= STEEPER and near, said)
 
 
 def draw(runs):
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    from fenwicks.plots import canvas
-
-    theme = canvas.find_theme('light')
-    figure = Figure(figsize=(9.6, 3.6), layout='constrained', facecolor='white')
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        canvas.prepare(axes, 'light', (0, 0))
-        canvas.grid(axes, theme)
-    for number, name in enumerate(VARIANTS):
-        style = canvas.line_style(number, theme)
-        for place, run in enumerate(run for run in runs if run['network'] == name):
+    figure, (depth, walk, spectrum, rates), theme = panels.new((10.5, 8), rows=2)
+    for number, name in enumerate(PLAIN):
+        shares = np.mean([run['varying'] for run in of(runs, 'depth', name)], axis=0)
+        line = {**panels.style(number), 'marker': '', 'label': name}
+        depth.plot(range(1, len(shares) + 1), shares, **line)
+    panels.finish(
+        depth,
+        'deep plain networks: how much depends on the image',
+        legend={'loc': 'lower left'},
+        xlabel='layer',
+        ylabel="share of the outputs' mean square that varies",
+        yscale='log',
+    )
+    for number, name in enumerate(NETWORKS):
+        style, found = panels.style(number), of(runs, 'curvature', name)
+        plain_style = {**style, 'linestyle': ''}
+        for losses, line in (('losses', '-'), ('random_losses', ':')):
+            mean = np.mean([run[losses][1:] for run in found], axis=0)
+            label = name if losses == 'losses' else f'{name}, random'
+            walk.plot(found[0]['lengths'], mean, label=label, **{**style, 'linestyle': line})
+        for place, run in enumerate(found):
             label = name if not place else None
-            marker = canvas.MARKERS[number]
             ranks = range(1, len(run['eigenvalues']) + 1)
-            left.plot(ranks, run['eigenvalues'], marker=marker, label=label, **style)
-            right.plot(
-                run['predicted'], run['measured'], marker=marker, label=label,
-                linestyle='', color=style['color'],
-            )  # fmt: skip
-    ends = [run[key] for run in runs for key in ('predicted', 'measured')]
+            spectrum.plot(ranks, run['eigenvalues'], label=label, markersize=4, **style)
+            rates.plot(run['predicted'], run['measured'], label=label, **plain_style)
+    panels.finish(
+        walk,
+        "walks along the gradients of the outputs' means",
+        legend={'loc': 'upper left'},
+        xlabel="length of the walk over the kernels'",
+        ylabel='loss',
+        xscale='log',
+        yscale='log',
+    )
+    panels.finish(
+        spectrum,
+        'leading eigenvalues of the Hessian',
+        legend={},
+        xlabel='rank',
+        ylabel='eigenvalue',
+        yscale='log',
+    )
+    spectrum.xaxis.get_major_locator().set_params(integer=True)
+    whole = [run for run in runs if run['part'] == 'curvature']
+    ends = [run[key] for run in whole for key in ('predicted', 'measured')]
     line = [min(ends) / 2, max(ends) * 2]
-    right.plot(line, line, color=theme.ink, linewidth=1, linestyle=':', label='as predicted')
-    left.set(xlabel='rank', ylabel='eigenvalue of the Hessian', yscale='log')
-    right.set(xlabel='2 / leading eigenvalue', ylabel='largest stable rate, measured')
-    right.set(xscale='log', yscale='log')
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (left, right):
-        canvas.legend(axes, theme)
+    rates.plot(line, line, color=theme.ink, linewidth=1, linestyle=':', label='as predicted')
+    panels.finish(
+        rates,
+        'largest stable rate of gradient descent',
+        legend={'loc': 'upper left'},
+        xlabel='predicted: 2 / leading eigenvalue',
+        ylabel='measured',
+        xscale='log',
+        yscale='log',
+    )
     return figure
 
 
@@ -219,22 +269,49 @@ EXPERIMENT = frame.Experiment(
     source='https://myrtle.ai/learn/how-to-train-your-resnet-7-batch-norm/',
     claims=(
         frame.Claim(
-            'without it the Hessian has a few large eigenvalues, whose eigenvectors lie in the '
-            "span of the gradients of the outputs' mean, variance and skew; batch norm takes them "
-            'away',
-            f'in the geometric mean over the seeds the leading eigenvalue of `frozen` is {STEEPER} '
-            'times that of `norm` at least, and the largest stable rate of `norm` as many times '
-            f'that of `frozen`; measured and predicted rates differ by a factor of {NEAR} at most; '
-            f'and {SHARE} of the leading eigenvectors of `frozen`, by squared length, lie in the '
-            'span',
-            judge,
+            'deep plain networks of ReLUs compute nearly constant functions at initialisation; '
+            'linear ones do not, and neither do those with batch norm, also if it is frozen',
+            'in the mean over the seeds the share of the last outputs\' mean square that varies '
+            f'within a channel is {CONSTANT} at most for `relu`, and {VARYING} at least for '
+            '`linear`, `norm` and `frozen`',
+            judge_depth,
+        ),
+        frame.Claim(
+            "bad configurations are near by: along the gradients of the outputs' means; batch norm "
+            'moves them away',
+            'in the geometric mean over the seeds, along random directions the loss of `frozen` '
+            f'doubles after walks {FARTHER} times as long at least as along the gradients, and '
+            f'along those of `norm` after walks {STEEPER} times as long as along those of `frozen`',
+            judge_walks,
+        ),
+        frame.Claim(
+            'without it the Hessian has a few large eigenvalues, which batch norm takes away',
+            'in the geometric mean over the seeds the leading eigenvalue of `frozen` is '
+            f'{STEEPER} times that of `norm` at least',
+            judge_eigenvalues,
+        ),
+        frame.Claim(
+            "their eigenvectors lie in the span of the gradients of the outputs' mean, variance "
+            'and skew',
+            f'in the mean over the seeds {SHARE} of the leading eigenvectors of `frozen` at least, '
+            'by squared length, lie in the span',
+            judge_shares,
+        ),
+        frame.Claim(
+            'that allows larger rates, by as much as the eigenvalues say',
+            'in the geometric mean over the seeds the largest stable rate of `norm` is '
+            f'{STEEPER} times that of `frozen` at least, and those measured and predicted differ '
+            f'by a factor of {NEAR} at most',
+            judge_rates,
         ),
     ),
     small={
-        'seeds': 3, 'limit': 128, 'width': 4, 'eigenvalues': 5, 'products': 60, 'steps': 20,
+        'seeds': 3, 'limit': 5000, 'images': 128, 'width': 4, 'eigenvalues': 5, 'products': 60,
+        'steps': 20, 'depth': 40, 'units': 200,
     },
     full={
-        'seeds': 5, 'limit': 512, 'width': 16, 'eigenvalues': 10, 'products': 120, 'steps': 50,
+        'seeds': 5, 'limit': 50_000, 'images': 512, 'width': 16, 'eigenvalues': 10,
+        'products': 120, 'steps': 50, 'depth': 80, 'units': 500,
     },
     variants=variants,
     train=train,

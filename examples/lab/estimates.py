@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and two standard errors of it: infinite for a single value."""
-    if len(values) < 2:
-        return statistics.mean(values), math.inf
-    return statistics.mean(values), 2 * statistics.stdev(values) / math.sqrt(len(values))
+    mean, n = statistics.fmean(values), len(values)
+    if n < 2:
+        return mean, math.inf
+    squares = math.fsum((value - mean) ** 2 for value in values)  # stdev refuses NaN
+    return mean, 2 * math.sqrt(squares / (n - 1) / n)
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from fenwicks import augment, data, losses, training
 
@@ -20,6 +21,7 @@ def fit(
     epochs: int | None = None,
     batch_size: int | None = None,
     cutout: int = 0,
+    held_out: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Trains a network on random crops and mirror images, and tests it.
 
@@ -30,25 +32,28 @@ def fit(
         dataset: to train and test on.
         epochs, batch_size: in the place of those of the settings.
         cutout: side of the square that is blanked, in pixels; 0 for none.
+        held_out: further images and labels to test on.
 
     Returns:
-        `accuracy` on the test images, `test_loss`, `train_loss` of the last epoch, `train_seconds`
-        without compilation, and lists with a number for each epoch: `train_losses` and
-        `learning_rates`, after its last step. A run that diverged has None for the first three,
-        and lists of the epochs before.
+        `accuracy` on the test images, `held_out` that on the others, `test_loss`, `train_loss` of
+        the last epoch, `train_seconds` without compilation, and lists with a number for each epoch:
+        `train_losses` and `learning_rates`, after its last step. A run that diverged has None for
+        the accuracies and losses, and lists of the epochs before.
     """
     batch_size = batch_size or settings['batch_size']
     trainer = make_trainer(model, optimizer, batch_size, seed, dataset, cutout)
-    score = None
+    score = kept = None
     try:
         epochs = epochs or settings['epochs']
         trainer.fit(dataset.train_images, dataset.train_labels, epochs, verbose=0)
         score = trainer.evaluate(dataset.test_images, dataset.test_labels)
+        kept = held_out and trainer.evaluate(*held_out)
     except training.DivergedError:
         pass
     losses_of_epochs = [record['train_loss'] for record in trainer.records]
     return {
         'accuracy': score and score.accuracy,
+        'held_out': kept and kept.accuracy,
         'test_loss': score and score.loss,
         'train_loss': score and losses_of_epochs[-1],
         'train_seconds': round(trainer.train_seconds, 2),
