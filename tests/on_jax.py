@@ -46,7 +46,11 @@ TRAINING = {
         'test_trainer_freezing.py',
         'test_transfers.py',
     ),
-    'state': ('test_trainer_averaging.py', 'test_trainer_checkpoints.py'),
+    'state': (
+        'test_trainer_averaging.py',
+        'test_trainer_checkpoints.py',
+        'test_jax_loop.py',
+    ),
     'streams': ('test_trainer_streams.py', 'test_accumulation.py'),
 }
 

@@ -6,10 +6,13 @@ from training_toys import BATCH, STEPS, order_of, toy
 
 
 class Resident:
-    """The batches that a training on the arrays of `toy()` takes, in the order of each epoch."""
+    """The batches that a training on the arrays of `toy()` takes, in the order of each epoch, with
+    other labels, or with weights of the images."""
 
-    def __init__(self, **options):
-        self.images, self.labels = toy(**options)
+    def __init__(self, labels=None, weights=None):
+        self.images, self.labels = toy()
+        self.labels = self.labels if labels is None else labels
+        self.weights = weights
         self.epoch = None
 
     def __len__(self):
@@ -17,10 +20,12 @@ class Resident:
 
     def stored_batch(self, index):
         rows = order_of(self.epoch or 0)[index * BATCH : (index + 1) * BATCH]
-        return self.images[rows], self.labels[rows], rows
+        weights = () if self.weights is None else (self.weights[rows],)
+        return self.images[rows], self.labels[rows], rows, *weights
 
     def __getitem__(self, index):
-        return self.stored_batch(index)[:2]
+        images, labels, _, *weights = self.stored_batch(index)
+        return images, labels, *weights
 
 
 class Shuffled(keras.utils.PyDataset):
@@ -46,14 +51,17 @@ class Shuffled(keras.utils.PyDataset):
 class Changed:
     """Batches of `toy()` in order, one of which is changed."""
 
-    def __init__(self, number, change, steps=STEPS, dtype=np.uint8):
+    def __init__(self, number, change, steps=STEPS, dtype=np.uint8, labels=None, weights=None):
         self.images, self.labels = toy()
+        self.labels = self.labels if labels is None else labels
         self.number, self.change, self.steps, self.dtype = number, change, steps, dtype
+        self.weights = weights
 
     def __len__(self):
         return self.steps
 
     def __getitem__(self, index):
         rows = slice(index * BATCH, (index + 1) * BATCH)
-        batch = self.images[rows].astype(self.dtype), self.labels[rows]
+        weights = () if self.weights is None else (self.weights[rows],)
+        batch = self.images[rows].astype(self.dtype), self.labels[rows], *weights
         return self.change(*batch) if index == self.number else batch

@@ -187,6 +187,64 @@ class Listed:
         return self.epochs[self.epoch][index]
 
 
+LABELS = toy()[1]
+SOFT = 0.7 * np.eye(3)[LABELS] + 0.1
+BITS = np.stack([LABELS > 0, LABELS > 1, LABELS == 0], 1)
+BINARY = keras.losses.BinaryCrossentropy(from_logits=True)
+WEIGHTS = np.linspace(0, 3, COUNT)
+FORMS = {
+    'soft labels': (SOFT, None, {}),
+    'one-hot integers': (np.eye(3, dtype=int)[LABELS], None, {}),
+    'bits': (BITS, BINARY, {}),
+    'bits that are integers': (BITS.astype(np.int64), BINARY, {'weights': WEIGHTS}),
+    'a number': (WEIGHTS, keras.losses.MeanSquaredError(), {}),
+    'weights': (LABELS, None, {'weights': WEIGHTS, 'class_weight': {0: 3.0, 2: 0.5}}),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_labels_and_weights_reach_the_device_as_those_of_arrays_do(form):
+    labels, loss, options = FORMS[form]
+    weights, class_weight = options.get('weights'), options.get('class_weight')
+    trainer = make(dense_model() if labels.ndim == 2 or loss is None else one_output(), loss=loss)
+    arrays = trainer._open_feed(toy()[0], labels, class_weight, weights)
+    placed = []
+    trainer._engines.at(0).place_chunk = placed.append
+    feed = trainer._open_feed(Resident(labels, weights), None, class_weight)
+    feed.start(0, 1)
+    feed.stop()
+    rows = Resident().stored_batch(0)[2]
+    for whole, part in zip(arrays._targets, placed[0].targets, strict=True):
+        assert whole.dtype == part.dtype
+        np.testing.assert_array_equal(whole[rows], part[0, :BATCH])
+
+
+def one_output():
+    parts = [keras.layers.Flatten(), keras.layers.Dense(1)]
+    return keras.Sequential([keras.Input((8, 8, 3)), *parts])
+
+
+def test_weights_make_the_training_that_they_make_with_arrays(tmp_path):
+    options, path = {'class_weight': {0: 3.0, 2: 0.5}}, tmp_path / 'c.npz'
+    resident, streamed = (make(dense_model()) for _ in range(2))
+    resident.fit(toy()[0], SOFT, 2, sample_weight=WEIGHTS, **options)
+    streamed.fit(Resident(SOFT, WEIGHTS), epochs=2, checkpoint=path, **options)
+    assert_same(resident, streamed)
+    with pytest.raises(ValueError, match='`resume` must go on with the settings of'):
+        make(dense_model()).fit(Resident(SOFT, WEIGHTS), epochs=3, checkpoint=path, resume=True)
+
+
+@tensorflow_only
+def test_a_tf_dataset_with_soft_labels_and_weights():
+    import tensorflow as tf
+
+    whole = tf.data.Dataset.from_tensor_slices((toy()[0], SOFT, WEIGHTS))
+    trainer, other = make(dense_model()), make(dense_model())
+    trainer.fit(whole.batch(BATCH, drop_remainder=True), epochs=1)
+    other.fit(Changed(-1, None, labels=SOFT, weights=WEIGHTS), epochs=1)
+    assert_same(trainer, other)
+
+
 @tensorflow_only
 def test_tf_datasets_that_do_not_fit():
     import tensorflow as tf
@@ -226,8 +284,25 @@ FAULTS = {
     'short': (lambda x, y: (x[:3], y[:3]), {}, 'batches of 4 images. Received: 3 images'),
     'fewer labels': (lambda x, y: (x, y[:3]), {}, '4 images and 3 labels in batch 3'),
     'nan': (spoilt, {'dtype': np.float32}, 'finite numbers. Received: infinite or NaN images in'),
-    'label': (lambda x, y: (x, y + 9), {}, r'`labels` must be in \[0, 3\)'),
+    'label': (lambda x, y: (x, y + 9), {}, r'`labels` must be in \[0, 3\).* in batch 3 of epoch 1'),
+    'weights': (lambda x, y: (x, y, np.ones(4)), {}, 'one form, .* Received: .* with weights in'),
+    'no weights': (
+        lambda x, y, w: (x, y),
+        {'weights': np.ones(COUNT)},
+        'one form, .* with weights',
+    ),
+    'negative weights': (
+        lambda x, y, w: (x, y, w - 2),
+        {'weights': np.ones(COUNT)},
+        '`sample_weight` must be finite and >= 0.* in batch 3 of epoch 1',
+    ),
+    'soft': (
+        lambda x, y: (x, y * 2),
+        {'labels': SOFT},
+        '`labels` of several classes .* must be probabilities.* in batch 3 of epoch 1',
+    ),
     'one thing': (lambda x, y: x, {}, r'pairs \(images, labels\)'),
+    'four': (lambda x, y: (x, y, y, y), {}, r'pairs \(images, labels\).*a tuple of 4'),
     'end': (ended, {}, r'as it says, 5\. Received: the end after 2'),
 }
 
@@ -265,6 +340,10 @@ def test_what_is_no_stream():
         trainer.fit(image_batches(normalize=lambda images: images / 255), epochs=1)
     with pytest.raises(ValueError, match=r'`augment` must not ask for the `indices`.*Shuffled'):
         make(dense_model(), augment=augment.alternating_flip).fit(Shuffled(), epochs=1)
+    with pytest.raises(ValueError, match='`sample_weight` must be None with a source of batches'):
+        trainer.fit(Resident(), epochs=1, sample_weight=WEIGHTS)
+    with pytest.raises(ValueError, match=r'`class_weight` must be of the classes in \[0, 3\)'):
+        trainer.fit(Resident(), epochs=1, class_weight={3: 1.0})
     with pytest.raises(ValueError, match=r'`images` must be an array. Received: a source'):
         trainer.load(Resident(), None)
 
@@ -287,11 +366,12 @@ def test_errors_of_the_source_arrive_and_the_model_keeps_its_weights():
 
 def test_chunks_follow_the_budget():
     stream = streams.open_stream(Resident(), BATCH)
-    assert chunks.steps_per_chunk(stream, 1, 2 * PER_STEP) == 1
-    assert chunks.steps_per_chunk(stream, 1, 2**30) == 2  # a quarter of an epoch, rounded up
-    assert chunks.steps_per_chunk(stream, 2, 2 * PER_STEP) == 2
+    targets = (stream.first.labels,)
+    assert chunks.steps_per_chunk(stream, targets, 1, 2 * PER_STEP) == 1
+    assert chunks.steps_per_chunk(stream, targets, 1, 2**30) == 2  # a quarter of an epoch
+    assert chunks.steps_per_chunk(stream, targets, 2, 2 * PER_STEP) == 2
     with pytest.raises(ValueError, match=f'two batches, of {2 * PER_STEP} bytes on each'):
-        chunks.steps_per_chunk(stream, 1, 2 * PER_STEP - 1)
+        chunks.steps_per_chunk(stream, targets, 1, 2 * PER_STEP - 1)
     with pytest.raises(ValueError, match='`memory_budget` must be a positive integer'):
         make(memory_budget=0)
 

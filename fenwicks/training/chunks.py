@@ -6,29 +6,37 @@ import concurrent.futures
 import math
 import threading
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 
 from fenwicks.training.engines.base import ChunkArrays, Placed
 from fenwicks.training.streams import Batch, Stream, fetching
 
+# From a batch to its targets: the labels as the device holds them, and weights, if there are any.
+TargetsOf: TypeAlias = Callable[[Batch], tuple[np.ndarray, ...]]
+
 DEFAULT_BUDGET = 2**30  # bytes of a device's memory for the two chunks that it holds
 _PARTS = 4  # of an epoch at least: the first chunk of a training is waited for
 
 
-def steps_per_chunk(stream: Stream, devices: int, budget: int) -> int:
+def steps_per_chunk(
+    stream: Stream, targets: tuple[np.ndarray, ...], devices: int, budget: int
+) -> int:
     """The number of steps in a chunk of a stream, about equal in all chunks of an epoch.
 
     Args:
         stream: a `Stream`.
+        targets: of its first batch.
         devices: devices of this process, which divide each batch.
         budget: bytes of a device's memory for two chunks.
 
     Raises:
         ValueError: two batches are larger than the budget.
     """
-    images, labels, _ = stream.first
-    per_step = (images.nbytes + labels.nbytes + 4 * len(images)) // devices
+    images = stream.first.images
+    arrays = images, *targets
+    per_step = (sum(array.nbytes for array in arrays) + 4 * len(images)) // devices
     most = budget // (2 * per_step)
     if not most:
         raise ValueError(
@@ -50,7 +58,7 @@ class Chunks:
         devices: devices of this process.
         place: the engine's `place_chunk`.
         epochs: epochs in all: after the last one nothing is fetched.
-        check: raises where the labels of a batch don't fit; called with each `Batch`.
+        targets_of: a `TargetsOf`, which raises where the labels or weights don't fit.
     """
 
     def __init__(
@@ -60,10 +68,10 @@ class Chunks:
         devices: int,
         place: Callable[[ChunkArrays], Placed],
         epochs: int,
-        check: Callable[[Batch], None],
+        targets_of: TargetsOf,
     ):
         self.stream, self.steps, self.devices = stream, steps, devices
-        self._place, self._epochs, self._check = place, epochs, check
+        self._place, self._epochs, self._targets_of = place, epochs, targets_of
         self._pool = concurrent.futures.ThreadPoolExecutor(1, 'fenwicks-chunks')
         self._stopped = threading.Event()
         self._current: tuple[int, int] | None = None
@@ -111,9 +119,7 @@ class Chunks:
             ):
                 if self._stopped.is_set():
                     return None
-                stream.check(batch, epoch, step)
-                self._check(batch)
-                parts = batch.images, batch.labels, self._places(batch, step)
+                parts = self._parts(batch, epoch, step)
                 if not arrays:  # the chunk may be shorter than its arrays, which are always alike
                     rows = self.steps * share
                     arrays = [
@@ -125,10 +131,20 @@ class Chunks:
                     array[:, here] = part.reshape(self.devices, share, *part.shape[1:])
         if stop == stream.steps:
             stream.end_pass()
-        images, labels, indices = arrays
-        return self._place(ChunkArrays(images, labels, indices, first, stream.steps))
+        images, indices, *targets = arrays
+        return self._place(ChunkArrays(images, tuple(targets), indices, first, stream.steps))
 
-    def _places(self, batch, step):
+    def _parts(self, batch, epoch, step):
+        """Images, indices and targets of a batch; raises unless it is like the others."""
+        where = f'in batch {step + 1} of epoch {epoch + 1}'
+        self.stream.check(batch, where)
+        try:
+            targets = self._targets_of(batch)
+        except ValueError as error:
+            raise ValueError(f'{error} {where}') from None
+        return batch.images, self._indices(batch, step), *targets
+
+    def _indices(self, batch, step):
         if batch.indices is not None:
             return batch.indices
         # An augmentation that asks for them was refused: the source doesn't know its images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -90,17 +91,25 @@ class StreamFeed:
         source: as `streams.open_stream` takes it.
         engines: those that train.
         budget: bytes of a device's memory for two chunks, or `None` for a default.
+        class_weight: as of `Trainer.fit`.
     """
 
-    def __init__(self, source: Any, engines: SizedEngines, budget: int | None):
+    def __init__(
+        self,
+        source: Any,
+        engines: SizedEngines,
+        budget: int | None,
+        class_weight: dict[int, float] | None = None,
+    ):
         settings = engines.settings
         replicas = settings.replicas
         self._stream = open_stream(source, settings.batch_size, replicas.processes)
         first, self._loss = self._stream.first, settings.loss
         self.outputs = checks.check_image_shape(settings.model, first.images)
-        self.labels = targets.check_labels(
-            self._loss, first.labels, len(first.images), self.outputs, len(first.images)
-        )
+        self._class_weight = class_weight
+        self._first = self.labels, *weights = self._targets_of(first)
+        targets.check_loss_takes(self._loss, self.labels, self.outputs)
+        checks.check_weights(replicas, self._loss, weights)
         counts = replicas.numbers_of_processes(self._stream.steps)
         if len(set(counts)) > 1:
             raise ValueError(
@@ -120,16 +129,20 @@ class StreamFeed:
         self.steps = self._stream.steps
 
     def origin(self) -> dict[str, Any]:
-        return checkpoints.origin_of(self._stream.digest())
+        digest = self._stream.digest()
+        if self._class_weight is not None:
+            weights = sorted((int(label), float(w)) for label, w in self._class_weight.items())
+            digest = hashlib.sha256(f'{digest} {weights}'.encode()).hexdigest()[:16]
+        return checkpoints.origin_of(digest)
 
     def start(self, epoch: int, epochs: int) -> None:
         engines, budget = self._engines, self._budget
         if budget is None:
             budget = self._default_budget(engines.at(epoch).on_cpu)
-        size = chunks.steps_per_chunk(self._stream, self._devices, budget)
+        size = chunks.steps_per_chunk(self._stream, self._first, self._devices, budget)
         place = engines.at(epoch).place_chunk
         self._chunks = chunks.Chunks(
-            self._stream, size, self._devices, place, epochs, self._check_labels
+            self._stream, size, self._devices, place, epochs, self._targets_of
         )
         engines.stream(self._chunks, epoch, self.outputs)
 
@@ -139,8 +152,12 @@ class StreamFeed:
         free = memory.free_memory(on_cpu) if alone else None
         return chunks.DEFAULT_BUDGET if free is None else min(chunks.DEFAULT_BUDGET, free // 2)
 
-    def _check_labels(self, batch):
-        targets.check_form(self._loss, batch.labels, len(batch.images), self.outputs)
+    def _targets_of(self, batch):
+        """The labels of a batch as the device holds them, and its weights, if there are any."""
+        labels = targets.check_form(self._loss, batch.labels, len(batch.images), self.outputs)
+        return labels, *targets.image_weights(
+            labels, self.outputs, self._class_weight, batch.weights, self._loss
+        )
 
     def stop(self) -> None:
         if self._chunks is not None:
@@ -158,10 +175,9 @@ def open_feed(
     """The feed of what `fit` was given."""
     if not is_stream(images, labels):
         return ArrayFeed(images, labels, engines, budget, class_weight, sample_weight)
-    for name, weight in (('class_weight', class_weight), ('sample_weight', sample_weight)):
-        if weight is not None:
-            raise ValueError(
-                f'`{name}` must be None with a source of batches: pass arrays. '
-                f'Received: {type(weight).__name__}'
-            )
-    return StreamFeed(images, engines, budget)
+    if sample_weight is not None:
+        raise ValueError(
+            '`sample_weight` must be None with a source of batches, which gives (images, labels, '
+            f'sample_weight). Received: {type(sample_weight).__name__}'
+        )
+    return StreamFeed(images, engines, budget, class_weight)

@@ -18,21 +18,25 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8 or float32 `(batch, height, width, channels)`.
-        labels: int32 or float32 `(batch, ...)`.
+        labels: int32, bool or float32 `(batch, ...)`.
+        weights: float32 `(batch,)`, of the images in the loss; `None` where the source has none.
         indices: int32 `(batch,)`, the places of the images in the data set; `None` where the source
             doesn't say.
     """
 
     images: np.ndarray
     labels: np.ndarray
-    indices: np.ndarray | None
+    weights: np.ndarray | None = None
+    indices: np.ndarray | None = None
 
 
 class Form(NamedTuple):
-    """What all batches of a stream have in common: dtype and shape of an image and of a label."""
+    """What all batches of a stream have in common: dtype and shape of an image and of a label, and
+    whether images have weights."""
 
     images: tuple[str, tuple[int, ...]]
     labels: tuple[str, tuple[int, ...]]
+    weighted: bool
 
     @staticmethod
     def of(batch: Batch) -> Form:
@@ -40,11 +44,13 @@ class Form(NamedTuple):
         return Form(
             (images.dtype.name, images.shape[1:]),
             (labels.dtype.name, labels.shape[1:]),
+            batch.weights is not None,
         )
 
     def __str__(self) -> str:
-        (images, image_shape), (labels, label_shape) = self
-        return f'{images} images {image_shape} and {labels} labels {label_shape}'
+        (images, image_shape), (labels, label_shape), weighted = self
+        weights = ' with weights' * weighted
+        return f'{images} images {image_shape} and {labels} labels {label_shape}{weights}'
 
 
 def is_stream(images: Any, labels: Any) -> bool:
@@ -97,9 +103,8 @@ class Stream:
         """A hash of what is known of the data without reading all of them."""
         return hashlib.sha256(f'{self.form} {self.steps}'.encode()).hexdigest()[:16]
 
-    def check(self, batch: Batch, epoch: int, step: int) -> None:
+    def check(self, batch: Batch, where: str) -> None:
         """Raises unless a batch is like the first one, with finite numbers."""
-        where = f'in batch {step + 1} of epoch {epoch + 1}'
         form = Form.of(batch)
         if form != self.form:
             raise ValueError(
@@ -138,16 +143,19 @@ class IndexedStream(Stream):
         # A source with this method gives images as they are stored, and their places.
         self._stored = getattr(source, 'stored_batch', None)
         self.gives_indices = self._stored is not None
-        self.first = self._get(0) if batches else Batch(np.zeros((0, 0, 0, 0)), np.zeros(0), None)
+        self.first = self._get(0) if batches else Batch(np.zeros((0, 0, 0, 0)), np.zeros(0))
         # The incomplete last batch is left out, as that of arrays is.
         last_is_whole = batches < 2 or len(self._get(batches - 1).images) == self.batch_size
         self.steps = batches if last_is_whole else batches - 1
 
     def _get(self, number):
         try:
-            if self._stored is not None:
-                return _checked(*self._stored(number))
-            return _as_batch(self.source[number])
+            if self._stored is None:
+                return _as_batch(self.source[number])
+            images, labels, indices, *weights = self._stored(number)
+            return _as_batch((images, labels, *weights))._replace(
+                indices=np.asarray(indices, np.int32)
+            )
         except IndexError as error:
             raise _ended_early(self._batches, number) from error
 
@@ -188,9 +196,11 @@ class DatasetStream(Stream):
 
     def _open(self):
         spec = self.source.element_spec
-        if not isinstance(spec, tuple) or len(spec) != 2:
+        if not isinstance(spec, tuple) or len(spec) not in (2, 3):
             raise _not_pairs(spec)
-        shapes = [part.shape for part in spec]
+        shapes = [getattr(part, 'shape', None) for part in spec]
+        if None in shapes:
+            raise _not_pairs(spec[shapes.index(None)])
         if any(shape.rank is None or not shape.is_fully_defined() for shape in shapes):
             raise ValueError(
                 '`images` must give batches of a fixed shape: .batch(batch_size, '
@@ -198,8 +208,13 @@ class DatasetStream(Stream):
                 f'shapes {", ".join(map(str, shapes))}'
             )
         self.steps = _length(self.source)
-        parts = [np.zeros(part.shape, part.dtype.as_numpy_dtype) for part in spec]
-        self.first = _as_batch(tuple(parts))
+        # None of its own, which would begin a pass: any valid one.
+        images, labels, *weights = (
+            np.zeros(part.shape, part.dtype.as_numpy_dtype) for part in spec
+        )
+        if labels.ndim > 1:
+            labels[:, 0] = 1  # the first class, as probabilities
+        self.first = _as_batch((images, labels, *weights))
 
     def begin_pass(self, epoch):
         for _ in range(self.passes, epoch):
@@ -269,13 +284,9 @@ def _length(source):
 
 def _as_batch(batch):
     """A `Batch` of what a source gives: uint8 stays, other images become float32."""
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
         raise _not_pairs(batch)
-    images, labels = batch
-    return _checked(images, labels, None)
-
-
-def _checked(images, labels, indices):
+    images, labels, *weights = batch
     if labels is None:
         raise ValueError('`images` must give batches with labels. Received: images alone')
     images, labels = np.asarray(images), np.asarray(labels)
@@ -284,23 +295,33 @@ def _checked(images, labels, indices):
             '`images` must give batches of uint8 or float images (batch, height, width, channels). '
             f'Received: dtype={images.dtype}, shape={images.shape}'
         )
-    if labels.dtype.kind not in 'iuf':
+    if labels.dtype.kind not in _KINDS or not labels.ndim:
         raise ValueError(
-            f'`images` must give batches with labels that are numbers. Received: {labels.dtype}'
+            '`images` must give batches with labels that are numbers, for each image. '
+            f'Received: {labels.dtype} of shape {labels.shape}'
         )
     if images.dtype != np.uint8:
         images = images.astype(np.float32, copy=False)
-    kind = np.float32 if labels.dtype.kind == 'f' else np.int32
-    places = None if indices is None else np.asarray(indices, np.int32)
-    return Batch(images, labels.astype(kind, copy=False), places)
+    labels = labels.astype(_KINDS[labels.dtype.kind], copy=False)
+    return Batch(images, labels, *[_weights(each) for each in weights if each is not None])
+
+
+# In which type labels come to the device's form, by the kind of theirs.
+_KINDS = {'i': np.int32, 'u': np.int32, 'f': np.float32, 'b': np.bool_}
+
+
+def _weights(weights):
+    weights = np.asarray(weights)
+    return weights[:, 0] if weights.ndim == 2 and weights.shape[1] == 1 else weights
 
 
 def _not_pairs(received):
     kind = type(received).__name__
     size = f' of {len(received)}' if isinstance(received, tuple | list | dict) else ''
     return ValueError(
-        '`images` must give batches that are pairs (images, labels); without `labels` beside it, '
-        f'it is taken for a source of batches. Received: a {kind}{size}'
+        '`images` must give batches that are pairs (images, labels), or (images, labels, '
+        'sample_weight); without `labels` beside it, it is taken for a source of batches. '
+        f'Received: a {kind}{size}'
     )
 
 

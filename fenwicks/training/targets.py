@@ -65,7 +65,7 @@ def check_labels(loss: Any, labels: Any, count: int, outputs: int, batch_size: i
         ValueError: the loss doesn't take labels of this form, or they are out of range.
     """
     labels = check_form(loss, labels, count, outputs)
-    _try(loss, labels[:batch_size], outputs)
+    check_loss_takes(loss, labels[:batch_size], outputs)
     return labels
 
 
@@ -115,8 +115,8 @@ def _values(loss, labels, count, outputs):
     return labels
 
 
-def _try(loss, labels, outputs):
-    """Raises where the loss of some labels isn't a number."""
+def check_loss_takes(loss: Any, labels: np.ndarray, outputs: int) -> None:
+    """Tries the loss of a batch of checked labels; raises where it isn't a number."""
     try:
         value = loss(labels, np.full((len(labels), outputs), 1 / outputs, np.float32))
     except Exception as error:  # a loss may raise anything

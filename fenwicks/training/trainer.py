@@ -81,7 +81,7 @@ class Trainer(ResumableRunner):
             accelerators on JAX, those of the strategy in scope on TensorFlow, or else one device.
         jit_compile: whether XLA compiles the loop over the steps as one program. `None` is yes on
             an accelerator and no on a CPU, where TensorFlow then runs the loop as a graph and JAX
-            calls a compiled step.
+            calls a compiled step; if that holds no convolution, yes on JAX.
         image_sizes: pairs `(epoch, size)`: from that epoch on, counted from 0, the augmented images
             are resized to `size` x `size` pixels, bilinearly and without antialiasing. Empty: they
             keep their size. The model must take each size, as one with an input of `(None, None,
@@ -191,11 +191,12 @@ class Trainer(ResumableRunner):
 
         Args:
             images: uint8 `(count, height, width, channels)`, or a source of batches `(images,
-                labels)` of `batch_size` images: a `tf.data.Dataset`, a `keras.utils.PyDataset` such
-                as `data.ImageBatches`, or an object with `__len__` and `__getitem__`. Chunks of its
-                batches are sent to the device while others train. It shuffles itself, and
-                `normalize` gets its images, uint8 or float, as they are. Of several processes each
-                streams its share of each batch.
+                labels)` or `(images, labels, sample_weight)` of `batch_size` images: a
+                `tf.data.Dataset`, a `keras.utils.PyDataset` such as `data.ImageBatches`, or an
+                object with `__len__` and `__getitem__`. Chunks of its batches are sent to the
+                device while others train. It shuffles itself, and `normalize` gets its images,
+                uint8 or float, as they are. Of several processes each streams its share of each
+                batch.
             labels: what the loss takes: integers `(count,)`; floats `(count, classes)`, one-hot or
                 probabilities; for a binary loss numbers `(count, outputs)` in [0, 1]; for others
                 numbers `(count, outputs)`, or `(count,)` for one output; `None` with a source of
@@ -212,7 +213,8 @@ class Trainer(ResumableRunner):
                 validations and training. At the end of an epoch the model holds the averages, where
                 there are any: what was validated. Each of several processes calls its own.
             class_weight: dict from a class to the weight of its images in the loss, 1 by default.
-            sample_weight: floats `(count,)`, the weight of each image in the loss.
+            sample_weight: floats `(count,)`, the weight of each image in the loss; `None` with a
+                source of batches, which gives them.
             initial_epoch: the epochs trained so far, where that is to be checked.
             verbose: 0 shows nothing, 1 a progress bar and a line an epoch, 2 the lines alone, as in
                 Keras; 'auto' is 1, and 2 where standard error is a file.

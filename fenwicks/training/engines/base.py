@@ -35,8 +35,8 @@ class Settings:
         averages: the `Averages` that the Trainer keeps.
         metrics: the `MetricSet`.
         kind: how correct answers are counted, see `targets.kind_of`.
-        jit_compile: whether one XLA program holds the loop over the steps; `None` is yes on an
-            accelerator and no on a CPU.
+        jit_compile: whether one XLA program holds the loop over the steps; `None` for the engine's
+            choice, see `Trainer`.
         frozen: patterns of the variables that aren't trained.
     """
 
@@ -81,14 +81,15 @@ class ChunkArrays(NamedTuple):
 
     Attributes:
         images: `(devices, rows, height, width, channels)`, of the devices of this process.
-        labels: `(devices, rows, ...)`.
+        targets: tuple of the labels `(devices, rows, ...)` and, where there are any, the weights of
+            the images `(devices, rows)`.
         indices: int32 `(devices, rows)`, the places of the images in the data set.
         first: the step of the epoch with which they begin.
         steps_per_epoch: steps in an epoch.
     """
 
     images: np.ndarray
-    labels: np.ndarray
+    targets: tuple[np.ndarray, ...]
     indices: np.ndarray
     first: int
     steps_per_epoch: int

@@ -1,8 +1,8 @@
 """The JAX engine: the steps of an epoch as one compiled program.
 
 It takes the same steps as `fenwicks.training.engines.tensorflow`. The state goes through a
-`lax.while_loop`, its memory donated. On a CPU the loop is Python's, around a compiled step: XLA's
-fast convolutions aren't used within its loops.
+`lax.while_loop`, its memory donated. On a CPU the loop of a step that holds convolutions is
+Python's: XLA's fast ones aren't used within its loops.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ from fenwicks.training.engines.jax_accumulation import in_parts
 from fenwicks.training.engines.jax_averages import averages_update
 from fenwicks.training.engines.jax_data import Chunk, WholeSet
 from fenwicks.training.engines.jax_scores import COUNTERS, Scorer
-from fenwicks.training.engines.jax_state import all_finite, first_carry, measuring, no_axis
+from fenwicks.training.engines.jax_state import (
+    all_finite,
+    call,
+    divided_axes,
+    first_carry,
+    holds_convolution,
+    measuring,
+)
 from fenwicks.training.replicas.jax_base import JaxReplicas, default_device
 
 
@@ -44,10 +51,10 @@ class JaxEngine(Engine):
         self.on_cpu = self._device.platform == 'cpu'
         self._compute_dtypes = _keras.compute_dtypes(self.model)
         self._average = averages_update(self.model, self.averages)
-        # A step in XLA's loop on a CPU takes as long as twenty outside of it.
-        chosen = settings.jit_compile
-        self._in_one_program = not self.on_cpu if chosen is None else chosen
-        self._run = self._whole_loop if self._in_one_program else self._single_steps
+        # Whether one program holds the loop over the steps; `None` where the step decides.
+        self._in_one_program = True if not self.on_cpu else None
+        if settings.jit_compile is not None:
+            self._in_one_program = settings.jit_compile
         differentiate = jax.grad(self._scaled_loss, has_aux=True)
         self._differentiate = in_parts(
             differentiate,
@@ -62,8 +69,9 @@ class JaxEngine(Engine):
         self._correct = COUNTERS[settings.kind](settings.loss)
         self._outcome, self._measure = measuring(self.replicas, self.metrics, self._correct)
         self._scorer = Scorer(
-            self, self._correct, self._logits, in_one_program=self._in_one_program
+            self, self._correct, self._logits, in_one_program=bool(self._in_one_program)
         )
+        self._run = self._whole_loop
         self._compiled: Any = None
         self._compiled_for: Any = None
         self._compiled_shardings: Any = None
@@ -82,18 +90,32 @@ class JaxEngine(Engine):
 
     def compile(self):
         program, arguments = self._abstract_program(self._data)
-        if not self._in_one_program:
-            program, arguments = self._step_program(type(self._data), arguments)
         compiled_for = arguments, self._image_shape
         if compiled_for != self._compiled_for:
-            self._compiled = program.lower(*arguments).compile()
-            self._compiled_for = compiled_for
+            self._run, lowered = self._lower(program, arguments)
+            self._compiled, self._compiled_for = lowered.compile(), compiled_for
             self._compiled_shardings = self._shardings()  # here, not before each call
             state = self._state()
-            if not self._in_one_program:  # what comes before and after the steps
+            if self._run == self._single_steps:  # what comes before and after the steps
                 self._shuffle(self._data, jnp.int32(0))
                 jax.block_until_ready(self._all_finite(state))
             self._assign(state)  # moving the state compiles too
+
+    def _lower(self, program, arguments):
+        """The method that takes the steps, and the program that it calls.
+
+        Args:
+            program, arguments: of the whole loop.
+        """
+        if self._in_one_program:
+            return self._whole_loop, program.lower(*arguments)
+        step, step_arguments = self._step_program(type(self._data), arguments)
+        lowered = step.lower(*step_arguments)
+        # A convolution in XLA's loop on a CPU takes as long as twenty outside of it. Other steps
+        # are as fast there, without Python's work between them.
+        if self._in_one_program is None and not holds_convolution(lowered):
+            return self._whole_loop, program.lower(*arguments)
+        return self._single_steps, lowered
 
     def program(self, count, image_shape):
         self._image_shape = tuple(image_shape)
@@ -172,19 +194,9 @@ class JaxEngine(Engine):
         )
 
     def _axes(self):
-        """For each variable of the state the axis along which the devices divide it, or `None`.
-
-        Weights are divided only where the optimizer says that its update is elementwise. Variables
-        that it doesn't update are replicated. An average is divided like its source.
-        """
-        axis = (
-            self.replicas.sharded_axis if getattr(self.optimizer, 'elementwise', False) else no_axis
-        )
-        weights, fixed, slots, _, counts = self._variables()
-        weight_axes, slot_axes = ([axis(v.shape) for v in part] for part in (weights, slots))
-        axes = {id(weight): axis for weight, axis in zip(weights, weight_axes, strict=True)}
-        average_axes = [axes.get(id(source)) for source in self.averages.sources]
-        return weight_axes, [None] * len(fixed), slot_axes, average_axes, [None] * len(counts)
+        """For each variable of the state the axis along which the devices divide it, or `None`."""
+        sources = self.averages.sources
+        return divided_axes(self._variables(), sources, self.optimizer, self.replicas)
 
     def _shardings(self):
         return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
@@ -315,7 +327,7 @@ class JaxEngine(Engine):
 
     def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
         trainable = self.keep_frozen([lax.stop_gradient(weight) for weight in trainable], trainable)
-        logits, fixed, extras = self._call(trainable, fixed, inputs, training=True)
+        logits, fixed, extras = call(self.model, trainable, fixed, inputs, training=True)
         labels, *image_weights = targets
         loss = self.loss(labels, logits, *image_weights).astype('float32')
         if loss.ndim:
@@ -329,22 +341,4 @@ class JaxEngine(Engine):
             return self.optimizer.scale_loss(jnp.float32(1))
 
     def _logits(self, trainable, fixed, images):
-        return self._call(trainable, fixed, images, training=False)[0].astype('float32')
-
-    def _call(self, trainable, fixed, inputs, training):
-        """Calls the model with these values of its variables.
-
-        Not by Keras's `stateless_call`, which tells the layers within a subclass of `Model` that
-        they are being trained only where the subclass passes `training` on.
-
-        Returns:
-            The outputs, the new values of the variables that aren't trainable, and the losses of
-            regularizers.
-        """
-        model = self.model
-        variables = [*model.trainable_variables, *model.non_trainable_variables]
-        values = list(zip(variables, [*trainable, *fixed], strict=True))
-        with keras.StatelessScope(values, collect_losses=True) as scope:
-            outputs, losses = model(inputs, training=training), model.losses
-        fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
-        return outputs, fixed, losses
+        return call(self.model, trainable, fixed, images, training=False)[0].astype('float32')

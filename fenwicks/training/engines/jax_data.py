@@ -52,14 +52,14 @@ class Chunk(NamedTuple):
 
     Attributes:
         images: `(rows, pixels)`, as the source gives them; the devices' parts one after the other.
-        labels: `(rows, ...)`.
+        targets: tuple of the labels `(rows, ...)` and, where there are any, the weights `(rows,)`.
         indices: int32 `(rows,)`, the places of the images in the data set.
         first: int32 scalar, the step of the epoch with which the chunk begins.
         steps: int32 scalar, steps in an epoch.
     """
 
     images: Tensor
-    labels: Tensor
+    targets: tuple[Tensor, ...]
     indices: Tensor
     first: Tensor
     steps: Tensor
@@ -68,9 +68,14 @@ class Chunk(NamedTuple):
     def placed(cls, chunk, replicas):
         """A `ChunkArrays` on the devices."""
         images = chunk.images.reshape(*chunk.images.shape[:2], -1)
-        arrays = [replicas.place_parts(each) for each in (images, chunk.labels, chunk.indices)]
+        place = replicas.place_parts
         numbers = np.int32(chunk.first), np.int32(chunk.steps_per_epoch)
-        return cls(*arrays, *replicas.place(list(map(jnp.asarray, numbers))))
+        return cls(
+            place(images),
+            tuple(map(place, chunk.targets)),
+            place(chunk.indices),
+            *replicas.place(list(map(jnp.asarray, numbers))),
+        )
 
     @staticmethod
     def shardings(replicas):
@@ -85,9 +90,11 @@ class Chunk(NamedTuple):
 
     def take(self, batch, batch_size, replicas):
         size = batch_size // replicas.count
-        arrays = self.images, self.labels, self.indices
-        images, labels, indices = (replicas.rows_of_step(array, batch, size) for array in arrays)
-        return images, (labels,), indices
+
+        def rows(array):
+            return replicas.rows_of_step(array, batch, size)
+
+        return rows(self.images), tuple(map(rows, self.targets)), rows(self.indices)
 
     def steps_per_epoch(self, batch_size):
         return self.steps

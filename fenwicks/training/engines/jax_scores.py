@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import keras
 from jax import lax
 
 from fenwicks.training.engines.base import batch_starts
+from fenwicks.training.engines.jax_state import scope_of
 from fenwicks.training.targets import BINARY, CLASSES, OTHER, of_logits
 
 
@@ -79,14 +79,8 @@ class Scorer:
     def _score_of(self, trainable, fixed, targets, logits):
         labels, *weights = targets
         loss = self.loss(labels, logits, *weights).astype('float32')
-        model = self.model
-        variables = zip(
-            [*model.trainable_variables, *model.non_trainable_variables],
-            [*trainable, *fixed],
-            strict=True,
-        )
-        with keras.StatelessScope(list(variables), collect_losses=True):
-            extras = [extra.astype('float32') for extra in model.losses]
+        with scope_of(self.model, trainable, fixed):
+            extras = [extra.astype('float32') for extra in self.model.losses]
         results = self.metrics.of_all(labels, logits)
         return loss + sum(extras), self._correct(logits, labels), results
 

@@ -4,9 +4,59 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import keras
 
 
-def no_axis(shape):
+def scope_of(model, trainable, fixed):
+    """A context in which a model's variables have these values, and in which `model.losses` are
+    those of regularizers and of calls within it."""
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    values = list(zip(variables, [*trainable, *fixed], strict=True))
+    return keras.StatelessScope(values, collect_losses=True)
+
+
+def holds_convolution(lowered):
+    """Whether a program that was lowered, by `jax.jit(...).lower`, convolves anything."""
+    return 'stablehlo.convolution' in lowered.as_text()
+
+
+def call(model, trainable, fixed, inputs, training):
+    """Calls the model with these values of its variables.
+
+    Not by Keras's `stateless_call`, which tells the layers within a subclass of `Model` that they
+    are being trained only where the subclass passes `training` on.
+
+    Returns:
+        The outputs, the new values of the variables that aren't trainable, and the losses of
+        regularizers.
+    """
+    with scope_of(model, trainable, fixed) as scope:
+        outputs, losses = model(inputs, training=training), model.losses
+    fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
+    return outputs, fixed, losses
+
+
+def divided_axes(variables, sources, optimizer, replicas):
+    """For each variable of the state the axis along which the devices divide it, or `None`.
+
+    Weights are divided only where the optimizer says that its update is elementwise. Variables that
+    it doesn't update are replicated. An average is divided like its source.
+
+    Args:
+        variables: a tuple of the state's parts, see `JaxEngine`.
+        sources: what the averages are of.
+        optimizer: a Keras optimizer.
+        replicas: the devices.
+    """
+    axis = replicas.sharded_axis if getattr(optimizer, 'elementwise', False) else _no_axis
+    weights, fixed, slots, _, counts = variables
+    weight_axes, slot_axes = ([axis(v.shape) for v in part] for part in (weights, slots))
+    axes = {id(weight): axis for weight, axis in zip(weights, weight_axes, strict=True)}
+    average_axes = [axes.get(id(source)) for source in sources]
+    return weight_axes, [None] * len(fixed), slot_axes, average_axes, [None] * len(counts)
+
+
+def _no_axis(shape):
     """The axis along which an array is divided that every device holds whole."""
     return None
 

@@ -66,9 +66,10 @@ class TensorFlowEngine(Engine):
 
     def place_chunk(self, chunk):
         with tf.device(self._device):
-            arrays = self.replicas.place_parts([chunk.images, chunk.labels, chunk.indices])
+            arrays = [chunk.images, chunk.indices, *chunk.targets]
+            images, indices, *targets = self.replicas.place_parts(arrays)
             numbers = [tf.constant(number) for number in (chunk.first, chunk.steps_per_epoch)]
-        return {'_count': 0, '_data': Chunk(*arrays, *numbers)}
+        return {'_count': 0, '_data': Chunk(images, tuple(targets), indices, *numbers)}
 
     def compile(self):
         self.run(epoch=0, start=0, stop=0)

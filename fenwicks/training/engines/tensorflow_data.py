@@ -56,14 +56,14 @@ class Chunk(NamedTuple):
 
     Attributes:
         images: `(rows, height, width, channels)`, as the source gives them.
-        labels: `(rows, ...)`.
+        targets: tuple of the labels `(rows, ...)` and, where there are any, the weights `(rows,)`.
         indices: int32 `(rows,)`, the places of the images in the data set.
         first: int32 scalar, the step of the epoch with which the chunk begins.
         steps: int32 scalar, steps in an epoch.
     """
 
     images: Tensor
-    labels: Tensor
+    targets: tuple[Tensor, ...]
     indices: Tensor
     first: Tensor
     steps: Tensor
@@ -80,7 +80,7 @@ class Chunk(NamedTuple):
         return batch * size + tf.range(size)
 
     def targets_of(self, rows):
-        return (tf.gather(self.labels, rows),)
+        return tuple(tf.gather(target, rows) for target in self.targets)
 
     def places(self, rows):
         return tf.gather(self.indices, rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fenwicks.training.replicas.base import Replicas
@@ -42,7 +41,9 @@ class JaxReplicas(Replicas):
     def rows_of_step(self, array, position, size):
         """This device's rows of the batch number `position`, of an array that is divided among the
         devices: each has `size` rows of each batch, in order."""
-        return lax.dynamic_slice_in_dim(array, position * size, size)
+        # Not as a slice: where that is the whole array, XLA would compile another program than for
+        # the resident data, with other roundings.
+        return array[position * size + jnp.arange(size)]
 
     def split(self, array, parts):
         """Equal parts `(parts, size, ...)` of an array `(batch, ...)`, of each device's share."""
