@@ -31,6 +31,7 @@ class Case:
     loss: keras.losses.Loss | None = None
     streamed: bool = False
     accumulate: int = 1
+    validated: bool = False  # with metrics, callbacks and weights of the images, too
 
 
 class TwiceTheMean(keras.losses.Loss):
@@ -42,10 +43,10 @@ class TwiceTheMean(keras.losses.Loss):
 
 
 CASES = {
-    'ghosts_of_4': Case(1, 4),
-    'shares_on_8': Case(8),
-    'whole_on_1': Case(1),
-    'whole_on_8': Case(8, batch_norm='synchronized'),
+    'ghosts_of_4': Case(1, 4, validated=True),
+    'shares_on_8': Case(8, validated=True),
+    'whole_on_1': Case(1, validated=True),
+    'whole_on_8': Case(8, batch_norm='synchronized', validated=True),
     'muon_on_1': Case(1, 16, optimizer='muon'),
     'muon_on_2': Case(2, optimizer='muon'),
     'scaled_on_1': Case(1, 16, optimizer='scaled'),
@@ -56,17 +57,17 @@ CASES = {
     'plain_resumed_on_2': Case(2, optimizer='plain_sgd', resumed=True),
     'own_loss_on_1': Case(1, 16, loss=TwiceTheMean()),
     'own_loss_on_2': Case(2, loss=TwiceTheMean()),
-    'streamed_on_8': Case(8, streamed=True),
-    'streamed_whole_on_8': Case(8, batch_norm='synchronized', streamed=True),
+    'streamed_on_8': Case(8, streamed=True, validated=True),
+    'streamed_whole_on_8': Case(8, batch_norm='synchronized', streamed=True, validated=True),
     'clipped_on_1': Case(1, None, optimizer='by_value'),
     'clipped_parts_on_2': Case(2, None, optimizer='by_value', accumulate=2),
     'globally_on_1': Case(1, 16, optimizer='by_global_norm'),
     'globally_on_2': Case(2, optimizer='by_global_norm'),
     'streamed_all': Case(None, streamed=True),
-    'streamed_all_whole': Case(None, batch_norm='synchronized', streamed=True),
+    'streamed_all_whole': Case(None, batch_norm='synchronized', streamed=True, validated=True),
     'all': Case(None),
     'all_plain': Case(None, optimizer='plain_sgd'),
-    'all_whole': Case(None, batch_norm='synchronized'),
+    'all_whole': Case(None, batch_norm='synchronized', validated=True),
 }
 
 
@@ -116,6 +117,9 @@ def trainer(case, replicas):
             make_optimizer(),
             case.loss,
             batch_size=BATCH,
+            metrics=[keras.metrics.F1Score('macro'), keras.metrics.AUC(from_logits=True)]
+            if case.validated
+            else None,
             augment=augment.compose([augment.alternating_flip]),
             averaging=averaging,
             replicas=replicas,
@@ -126,8 +130,9 @@ def trainer(case, replicas):
 class Share:
     """This process's share of the batches that a training on arrays takes, in their order."""
 
-    def __init__(self, images, labels, replicas):
+    def __init__(self, images, labels, replicas, weights=None):
         self.images, self.labels, self.replicas = images, labels, replicas
+        self.weights = weights
         self.epoch, self.fetched = 0, set()
 
     def __len__(self):
@@ -138,10 +143,39 @@ class Share:
         first = index * BATCH + self.replicas.process_index * size
         rows = order_of(self.epoch, 0, len(self.images))[first : first + size]
         self.fetched.update((self.epoch, row) for row in rows.tolist())
-        return self.images[rows], self.labels[rows], rows
+        weights = [] if self.weights is None else [self.weights[rows]]
+        return self.images[rows], self.labels[rows], rows, *weights
 
     def __getitem__(self, index):
-        return self.stored_batch(index)[:2]
+        images, labels, _, *weights = self.stored_batch(index)
+        return images, labels, *weights
+
+
+class Watch(training.callbacks.TrainerCallback):
+    """Notes what the model predicts at the end of an epoch, and halves the learning rate."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images, self.seen = images / np.float32(255), []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(np.asarray(self.model(self.images)).tolist())
+        self.trainer.optimizer.learning_rate = 0.5 * float(self.trainer.optimizer.learning_rate)
+
+
+def validating(path):
+    """Arguments of `fit`, and a callback that watches the training."""
+    held_out, labels = toy(23, seed=3)
+    watch = Watch(held_out[:3])
+    callbacks = [
+        keras.callbacks.EarlyStopping('val_loss', patience=9, restore_best_weights=True),
+        keras.callbacks.ModelCheckpoint(path, 'val_f1_score', save_best_only=True, mode='max'),
+        keras.callbacks.CSVLogger(path.with_suffix('.csv')),
+        training.callbacks.BestWeights('val_loss'),
+        watch,
+    ]
+    weights = np.linspace(0, 2, len(labels))
+    return {'validation_data': (held_out, labels, weights), 'callbacks': callbacks}, watch
 
 
 def train(case, folder):
@@ -152,10 +186,26 @@ def train(case, folder):
     if case.resumed:
         trained.fit(images, labels, 1, checkpoint=path)
         trained = trainer(case, replicas)
-    share = Share(images, labels, replicas)
+    options: dict = {}
+    if case.validated:
+        options, watch = validating(path.with_suffix('.keras'))
+        options |= {'class_weight': {0: 2.0, 1: 0.5}}
+    weights = np.linspace(0, 3, len(images)) if case.validated else None
+    share = Share(images, labels, replicas, weights)
     data = (share,) if case.streamed else (images, labels)
-    trained.fit(*data, epochs=EPOCHS, checkpoint=path, resume=case.resumed)
+    if not case.streamed:
+        options['sample_weight'] = weights
+    trained.fit(*data, epochs=EPOCHS, checkpoint=path, resume=case.resumed, **options)
     history = trained.history
+    validated = {}
+    if case.validated:
+        best = keras.models.load_model(path.with_suffix('.keras'))
+        validated = {
+            'history': history.history,
+            'watched': watch.seen,
+            'best': np.concatenate([np.ravel(value) for value in best.get_weights()]).tolist(),
+            'lines': len(path.with_suffix('.csv').read_text().splitlines()),
+        }
     variables = [keras.ops.convert_to_numpy(v) for v in trained.variables]
     return {
         'replicas': replicas.count,
@@ -165,6 +215,7 @@ def train(case, folder):
         'uneven': uneven(trained, images, labels, replicas) if case.streamed else '',
         'losses': history.history['loss'],
         'accuracies': history.history['accuracy'],
+        **validated,
         # As many as don't divide by the devices, and fewer than there are.
         'logits': trained.predict(images[:11], batch_size=8).tolist(),
         'variables': np.concatenate([np.ravel(value) for value in variables]).tolist(),

@@ -32,6 +32,7 @@ PAIRS = [
     ('globally_on_2', 'globally_on_1'),
     ('clipped_parts_on_2', 'clipped_on_1'),
 ]
+SCORES = ('f1_score', 'auc')
 # Of two processes together, and of one device.
 PROCESS_PAIRS = {
     'all': 'ghosts_of_16',
@@ -78,25 +79,33 @@ def results(*processes):
 @functools.cache
 def run(backend):
     # The several first: TensorFlow cuts up its processor before its first operation, once for all.
-    # A network of another size in a process of its own: TensorFlow confuses the messages of two
-    # strategies in one.
-    eight, two, other_size = (
-        list(dict.fromkeys(case for pair in zip(*pairs, strict=True) for case in pair))
-        for pairs in (PAIRS[:4], PAIRS[4:-1], PAIRS[-1:])
-    )
+    cases = list(dict.fromkeys(case for pair in zip(*PAIRS, strict=True) for case in pair))
     if backend == 'tensorflow':
-        eight.append('seeds')
-    found: dict = {}
-    for cases in (eight, two, other_size):
-        found.update(*results(start(backend, *cases)))
+        cases.append('seeds')
+    (found,) = results(start(backend, *cases))
     return found
 
 
 def assert_alike(one, other):
     np.testing.assert_allclose(one['losses'], other['losses'], rtol=2e-5)
     assert one['accuracies'] == other['accuracies']
-    for key in ('logits', 'variables'):
-        np.testing.assert_allclose(one[key], other[key], rtol=2e-4, atol=2e-5)
+    for key in ('logits', 'variables', 'watched', 'best'):
+        if key in other:
+            np.testing.assert_allclose(one[key], other[key], rtol=2e-4, atol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize(('several', 'alone'), PAIRS[:4])
+def test_validation_metrics_and_callbacks_are_those_of_one_device(backend, several, alone):
+    """On eight devices, of arrays and streams, with weights of images and of classes."""
+    several, alone = run(backend)[several], run(backend)[alone]
+    names = [name for name in alone['history'] if name not in ('accuracy', 'loss')]
+    assert names == ['learning_rate', *SCORES, *(f'val_{s}' for s in ('loss', 'accuracy', *SCORES))]
+    for name in names:
+        np.testing.assert_allclose(
+            several['history'][name], alone['history'][name], rtol=2e-5, err_msg=name
+        )
+    assert several['lines'] == alone['lines'] == 3
 
 
 @pytest.mark.parametrize('backend', BACKENDS)

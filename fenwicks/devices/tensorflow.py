@@ -29,7 +29,7 @@ def make_strategy(count: int | None, kind: str) -> tf.distribute.Strategy | None
         strategy = _workers_strategy()
     else:
         devices = _devices(kind, count)
-        return None if len(devices) == 1 else tf.distribute.MirroredStrategy(devices)
+        return None if len(devices) == 1 else _mirrored_strategy(tuple(devices))
     found = strategy.num_replicas_in_sync
     if count not in (None, found):
         raise not_all(count, found, 'the strategy')
@@ -97,6 +97,11 @@ def _devices(device, count):
         advice = ' TensorFlow splits the CPU before its first operation only: call this earlier.'
         raise too_many(count, found, device, advice if device == 'cpu' else '')
     return [f'{kind}:{number}' for number in range(count)]
+
+
+@functools.cache  # a second one of the same devices would take its messages for the first one's
+def _mirrored_strategy(devices):
+    return tf.distribute.MirroredStrategy(devices)
 
 
 @functools.cache  # a second one would break the first one's connections
