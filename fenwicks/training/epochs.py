@@ -9,8 +9,8 @@ from collections.abc import Callable
 import keras
 
 from fenwicks.training.interrupts import Interrupts
+from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.progress import Progress
-from fenwicks.training.sizes import SizedEngines
 
 
 class DivergedError(FloatingPointError):
@@ -32,7 +32,7 @@ class Epochs:
     `seconds_per_call`, at the speed so far.
 
     Args:
-        engines: the `SizedEngines`.
+        engines: the `PhaseEngines`.
         batch_size: images in a step.
         seconds_per_call: seconds between two reports to the progress bar; `math.inf` for one call
             an epoch.
@@ -47,7 +47,7 @@ class Epochs:
 
     def __init__(
         self,
-        engines: SizedEngines,
+        engines: PhaseEngines,
         batch_size: int,
         seconds_per_call: float,
         learning_rate: Callable[[], float],

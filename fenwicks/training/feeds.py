@@ -10,7 +10,7 @@ import numpy as np
 from fenwicks import augment as augmentation
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
-from fenwicks.training.sizes import SizedEngines
+from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.streams import is_stream, open_stream
 
 
@@ -34,7 +34,7 @@ class ArrayFeed:
         self,
         images: Any,
         labels: Any,
-        engines: SizedEngines,
+        engines: PhaseEngines,
         budget: int | None,
         class_weight: dict[int, float] | None = None,
         sample_weight: Any = None,
@@ -97,7 +97,7 @@ class StreamFeed:
     def __init__(
         self,
         source: Any,
-        engines: SizedEngines,
+        engines: PhaseEngines,
         budget: int | None,
         class_weight: dict[int, float] | None = None,
     ):
@@ -167,7 +167,7 @@ class StreamFeed:
 def open_feed(
     images: Any,
     labels: Any,
-    engines: SizedEngines,
+    engines: PhaseEngines,
     budget: int | None,
     class_weight: dict[int, float] | None = None,
     sample_weight: Any = None,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import keras
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks.optimizers.patterns import check_match, matches
 
 # Pairs of the epoch, from 0, from which on images have a size, and that size in pixels.
@@ -84,6 +84,43 @@ class Phases:
                     at = found.get(phase, (epoch, first, 0))
                     found[phase] = (*at[:2], at[2] + last - first)
         return list(found.values())
+
+
+def check_image_sizes(image_sizes: Sequence[tuple[int, int]], model: keras.Model) -> ImageSizes:
+    """Checks a Trainer's `image_sizes`.
+
+    Raises:
+        ValueError: they aren't pairs, the first isn't for epoch 0, their epochs don't increase, or
+            the model doesn't take images of a size.
+    """
+    rule = '`image_sizes` must be pairs (epoch, size), from epoch 0 on and with increasing epochs'
+    try:
+        pairs = [(integer('epoch', e), positive_integer('size', size)) for e, size in image_sizes]
+    except (TypeError, ValueError):
+        raise ValueError(f'{rule}. Received: image_sizes={image_sizes!r}') from None
+    epochs = [epoch for epoch, _ in pairs]
+    if pairs and (epochs[0] != 0 or epochs != sorted(set(epochs))):
+        raise ValueError(f'{rule}. Received: image_sizes={image_sizes!r}')
+    for size in {size for _, size in pairs}:
+        _check_size(model, size)
+    return tuple(pairs)
+
+
+def _check_size(model, size):
+    shape = getattr(model, 'input_shape', None)  # a subclass of Model has none
+    if shape is None:
+        return
+    rule = 'must be sizes that the model takes'
+    if any(side not in (None, size) for side in shape[1:3]):
+        raise ValueError(
+            f'`image_sizes` {rule}: give it an input of (None, None, channels) and a global '
+            f'pooling. Received: size {size} for a model of {shape[1]}x{shape[2]} pixels'
+        )
+    try:
+        model(keras.KerasTensor((1, size, size, shape[3]), 'float32'), training=False)
+    except (ValueError, TypeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise ValueError(f'`image_sizes` {rule}. Received: size {size} ({reason})') from None
 
 
 def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Freeze:

@@ -24,9 +24,9 @@ from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
 from fenwicks.training.metrics import MetricSet
-from fenwicks.training.phases import check_freeze
+from fenwicks.training.phase_engines import PhaseEngines
+from fenwicks.training.phases import check_freeze, check_image_sizes
 from fenwicks.training.replicas import Replicas, default_replicas
-from fenwicks.training.sizes import SizedEngines, check_image_sizes
 
 
 class StepRunner:
@@ -107,7 +107,7 @@ class StepRunner:
                 jit_compile=jit_compile,
                 accumulate=self.accumulate,
             )
-            self._engines = SizedEngines(settings, self.image_sizes, self.freeze)
+            self._engines = PhaseEngines(settings, self.image_sizes, self.freeze)
         self.replicas.broadcast_initial_values(self.variables)
         if seconds_per_call is None:
             reports = self._engines.at(0).on_cpu and self.replicas.processes == 1

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from fenwicks._checks import finite_number
-from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.training import checks, targets
-from fenwicks.training.averages import AveragingRule
-from fenwicks.training.engines.base import Loss
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
 from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
-from fenwicks.training.replicas import Replicas
 from fenwicks.training.resuming import ResumableRunner
 from fenwicks.training.validation import Validation, check_frequency
 
@@ -110,45 +107,9 @@ class Trainer(ResumableRunner):
         Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html, for `image_sizes`.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        loss: Loss | None = None,
-        *,
-        batch_size: int,
-        metrics: Sequence[Any] | None = None,
-        normalize: ImageFunction | None = None,
-        augment: Callable[..., Tensor] | None = None,
-        averaging: AveragingRule | None = None,
-        seed: int = 0,
-        seconds_per_call: float | None = None,
-        replicas: Replicas | None = None,
-        jit_compile: bool | None = None,
-        image_sizes: Sequence[tuple[int, int]] = (),
-        accumulate: int = 1,
-        memory_budget: int | None = None,
-        freeze: Sequence[tuple[float, str]] = (),
-    ):
-        super().__init__(
-            model,
-            optimizer,
-            loss,
-            batch_size=batch_size,
-            metrics=metrics,
-            normalize=normalize,
-            augment=augment,
-            averaging=averaging,
-            seed=seed,
-            seconds_per_call=seconds_per_call,
-            replicas=replicas,
-            jit_compile=jit_compile,
-            image_sizes=image_sizes,
-            accumulate=accumulate,
-            memory_budget=memory_budget,
-            freeze=freeze,
-        )
-        self._epochs = Epochs(
+    @functools.cached_property
+    def _epochs(self) -> Epochs:
+        return Epochs(
             self._engines,
             self.batch_size,
             self.seconds_per_call,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import keras
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks._checks import integer, positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.training.chunks import Chunks
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
@@ -19,44 +17,7 @@ from fenwicks.training.engines.select import make_engine
 from fenwicks.training.phases import Freeze, ImageSizes, Phase, Phases
 
 
-def check_image_sizes(image_sizes: Sequence[tuple[int, int]], model: keras.Model) -> ImageSizes:
-    """Checks a Trainer's `image_sizes`.
-
-    Raises:
-        ValueError: they aren't pairs, the first isn't for epoch 0, their epochs don't increase, or
-            the model doesn't take images of a size.
-    """
-    rule = '`image_sizes` must be pairs (epoch, size), from epoch 0 on and with increasing epochs'
-    try:
-        pairs = [(integer('epoch', e), positive_integer('size', size)) for e, size in image_sizes]
-    except (TypeError, ValueError):
-        raise ValueError(f'{rule}. Received: image_sizes={image_sizes!r}') from None
-    epochs = [epoch for epoch, _ in pairs]
-    if pairs and (epochs[0] != 0 or epochs != sorted(set(epochs))):
-        raise ValueError(f'{rule}. Received: image_sizes={image_sizes!r}')
-    for size in {size for _, size in pairs}:
-        _check_size(model, size)
-    return tuple(pairs)
-
-
-def _check_size(model, size):
-    shape = getattr(model, 'input_shape', None)  # a subclass of Model has none
-    if shape is None:
-        return
-    rule = 'must be sizes that the model takes'
-    if any(side not in (None, size) for side in shape[1:3]):
-        raise ValueError(
-            f'`image_sizes` {rule}: give it an input of (None, None, channels) and a global '
-            f'pooling. Received: size {size} for a model of {shape[1]}x{shape[2]} pixels'
-        )
-    try:
-        model(keras.KerasTensor((1, size, size, shape[3]), 'float32'), training=False)
-    except (ValueError, TypeError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'`image_sizes` {rule}. Received: size {size} ({reason})') from None
-
-
-class SizedEngines:
+class PhaseEngines:
     """An engine for each phase of the training; they all train one model with one optimizer.
 
     Each engine's program is compiled for one size of images and one choice of trained variables, so
