@@ -187,6 +187,50 @@ class Listed:
         return self.epochs[self.epoch][index]
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_a_source_is_validated_on_all_its_images(dtype):
+    """Also on the incomplete last batch; floats as the training gives them."""
+    held_out = toy(23, seed=3)
+    source = data.ImageBatches(*held_out, 5) if dtype == np.uint8 else Batches(*held_out)
+    arrays, sources = make(dense_model()), make(dense_model())
+    arrays.fit(Changed(-1, None), epochs=1, validation_data=held_out)
+    sources.fit(Changed(-1, None, dtype=dtype), epochs=1, validation_data=source)
+    assert_same(arrays, sources)
+
+
+class Batches:
+    """Of five float images, and their weights, all 1."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images.astype(np.float32), labels
+
+    def __len__(self):
+        return -(-len(self.images) // 5)
+
+    def __getitem__(self, index):
+        rows = slice(5 * index, 5 * index + 5)
+        return self.images[rows], self.labels[rows], np.ones(len(self.labels[rows]))
+
+
+def test_sources_that_cannot_be_validated():
+    trainer = make(dense_model())
+    for source, message in (
+        (Batches(*toy()), 'like the training data: .*uint8'),
+        (Batches(toy()[0][:, :6], toy()[1]), 'like the training data: '),
+        (
+            Changed(2, lambda x, y: (x[:, :6], y)),
+            r'give batches of one form. Received: .*\(6, 8, 3',
+        ),
+        (Changed(2, lambda x, y: x), r'like the training data: .*pairs \(images, labels\)'),
+        (Endless(), 'like the training data: .* without a length'),
+        (np.zeros(3), r'must be \(images, labels\)'),
+    ):
+        with pytest.raises(ValueError, match=message) as raised:
+            trainer.fit(*toy(), 1, validation_data=source)
+        assert str(raised.value).startswith('`validation_data` must ')
+    assert trainer.first_step_at is None
+
+
 LABELS = toy()[1]
 SOFT = 0.7 * np.eye(3)[LABELS] + 0.1
 BITS = np.stack([LABELS > 0, LABELS > 1, LABELS == 0], 1)

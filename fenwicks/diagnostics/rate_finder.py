@@ -133,6 +133,7 @@ def _copy(trainer, start, stop, steps):
             image_sizes=trainer.image_sizes,
             accumulate=trainer.accumulate,
             memory_budget=trainer.memory_budget,
+            freeze=trainer.freeze,
         )
 
 

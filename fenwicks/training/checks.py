@@ -175,14 +175,18 @@ def check_data(model, loss, images, labels, batch_size=1):
     return targets.check_labels(loss, labels, len(images), outputs, batch_size), outputs
 
 
-def check_validation(model, loss, validation_data):
-    """The images and targets of `validation_data`; raises unless they are like the training's."""
+def check_validation(model, loss, validation_data, dtype):
+    """The images and targets of `validation_data`; raises unless they are like the training's, whose
+    images are of a dtype: uint8, or float32 from a source."""
     rule = '`validation_data` must be (images, labels) or (images, labels, sample_weight)'
     if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
         raise ValueError(f'{rule}. Received: {type(validation_data).__name__}')
     images, labels, *weights = validation_data
     try:
-        labels, _ = check_data(model, loss, images, labels)
+        if dtype == np.uint8 or getattr(images, 'dtype', None) != dtype:
+            check_images(model, images)
+        outputs = check_image_shape(model, images)
+        labels = targets.check_labels(loss, labels, len(images), outputs, 1)
         weights = [targets.check_sample_weight(weight, len(images)) for weight in weights]
     except ValueError as error:
         raise ValueError(f'`validation_data` must be like the training data: {error}') from None

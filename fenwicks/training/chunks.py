@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from fenwicks.training.batches import Batch
 from fenwicks.training.engines.base import ChunkArrays, Placed
-from fenwicks.training.streams import Batch, Stream, fetching
+from fenwicks.training.streams import Stream, fetching
 
 # From a batch to its targets: the labels as the device holds them, and weights, if there are any.
 TargetsOf: TypeAlias = Callable[[Batch], tuple[np.ndarray, ...]]

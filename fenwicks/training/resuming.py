@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks
+from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.hooks import list_name
 from fenwicks.training.steps import StepRunner
 
@@ -20,6 +25,8 @@ class ResumableRunner(StepRunner):
 
     train_seconds = 0.0
     _finalized = False  # whether averages of the optimizer (`use_ema`) have replaced the weights
+    _rate_held: Any = None  # the rate or the schedule that `_read_rate` reads
+    _read_rate: Callable[[], Any]
 
     def _check_whole_epoch(self):
         """Raises unless the present weights are those of the end of an epoch."""
@@ -113,7 +120,11 @@ class ResumableRunner(StepRunner):
 
     def _learning_rate(self):
         first, *_ = checks.updating(self.optimizer)
-        return float(keras.ops.convert_to_numpy(first.learning_rate))
+        held = _keras.constant_or_schedule(first)
+        if held is not self._rate_held:  # a callback may set another schedule
+            self._rate_held = held
+            self._read_rate = in_one_call(lambda: keras.ops.convert_to_tensor(first.learning_rate))
+        return float(keras.ops.convert_to_numpy(self._read_rate()))
 
     def _finalize(self):
         """Puts the averages of an optimizer of Keras with `use_ema` in the weights' place."""

@@ -6,56 +6,23 @@ import concurrent.futures
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fenwicks import data
-
-
-class Batch(NamedTuple):
-    """A batch of a source, as NumPy arrays.
-
-    Attributes:
-        images: uint8 or float32 `(batch, height, width, channels)`.
-        labels: int32, bool or float32 `(batch, ...)`.
-        weights: float32 `(batch,)`, of the images in the loss; `None` where the source has none.
-        indices: int32 `(batch,)`, the places of the images in the data set; `None` where the source
-            doesn't say.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    weights: np.ndarray | None = None
-    indices: np.ndarray | None = None
-
-
-class Form(NamedTuple):
-    """What all batches of a stream have in common: dtype and shape of an image and of a label, and
-    whether images have weights."""
-
-    images: tuple[str, tuple[int, ...]]
-    labels: tuple[str, tuple[int, ...]]
-    weighted: bool
-
-    @staticmethod
-    def of(batch: Batch) -> Form:
-        images, labels = batch.images, batch.labels
-        return Form(
-            (images.dtype.name, images.shape[1:]),
-            (labels.dtype.name, labels.shape[1:]),
-            batch.weights is not None,
-        )
-
-    def __str__(self) -> str:
-        (images, image_shape), (labels, label_shape), weighted = self
-        weights = ' with weights' * weighted
-        return f'{images} images {image_shape} and {labels} labels {label_shape}{weights}'
+from fenwicks.training.batches import Batch, Form, as_batch, not_pairs
 
 
 def is_stream(images: Any, labels: Any) -> bool:
     """Whether `fit` was given a source of batches rather than arrays."""
     return labels is None and not isinstance(images, np.ndarray)
+
+
+def is_source(data: Any) -> bool:
+    """Whether data that may be arrays are a source of batches."""
+    indexed = hasattr(data, '__getitem__') and not isinstance(data, tuple | list | dict | str)
+    return hasattr(data, 'element_spec') or (indexed and not isinstance(data, np.ndarray))
 
 
 class Stream:
@@ -140,9 +107,7 @@ class IndexedStream(Stream):
                 '`images` must be an ImageBatches without `normalize` and `augment`: give them to '
                 'the Trainer, which applies them on the device. Received: one with them'
             )
-        # A source with this method gives images as they are stored, and their places.
-        self._stored = getattr(source, 'stored_batch', None)
-        self.gives_indices = self._stored is not None
+        self.gives_indices = hasattr(source, 'stored_batch')
         self.first = self._get(0) if batches else Batch(np.zeros((0, 0, 0, 0)), np.zeros(0))
         # The incomplete last batch is left out, as that of arrays is.
         last_is_whole = batches < 2 or len(self._get(batches - 1).images) == self.batch_size
@@ -150,12 +115,7 @@ class IndexedStream(Stream):
 
     def _get(self, number):
         try:
-            if self._stored is None:
-                return _as_batch(self.source[number])
-            images, labels, indices, *weights = self._stored(number)
-            return _as_batch((images, labels, *weights))._replace(
-                indices=np.asarray(indices, np.int32)
-            )
+            return _fetch(self.source, number)
         except IndexError as error:
             raise _ended_early(self._batches, number) from error
 
@@ -197,10 +157,10 @@ class DatasetStream(Stream):
     def _open(self):
         spec = self.source.element_spec
         if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-            raise _not_pairs(spec)
+            raise not_pairs(spec)
         shapes = [getattr(part, 'shape', None) for part in spec]
         if None in shapes:
-            raise _not_pairs(spec[shapes.index(None)])
+            raise not_pairs(spec[shapes.index(None)])
         if any(shape.rank is None or not shape.is_fully_defined() for shape in shapes):
             raise ValueError(
                 '`images` must give batches of a fixed shape: .batch(batch_size, '
@@ -214,7 +174,7 @@ class DatasetStream(Stream):
         )
         if labels.ndim > 1:
             labels[:, 0] = 1  # the first class, as probabilities
-        self.first = _as_batch((images, labels, *weights))
+        self.first = as_batch((images, labels, *weights))
 
     def begin_pass(self, epoch):
         for _ in range(self.passes, epoch):
@@ -224,7 +184,7 @@ class DatasetStream(Stream):
 
         def fetch(step):
             try:
-                return _as_batch(next(batches))
+                return as_batch(next(batches))
             except StopIteration:
                 raise _ended_early(self.steps, step) from None
             except Exception as error:
@@ -268,6 +228,24 @@ def open_stream(source: Any, batch_size: int, processes: int = 1) -> Stream:
     return stream
 
 
+def all_batches(source: Any) -> Iterator[Batch]:
+    """The batches of a pass over a source, the incomplete last one too."""
+    if hasattr(source, 'element_spec'):
+        yield from map(as_batch, source.as_numpy_iterator())
+    else:
+        for number in range(_length(source)):
+            yield _fetch(source, number)
+
+
+def _fetch(source, number):
+    # A source with this method gives images as they are stored, and their places.
+    stored = getattr(source, 'stored_batch', None)
+    if stored is None:
+        return as_batch(source[number])
+    images, labels, indices, *weights = stored(number)
+    return as_batch((images, labels, *weights))._replace(indices=np.asarray(indices, np.int32))
+
+
 def _length(source):
     """The number of batches in a pass."""
     try:
@@ -280,49 +258,6 @@ def _length(source):
             f'Received: a {type(source).__name__} without a length'
         ) from None
     return int(count)
-
-
-def _as_batch(batch):
-    """A `Batch` of what a source gives: uint8 stays, other images become float32."""
-    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
-        raise _not_pairs(batch)
-    images, labels, *weights = batch
-    if labels is None:
-        raise ValueError('`images` must give batches with labels. Received: images alone')
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == 'f'):
-        raise ValueError(
-            '`images` must give batches of uint8 or float images (batch, height, width, channels). '
-            f'Received: dtype={images.dtype}, shape={images.shape}'
-        )
-    if labels.dtype.kind not in _KINDS or not labels.ndim:
-        raise ValueError(
-            '`images` must give batches with labels that are numbers, for each image. '
-            f'Received: {labels.dtype} of shape {labels.shape}'
-        )
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32, copy=False)
-    labels = labels.astype(_KINDS[labels.dtype.kind], copy=False)
-    return Batch(images, labels, *[_weights(each) for each in weights if each is not None])
-
-
-# In which type labels come to the device's form, by the kind of theirs.
-_KINDS = {'i': np.int32, 'u': np.int32, 'f': np.float32, 'b': np.bool_}
-
-
-def _weights(weights):
-    weights = np.asarray(weights)
-    return weights[:, 0] if weights.ndim == 2 and weights.shape[1] == 1 else weights
-
-
-def _not_pairs(received):
-    kind = type(received).__name__
-    size = f' of {len(received)}' if isinstance(received, tuple | list | dict) else ''
-    return ValueError(
-        '`images` must give batches that are pairs (images, labels), or (images, labels, '
-        'sample_weight); without `labels` beside it, it is taken for a source of batches. '
-        f'Received: a {kind}{size}'
-    )
 
 
 def _ended_early(steps, found):

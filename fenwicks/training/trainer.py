@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -22,7 +23,7 @@ from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import ResumableRunner
-from fenwicks.training.validation import Validation, check_frequency
+from fenwicks.training.validation import Validation, arrays_of, check_frequency
 
 
 class Trainer(ResumableRunner):
@@ -132,7 +133,7 @@ class Trainer(ResumableRunner):
         labels: np.ndarray | None = None,
         epochs: float = 1,
         *,
-        validation_data: tuple | None = None,
+        validation_data: Any = None,
         validation_freq: int | Sequence[int] = 1,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         class_weight: dict[int, float] | None = None,
@@ -164,10 +165,10 @@ class Trainer(ResumableRunner):
                 batches.
             epochs: number of epochs in all, above 0. The last may be a part of one: 2.5 epochs of
                 10 steps are 25 steps.
-            validation_data: `(images, labels)` or `(images, labels, sample_weight)`, to be scored
-                after epochs; `None` for none. All images count, and the averages are in the place
-                of the weights, where there are any. `val_loss` is the mean of the Trainer's loss,
-                as in Keras.
+            validation_data: `(images, labels)` or `(images, labels, sample_weight)`, or a source of
+                such batches, which is read once, to be scored after epochs; `None` for none. All
+                images count, and the averages are in the place of the weights, where there are any.
+                `val_loss` is the mean of the Trainer's loss, as in Keras.
             validation_freq: epochs from one validation to the next, or the epochs, from 1, to
                 validate after.
             callbacks: `keras.callbacks.Callback`s that work from the beginnings and ends of epochs,
@@ -211,7 +212,8 @@ class Trainer(ResumableRunner):
         feed = self._open_feed(images, labels, class_weight, sample_weight)
         every = check_frequency(validation_freq)
         if validation_data is not None:
-            validation_data = checks.check_validation(self.model, self.loss, validation_data)
+            held_out = arrays_of(validation_data)
+            validation_data = checks.check_validation(self.model, self.loss, held_out, feed.dtype)
         settings = {} if checkpoint is None else self._settings(feed, fingerprint)
         known: dict[str, Any] = {}
         if resume and checkpoint is not None and os.path.exists(checkpoint):
@@ -263,8 +265,10 @@ class Trainer(ResumableRunner):
     def _finish_epoch(self, epoch, validation, hooks):
         """Validates, and calls the callbacks, which see what was validated."""
         record = self.records[-1]
-        with self.averaged():
-            if validation is not None and validation.is_due(epoch):
+        validates = validation is not None and validation.is_due(epoch)
+        seen = self.averaged() if validates or hooks.callbacks else contextlib.nullcontext()
+        with seen:
+            if validates:
                 hooks.call('on_test_begin', {})
                 scores = validation.score()
                 hooks.call('on_test_end', dict(scores))

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from fenwicks._checks import positive_integer
+from fenwicks.training.batches import Form
 from fenwicks.training.engines.base import Engine
 from fenwicks.training.metrics import MetricSet
+from fenwicks.training.streams import all_batches, is_source
 
 BATCH_SIZE = 500  # images of a forward pass
 
@@ -21,7 +23,7 @@ class Validation:
         engine: the `Engine` that scores it.
         metrics: its `MetricSet`.
         accuracy: function of the numbers of correct answers and of images, see `Epochs`.
-        images: uint8 `(count, height, width, channels)`.
+        images: uint8 `(count, height, width, channels)`, or float32 as a source gives them.
         targets: tuple of the labels and, where there are any, the weights of the images.
         every: positive integer, epochs from one validation to the next; or the epochs, from 1, to
             validate after.
@@ -52,6 +54,29 @@ class Validation:
         accuracy = self.accuracy(correct, self._count)
         share = {} if accuracy is None else {'accuracy': accuracy}
         return {'loss': loss, **share, **self.metrics.named(results)}
+
+
+def arrays_of(validation_data: Any) -> Any:
+    """All batches of a source as `(images, labels)` or `(images, labels, sample_weight)`; anything
+    else as it is.
+
+    Raises:
+        ValueError: the batches aren't alike, or there is none.
+    """
+    if not is_source(validation_data):
+        return validation_data
+    try:
+        batches = list(all_batches(validation_data))
+    except ValueError as error:
+        raise ValueError(f'`validation_data` must be like the training data: {error}') from None
+    forms = list(dict.fromkeys(map(Form.of, batches)))
+    if len(forms) != 1:
+        raise ValueError(
+            '`validation_data` must give batches of one form. '
+            f'Received: {"; ".join(map(str, forms)) or "no batch"}'
+        )
+    parts = [(each.images, each.labels, each.weights) for each in batches]
+    return tuple(np.concatenate(part) for part in zip(*parts, strict=True) if part[0] is not None)
 
 
 def check_frequency(validation_freq: Any) -> int | list[int]:
