@@ -176,8 +176,10 @@ def check_data(model, loss, images, labels, batch_size=1):
 
 
 def check_validation(model, loss, validation_data, dtype):
-    """The images and targets of `validation_data`; raises unless they are like the training's, whose
-    images are of a dtype: uint8, or float32 from a source."""
+    """The images and targets of `validation_data`; raises unless they are like the training's.
+
+    `dtype` is that of the training's images: uint8, or float32 from a source.
+    """
     rule = '`validation_data` must be (images, labels) or (images, labels, sample_weight)'
     if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
         raise ValueError(f'{rule}. Received: {type(validation_data).__name__}')
