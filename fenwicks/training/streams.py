@@ -158,9 +158,10 @@ class DatasetStream(Stream):
         spec = self.source.element_spec
         if not isinstance(spec, tuple) or len(spec) not in (2, 3):
             raise not_pairs(spec)
-        shapes = [getattr(part, 'shape', None) for part in spec]
-        if None in shapes:
-            raise not_pairs(spec[shapes.index(None)])
+        for part in spec:
+            if not hasattr(part, 'shape'):
+                raise not_pairs(part)
+        shapes = [part.shape for part in spec]
         if any(shape.rank is None or not shape.is_fully_defined() for shape in shapes):
             raise ValueError(
                 '`images` must give batches of a fixed shape: .batch(batch_size, '
