@@ -108,7 +108,7 @@ def batch_runs(script, best=None, gap=lambda rate: 0.1 + rate, lost=(), cost=0.0
     return runs
 
 
-EVERYWHERE = [(name, size) for name in ('large', 'small') for size in (32, 128, 192)]
+EVERYWHERE = [('large', 32), ('large', 128), ('large', 192), ('small', 32), ('small', 192)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_rules_of_mini_batches(batches, changes, expected):
 
 def test_mini_batches_count_the_runs_that_diverged(batches):
     runs = batch_runs(batches, lost=[('small', 192)])
-    assert '(12 of 72 runs diverged)' in batches.judge_batches(runs).because
+    assert '(12 of 60 runs diverged)' in batches.judge_batches(runs).because
 
 
 def test_a_loss_in_training_uses_the_images_statistics_and_changes_nothing(batches):

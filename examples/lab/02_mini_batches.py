@@ -40,13 +40,19 @@ SHAPE = ((0, 0.0), (1, 1.0), (3, 1.0), (4, 0.0))  # of the rate; the plateau end
 PROBE = 4  # a quarter of an epoch: what was just seen, and what was seen first
 MARGIN = 1.05  # times as many errors as with the smallest batches count as equal
 SETS = ('large', 'small')
+ASKED = {
+    'just_seen': 'just seen',
+    'epoch_ago': 'seen an epoch ago',
+    'never_seen': 'never seen',
+}
 
 
 def variants(settings):
+    smallest, *_, largest = sizes = settings['batch_sizes']
     return [
         {'set': name, 'batch_size': batch_size, 'rate': rate}
-        for name in SETS
-        for batch_size in settings['batch_sizes']
+        for name, chosen in (('large', sizes), ('small', [smallest, largest]))
+        for batch_size in chosen
         for rate in settings['rates']
     ]
 
@@ -65,7 +71,7 @@ def train(settings, variant, seed, dataset):
     model = dawnbench.network(settings['network'], settings['width'], subset)
     optimizer = dawnbench.optimizer(peak, epochs * len(batches), SHAPE)
     trainer = fitting.make_trainer(model, optimizer, batch_size, seed, subset)
-    found = dict.fromkeys(['just_seen', 'epoch_ago', 'never_seen', 'train_loss', 'accuracy'])
+    found = dict.fromkeys([*ASKED, 'train_loss', 'accuracy'])
     try:
         trainer.fit(batches, epochs=plateau, verbose=0)
         batches.epoch = plateau - 1  # whose order is wanted
@@ -110,18 +116,23 @@ def cell(runs, name, batch_size, rate):
     return [run for run in runs if wanted.items() <= run.items()]
 
 
-def batch_sizes(runs):
-    return sorted({run['batch_size'] for run in runs})
+def batch_sizes(runs, name='large'):
+    """Those of a set; the small one has the smallest and the largest only."""
+    return sorted({run['batch_size'] for run in runs if run['set'] == name})
 
 
 def rates(runs):
     return sorted({run['rate'] for run in runs})
 
 
-def final_loss(runs):
-    """The mean training loss at the end; infinite where a run diverged."""
-    found = [run['train_loss'] for run in runs]
+def mean_of(runs, key):
+    """The mean of a loss; infinite where a run diverged before."""
+    found = [run[key] for run in runs]
     return math.inf if None in found else statistics.mean(found)
+
+
+def final_loss(runs):
+    return mean_of(runs, 'train_loss')
 
 
 def best_rate(runs, name, batch_size):
@@ -133,7 +144,7 @@ def best_rate(runs, name, batch_size):
 
 def say_best(runs, name):
     """The best rate by size of the batch, and the same in words."""
-    found = {size: best_rate(runs, name, size) for size in batch_sizes(runs)}
+    found = {size: best_rate(runs, name, size) for size in batch_sizes(runs, name)}
     return found, ', '.join(f'{rate or "none"} with {size}' for size, rate in found.items())
 
 
@@ -198,42 +209,19 @@ def judge_regimes(runs):
 def draw(runs):
     figure, axes, _ = panels.new((13, 3.9), (1, 1, 1))
     smallest = batch_sizes(runs)[0]
-    rate_label = f'peak rate, for batches of {smallest}'
+    common = {'xlabel': f'peak rate, for batches of {smallest}', 'xscale': 'log'}
     for panel, name in zip(axes, SETS, strict=False):
-        for number, batch_size in enumerate(batch_sizes(runs)):
-            points = [
-                (rate, final_loss(cell(runs, name, batch_size, rate))) for rate in rates(runs)
-            ]
-            draw_curve(panel, points, f'batches of {batch_size}', number)
-        panels.finish(
-            panel,
-            f'The {name} set: loss after the whole schedule',
-            {},
-            xlabel=rate_label,
-            ylabel='training loss',
-            xscale='log',
-            yscale='log',
-        )
-    for number, (key, label) in enumerate(
-        (
-            ('just_seen', 'just seen'),
-            ('epoch_ago', 'seen an epoch ago'),
-            ('never_seen', 'never seen'),
-        )
-    ):
-        points = []
-        for rate in rates(runs):
-            found = [run[key] for run in cell(runs, 'large', smallest, rate)]
-            points.append((rate, math.inf if None in found else statistics.mean(found)))
-        draw_curve(axes[2], points, label, number, mark_best=False)
-    panels.finish(
-        axes[2],
-        f"The large set, batches of {smallest}: loss at the plateau's end",
-        {},
-        xlabel=rate_label,
-        ylabel='loss on examples',
-        xscale='log',
-    )
+        for number, size in enumerate(batch_sizes(runs)):
+            if size in batch_sizes(runs, name):
+                found = [(rate, final_loss(cell(runs, name, size, rate))) for rate in rates(runs)]
+                draw_curve(panel, found, f'batches of {size}', number)
+        title = f'The {name} set: loss after the whole schedule'
+        panels.finish(panel, title, {}, ylabel='training loss', yscale='log', **common)
+    for number, (key, label) in enumerate(ASKED.items()):
+        found = [(rate, mean_of(cell(runs, 'large', smallest, rate), key)) for rate in rates(runs)]
+        draw_curve(axes[2], found, label, number, mark_best=False)
+    title = f'The large set, batches of {smallest}: end of the plateau'
+    panels.finish(axes[2], title, {}, ylabel='loss on examples', **common)
     return figure
 
 
