@@ -17,6 +17,18 @@ pytestmark = [
     ),
 ]
 TINY = {
+    '01_baseline': {
+        'seeds': 1, 'limit': 32, 'batch_size': 16, 'epochs': 2, 'width': 2, 'timed_width': 2,
+        'turns': 2,
+    },
+    '02_mini_batches': {
+        'seeds': 1, 'limit': 32, 'large': 32, 'small': 16, 'budget': 128, 'batch_sizes': [8, 16],
+        'rates': [0.1], 'width': 2,
+    },
+    '03_regularisation_and_time': {
+        'seeds': 1, 'limit': 32, 'batch_size': 16, 'long': 2, 'short': 1, 'width': 2, 'cutout': 2,
+        'timed_batch_sizes': [16], 'timed_width': 2, 'turns': 2,
+    },
     '04_architecture': {
         'seeds': 1, 'limit': 32, 'batch_size': 16, 'epochs': [1, 2], 'width': 1,
     },
