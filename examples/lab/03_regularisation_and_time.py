@@ -225,19 +225,19 @@ def draw(runs):
     accuracy.set_xticks(range(len(ARMS)), ARMS, fontsize=8, rotation=30, ha='right')
     panels.finish(
         kinds,
-        "Where a step's time goes, by size of the batch",
+        "where a step's time goes, by size of the batch",
         {'loc': 'upper left', 'bbox_to_anchor': (1, 1)},
         xlabel="images in a batch; precision of batch norm's weights",
         ylabel='µs an image',
     )
     panels.finish(
         precision,
-        'A step with norms in half\nover one with norms in single',
+        'a step with norms in half\nover one with norms in single',
         xlabel='images in a batch',
         ylabel='ratio',
         xlim=(-0.6, len(sizes(runs)) - 0.4),
     )
-    panels.finish(accuracy, 'Test accuracy', ylabel='% of the test images')
+    panels.finish(accuracy, 'test accuracy', ylabel='% of the test images')
     return figure
 
 
@@ -279,24 +279,26 @@ EXPERIMENT = frame.Experiment(
             judge_kinds,
         ),
         frame.Claim(
-            "steps are faster with batch norm's weights in single than in half precision",
+            "steps are faster with batch norm's weights in single than in half precision "
+            '(35 epochs in 186 instead of 256 s)',
             'in the mean over turns and sizes of batches a step in half takes longer, by more than '
             'two standard errors',
             judge_precision,
         ),
         frame.Claim(
-            'cutout makes the network more accurate, in 35 epochs as in 30',
+            'cutout makes the network more accurate, in 35 epochs as in 30 (94.3 % in 35)',
             'with cutout it makes fewer errors on the test images, by more than two standard '
             'errors, in both lengths',
             partial(judge_fewer, [('cutout', 'plain'), ('shorter', 'shorter, plain')]),
         ),
         frame.Claim(
-            "an earlier peak and a straight fall of the rate do better than the contest's schedule",
+            "an earlier peak and a straight fall of the rate do better than the contest's schedule "
+            '(94.5 instead of 94.3 %)',
             'in 35 epochs with cutout they make fewer errors, by more than two standard errors',
             partial(judge_fewer, [('earlier peak', 'cutout')]),
         ),
         frame.Claim(
-            'with both, 30 epochs do as well as 35 without',
+            'with both, 30 epochs do as well as 35 without (94.1 %)',
             f'they make at most {MARGIN} times as many errors, two standard errors included',
             judge_shorter,
         ),
