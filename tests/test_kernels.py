@@ -404,3 +404,40 @@ def test_tensorflow_keeps_no_trained_model(has_avx512):
     gc.collect()
     assert len(ops.gradient_registry.list()) == registered
     assert [reference() for reference in references] == [None] * 40
+
+
+def launched(function, launch, upstream, *inputs):
+    """Output and gradients in a graph, and the graph's operations with those of its functions."""
+
+    @tf.function(autograph=False)
+    def graph(upstream, *inputs):
+        with device.override(launched=launch):
+            return gradients(function, upstream, *inputs)
+
+    program = graph.get_concrete_function(upstream, *inputs)
+    definition = program.graph.as_graph_def()
+    nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
+    return program(upstream, *inputs), nodes
+
+
+@pytest.mark.parametrize(
+    'function',
+    [
+        pooling.max_pool_2x2,
+        activations.gelu,
+        lambda x: batch_norm.normalize_groups(x, tf.ones(3), tf.zeros(3), 2, 1e-3)[0],
+    ],
+    ids=['pool', 'gelu', 'ghost batch norm'],
+)
+def test_a_graph_launches_what_xla_compiles(function):
+    """Of a compiled function that a graph calls, TensorFlow keeps a copy with each graph."""
+    images = normal(4, 6, 6, 3)
+    upstream = normal(*function(images).shape, seed=2)
+    with device.override(has_avx512=False):
+        found, nodes = launched(function, True, upstream, images)
+        expected, others = launched(function, False, upstream, images)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [node.op for node in nodes].count('XlaLaunch') >= 2
+    assert not any(node.attr['_XlaMustCompile'].b for node in nodes)
+    assert any(node.attr['_XlaMustCompile'].b for node in others)

@@ -49,13 +49,19 @@ def start(backend, out, *flags):
     ]
 
 
+def end(processes):
+    """Ends those that still live, and closes what they wrote to."""
+    for process in processes:
+        with process:
+            process.kill()
+
+
 def ends(*processes):
     """Exit status and standard error of each."""
     try:
         errors = [process.communicate(timeout=600)[1] for process in processes]
     finally:
-        for process in processes:
-            process.kill()
+        end(processes)
     return [p.returncode for p in processes], errors
 
 
@@ -74,8 +80,7 @@ def test_the_other_ends_in_one_line_and_both_go_on(backend, victim, tmp_path):
         killed = time.monotonic()
         _, stderr = survivor.communicate(timeout=SECONDS)
     finally:
-        for process in processes:
-            process.kill()
+        end(processes)
     print(f'{backend}: the other ended after {time.monotonic() - killed:.0f} s')
     if (backend, victim) == ('jax', 0) and survivor.returncode == -signal.SIGABRT:
         # JAX itself ends a process that hears no more of the first one.

@@ -4,7 +4,6 @@ import gc
 import pathlib
 import resource
 
-import keras
 import pytest
 from training_toys import conv_model, dense_model, make, toy
 
@@ -30,14 +29,7 @@ def test_over_two_thousand_epochs():
     assert resident_mb() < 1.01 * before
 
 
-KERNELS_LEAK = pytest.mark.xfail(
-    keras.backend.backend() == 'tensorflow',
-    reason='0.3 MB a Trainer, of no object of Python, where the kernels are in use',
-    strict=True,
-)
-
-
-@pytest.mark.parametrize('make_model', [dense_model, pytest.param(conv_model, marks=KERNELS_LEAK)])
+@pytest.mark.parametrize('make_model', [dense_model, conv_model])
 def test_over_a_hundred_trainers(make_model):
     seen = []
     for _ in range(100):

@@ -1,13 +1,14 @@
 """Kills a small training at random instants, or repeats it, and counts those that end otherwise.
 
     python tests/under_fire.py kills --kills=200 --log=examples/results/under_fire.jsonl
-    KERAS_BACKEND=jax python tests/under_fire.py kills --kills=200 --training=callbacks
+    KERAS_BACKEND=jax python tests/under_fire.py kills --kills=200 --training=streamed
     python tests/under_fire.py seeds --precision=bfloat16
 
 `kills`: this process imports everything, and forks itself for each training, so that a kill takes a
 second and not the ten of an import. It runs no operation itself, since frameworks that have started
-can't be forked. Half of the kills come while a checkpoint is written, as soon as its temporary file
-is seen. After each kill the training goes on from its checkpoint; the last one runs to the end.
+can't be forked; JAX's children share what they compile. Half of the kills come while a checkpoint
+is written, as soon as its temporary file is seen. After each kill the training goes on from its
+checkpoint; the last one runs to the end.
 
 `seeds`: the same training with the same seed, three times, each in a new interpreter.
 
@@ -29,9 +30,19 @@ import warnings
 
 import keras
 import numpy as np
-from training_toys import RATES, make, sgd, toy, values
+from training_toys import BATCH, RATES, make, sgd, toy, values
 
-from fenwicks import augment, hardware, optimizers, precision, runlog
+from fenwicks import (
+    augment,
+    data,
+    devices,
+    hardware,
+    layers,
+    optimizers,
+    precision,
+    runlog,
+)
+from fenwicks.training.callbacks import BestWeights
 
 EPOCHS = 60
 RUNS = 3  # with the same seed
@@ -39,46 +50,87 @@ PRECISIONS = [name for name in precision.PRECISIONS if name != 'auto']
 AUGMENT = augment.compose([augment.random_flip, augment.alternating_flip])
 
 
-def trainer(rate=RATES):
+def trainer(rate=RATES, model=None, **options):
     optimizer = sgd(rate)
     if keras.config.dtype_policy().name == 'mixed_float16':
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     rule = optimizers.EMA(0.9, every=2)
-    return make(None, optimizer, averaging=rule, augment=AUGMENT)
+    return make(model, optimizer, averaging=rule, augment=AUGMENT, **options)
 
 
 def resident(folder):
-    """Trains on arrays that lie on the device; returns the Trainer."""
+    """Trains on arrays that lie on the device; returns the Trainer, and what callbacks know."""
     trained = trainer()
     trained.fit(*toy(), EPOCHS, checkpoint=folder / 'checkpoint.npz', resume=True)
-    return trained
+    return trained, []
 
 
 def callbacks(folder):
     """As `resident`, with validation, and callbacks that change what is trained."""
     trained = trainer(0.05)
+    plateau = keras.callbacks.ReduceLROnPlateau(patience=3, factor=0.7)
+    stopping = keras.callbacks.EarlyStopping(patience=EPOCHS, restore_best_weights=True)
     trained.fit(
         *toy(),
         EPOCHS,
         validation_data=toy(9, seed=1),
-        callbacks=[
-            keras.callbacks.ReduceLROnPlateau(patience=3, factor=0.7),
-            keras.callbacks.EarlyStopping(patience=EPOCHS, restore_best_weights=True),
-        ],
+        callbacks=[plateau, stopping],
         checkpoint=folder / 'checkpoint.npz',
         resume=True,
     )
-    return trained
+    return trained, [plateau.best, plateau.wait, stopping.best, stopping.best_epoch, stopping.wait]
 
 
-TRAININGS = {'resident': resident, 'callbacks': callbacks}
+class Slow(data.ImageBatches):
+    """As a disk is, so that kills fall into the fetching of a chunk too."""
+
+    def stored_batch(self, index):
+        time.sleep(0.002)
+        return super().stored_batch(index)
+
+
+def streamed(folder):
+    """Trains on batches that arrive one after the other, with all that a Trainer can do."""
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            layers.ConvBN(4),
+            keras.layers.GlobalMaxPooling2D(),
+            keras.layers.Dense(3, dtype='float32'),
+        ]
+    )
+    trained = trainer(
+        0.05,
+        model,
+        accumulate=2,
+        metrics=[keras.metrics.AUC(from_logits=True, num_thresholds=20)],
+        image_sizes=((0, 6), (15, 8), (25, 10)),
+        freeze=((10.6, '.*beta'),),
+    )
+    plateau = keras.callbacks.ReduceLROnPlateau('val_loss', patience=2, cooldown=1)
+    best = BestWeights('val_loss')
+    trained.fit(
+        Slow(*toy(), BATCH, shuffle=True, seed=5, drop_remainder=True),
+        epochs=EPOCHS,
+        validation_data=toy(9, seed=3),
+        callbacks=[plateau, best],
+        class_weight={0: 2.0},
+        checkpoint=folder / 'checkpoint.npz',
+        resume=True,
+    )
+    known = [plateau.best, plateau.wait, plateau.cooldown_counter, best.best, best.best_epoch]
+    return trained, known
+
+
+TRAININGS = {'resident': resident, 'callbacks': callbacks, 'streamed': streamed}
 
 
 def run(training, folder):
     """Trains, and leaves what came of it in the folder."""
-    trained = TRAININGS[training](folder)
-    losses = [[epoch['train_loss'], epoch.get('val_loss', 0.0)] for epoch in trained.records]
-    np.savez(folder / 'end.part.npz', np.float64(losses), *map(exact, values(trained)))
+    trained, known = TRAININGS[training](folder)
+    numbers = [known, *trained.history.history.values()]
+    ends = [*map(np.float64, numbers), *map(exact, values(trained))]
+    np.savez(folder / 'end.part.npz', *ends)
     os.replace(folder / 'end.part.npz', folder / 'end.npz')
 
 
@@ -187,6 +239,15 @@ def seeds(arguments, folder):
     return {'n': RUNS, 'different': sum(not same(each, ends[0]) for each in ends)}
 
 
+def remember_programs(folder):
+    """Has the trainings on JAX share what they compile."""
+    if keras.backend.backend() == 'jax':
+        import jax
+
+        jax.config.update('jax_compilation_cache_dir', os.path.join(folder, 'programs'))
+        devices.remember_programs()
+
+
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument('figure', choices=['kills', 'seeds', 'once'])
@@ -208,6 +269,7 @@ def main():
     code = hardware.provenance()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
+        remember_programs(folder)
         measure = {'kills': kills, 'seeds': seeds}[arguments.figure]
         found = measure(arguments, pathlib.Path(folder))
     found = {

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from fenwicks._files import written_whole
+from fenwicks.export import onnx_operations
 from fenwicks.layers import ClassNames
 
 # The file of each format, in the folder of a run.
@@ -89,6 +90,8 @@ def write(
     ```
     """
     check_formats(formats)
+    if 'onnx' in formats:
+        onnx_operations.register()
     for layer in _layers(model):
         if formats and layer.compute_dtype != 'float32':
             raise ValueError(

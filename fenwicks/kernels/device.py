@@ -12,6 +12,7 @@ import keras
 if keras.backend.backend() == 'tensorflow':
     import tensorflow as tf
 
+_QUESTIONS = {'on_cpu', 'has_avx512', 'has_amx', 'in_inference', 'in_place', 'launched'}
 _overridden: dict[str, bool] = {}
 
 
@@ -45,15 +46,16 @@ def override(**answers: bool) -> Iterator[None]:
 
     Args:
         **answers: by the names of the functions `on_cpu`, `has_avx512` and `has_amx`; and
-            `in_inference`, see `takes_shortcuts`, and `in_place`, see `traces_in_place`.
+            `in_inference`, see `takes_shortcuts`, `in_place`, see `traces_in_place`, and
+            `launched`, see `launches`.
 
     Raises:
         ValueError: `answers` holds another name.
     """
-    unknown = answers.keys() - {'on_cpu', 'has_avx512', 'has_amx', 'in_inference', 'in_place'}
+    unknown = answers.keys() - _QUESTIONS
     if unknown:
         raise ValueError(
-            '`answers` must be of on_cpu, has_avx512, has_amx, in_inference and in_place. '
+            f'`answers` must be of {", ".join(sorted(_QUESTIONS))}. '
             f'Received: {", ".join(sorted(unknown))}'
         )
     before = dict(_overridden)
@@ -87,6 +89,16 @@ def traces_in_place() -> bool:
     Otherwise graphs call them as separate functions, see `fenwicks.kernels.gradients`.
     """
     return _overridden.get('in_place', False)
+
+
+def launches() -> bool:
+    """Returns whether a graph starts XLA's programs by an operation instead of calling a function.
+
+    TensorFlow keeps a copy of each compiled function for each graph that calls it, until the
+    process ends: 0.3 MB of each small network that was trained. XLA itself can't compile a graph
+    with that operation, so only a graph that surely runs as it is may have it.
+    """
+    return _overridden.get('launched', False)
 
 
 def on_jax() -> bool:

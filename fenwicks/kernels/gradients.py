@@ -53,11 +53,12 @@ def traced_apart(function: Callable) -> Callable:
     Returns:
         A function with the same arguments, results and gradient.
     """
-    program = tf.function(function, autograph=False)
+    programs = {launched: tf.function(function, autograph=False) for launched in (False, True)}
 
     @functools.wraps(function)
     def call(*tensors, **constants):
         in_place = tf.executing_eagerly() or device.traces_in_place()
-        return (function if in_place else program)(*tensors, **constants)
+        traced = function if in_place else programs[device.launches()]
+        return traced(*tensors, **constants)
 
     return call

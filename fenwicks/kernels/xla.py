@@ -13,6 +13,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from fenwicks.kernels import device
+
+AttrValue = tf.compat.v1.AttrValue
+
 
 def compiled(function: Callable) -> Callable:
     """Decorates a function of tensors: XLA compiles it, once for each combination of shapes.
@@ -28,10 +32,38 @@ def compiled(function: Callable) -> Callable:
         A function with the same arguments and results.
     """
     program = tf.function(function, jit_compile=True, autograph=False)
+    launched = tf.function(function, autograph=False)
 
     @functools.wraps(function)
     def call(*tensors, **constants):
-        known = all(tensor.shape.is_fully_defined() for tensor in tensors)
-        return (program if known else function)(*tensors, **constants)
+        if not all(tensor.shape.is_fully_defined() for tensor in tensors):
+            return function(*tensors, **constants)
+        if tf.executing_eagerly() or not device.launches():
+            return program(*tensors, **constants)
+        specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+        return _launch(launched.get_concrete_function(*specs, **constants), tensors)
 
     return call
+
+
+def _launch(program, tensors):
+    """Adds the operation to the present graph that has XLA compile and run a function."""
+    graph = tf.compat.v1.get_default_graph()
+    program.add_to_graph(graph)
+    attributes = {
+        'Tconstants': _types([]),
+        'Targs': _types(tensors),
+        'Nresources': AttrValue(i=0),
+        'Tresults': _types(program.outputs),
+        'function': AttrValue(func={'name': program.function_def.signature.name}),
+    }
+    dtypes = [output.dtype for output in program.outputs]
+    inputs = [tf.convert_to_tensor(tensor) for tensor in tensors]
+    launch = graph.create_op('XlaLaunch', inputs, dtypes, attrs=attributes)
+    for result, output in zip(launch.outputs, program.outputs, strict=True):
+        result.set_shape(output.shape)
+    return tf.nest.pack_sequence_as(program.structured_outputs, launch.outputs)
+
+
+def _types(tensors):
+    return AttrValue(list={'type': [tensor.dtype.as_datatype_enum for tensor in tensors]})

@@ -131,6 +131,8 @@ class GELU(_Elementwise):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs)
+        if keras.backend.backend() == 'tensorflow':
+            return kernels.activations.gelu_in_standard_operations(inputs)
         return keras.activations.gelu(inputs, approximate=False)
 
 

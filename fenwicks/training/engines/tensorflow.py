@@ -47,6 +47,7 @@ class TensorFlowEngine(Engine):
         # TensorFlow counts tracings by a function's code, which all engines share, and warns of
         # many; a partial has no code and is counted by itself.
         jit_compile = jit_compile and replicas.supports_jit
+        self._launched = self.on_cpu and not jit_compile
         function = functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
         self._run = function(functools.partial(replicas.wrap_program(self._run_steps)))
         self._take_step = replicas.wrap_step(self._train_step)
@@ -150,7 +151,8 @@ class TensorFlowEngine(Engine):
         def take_step(_, *arguments):
             return *self._take_step(*arguments), []
 
-        _, totals = self._loop(take_step, [], *arguments)
+        with override(launched=self._launched):
+            _, totals = self._loop(take_step, [], *arguments)
         return *totals, self._all_finite()
 
     def _loop(self, take_step, state, data, epoch, start, stop, loss_sum):
@@ -281,7 +283,7 @@ class TensorFlowEngine(Engine):
 
     def _logits(self, images):
         # This program runs here and isn't exported: it may use the CPU kernels.
-        with override(in_inference=True):
+        with override(in_inference=True, launched=self._launched):
             return tf.cast(self.model(images, training=False), tf.float32)
 
 
