@@ -145,6 +145,41 @@ def test_a_loss_in_training_uses_the_images_statistics_and_changes_nothing(batch
     assert float(model.layers[0].moving_mean[0]) == 50.0
 
 
+def test_what_was_just_seen_is_what_the_last_steps_trained_on(batches, monkeypatch):
+    """The order that is asked for is that in which the Trainer fetched the batches."""
+    fetched, asked = [], []
+    stored_batch = fw.data.ImageBatches.stored_batch
+
+    def spy(self, index):
+        batch = stored_batch(self, index)
+        fetched.append(batch[0])
+        return batch
+
+    def loss(trainer, images, labels):
+        asked.append((images, list(fetched)))
+        return 1.0
+
+    def network(name, width, dataset):
+        inputs = keras.Input(dataset.image_shape)
+        return keras.Model(inputs, keras.layers.Dense(10)(keras.layers.Flatten()(inputs)))
+
+    monkeypatch.setattr(fw.data.ImageBatches, 'stored_batch', spy)
+    monkeypatch.setattr(batches, 'loss_in_training', loss)
+    monkeypatch.setattr(batches.dawnbench, 'network', network)
+    sizes = {'large': 32, 'small': 16, 'budget': 128, 'batch_sizes': [8]}
+    variant = {'set': 'large', 'batch_size': 8, 'rate': 0.01}
+    dataset = fw.data.load('digits')
+    found = batches.train({**batches.EXPERIMENT.small, **sizes}, variant, 0, dataset)
+    assert 0 < found['accuracy'] < 1
+    (just_seen, before), (epoch_ago, _), (never_seen, _) = asked
+    trained, ordered = before[-8:-4], before[-4:]  # an epoch has four batches
+    np.testing.assert_array_equal(ordered, trained)
+    np.testing.assert_array_equal(just_seen, trained[-1])
+    np.testing.assert_array_equal(epoch_ago, trained[0])
+    np.testing.assert_array_equal(never_seen, dataset.test_images[:8])
+    assert not np.array_equal(trained, before[-12:-8])  # those of the epoch before
+
+
 def regularisation_runs(script, profiled=True, slower=1.1, norm=20.0, seeds=3, **accuracies):
     runs = []
     usual = {'cutout': 0.91, 'earlier peak': 0.92, 'shorter': 0.91}

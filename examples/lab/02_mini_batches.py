@@ -74,21 +74,27 @@ def train(settings, variant, seed, dataset):
     found = dict.fromkeys([*ASKED, 'train_loss', 'accuracy'])
     try:
         trainer.fit(batches, epochs=plateau, verbose=0)
-        batches.epoch = plateau - 1  # whose order is wanted
-        order = np.concatenate([batches.stored_batch(i)[2] for i in range(len(batches))])
-        count = len(order) // PROBE
-        for name, chosen in (('just_seen', order[-count:]), ('epoch_ago', order[:count])):
-            found[name] = loss_in_training(trainer, images[chosen], labels[chosen])
-        unseen = dataset.test_images[:count], dataset.test_labels[:count]
-        found['never_seen'] = loss_in_training(trainer, *unseen)
+        found |= ask(trainer, batches, plateau - 1, dataset)
         trainer.fit(batches, epochs=epochs, verbose=0)
         count = settings['small']  # of either set
         found['train_loss'] = trainer.evaluate(images[:count], labels[:count]).loss
         found['accuracy'] = trainer.evaluate(dataset.test_images, dataset.test_labels).accuracy
     except training.DivergedError:
         pass
-    finite = {name: value for name, value in found.items() if is_finite(value)}
-    return {**dict.fromkeys(found), **finite}
+    return {name: value if is_finite(value) else None for name, value in found.items()}
+
+
+def ask(trainer, batches, epoch, dataset):
+    """The losses on the last examples of an epoch that just ended, on its first, and on others."""
+    batches.epoch = epoch  # whose order is wanted
+    order = np.concatenate([batches.stored_batch(i)[2] for i in range(len(batches))])
+    count = len(order) // PROBE
+    found = {
+        name: loss_in_training(trainer, batches.images[chosen], batches.labels[chosen])
+        for name, chosen in (('just_seen', order[-count:]), ('epoch_ago', order[:count]))
+    }
+    unseen = loss_in_training(trainer, dataset.test_images[:count], dataset.test_labels[:count])
+    return {**found, 'never_seen': unseen}
 
 
 def is_finite(value):

@@ -15,7 +15,9 @@ CONTEST = ((0, 0.0), (15, 1.0), (30, 0.05), (35, 0.0))
 TRIANGLE = ((0, 0.0), (8, 1.0), (30, 0.0))  # post 3's: an earlier peak, and a straight fall to 0
 
 
-def random_scales(norm: type[layers.BatchNormalization] = layers.BatchNormalization):
+def random_scales(
+    norm: type[layers.BatchNormalization] = layers.BatchNormalization,
+) -> layers.BatchNormalization:
     """A template of norms whose scales begin between 0 and 1, as PyTorch's did in 2018."""
     return norm(gamma_initializer=keras.initializers.RandomUniform(0.0, 1.0))
 

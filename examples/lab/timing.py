@@ -25,7 +25,9 @@ def prepare(
         seed: of the augmentation.
         dataset: with images for as many steps.
     """
-    trainer = fitting.make_trainer(model, dawnbench.optimizer(0.1, 35), batch_size, seed, dataset)
+    trainer = fitting.make_trainer(
+        model, dawnbench.optimizer(0.1, steps), batch_size, seed, dataset
+    )
     count = batch_size * steps
     trainer.load(dataset.train_images[:count], dataset.train_labels[:count])
     trainer.compile()
