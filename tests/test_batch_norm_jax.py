@@ -161,7 +161,7 @@ def test_blocks_pool_within_their_last_normalization(block, convs):
     last = layer.layers[convs - 1]
     assert [part.name for part in last.layers] == ['conv', 'norm', 'pool', 'activation']
     last.layers[1].gamma.assign(SCALES + 0.25)
-    assert last._fuses_pool()
+    assert last._fuses_pool(training=True)
     found = trained(layer, inputs, upstream)
     last._pools_within = False
     assert_close(found, trained(layer, inputs, upstream), 1e-4)
@@ -179,7 +179,7 @@ def test_blocks_pool_within_their_last_normalization(block, convs):
 )
 def test_other_blocks_do_not(settings):
     layer = ConvBlk(5, **settings)
-    assert not layer.layers[0]._fuses_pool()
+    assert not layer.layers[0]._fuses_pool(training=True)
     assert layer(normal(3, 8, 8, 4), training=True).shape == (3, 4, 4, 5)
 
 

@@ -56,6 +56,43 @@ def test_conv2d(size):
     assert_close(found, gradients(direct, upstream, images, kernel), 1e-5)
 
 
+@pytest.mark.parametrize(('size', 'sides'), [(3, (6, 6)), (3, (7, 6)), (5, (5, 6))])
+def test_conv2d_of_the_first_rows_and_columns(size, sides):
+    """The outputs that are asked for, and the gradients of a loss that sees no others."""
+
+    def direct_part(images, kernel):
+        return direct(images, kernel)[:, : sides[0], : sides[1]]
+
+    def part(images, kernel):
+        return convolution.conv2d(images, kernel, sides)
+
+    images, kernel = normal(2, 7, 7, 5), normal(size, size, 5, 4, seed=1)
+    upstream = normal(2, *sides, 4, seed=2)
+    found = gradients(part, upstream, images, kernel)
+    assert found[0].shape == upstream.shape
+    assert_close(found, gradients(direct_part, upstream, images, kernel), 1e-5)
+
+
+@pytest.mark.parametrize('side', [13, 15, 5, 8])
+def test_winograd_of_the_first_rows_and_columns(side):
+    """Fewer tiles where the output ends at one: at 13 pixels 9 instead of 16."""
+    sides = (side // 2 * 2,) * 2
+    images, kernel = normal(3, side, side, 6), normal(3, 3, 6, 7, seed=1)
+    upstream = normal(3, *sides, 7, seed=2)
+
+    def direct_part(images, kernel):
+        return direct(images, kernel)[:, : sides[0], : sides[1]]
+
+    expected = gradients(direct_part, upstream, images, kernel)
+    rotated = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
+    found = (
+        winograd.convolve(images, kernel, sides),
+        winograd.convolve(upstream, rotated, (side, side)),
+        winograd.kernel_gradient(images, upstream, kernel.shape),
+    )
+    assert_close(found, expected, 3e-5)
+
+
 @pytest.mark.parametrize('part_bytes', [16e6, 20e3])
 @pytest.mark.parametrize('sides', [(8, 12), (7, 15), (3, 3)])
 def test_winograd(monkeypatch, part_bytes, sides):
@@ -63,7 +100,7 @@ def test_winograd(monkeypatch, part_bytes, sides):
     monkeypatch.setattr(winograd, '_PART_BYTES', part_bytes)
     images, kernel = normal(5, *sides, 6), normal(3, 3, 6, 7, seed=1)
     if sides == (8, 12):
-        assert len(winograd._parts(images, 7)) == (1 if part_bytes > 1e6 else 2)
+        assert len(winograd._parts(images, sides, 7)) == (1 if part_bytes > 1e6 else 2)
     upstream = normal(5, *sides, 7, seed=2)
     expected, _, expected_kernel = gradients(direct, upstream, images, kernel)
     found = winograd.convolve(images, kernel)
@@ -156,32 +193,36 @@ def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('batch', 'sides', 'size', 'widths'),
+    ('batch', 'sides', 'size', 'width'),
     [
-        (16, (3, 3), 3, [8 * 4 - 1]),
-        (12, (4, 7), 3, [4 * 8 - 1]),
-        (7, (5, 8), 3, [8]),  # seven of them would be too wide
-        (10, (8, 6), 5, [2 * 8 - 2]),
-        (4, (2, 5), 1, [4 * 5]),
-        (4, (9, 9), 3, [9]),  # wide enough by itself
+        (16, (3, 3), 3, 16 * 4 - 1),
+        (12, (4, 7), 3, 4 * 8 - 1),
+        (7, (5, 8), 3, 8),  # seven of them would be too wide
+        (10, (8, 6), 5, 5 * 8 - 2),
+        (4, (2, 5), 1, 4 * 5),
+        (4, (9, 9), 3, 2 * 10 - 1),
+        (4, (3, 15), 3, 15),  # wide enough by itself
     ],
 )
-def test_kernel_gradient_side_by_side(monkeypatch, batch, sides, size, widths):
+@pytest.mark.parametrize('even', [False, True])
+def test_kernel_gradient_side_by_side(monkeypatch, batch, sides, size, width, even):
     """What AMX takes: small images in rows, with zeros between them."""
     slide = convolution._kernel_gradient_directly
     seen = []
 
     def noted(images, upstream, kernel_shape):
-        assert upstream.shape[:3] == images.shape[:3]
         seen.append(images.shape[2])
         return slide(images, upstream, kernel_shape)
 
     monkeypatch.setattr(convolution, '_kernel_gradient_directly', noted)
-    images, upstream = normal(batch, *sides, 6), normal(batch, *sides, 7, seed=2)
+    kept = [side // 2 * 2 if even and size > 1 else side for side in sides]
+    images, upstream = normal(batch, *sides, 6), normal(batch, *kept, 7, seed=2)
     kernel_shape = (size, size, 6, 7)
     found = convolution._kernel_gradient_side_by_side(images, upstream, kernel_shape)
-    assert_close([found], [slide(images, upstream, kernel_shape)], 1e-5)
-    assert seen == widths
+    left_out = [[0, side - left] for side, left in zip(sides, kept, strict=True)]
+    whole = tf.pad(upstream, [[0, 0], *left_out, [0, 0]])
+    assert_close([found], [slide(images, whole, kernel_shape)], 1e-5)
+    assert seen == [width]
 
 
 def test_conv2d_with_amx(monkeypatch):

@@ -114,6 +114,19 @@ def test_non_decreasing_activations_come_after_the_pool(activation, comes_last):
     assert isinstance(average, keras.layers.AveragePooling2D)
 
 
+@pytest.mark.parametrize('pool', [MaxPooling2D(2), keras.layers.AveragePooling2D((3, 2)), None])
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_training_leaves_out_what_the_pooling_leaves_out(pool, kernel_size):
+    """The same maxima as of all outputs, and the same gradients, at odd sides too."""
+    layer = ConvBN(4, kernel_size, pool=pool and pool.from_config(pool.get_config()))
+    images = np.random.default_rng(0).standard_normal((8, 11, 7, 5)).astype('float32')
+    layer.build(images.shape)
+    expected = layer.layers[0](images)
+    for part in layer.layers[1:]:
+        expected = part(expected, training=True)
+    np.testing.assert_allclose(array(layer(images, training=True)), array(expected), atol=1e-5)
+
+
 def test_pool_first_pools_once_and_keeps_the_names():
     layer = ConvResBlk(2, convs=2, res_convs=1, pool_first=True, name='stage')
     layer.build((None, 4, 4, 2))

@@ -10,9 +10,13 @@ Seen in profiles of a ResNet-9 at batch 512 in float32 on two x86 cores (`exampl
 * Processors with AMX multiply bfloat16 matrices faster than Winograd's tiles can be moved. The
   gradient with respect to the *kernel*, however, is a sum over the pixels of a row, and short rows
   leave most of an AMX tile empty. Small images are therefore laid side by side.
+* 2x2 pooling leaves out the last row and column of odd sides: 13 % of the outputs at 15x15, 36 % at
+  5x5. A convolution that knows of it doesn't compute them, nor their part of the kernel's gradient.
 """
 
 from __future__ import annotations
+
+import math
 
 import tensorflow as tf
 
@@ -20,35 +24,40 @@ from fenwicks.kernels import device, winograd
 from fenwicks.kernels.gradients import custom_gradient, traced_apart
 
 _TILE = 32  # pixels of a row that AMX sums over at once
-_NARROW = 8  # pixels; for wider images the copies cost more than they gain
+_NARROW = 14  # pixels; for wider images the copies cost what they gain
+_TINY = 6  # pixels; rows of smaller images are best two tiles long
 
 
-def conv2d(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def conv2d(images: tf.Tensor, kernel: tf.Tensor, sides: tuple[int, int] | None = None) -> tf.Tensor:
     """Convolves images with an odd-sized kernel, stride 1 and `same` padding.
 
     Args:
         images: `(batch, height, width, channels)`, floats.
         kernel: `(size, size, channels, filters)` with an odd `size`.
+        sides: how many rows and columns of the output to compute, from the first on; at most
+            `size // 2` fewer than the images have. None for all.
 
     Returns:
-        `(batch, height, width, filters)`.
+        `(batch, *sides, filters)`.
     """
+    sides = None if sides == tuple(images.shape[1:3]) else sides
     # Tensors, since a function with a custom gradient may not use variables.
     tensors = tf.convert_to_tensor(images), tf.convert_to_tensor(kernel)
-    return _differentiable_convolution(*tensors, has_amx=device.has_amx())
+    return _differentiable_convolution(*tensors, sides=sides, has_amx=device.has_amx())
 
 
 @traced_apart
-def _differentiable_convolution(images, kernel, *, has_amx):
+def _differentiable_convolution(images, kernel, *, sides, has_amx):
     forward = input_gradient = _convolve_directly
     kernel_gradient = _kernel_gradient_directly
     if images.dtype == tf.bfloat16 and has_amx:
         kernel_gradient = _kernel_gradient_side_by_side
-    elif winograd.pays(images, kernel):
+    elif winograd.pays(images, kernel, sides):
         input_gradient, kernel_gradient = winograd.convolve, winograd.kernel_gradient
         # Winograd's rounding errors in bfloat16 are larger: acceptable for gradients only.
         if images.dtype == tf.float32:
             forward = winograd.convolve
+    whole = sides and tuple(images.shape[1:3])
 
     @custom_gradient
     def convolve(images, kernel):
@@ -58,38 +67,66 @@ def _differentiable_convolution(images, kernel, *, has_amx):
             # comes second: the layers below wait for it, and by then `images` has been freed.
             with tf.control_dependencies([to_kernel]):
                 rotated = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
-                to_images = input_gradient(upstream, rotated)
+                to_images = input_gradient(upstream, rotated, whole)
             return to_images, to_kernel
 
-        return forward(images, kernel), gradient
+        return forward(images, kernel, sides), gradient
 
     return convolve(images, kernel)
 
 
-def _convolve_directly(images, kernel):
-    return tf.nn.conv2d(images, kernel, strides=1, padding='SAME')
+def _convolve_directly(images, kernel, sides):
+    padding = _padding(images, kernel.shape, sides) if sides else 'SAME'
+    return tf.nn.conv2d(images, kernel, strides=1, padding=padding)
+
+
+def _padding(images, kernel_shape, sides):
+    """Zeros around images so that windows of the kernel's size leave these sides."""
+    ends = [
+        [size // 2, wanted + size - 1 - size // 2 - side]
+        for side, size, wanted in zip(images.shape[1:3], kernel_shape, sides, strict=False)
+    ]
+    return [[0, 0], *ends, [0, 0]]
 
 
 def _kernel_gradient_directly(images, upstream, kernel_shape):
+    padding = 'SAME'
+    if upstream.shape[1:3] != images.shape[1:3]:
+        # With explicit padding TensorFlow takes a kernel that is a hundred times as slow.
+        images = tf.pad(images, _padding(images, kernel_shape, upstream.shape[1:3]))
+        padding = 'VALID'
     return tf.raw_ops.Conv2DBackpropFilter(
         input=images,
         filter_sizes=kernel_shape,
         out_backprop=upstream,
         strides=[1, 1, 1, 1],
-        padding='SAME',
+        padding=padding,
     )
 
 
 def _kernel_gradient_side_by_side(images, upstream, kernel_shape):
-    batch, _, width, _ = images.shape
-    gap = kernel_shape[1] // 2  # columns of zeros, so that no window covers two images
-    count = 1
-    if batch and width <= _NARROW:
-        fits = range(1, (_TILE + gap) // (width + gap) + 1)
-        count = max(n for n in fits if batch % n == 0)
+    count = _images_in_a_row(images, upstream, gap=kernel_shape[1] // 2)
     if count > 1:
-        images, upstream = (_side_by_side(tensor, count, gap) for tensor in (images, upstream))
+        # Columns of zeros, so that no window covers two images and their outputs lie where they do.
+        gap = kernel_shape[1] // 2
+        left_out = images.shape[2] - upstream.shape[2]
+        images = _side_by_side(images, count, gap)
+        upstream = _side_by_side(upstream, count, gap + left_out)
     return _kernel_gradient_directly(images, upstream, kernel_shape)
+
+
+def _images_in_a_row(images, upstream, gap):
+    """How many images side by side fill AMX's tiles best; the largest number of equals."""
+    batch, _, width, _ = images.shape
+    if not batch or width > _NARROW:
+        return 1
+
+    def filled(count):
+        return count * upstream.shape[2] / math.ceil((count * (width + gap) - gap) / _TILE)
+
+    longest = 2 * _TILE if width <= _TINY else _TILE
+    fits = range(1, (longest + gap) // (width + gap) + 1)
+    return max((n for n in fits if batch % n == 0), key=lambda n: (filled(n), n))
 
 
 def _side_by_side(images, count, gap):

@@ -66,7 +66,7 @@ def matrices(points: Sequence[float] = POINTS) -> tuple[np.ndarray, np.ndarray, 
 _A, _B, _G = (matrix.astype(np.float32) for matrix in matrices())
 
 
-def pays(images: tf.Tensor, kernel: tf.Tensor) -> bool:
+def pays(images: tf.Tensor, kernel: tf.Tensor, sides: tuple[int, int] | None = None) -> bool:
     """Returns whether `convolve` supports these arguments and is faster than the sliding window.
 
     The cost model was fitted on two cores with AVX-512: transforming one channel of one pixel of
@@ -78,12 +78,15 @@ def pays(images: tf.Tensor, kernel: tf.Tensor) -> bool:
         return False
     if images.dtype not in (tf.float32, tf.bfloat16):
         return False
+    height, width = sides or (height, width)
     tiles = math.ceil(height / TILE) * math.ceil(width / TILE)
     operations = 2 * WINDOW**2 + 16 * (720 / filters + 460 / channels)  # of each tile and pair
     return tiles * operations < 0.9 * 18 * height * width
 
 
-def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+def convolve(
+    images: tf.Tensor, kernel: tf.Tensor, sides: tuple[int, int] | None = None
+) -> tf.Tensor:
     """Convolves images with a 3x3 kernel, stride 1 and `same` padding.
 
     It has no gradient: `fenwicks.kernels.convolution.conv2d` defines one.
@@ -91,23 +94,26 @@ def convolve(images: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     Args:
         images: `(batch, height, width, channels)`, float32 or bfloat16.
         kernel: `(3, 3, channels, filters)` of the same type.
+        sides: rows and columns of the output, from the first on: at most one more or one fewer than
+            the images have. None for those of the images.
 
     Returns:
-        `(batch, height, width, filters)` of the same type.
+        `(batch, *sides, filters)` of the same type.
     """
+    sides = sides or tuple(images.shape[1:3])
     # The kernel is transformed once the images have been computed. Otherwise TensorFlow would do it
     # at the start of the step, and the result would take memory from then on.
     with tf.control_dependencies([images]):
         points = _flat(_cut_kernel(kernel))
     parts: list[tf.Tensor] = []
-    for part in _parts(images, max(kernel.shape[2:])):
+    for part in _parts(images, sides, max(kernel.shape[2:])):
         # Each part waits for the previous one, whose memory it reuses.
         with tf.control_dependencies(parts[-1:]):
-            windows = _windows(images[part])
+            windows = _windows(images[part], sides)
             products = tf.matmul(_flat(windows), points)
             products = tf.reshape(products, (*tf.unstack(tf.shape(windows))[:-1], -1))
             products = tf.ensure_shape(products, (*windows.shape[:-1], kernel.shape[-1]))
-            parts.append(_images(products, images.shape[1:3]))
+            parts.append(_images(products, sides))
     return tf.concat(parts, axis=0)
 
 
@@ -118,28 +124,30 @@ def kernel_gradient(
 
     Args:
         images: `(batch, height, width, channels)`, float32 or bfloat16.
-        upstream: `(batch, height, width, filters)` of the same type, the gradient of the output.
+        upstream: `(batch, *sides, filters)` of the same type, the gradient of the output.
         kernel_shape: `(3, 3, channels, filters)`.
 
     Returns:
         `(3, 3, channels, filters)` of the same type.
     """
     channels, filters = kernel_shape[2:]
+    sides = tuple(upstream.shape[1:3])
     # The sum doesn't start from zeros: TensorFlow would store them as a constant of that size.
     total, previous = None, upstream  # windows are cut once the upstream gradient has been computed
     # A part's products take as much memory as the transformed kernel: its windows should take more.
-    for part in _parts(images, max(channels, filters), at_least=4 * channels * filters):
+    for part in _parts(images, sides, max(channels, filters), at_least=4 * channels * filters):
         with tf.control_dependencies([previous]):
-            windows, tiles = _flat(_windows(images[part])), _flat(_tiles(upstream[part]))
+            windows = _flat(_windows(images[part], sides))
+            tiles = _flat(_tiles(upstream[part]))
             products = tf.matmul(windows, tiles, transpose_a=True)
             total = tf.cast(products, tf.float32) if total is None else _add(total, products)
             previous = total
     return _join_kernel(total, dtype=images.dtype.name)
 
 
-def _parts(images, channels, at_least=0):
+def _parts(images, sides, channels, at_least=0):
     """Slices of the batch, whose windows take `_PART_BYTES` or have `at_least` values."""
-    batch, height, width, _ = images.shape
+    batch, (height, width) = images.shape[0], sides
     if batch is None:
         return [slice(None)]
     tiles = batch * math.ceil(height / TILE) * math.ceil(width / TILE)
@@ -153,23 +161,25 @@ def _flat(points):
     return tf.reshape(points, (WINDOW**2, -1, points.shape[-1]))
 
 
-def _padded(images, before, after):
-    """Pads images with zeros, below and on the right up to whole tiles."""
-    ends = [-side % TILE + after for side in images.shape[1:3]]
-    return tf.pad(images, ((0, 0), *((before, end) for end in ends), (0, 0)))
+def _padded(images, sides, reach):
+    """Pads images with zeros: `reach` pixels around whole tiles of an output of these sides."""
+    ends = [
+        side + -side % TILE + reach - have
+        for side, have in zip(sides, images.shape[1:3], strict=True)
+    ]
+    return tf.pad(images, ((0, 0), *((reach, end) for end in ends), (0, 0)))
 
 
-def _windows(images):
+def _windows(images, sides):
     """The overlapping 6x6 windows, transformed: (6, 6, batch, down, across, channels)"""
-    rows = _cut_rows(_padded(images, 1, 1), matrix='B')
+    rows = _cut_rows(_padded(images, sides, 1), matrix='B')
     return _cut_columns(rows, matrix='B', dtype=images.dtype.name)
 
 
 def _tiles(images):
     """The 4x4 tiles, transformed by `A`: (6, 6, batch, down, across, channels)"""
-    return _cut_columns(
-        _cut_rows(_padded(images, 0, 0), matrix='A'), matrix='A', dtype=images.dtype.name
-    )
+    rows = _cut_rows(_padded(images, images.shape[1:3], 0), matrix='A')
+    return _cut_columns(rows, matrix='A', dtype=images.dtype.name)
 
 
 def _images(products, sides):

@@ -31,6 +31,8 @@ PYTORCH_PARAMS = {
     'normalization': BatchNormalization(momentum=0.9, epsilon=1e-5, name='pytorch_batch_norm'),
 }
 
+_POOLS = (MaxPooling2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
+
 
 @keras.saving.register_keras_serializable(package='fenwicks')
 class ConvBN(Block):
@@ -128,6 +130,7 @@ class ConvBN(Block):
         for part in parts:
             self._append(part)
         self._pools_within = pools_within
+        self._pools_next = pool is not None and pool_first
 
     @property
     def pool(self) -> Any:
@@ -135,14 +138,33 @@ class ConvBN(Block):
         return next((part for part in self.layers if part.name == 'pool'), None)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        if not (training and self._fuses_pool()):
-            return super().call(inputs, training=training)
-        conv, norm, pool, activate = self.layers
-        h = norm(conv(inputs, training=training), training=training, pool=pool)
-        return activate(h, training=training)
+        if self._fuses_pool(training):
+            conv, norm, pool, activate = self.layers
+            h = norm(conv(inputs, training=training), training=training, pool=pool)
+            return activate(h, training=training)
+        if self._leaves_out_rows():
+            conv, pool, *rest = self.layers
+            h = pool(conv(inputs, training=training, windows=pool.pool_size), training=training)
+            for layer in rest:
+                h = layer(h, training=training)
+            return h
+        return super().call(inputs, training=training)
 
-    def _fuses_pool(self):
-        return self._pools_within and device.on_jax() and type(self.layers[1]) is BatchNormalization
+    def _fuses_pool(self, training):
+        if not (training and self._pools_within and device.on_jax()):
+            return False
+        return type(self.layers[1]) is BatchNormalization
+
+    def _leaves_out_rows(self):
+        """Whether the pooling leaves out what fills no window, and the convolution may know it."""
+        if not (self._pools_next and isinstance(self.layers[0], Conv2D)):
+            return False
+        pool = self.layers[1]
+        return (
+            type(pool) in _POOLS  # a subclass may do something else
+            and pool.padding == 'valid'
+            and pool.strides == pool.pool_size
+        )
 
     def get_config(self) -> Config:
         return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import keras
 
 from fenwicks import kernels
@@ -21,6 +23,8 @@ class Conv2D(keras.layers.Conv2D):
     Call arguments:
         inputs: `(batch, height, width, channels)`.
         training: whether to use the faster kernels, whose operations other runtimes don't have.
+        windows: height and width of the windows of a pooling that follows, where they don't
+            overlap. Rows and columns at the end that fill no window may be left out.
 
     Returns:
         `(batch, new_height, new_width, filters)`.
@@ -32,10 +36,15 @@ class Conv2D(keras.layers.Conv2D):
     (None, 32, 32, 64)
     """
 
-    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+    def call(
+        self,
+        inputs: Tensor,
+        training: bool | None = None,
+        windows: tuple[int, int] | None = None,
+    ) -> Tensor:
         if not (kernels.device.takes_shortcuts(training) and self._has_fast_kernel(inputs)):
             return super().call(inputs)
-        outputs = kernels.convolution.conv2d(inputs, self.kernel)
+        outputs = kernels.convolution.conv2d(inputs, self.kernel, self._sides(inputs, windows))
         if self.use_bias:
             outputs = keras.ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
@@ -52,3 +61,13 @@ class Conv2D(keras.layers.Conv2D):
             and all(size % 2 for size in self.kernel_size)
             and inputs.shape[-1] > 3
         )
+
+    def _sides(self, inputs, windows):
+        """Rows and columns of the output that windows cover; None for all."""
+        height, width = inputs.shape[1:3]
+        if windows is None or height is None or width is None:
+            return None
+        sides = height // windows[0] * windows[0], width // windows[1] * windows[1]
+        left_out = height - sides[0], width - sides[1]
+        reaches = (size // 2 for size in self.kernel_size)
+        return sides if all(map(operator.le, left_out, reaches)) and all(sides) else None
