@@ -143,6 +143,7 @@ def train_missing(log, runs, planned, dataset, about):
 def train(recipe, dataset, chosen_precision, seed):
     """Trains once; returns what was reached."""
     keras.utils.clear_session()  # or the graphs of earlier runs would pile up
+    precision.set_precision(chosen_precision)  # which the line above has reset
     trainer = assemble.build_trainer(recipe, dataset, precision=chosen_precision, seed=seed)
     described = {
         'recipe': recipe.name,

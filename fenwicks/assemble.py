@@ -29,7 +29,7 @@ def build_trainer(
     recipe: Recipe,
     dataset: data.Dataset,
     *,
-    precision: str = 'float32',
+    precision: str | None = None,
     seed: int = 0,
     replicas: training.Replicas | None = None,
     jit_compile: bool | None = None,
@@ -40,7 +40,8 @@ def build_trainer(
         recipe: the settings.
         dataset: gives the image shape, the number of classes, the statistics for normalising and
             whitening, and the number of steps in an epoch.
-        precision: as `fenwicks.precision.set_precision` returned it.
+        precision: as `fenwicks.precision.set_precision` returned it; None for that of Keras's
+            dtype policy.
         seed: of the initial weights, the shuffle and the augmentation.
         replicas: the devices that share each batch, as the `Trainer` takes them.
         jit_compile: as the `Trainer` takes it.
@@ -49,8 +50,15 @@ def build_trainer(
         A `Trainer` with a fresh model.
 
     Raises:
-        ValueError: recipe and data set don't fit each other.
+        ValueError: recipe and data set don't fit each other, or Keras's dtype policy isn't of this
+            precision: `keras.utils.clear_session` resets it.
     """
+    policy = keras.config.dtype_policy()
+    if precision not in (None, policy.compute_dtype):
+        raise ValueError(
+            '`precision` must be that of the dtype policy: call `set_precision` before, and after '
+            f'`keras.utils.clear_session`. Received: precision={precision}, policy {policy.name}'
+        )
     steps_per_epoch = recipe.steps_per_epoch(len(dataset.train_images))
     keras.utils.set_random_seed(seed)
 
@@ -60,7 +68,7 @@ def build_trainer(
     with replicas.scope():
         model = network(recipe, dataset.image_shape, dataset.num_classes)
         rule = optimizer(recipe, steps_per_epoch)
-        if precision == 'float16':
+        if policy.compute_dtype == 'float16':
             rule = keras.optimizers.LossScaleOptimizer(rule)
     if recipe.whitening:
         images = normalize(dataset.train_images[: recipe.whitening_images])

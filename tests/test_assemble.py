@@ -139,6 +139,13 @@ def test_an_augmentation_can_be_left_out(field):
     assert assemble.augmentations(bare) == []
 
 
+def test_a_precision_that_clear_session_has_reset_is_noticed():
+    chosen = precision.set_precision('bfloat16')
+    keras.utils.clear_session()
+    with pytest.raises(ValueError, match='dtype policy.*precision=bfloat16, policy float32'):
+        assemble.build_trainer(RECIPE, toy(), precision=chosen)
+
+
 @pytest.mark.parametrize('chosen', ['float32', 'bfloat16', 'float16'])
 def test_each_precision_trains_a_step(chosen):
     precision.set_precision(chosen)

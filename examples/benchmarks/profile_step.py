@@ -142,7 +142,7 @@ def count_flops(model) -> dict[str, int]:
     counted = [layer for layer, _ in layers_with_paths(model) if not inner_layers(layer)]
     originals = [noting(layer) for layer in counted]
     try:
-        model(np.zeros((1, *model.input_shape[1:]), np.float32), training=False)
+        model(np.zeros((1, *random_dataset(1).image_shape), np.float32), training=False)
     finally:
         for layer, original in zip(counted, originals, strict=True):
             layer.call = original

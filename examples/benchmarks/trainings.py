@@ -198,17 +198,18 @@ class Fenwicks(Training):
     """The training in fenwicks, on Keras's backend."""
 
     def _choose(self, values):
+        import keras
+
         from fenwicks import devices
 
+        # Or the graphs of earlier trainings would pile up. It forgets the dtype policy.
+        keras.utils.clear_session()
         device = devices.select_device(values.device)
         return device, precision.set_precision(values.precision, device)
 
     def _build(self, values):
-        import keras
-
         from fenwicks import assemble
 
-        keras.utils.clear_session()  # or the graphs of earlier trainings would pile up
         self._views = assemble.views(self.recipe)
         self._trainer = assemble.build_trainer(
             self.recipe, self.dataset, precision=self.precision, seed=self.seed
