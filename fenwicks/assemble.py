@@ -22,6 +22,7 @@ from fenwicks import (
     schedules,
     training,
 )
+from fenwicks.precision import policy_precision
 from fenwicks.recipes import Recipe
 
 
@@ -40,8 +41,7 @@ def build_trainer(
         recipe: the settings.
         dataset: gives the image shape, the number of classes, the statistics for normalising and
             whitening, and the number of steps in an epoch.
-        precision: as `fenwicks.precision.set_precision` returned it; None for that of Keras's
-            dtype policy.
+        precision: that of Keras's dtype policy, as `set_precision` returned it, or None.
         seed: of the initial weights, the shuffle and the augmentation.
         replicas: the devices that share each batch, as the `Trainer` takes them.
         jit_compile: as the `Trainer` takes it.
@@ -50,15 +50,9 @@ def build_trainer(
         A `Trainer` with a fresh model.
 
     Raises:
-        ValueError: recipe and data set don't fit each other, or Keras's dtype policy isn't of this
-            precision: `keras.utils.clear_session` resets it.
+        ValueError: recipe and data set don't fit each other, or `precision` isn't the policy's.
     """
-    policy = keras.config.dtype_policy()
-    if precision not in (None, policy.compute_dtype):
-        raise ValueError(
-            '`precision` must be that of the dtype policy: call `set_precision` before, and after '
-            f'`keras.utils.clear_session`. Received: precision={precision}, policy {policy.name}'
-        )
+    chosen = policy_precision(precision)
     steps_per_epoch = recipe.steps_per_epoch(len(dataset.train_images))
     keras.utils.set_random_seed(seed)
 
@@ -68,7 +62,7 @@ def build_trainer(
     with replicas.scope():
         model = network(recipe, dataset.image_shape, dataset.num_classes)
         rule = optimizer(recipe, steps_per_epoch)
-        if policy.compute_dtype == 'float16':
+        if chosen == 'float16':
             rule = keras.optimizers.LossScaleOptimizer(rule)
     if recipe.whitening:
         images = normalize(dataset.train_images[: recipe.whitening_images])
@@ -112,7 +106,8 @@ def augmentations(recipe: Recipe) -> list[Callable]:
     Raises:
         ValueError: `fenwicks.augment` has no transform of a name, or it has no such setting.
     """
-    known = _random_transforms()
+    names = [name for name in augment.__all__ if name.startswith(('random_', 'alternating_'))]
+    known = {name: getattr(augment, name) for name in names}
     transforms: list[Callable] = []
     for name, settings in recipe.augmentation_steps():
         if name not in known:
@@ -132,12 +127,6 @@ def augmentations(recipe: Recipe) -> list[Callable]:
             transform = augment.in_groups(transform, recipe.augmentation_groups)
         transforms.append(transform)
     return transforms
-
-
-def _random_transforms() -> dict[str, Callable]:
-    """The transforms of `fenwicks.augment` that draw: `alternating_flip` and all `random_*`."""
-    names = [name for name in augment.__all__ if name.startswith(('random_', 'alternating_'))]
-    return {name: getattr(augment, name) for name in names}
 
 
 def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:

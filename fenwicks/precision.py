@@ -45,6 +45,30 @@ def set_precision(precision: str = 'auto', device: str = 'cpu') -> str:
     return precision
 
 
+def policy_precision(expected: str | None = None) -> str:
+    """The precision of Keras's global dtype policy: `'float32'`, `'bfloat16'` or `'float16'`.
+
+    Args:
+        expected: what it has to be; None for anything.
+
+    Raises:
+        ValueError: it is another one. `keras.utils.clear_session` resets the policy.
+
+    Example:
+
+    >>> from fenwicks.precision import policy_precision
+    >>> policy_precision()
+    'float32'
+    """
+    found = keras.config.dtype_policy().compute_dtype
+    if expected not in (None, found):
+        raise ValueError(
+            '`precision` must be that of the dtype policy: call `set_precision` before, and after '
+            f'`keras.utils.clear_session`. Received: precision={expected}, policy of {found}'
+        )
+    return found
+
+
 def choose_precision(precision: str, device: str) -> str:
     """The precision that `set_precision` would set, with the same arguments, without setting it.
 

@@ -142,7 +142,7 @@ def test_an_augmentation_can_be_left_out(field):
 def test_a_precision_that_clear_session_has_reset_is_noticed():
     chosen = precision.set_precision('bfloat16')
     keras.utils.clear_session()
-    with pytest.raises(ValueError, match='dtype policy.*precision=bfloat16, policy float32'):
+    with pytest.raises(ValueError, match=r'dtype policy.*precision=bfloat16, policy of float32'):
         assemble.build_trainer(RECIPE, toy(), precision=chosen)
 
 

@@ -202,8 +202,7 @@ class Fenwicks(Training):
 
         from fenwicks import devices
 
-        # Or the graphs of earlier trainings would pile up. It forgets the dtype policy.
-        keras.utils.clear_session()
+        keras.utils.clear_session()  # graphs of earlier trainings; it resets the dtype policy
         device = devices.select_device(values.device)
         return device, precision.set_precision(values.precision, device)
 

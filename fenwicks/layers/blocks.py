@@ -22,7 +22,7 @@ from fenwicks.layers.containers import Residual
 from fenwicks.layers.convolution import Conv2D
 from fenwicks.layers.initializers import init_pytorch
 from fenwicks.layers.normalization import BatchNormalization
-from fenwicks.layers.pooling import MaxPooling2D
+from fenwicks.layers.pooling import MaxPooling2D, windows_of
 
 # PyTorch's defaults, for any block: ConvBN(64, **PYTORCH_PARAMS). The template has a name so that
 # it doesn't count in Keras's automatic names.
@@ -30,8 +30,6 @@ PYTORCH_PARAMS = {
     'kernel_initializer': init_pytorch,
     'normalization': BatchNormalization(momentum=0.9, epsilon=1e-5, name='pytorch_batch_norm'),
 }
-
-_POOLS = (MaxPooling2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -142,29 +140,18 @@ class ConvBN(Block):
             conv, norm, pool, activate = self.layers
             h = norm(conv(inputs, training=training), training=training, pool=pool)
             return activate(h, training=training)
-        if self._leaves_out_rows():
-            conv, pool, *rest = self.layers
-            h = pool(conv(inputs, training=training, windows=pool.pool_size), training=training)
-            for layer in rest:
-                h = layer(h, training=training)
-            return h
-        return super().call(inputs, training=training)
+        conv, *rest = self.layers
+        windows = windows_of(rest[0]) if self._pools_next and isinstance(conv, Conv2D) else None
+        if windows is None:
+            return super().call(inputs, training=training)
+        h = conv(inputs, training=training, windows=windows)
+        for layer in rest:
+            h = layer(h, training=training)
+        return h
 
     def _fuses_pool(self, training):
-        if not (training and self._pools_within and device.on_jax()):
-            return False
-        return type(self.layers[1]) is BatchNormalization
-
-    def _leaves_out_rows(self):
-        """Whether the pooling leaves out what fills no window, and the convolution may know it."""
-        if not (self._pools_next and isinstance(self.layers[0], Conv2D)):
-            return False
-        pool = self.layers[1]
-        return (
-            type(pool) in _POOLS  # a subclass may do something else
-            and pool.padding == 'valid'
-            and pool.strides == pool.pool_size
-        )
+        fuses = training and self._pools_within and device.on_jax()
+        return fuses and type(self.layers[1]) is BatchNormalization
 
     def get_config(self) -> Config:
         return {

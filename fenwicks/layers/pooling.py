@@ -46,3 +46,14 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
             and all(side is not None and side >= 2 for side in sides)
             and (self.padding == 'valid' or all(side % 2 == 0 for side in sides))
         )
+
+
+def windows_of(pool: keras.layers.Layer) -> tuple[int, int] | None:
+    """Height and width of the windows of a pooling whose windows lie side by side, else None."""
+    if type(pool) not in _POOLS:  # a subclass may do something else
+        return None
+    whole = pool.padding == 'valid' and pool.strides == pool.pool_size
+    return pool.pool_size if whole and pool.data_format == 'channels_last' else None
+
+
+_POOLS = (MaxPooling2D, keras.layers.MaxPooling2D, keras.layers.AveragePooling2D)
