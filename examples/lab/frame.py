@@ -183,6 +183,7 @@ def train_missing(experiment: Experiment, settings: Settings, log: pathlib.Path)
             while variants := missing(experiment, settings, lines, seed):
                 variant = variants[0]
                 keras.utils.clear_session()
+                precision.set_precision(about['precision'])  # which the line above has reset
                 keras.utils.set_random_seed(seed)
                 began = time.perf_counter()
                 result = experiment.train(settings, variant, seed, dataset)
