@@ -25,6 +25,7 @@ import itertools
 import math
 import statistics
 
+import dawnbench
 import estimates
 import fitting
 import keras
@@ -72,9 +73,7 @@ def build(settings, variant, dataset):
     if 'step' not in variant:
         chosen = {key: variant[key] for key in ('extra', 'residual')}
         return models.backbone(shape, classes, widths, **chosen)
-    random_scales = layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, gamma_initializer=keras.initializers.RandomUniform(0, 1)
-    )
+    random_scales = dawnbench.random_scales()
     if variant['step'] == 'global max':
         return models.backbone(shape, classes, widths, normalization=random_scales, logit_scale=1.0)
     style = {'kernel_initializer': layers.init_pytorch, 'normalization': random_scales}
