@@ -143,14 +143,21 @@ def _differentiable_silu(inputs):
 @compiled
 def _silu(inputs):
     x = _wide(inputs)
-    return tf.cast(x * tf.sigmoid(x), inputs.dtype)
+    return tf.cast(x * _sigmoid(x), inputs.dtype)
 
 
 @compiled
 def _silu_gradient(upstream, inputs):
     x = _wide(inputs)
-    share = tf.sigmoid(x)
+    share = _sigmoid(x)
     return tf.cast(_wide(upstream) * share * (1 + x * (1 - share)), inputs.dtype)
+
+
+def _sigmoid(x):
+    if x.dtype == tf.float64:
+        return tf.sigmoid(x)
+    # XLA's tanh takes half the time of its sigmoid. The error is that of rounding 1 + tanh.
+    return 0.5 + 0.5 * tf.tanh(0.5 * x)
 
 
 def _normal_cdf(x):
