@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 
+import keras
 import numpy as np
 import pytest
 from absl.testing import flagsaver
@@ -160,6 +161,17 @@ def test_a_log_from_the_first_run_to_the_verdict(frame, tmp_path, capsys):
     assert frame.digest(log).encode() in log.with_suffix('.png').read_bytes()
     assert start(frame, counting(frame), out, '--render') == verdicts
     assert log.with_suffix('.svg').read_bytes() == first  # drawn anew, byte for byte
+
+
+def test_each_run_has_the_precision_that_is_logged(frame, tmp_path):
+    seen = []
+
+    def train(settings, variant, seed, dataset):
+        seen.append(keras.config.dtype_policy().name)
+        return {'sum': 20}
+
+    start(frame, counting(frame, precision='bfloat16', train=train), f'--out={tmp_path}')
+    assert set(seen) == {'mixed_bfloat16'}
 
 
 def test_an_interrupted_experiment_goes_on(frame, tmp_path):

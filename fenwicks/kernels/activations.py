@@ -156,7 +156,7 @@ def _silu_gradient(upstream, inputs):
 def _sigmoid(x):
     if x.dtype == tf.float64:
         return tf.sigmoid(x)
-    # XLA's tanh takes half the time of its sigmoid. The error is that of rounding 1 + tanh.
+    # XLA's tanh is faster than its sigmoid. The error is that of rounding 1 + tanh.
     return 0.5 + 0.5 * tf.tanh(0.5 * x)
 
 
