@@ -282,7 +282,7 @@ EXPERIMENT = frame.Experiment(
         ),
     ),
     small={
-        'seeds': 3, 'limit': 3072, 'large': 3072, 'small': 384, 'budget': 36_864,
+        'seeds': 3, 'limit': 2304, 'large': 2304, 'small': 384, 'budget': 27_648,
         'batch_sizes': [32, 128, 192], 'rates': [0.02, 0.08, 0.32, 1.28],
         'network': 'resnet9', 'width': 8,
     },
