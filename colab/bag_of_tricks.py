@@ -203,8 +203,8 @@ fw.plots.images(fw.augment.denormalize(alike, mean, std), columns=12)
 # A convolution, batch norm, ReLU, then max pooling: of four activations three are thrown away.
 # Pooling right after the convolution leaves a quarter of them to normalize and to activate. Where
 # the scale of the norm is negative, the results differ: pooling first takes the maximum where the
-# other order would have taken the minimum. Below, one channel of a convolution of one image, its
-# scale negative: in the old order, in the new one, and the difference.
+# other order would have taken the minimum. Below, one channel of a convolution of one image, whose
+# scale is negative: as it is, then in the old order and in the new one.
 #
 # <!-- table: worth_pool_first -->
 # *Published:* 70 s to 64 s, for 0.1 points or one more epoch. *Here, added to `page24`:* (+1.25 ±

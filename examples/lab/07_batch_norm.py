@@ -71,33 +71,42 @@ def train(settings, variant, seed, dataset):
 def by_depth(settings, name, inputs, others):
     """The share of each layer's mean square that varies with the image, for `inputs`.
 
-    Frozen statistics are those of `others`.
+    Frozen statistics are those of `others`. All images get one contrast, which layers of ReLUs
+    without a norm pass on to their outputs as it is.
     """
-    norm = plain(settings, 'norm', inputs.shape[1:])
-    if name != 'frozen':
-        model = norm if name == 'norm' else plain(settings, name, inputs.shape[1:])
-    else:
+    inputs, others = map(of_one_contrast, (inputs, others))
+    shape = inputs.shape[1:]
+    model = plain(settings, name, shape)
+    if name == 'frozen':
+        norm = plain(settings, 'norm', shape)
         norm(others, training=True)
-        model = plain(settings, 'frozen', inputs.shape[1:])
         model.set_weights(norm.get_weights())
     found = diagnostics.output_statistics(model, inputs, training=name == 'norm')
     return {'varying': [each.varying for each in found if each.layer.startswith('end_')]}
 
 
+def of_one_contrast(inputs):
+    return inputs / np.sqrt((inputs**2).mean(axis=(1, 2, 3), keepdims=True))
+
+
 def plain(settings, name, shape):
     """A network of dense layers: with ReLU but for `linear`, with a norm for the last two."""
-    norms = {'norm': keras.layers.BatchNormalization, 'frozen': layers.FrozenBatchNormalization}
-    settings_of_norm = {'norm': {'momentum': 0.0, 'epsilon': 1e-5}, 'frozen': {}}
-    initializer = 'lecun_normal' if name == 'linear' else 'he_normal'
-    model = keras.Sequential([keras.Input(shape), keras.layers.Flatten()])
+    norms = {
+        'norm': lambda: [keras.layers.BatchNormalization(momentum=0.0, epsilon=1e-5)],
+        'frozen': lambda: [layers.FrozenBatchNormalization()],
+    }
+    initializer, activation = 'he_normal', 'relu'
+    if name == 'linear':
+        initializer, activation = 'lecun_normal', 'linear'
+    parts = [keras.Input(shape), keras.layers.Flatten()]
     for number in range(settings['depth']):
-        units = settings['units']
-        model.add(keras.layers.Dense(units, use_bias=False, kernel_initializer=initializer))
-        if name in norms:
-            model.add(norms[name](**settings_of_norm[name]))
-        activation = 'linear' if name == 'linear' else 'relu'
-        model.add(keras.layers.Activation(activation, name=f'end_{number}'))
-    return model
+        dense = {'use_bias': False, 'kernel_initializer': initializer}
+        parts += [
+            keras.layers.Dense(settings['units'], **dense),
+            *norms.get(name, list)(),
+            keras.layers.Activation(activation, name=f'end_{number}'),
+        ]
+    return keras.Sequential(parts)
 
 
 def of(runs, part, name):
@@ -122,8 +131,9 @@ def doubled(run, losses='losses'):
 
 
 def factor(found):
-    """A ratio and the factor by which it may err, as words."""
-    return f'{found[0]:.2g} (times or over {found[1]:.2g})'
+    """A ratio, and the factor by which it may err if that is known, in words."""
+    ratio, error = found
+    return f'{ratio:.3g}' + (f' (within a factor of {error:.2g})' if math.isfinite(error) else '')
 
 
 def judge_depth(runs):
@@ -212,10 +222,10 @@ def draw(runs):
     panels.finish(
         depth,
         'deep plain networks: how much depends on the image',
-        legend={'loc': 'lower left'},
+        legend={'loc': 'center right'},
         xlabel='layer',
         ylabel="share of the outputs' mean square that varies",
-        yscale='log',
+        ylim=(0, 1.05),
     )
     for number, name in enumerate(NETWORKS):
         style, found = panels.style(number), of(runs, 'curvature', name)
@@ -237,6 +247,7 @@ def draw(runs):
         ylabel='loss',
         xscale='log',
         yscale='log',
+        ylim=(1, 1e5),
     )
     panels.finish(
         spectrum,

@@ -58,7 +58,7 @@ def examine(
     basis = output_gradients(model, inputs, classes, training)
     means = basis[:classes]
     random = np.random.default_rng(seed).standard_normal((RANDOM, loss.size))
-    predicted = 2 / found.values[0]
+    predicted = float(2 / found.values[0])
     return {
         'eigenvalues': found.values.tolist(),
         'residuals': found.residuals.tolist(),

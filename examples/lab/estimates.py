@@ -6,6 +6,8 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+GUESS = 0.1  # accuracy of a run that diverged: one of ten classes
+
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and two standard errors of it: infinite for a single value."""
@@ -30,15 +32,13 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
 
 
 def text(mean: float, error: float, digits: int = 2) -> str:
-    """A number with its error.
+    """A number with its error, if that is known.
 
     >>> text(1.234, 0.5, digits=1)
     '1.2 ± 0.5'
     """
-    return f'{mean:.{digits}f} ± {error:.{digits}f}'
-
-
-GUESS = 0.1  # accuracy of a run that diverged: one of ten classes
+    known = f' ± {error:.{digits}f}' if math.isfinite(error) else ''
+    return f'{mean:.{digits}f}{known}'
 
 
 def percents(runs: Sequence[Mapping]) -> list[float]:
