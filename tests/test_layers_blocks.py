@@ -10,6 +10,7 @@ from fenwicks.layers import (
     GELU,
     PYTORCH_PARAMS,
     BatchNormalization,
+    Conv2D,
     ConvBlk,
     ConvBN,
     ConvResBlk,
@@ -117,7 +118,7 @@ def test_non_decreasing_activations_come_after_the_pool(activation, comes_last):
 @pytest.mark.parametrize('pool', [MaxPooling2D(2), keras.layers.AveragePooling2D((3, 2)), None])
 @pytest.mark.parametrize('kernel_size', [1, 3])
 def test_training_leaves_out_what_the_pooling_leaves_out(pool, kernel_size):
-    """The same maxima as of all outputs, and the same gradients, at odd sides too."""
+    """The same outputs as of the parts one by one, at odd sides too."""
     layer = ConvBN(4, kernel_size, pool=pool and pool.from_config(pool.get_config()))
     images = np.random.default_rng(0).standard_normal((8, 11, 7, 5)).astype('float32')
     layer.build(images.shape)
@@ -125,6 +126,18 @@ def test_training_leaves_out_what_the_pooling_leaves_out(pool, kernel_size):
     for part in layer.layers[1:]:
         expected = part(expected, training=True)
     np.testing.assert_allclose(array(layer(images, training=True)), array(expected), atol=1e-5)
+
+
+@pytest.mark.skipif(keras.backend.backend() == 'torch', reason='there it computes all outputs')
+def test_a_convolution_may_leave_out_what_no_window_covers():
+    """In training only; never more than a kernel reaches."""
+    conv = Conv2D(4, 3, padding='same')
+    images = np.random.default_rng(0).standard_normal((2, 11, 7, 5)).astype('float32')
+    whole = array(conv(images))
+    for windows, rows, columns in [((2, 2), 10, 6), ((5, 7), 10, 7), ((4, 4), 11, 7)]:
+        part = array(conv(images, training=True, windows=windows))
+        np.testing.assert_allclose(part, whole[:, :rows, :columns], atol=1e-5)
+        assert conv(images, windows=windows).shape == whole.shape
 
 
 def test_pool_first_pools_once_and_keeps_the_names():

@@ -6,7 +6,7 @@ are loaded only where Keras runs on it. Layers ask `device` before they call one
 
 import keras
 
-from fenwicks.kernels import batch_norm_jax, device, products
+from fenwicks.kernels import batch_norm_jax, convolution_jax, device, products
 
 if keras.backend.backend() == 'tensorflow':
     from fenwicks.kernels import activations, assertions, batch_norm, convolution, pooling
@@ -17,6 +17,7 @@ __all__ = [
     'batch_norm',
     'batch_norm_jax',
     'convolution',
+    'convolution_jax',
     'device',
     'pooling',
     'products',

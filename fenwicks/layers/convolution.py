@@ -15,7 +15,8 @@ class Conv2D(keras.layers.Conv2D):
     """2-D convolution with the arguments and results of `keras.layers.Conv2D`.
 
     In training on TensorFlow's CPU it uses `fenwicks.kernels.convolution`, which is faster, for
-    stride 1, `same` padding, an odd kernel and more than three channels.
+    stride 1, `same` padding, an odd kernel and more than three channels. In training on JAX, too,
+    it computes only the outputs that a pooling after it sees.
 
     Args:
         As `keras.layers.Conv2D`.
@@ -42,9 +43,15 @@ class Conv2D(keras.layers.Conv2D):
         training: bool | None = None,
         windows: tuple[int, int] | None = None,
     ) -> Tensor:
-        if not (kernels.device.takes_shortcuts(training) and self._has_fast_kernel(inputs)):
+        sides = self._sides(inputs, windows)
+        if not self._has_fast_kernel(inputs):
             return super().call(inputs)
-        outputs = kernels.convolution.conv2d(inputs, self.kernel, self._sides(inputs, windows))
+        if kernels.device.takes_shortcuts(training):
+            outputs = kernels.convolution.conv2d(inputs, self.kernel, sides)
+        elif training and sides is not None and kernels.device.on_jax():
+            outputs = kernels.convolution_jax.conv2d(inputs, self.kernel, sides)
+        else:
+            return super().call(inputs)
         if self.use_bias:
             outputs = keras.ops.add(outputs, self.bias)
         return outputs if self.activation is None else self.activation(outputs)
@@ -66,7 +73,7 @@ class Conv2D(keras.layers.Conv2D):
         """Rows and columns of the output that windows cover; None for all."""
         height, width = inputs.shape[1:3]
         if windows is None or height is None or width is None:
-            return None
+            return None  # the sides aren't known, or all are wanted
         sides = height // windows[0] * windows[0], width // windows[1] * windows[1]
         left_out = height - sides[0], width - sides[1]
         reaches = (size // 2 for size in self.kernel_size)
