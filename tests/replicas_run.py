@@ -117,7 +117,10 @@ def trainer(case, replicas):
             make_optimizer(),
             case.loss,
             batch_size=BATCH,
-            metrics=[keras.metrics.F1Score('macro'), keras.metrics.AUC(from_logits=True)]
+            metrics=[
+                keras.metrics.F1Score('macro'),
+                keras.metrics.AUC(from_logits=True, name='auc'),
+            ]
             if case.validated
             else None,
             augment=augment.compose([augment.alternating_flip]),
@@ -151,8 +154,8 @@ class Share:
         return images, labels, *weights
 
 
-class Watch(training.callbacks.TrainerCallback):
-    """Notes what the model predicts at the end of an epoch, and halves the learning rate."""
+class Watch(keras.callbacks.Callback):
+    """Notes what the model predicts at the end of an epoch."""
 
     def __init__(self, images):
         super().__init__()
@@ -160,7 +163,6 @@ class Watch(training.callbacks.TrainerCallback):
 
     def on_epoch_end(self, epoch, logs=None):
         self.seen.append(np.asarray(self.model(self.images)).tolist())
-        self.trainer.optimizer.learning_rate = 0.5 * float(self.trainer.optimizer.learning_rate)
 
 
 def validating(path):
@@ -171,6 +173,7 @@ def validating(path):
         keras.callbacks.EarlyStopping('val_loss', patience=9, restore_best_weights=True),
         keras.callbacks.ModelCheckpoint(path, 'val_f1_score', save_best_only=True, mode='max'),
         keras.callbacks.CSVLogger(path.with_suffix('.csv')),
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2),
         training.callbacks.BestWeights('val_loss'),
         watch,
     ]

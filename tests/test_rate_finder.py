@@ -51,11 +51,12 @@ def test_everything_is_restored_after_an_error():
 
 
 def test_the_losses_are_those_of_steps_at_the_rates():
-    """A Trainer with the same rates as a schedule, step by step."""
-    found = find(make(), start=1e-3, stop=0.1)
+    """A Trainer with the same rates as a schedule, step by step; with a frozen kernel, too."""
+    frozen = {'freeze': ((0, '.*conv/kernel'),)}
+    found = find(make(**frozen), start=1e-3, stop=0.1)
     np.testing.assert_allclose(found.learning_rates, np.geomspace(1e-3, 0.1, 12), rtol=1e-12)
     knots = [(step, float(rate)) for step, rate in enumerate(found.learning_rates)]
-    other = make(optimizer=sgd(schedules.PiecewiseLinear(knots)))
+    other = make(optimizer=sgd(schedules.PiecewiseLinear(knots)), **frozen)
     other.load(*toy())
     other.compile()
     losses = [other.run_steps(*divmod(step, 5), step % 5 + 1).last_loss for step in range(12)]

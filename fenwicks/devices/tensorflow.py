@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 
 import tensorflow as tf
 
 from fenwicks.devices.placement import Placement, not_all, too_many
+
+_STRATEGIES = itertools.count(1)  # mirrored ones of this process
 
 
 def make_strategy(count: int | None, kind: str) -> tf.distribute.Strategy | None:
@@ -99,9 +102,12 @@ def _devices(device, count):
     return [f'{kind}:{number}' for number in range(count)]
 
 
-@functools.cache  # a second one of the same devices would take its messages for the first one's
+@functools.cache
 def _mirrored_strategy(devices):
-    return tf.distribute.MirroredStrategy(devices)
+    # Each strategy numbers the groups of devices that exchange messages from its own base, which
+    # TensorFlow has at 0 for all: two in one process would take each other's messages, or abort.
+    base = {'_collective_key_base': 1000 * next(_STRATEGIES)}
+    return type('MirroredStrategy', (tf.distribute.MirroredStrategy,), base)(devices)
 
 
 @functools.cache  # a second one would break the first one's connections

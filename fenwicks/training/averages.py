@@ -36,7 +36,7 @@ class Averages:
         ]
         self._raw: list | None = None  # the weights, while the averages are in their place
         in_one_call = in_one_call or _unchanged
-        self._copies = in_one_call(self._copy_each)
+        self._values = in_one_call(self._value_of_each)
         self._assign = in_one_call(self._assign_each)
 
     def restart(self):
@@ -64,7 +64,7 @@ class Averages:
         if self.rule is None or self._raw is not None or steps < self.rule.every:
             yield
             return
-        self._raw = self._copies()
+        self._raw = self._values()
         try:
             self._assign([average.value for average in self.variables])
             yield
@@ -111,9 +111,8 @@ class Averages:
         """
         if self._raw is None or self._hold_averages():
             return
-        self._raw = self._copies()
-        for average, value in zip(self.variables, self._raw, strict=True):
-            average.assign(value)
+        self._raw = self._values()
+        self.restart()  # with copies: a program that reuses their memory must not find one twice
 
     def _hold_averages(self):
         return all(
@@ -121,8 +120,8 @@ class Averages:
             for source, average in zip(self.sources, self.variables, strict=True)
         )
 
-    def _copy_each(self):
-        return averaging.initial_averages(self.sources)
+    def _value_of_each(self):
+        return [keras.ops.convert_to_tensor(source) for source in self.sources]
 
     def _assign_each(self, values):
         for source, value in zip(self.sources, values, strict=True):

@@ -26,21 +26,30 @@ class Scorer:
         self.model, self.loss, self.normalize = engine.model, engine.loss, engine.normalize
         self.metrics, self._correct = engine.metrics, correct
         self._logits, self._predict = logits, predict
-        self._score = function(functools.partial(self._score_of))
-        self._all_logits = (
-            function(functools.partial(self._logits_in_one_program))
+        self._score_logits = function(functools.partial(self._score_of))
+        self._score_images = (
+            function(functools.partial(self._score_in_one_program))
             if engine.replicas.count == 1
-            else self._logits_by_batches
+            else self._score_by_batches
         )
 
     def score(self, images, targets, batch_size):
         """As `Engine.score`, of what its `hold` returned."""
         starts, size = batch_starts(len(images), batch_size)
-        logits = self._all_logits(images, tf.constant(starts), size)
-        loss, found, results = self._score(targets, logits)
+        loss, found, results = self._score_images(images, targets, starts, size)
         return loss.numpy().item(), found.numpy().item(), results
 
-    def _logits_in_one_program(self, images, starts, size):
+    def _score_in_one_program(self, images, targets, starts, size):
+        """The loss, the number of correct answers and the metrics' results, by one call."""
+        return self._score_of(targets, self._logits_in_one_loop(images, starts, size))
+
+    def _score_by_batches(self, images, targets, starts, size):
+        """As `_score_in_one_program`, with a call for each batch, which several devices share."""
+        batches = [images[start : start + size] for start in starts]
+        logits = [self._predict(self.normalize(batch)) for batch in batches]
+        return self._score_logits(targets, _without_overlap(logits, images.shape[0]))
+
+    def _logits_in_one_loop(self, images, starts, size):
         """The logits of all images, in one loop over batches; see `batch_starts`."""
 
         def logits_of(start):
@@ -49,12 +58,6 @@ class Scorer:
 
         logits = tf.map_fn(logits_of, starts, fn_output_signature=tf.float32, parallel_iterations=1)
         return _without_overlap(tf.unstack(logits), images.shape[0])
-
-    def _logits_by_batches(self, images, starts, size):
-        """As `_logits_in_one_program`, with a call for each batch, which several devices share."""
-        batches = [images[start : start + size] for start in starts.numpy()]
-        logits = [self._predict(self.normalize(batch)) for batch in batches]
-        return _without_overlap(logits, images.shape[0])
 
     def _score_of(self, targets, logits):
         labels, *weights = targets
