@@ -13,8 +13,10 @@ from fenwicks.augment.arrays import cast, check_floats, namespace, per_image
 from fenwicks.augment.seeds import draw, hashed_integers, image_seeds
 
 
-def rectangle(xp: Any, images: Tensor, top: Any, left: Any, height: Any, width: Any) -> Tensor:
-    """Booleans (batch, height, width, 1): whether a pixel lies in its image's rectangle.
+def rectangle(
+    xp: Any, images: Tensor, top: Any, left: Any, height: Any, width: Any
+) -> tuple[Tensor, Tensor]:
+    """Booleans (batch, height) and (batch, width): which rows and columns the rectangles cross.
 
     `height` and `width` are integers, or integers (batch,) as `top` and `left` are.
     """
@@ -26,8 +28,19 @@ def rectangle(xp: Any, images: Tensor, top: Any, left: Any, height: Any, width: 
         places = np.arange(images.shape[axis], dtype='int32')[None] - first
         return (places >= 0) & (places < size)
 
-    rows, columns = inside(1, 'top', top, 'height', height), inside(2, 'left', left, 'width', width)
-    return rows[:, :, None, None] & columns[:, None, :, None]
+    return inside(1, 'top', top, 'height', height), inside(2, 'left', left, 'width', width)
+
+
+def fill(xp: Any, images: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
+    """`values`, a number or a batch, where both `rows` and `columns` are true, else `images`."""
+    height, width, channels = check_floats(images)
+    # Columns and channels as one axis: TensorFlow and NumPy take several times as long to
+    # broadcast a mask along three channels.
+    hole = rows[:, :, None] & xp.repeat(columns, channels, 1)[:, None]
+    flat = (-1, height, width * channels)
+    values = values if len(values.shape) == 0 else xp.reshape(values, flat)
+    filled = xp.where(hole, values, xp.reshape(images, flat))
+    return xp.reshape(filled, (-1, height, width, channels))
 
 
 def check_span(name: str, span: Any, **limits: float) -> tuple[float, float]:

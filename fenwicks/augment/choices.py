@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fenwicks._checks import finite_number
-from fenwicks.augment.arrays import namespace
+from fenwicks.augment.arrays import namespace, where
 from fenwicks.augment.chain import check_callables, check_without_context
 from fenwicks.augment.normalizers import denormalize, normalize
 from fenwicks.augment.seeds import draw, fold
@@ -55,7 +55,7 @@ class _Apply:
         chosen = draw(images, seed, 0) < self.probability
         xp = namespace(images, chosen)
         changed = self.transform(images, fold(seed, 1))
-        return xp.where(chosen[:, None, None, None], changed, images)
+        return where(xp, chosen, changed, images)
 
 
 def choice(transforms: Sequence[Callable], weights: Sequence[float] | None = None) -> Callable:
@@ -118,7 +118,7 @@ class _Choice:
         # From the last to the first, so that the first whose bound is above the draw wins.
         for n in reversed(range(len(self.bounds))):
             changed = self.transforms[n](images, fold(seed, n + 1))
-            result = xp.where((place < self.bounds[n])[:, None, None, None], changed, result)
+            result = where(xp, place < self.bounds[n], changed, result)
         return result
 
 

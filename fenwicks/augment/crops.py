@@ -51,18 +51,30 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
                [6., 7.]])
     """
     xp = namespace(images, top, left)
-    full_height, full_width, channels = check_floats(images)
+    full_height, full_width, _ = check_floats(images)
     check_range('height', height, 1, full_height, 'the image height')
     check_range('width', width, 1, full_width, 'the image width')
     top, left = per_image(xp, 'top', top, images), per_image(xp, 'left', left, images)
+    return _picked(xp, images, _following(top, height), _following(left, width))
+
+
+def _following(first, count):
+    """Integers (batch, count): for each image `first` and those after it."""
+    return first[:, None] + np.arange(count, dtype='int32')
+
+
+def _picked(xp, images, rows, columns):
+    """The pixels of each image in `rows` (batch, h) and `columns` (batch, w), zero outside."""
+    full_height, full_width, channels = check_floats(images)
+    height, width = rows.shape[1], columns.shape[1]
     # NumPy doesn't multiply bfloat16 matrices; the other two compute in the images' own dtype.
     dtype = 'float32' if xp is np and images.dtype.kind != 'f' else images.dtype
     # Matrix products of three axes, not einsum: TensorFlow's is eight times slower in bfloat16.
     cut = xp.reshape(cast(xp, images, dtype), (-1, full_height, full_width * channels))
-    cut = product(xp, _one_hot(xp, top, height, full_height, dtype), cut)
+    cut = product(xp, _one_hot(xp, rows, full_height, dtype), cut)
     cut = xp.transpose(xp.reshape(cut, (-1, height, full_width, channels)), (0, 2, 1, 3))
     cut = xp.reshape(cut, (-1, full_width, height * channels))
-    cut = product(xp, _one_hot(xp, left, width, full_width, dtype), cut)
+    cut = product(xp, _one_hot(xp, columns, full_width, dtype), cut)
     cut = xp.transpose(xp.reshape(cut, (-1, width, height, channels)), (0, 2, 1, 3))
     return cast(xp, cut, images.dtype)
 
@@ -86,10 +98,7 @@ def pad_reflect(images: Tensor, padding: int) -> Tensor:
         >>> pad_reflect(np.arange(9.0).reshape(1, 3, 3, 1), 1)[0, 1, :, 0]
         array([1., 0., 1., 2., 1.])
     """
-    xp = namespace(images)
-    height, width, _ = check_floats(images)
-    check_range('padding', padding, 0, min(height, width) - 1, 'the image size - 1')
-    return xp.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]], mode='reflect')
+    return pad(images, padding)
 
 
 def pad(images: Tensor, padding: int, mode: str = 'reflect') -> Tensor:
@@ -115,20 +124,25 @@ def pad(images: Tensor, padding: int, mode: str = 'reflect') -> Tensor:
         >>> pad(np.arange(1, 4.0).reshape(1, 1, 3, 1), 1, 'constant')[0, 1, :, 0]
         array([0., 1., 2., 3., 0.])
     """
-    if mode == 'reflect':
-        return pad_reflect(images, padding)
     xp = namespace(images)
     height, width, _ = check_floats(images)
-    if mode not in ('symmetric', 'constant'):
+    _check_padding(padding, mode, height, width)
+    sides = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+    return xp.pad(images, sides, mode=mode)
+
+
+def _check_padding(padding, mode, height, width):
+    """Raises unless images of a size can be padded so far in that way."""
+    if mode == 'reflect':
+        check_range('padding', padding, 0, min(height, width) - 1, 'the image size - 1')
+    elif mode == 'symmetric':
+        check_range('padding', padding, 0, min(height, width), 'the image size')
+    elif mode == 'constant':
+        integer('padding', padding, low=0)
+    else:
         raise ValueError(
             f'`mode` must be one of reflect, symmetric, constant. Received: mode={mode}'
         )
-    if mode == 'symmetric':
-        check_range('padding', padding, 0, min(height, width), 'the image size')
-    else:
-        integer('padding', padding, low=0)
-    sides = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
-    return xp.pad(images, sides, mode=mode)
 
 
 def random_crop(images: Tensor, seed: Seed, padding: int = 4, mode: str = 'reflect') -> Tensor:
@@ -155,16 +169,29 @@ def random_crop(images: Tensor, seed: Seed, padding: int = 4, mode: str = 'refle
         (2, 8, 8, 3)
     """
     height, width, _ = check_floats(images)
-    padded = pad(images, padding, mode)
-    top = native_integers(images, seed, 0, 2 * padding)
-    left = native_integers(images, seed, 1, 2 * padding)
-    return crop(padded, top, left, height, width)
+    _check_padding(padding, mode, height, width)
+    xp = namespace(images, seed)
+    first = (native_integers(images, seed, n, 2 * padding) - padding for n in range(2))
+    # The border is picked out of the image: no padded images are made.
+    rows, columns = (
+        _bounced(xp, _following(place, size), mode)
+        for place, size in zip(first, (height, width), strict=True)
+    )
+    return _picked(xp, images, rows, columns)
 
 
-def _one_hot(xp, offsets, size, full_size, dtype):
-    """Matrices (batch, size, full_size) that pick `size` entries from each image's offset on."""
-    indices = offsets[:, None] + np.arange(size, dtype='int32')
-    return cast(xp, indices[:, :, None] == np.arange(full_size, dtype='int32'), dtype)
+def _bounced(xp, places, mode):
+    """Places (batch, size) on an axis of that size, with those outside where `mode` has them."""
+    if mode == 'constant':
+        return places
+    last, before = places.shape[1] - 1, int(mode == 'symmetric')
+    places = xp.maximum(places, -places - before)
+    return xp.minimum(places, 2 * last + before - places)
+
+
+def _one_hot(xp, places, full_size, dtype):
+    """Matrices (batch, size, full_size) that pick the entries at `places` (batch, size)."""
+    return cast(xp, places[:, :, None] == np.arange(full_size, dtype='int32'), dtype)
 
 
 def central_crop(images: Tensor, height: int, width: int) -> Tensor:

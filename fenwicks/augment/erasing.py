@@ -5,7 +5,7 @@ from __future__ import annotations
 from fenwicks._checks import finite_number
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import cast, check_floats, check_range, namespace
-from fenwicks.augment.boxes import random_box, rectangle
+from fenwicks.augment.boxes import fill, random_box, rectangle
 from fenwicks.augment.seeds import draw, native_integers
 
 
@@ -45,8 +45,8 @@ def cutout(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -
     full_height, full_width, _ = check_floats(images)
     check_range('height', height, 0, full_height, 'the image height')
     check_range('width', width, 0, full_width, 'the image width')
-    hole = rectangle(xp, images, top, left, height, width)
-    return xp.where(hole, xp.zeros((), images.dtype), images)
+    rows, columns = rectangle(xp, images, top, left, height, width)
+    return fill(xp, images, rows, columns, xp.zeros((), images.dtype))
 
 
 def random_cutout(images: Tensor, seed: Seed, size: int = 8) -> Tensor:
@@ -104,8 +104,8 @@ def erase(
     """
     xp = namespace(images, top, left, height, width)
     check_floats(images)
-    hole = rectangle(xp, images, top, left, height, width)
-    return xp.where(hole, cast(xp, value, images.dtype), images)
+    rows, columns = rectangle(xp, images, top, left, height, width)
+    return fill(xp, images, rows, columns, cast(xp, value, images.dtype))
 
 
 def random_erasing(

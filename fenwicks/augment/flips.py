@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fenwicks._typing import Seed, Tensor
-from fenwicks.augment.arrays import cast, check_floats, namespace, per_image
+from fenwicks.augment.arrays import cast, check_floats, namespace, per_image, where
 from fenwicks.augment.seeds import draw_integers, fold, hashed_integers, native_integers
 
 
@@ -34,7 +34,7 @@ def flip(images: Tensor, mask: Tensor) -> Tensor:
     mask = per_image(xp, 'mask', mask, images, kind='bool')
     # A slice of stride -1 takes TensorFlow seven times as long.
     mirrored = xp.reverse(images, [2]) if xp.__name__ == 'tensorflow' else xp.flip(images, 2)
-    return xp.where(mask[:, None, None, None], mirrored, images)
+    return where(xp, mask, mirrored, images)
 
 
 def random_flip(images: Tensor, seed: Seed) -> Tensor:
@@ -113,7 +113,7 @@ def flip_vertical(images: Tensor, mask: Tensor) -> Tensor:
     check_floats(images)
     mask = per_image(xp, 'mask', mask, images, kind='bool')
     mirrored = xp.reverse(images, [1]) if xp.__name__ == 'tensorflow' else xp.flip(images, 1)
-    return xp.where(mask[:, None, None, None], mirrored, images)
+    return where(xp, mask, mirrored, images)
 
 
 def random_flip_vertical(images: Tensor, seed: Seed) -> Tensor:
@@ -162,7 +162,7 @@ def rotate_90(images: Tensor, turns: Tensor) -> Tensor:
     turns = per_image(xp, 'turns', turns, images)
     transposed = xp.transpose(images, (0, 2, 1, 3))
     # A quarter of a turn is a transposition and a flip from top to bottom, half a turn two flips.
-    images = xp.where((turns & 1 == 1)[:, None, None, None], transposed, images)
+    images = where(xp, turns & 1 == 1, transposed, images)
     turned = (turns & 3 == 1) | (turns & 3 == 2)
     mirrored = (turns & 3 == 2) | (turns & 3 == 3)
     return flip(flip_vertical(images, turned), mirrored)

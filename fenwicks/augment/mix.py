@@ -18,7 +18,7 @@ from fenwicks.augment.arrays import (
     per_image,
     take,
 )
-from fenwicks.augment.boxes import rectangle
+from fenwicks.augment.boxes import fill, rectangle
 from fenwicks.augment.seeds import draw, draw_integers
 
 _TABLE = 4096  # intervals of the quantile function of the beta distribution
@@ -115,12 +115,12 @@ def cutmix(
     xp = namespace(images, labels, partner, top, left, height, width)
     _check(xp, images, labels)
     partner = per_image(xp, 'partner', partner, images)
-    hole = rectangle(xp, images, top, left, height, width)
-    mean = xp.reduce_mean if xp.__name__ == 'tensorflow' else xp.mean
-    share = 1 - mean(cast(xp, hole, 'float32'), (1, 2, 3))
-    return xp.where(hole, take(xp, images, partner), images), _blend_labels(
-        xp, labels, partner, share
-    )
+    rows, columns = rectangle(xp, images, top, left, height, width)
+    total = xp.reduce_sum if xp.__name__ == 'tensorflow' else xp.sum
+    across, down = (total(cast(xp, side, 'float32'), 1) for side in (rows, columns))
+    share = 1 - across * down / (rows.shape[1] * columns.shape[1])
+    mixed = fill(xp, images, rows, columns, take(xp, images, partner))
+    return mixed, _blend_labels(xp, labels, partner, share)
 
 
 def random_cutmix(

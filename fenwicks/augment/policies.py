@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fenwicks._checks import finite_number, positive_integer
 from fenwicks._typing import Seed, Tensor
-from fenwicks.augment.arrays import cast, check_floats, in_float32, namespace
+from fenwicks.augment.arrays import cast, check_floats, in_float32, namespace, where
 from fenwicks.augment.color import contrast, saturation, to_byte_range
 from fenwicks.augment.geometry import (
     affine,
@@ -111,8 +111,7 @@ class _Policy:
             'equalize': equalize(images),
         }
         for name, values in changed.items():
-            chosen = (operation == OPERATIONS.index(name))[:, None, None, None]
-            result = xp.where(chosen, values, result)
+            result = where(xp, operation == OPERATIONS.index(name), values, result)
         return result
 
 
