@@ -106,12 +106,14 @@ def _float_list(data):
 
 
 def _int64_list(data):
-    parts = [np.zeros(0, np.uint64)]
+    parts = []
     for number, wire, value in _fields(data):
         if number != 1 or wire not in (_VARINT, _LENGTH):
             raise ExampleError('a list of integers is damaged')
         parts.append(np.array([value], np.uint64) if wire == _VARINT else _varints(value))
-    return np.concatenate(parts).view(np.int64)
+    if len(parts) == 1:
+        return parts[0].view(np.int64)
+    return np.concatenate([np.zeros(0, np.uint64), *parts]).view(np.int64)
 
 
 def _varints(data):
@@ -140,7 +142,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
     """Yields (field number, wire type, value) of a message."""
     position, end = 0, len(data)
     while position < end:
-        tag, position = _varint(data, position)
+        tag = data[position]
+        if tag < 128:  # a byte, as almost always: a call would take longer than all else here
+            position += 1
+        else:
+            tag, position = _varint(data, position)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 2**29:
             raise ExampleError(f'the field number {number} is out of range')
@@ -149,7 +155,11 @@ def _fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
             yield number, wire, value
             continue
         if wire == _LENGTH:
-            length, position = _varint(data, position)
+            if position < end and data[position] < 128:
+                length = data[position]
+                position += 1
+            else:
+                length, position = _varint(data, position)
         elif wire in (_FIXED64, _FIXED32):
             length = 8 if wire == _FIXED64 else 4
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _log = logging.getLogger('fenwicks')
-_CHUNK = 16  # images that a thread decodes at a time
+_CHUNK = 16  # images that a thread decodes at a time, at least,
+_CHUNK_BYTES = 2**18  # and as many small ones as have so many bytes
 
 # The image's number, its pixels, its label, and what is wrong with it.
 Decoded = tuple[int, np.ndarray | None, int, str]
@@ -76,7 +78,8 @@ def stream_batches(
         pending: list[tuple[int, np.ndarray, int]] = []
         skipped: list[str] = []
         step = 0
-        for decoded in in_order(decode_some, _chunks(share), workers):
+        chunk = max(_CHUNK, _CHUNK_BYTES // math.prod(image_shape))
+        for decoded in in_order(decode_some, _chunks(share, chunk), workers):
             for number, pixels, label, damage in decoded:
                 if damage and not skip_damaged:
                     raise ValueError(damage)
@@ -132,12 +135,14 @@ def _share(records, index, count, drop_remainder):
             yield group[index]
 
 
-def _chunks(records):
+def _chunks(records, count):
     """Lists of a few records: a task for a thread."""
-    while chunk := list(itertools.islice(records, _CHUNK)):
+    while chunk := list(itertools.islice(records, count)):
         yield chunk
 
 
 def _stacked(pending):
     numbers, images, labels = zip(*pending, strict=True)
-    return np.array(numbers, np.int32), np.stack(images), np.array(labels, np.int32)
+    # Several times as fast as `np.stack`, where images are small.
+    pixels = np.concatenate(images).reshape(len(images), *images[0].shape)
+    return np.array(numbers, np.int32), pixels, np.array(labels, np.int32)

@@ -146,11 +146,14 @@ class _Shuffle(_InOrder):
     def __iter__(self):
         draw = np.random.default_rng(self.seed)
         kept: list[tuple] = []
+        places: list[int] = []
         for record in self.in_turn(draw.permutation(len(self.paths)).tolist()):
             if len(kept) < self.buffer:
                 kept.append(record)
                 continue
-            place = int(draw.integers(self.buffer))
+            if not places:  # many at once: a draw of one takes as long as decoding
+                places = draw.integers(self.buffer, size=1000).tolist()
+            place = places.pop()
             kept[place], record = record, kept[place]
             yield record
         for place in draw.permutation(len(kept)).tolist():

@@ -69,22 +69,21 @@ def crc32c_numpy(data: bytes) -> int:
     >>> hex(crc32c_numpy(b'123456789'))
     '0xe3069283'
     """
-    contributions, shift = _tables()
     crc = 0xFFFFFFFF
     if len(data) <= _SHORT:
         table = _byte_table()
         for byte in bytes(data):
             crc = table[(crc ^ byte) & 255] ^ crc >> 8
         return crc ^ 0xFFFFFFFF
+    flat, rows, shift = _tables()
     array = np.frombuffer(data, np.uint8)
     head = len(array) % _BLOCK
     if head:
-        rows = contributions[_BLOCK - head :]
-        crc = _skip(crc, head) ^ int(np.bitwise_xor.reduce(rows[np.arange(head), array[:head]]))
+        picked = flat.take(rows[_BLOCK - head :] + array[:head])
+        crc = _skip(crc, head) ^ int(np.bitwise_xor.reduce(picked))
     blocks = array[head:].reshape(-1, _BLOCK)
-    columns = np.arange(_BLOCK)
     for start in range(0, len(blocks), 64):  # 64 blocks at once: 256 kB of table entries
-        picked = contributions[columns, blocks[start : start + 64]]
+        picked = flat.take(rows + blocks[start : start + 64])
         for block in np.bitwise_xor.reduce(picked, axis=1).tolist():
             crc = (
                 shift[0][crc & 255]
@@ -99,13 +98,14 @@ def crc32c_numpy(data: bytes) -> int:
 @functools.cache
 def _byte_table():
     """What the last byte contributes, as a list."""
-    contributions, _ = _tables()
-    return contributions[-1].tolist()
+    flat, _, _ = _tables()
+    return flat[-256:].tolist()
 
 
 @functools.cache
 def _tables():
-    """What a byte contributes `(position in the block, byte)`, and a block's shift of a CRC."""
+    """What bytes contribute, 256 entries for each place in a block; where each place's entries
+    begin; and a block's shift of a CRC."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, table >> 1 ^ _POLYNOMIAL, table >> 1).astype(np.uint32)
@@ -115,11 +115,17 @@ def _tables():
         contributions[position] = row
         row = row >> 8 ^ table[row & 255]
     # A CRC's own four bytes, followed by a block of zeros, contribute like the first four bytes.
-    return contributions, [contributions[position].tolist() for position in range(4)]
+    shift = [contributions[position].tolist() for position in range(4)]
+    return contributions.ravel(), np.arange(_BLOCK) * 256, shift
 
 
 def _skip(crc, count):
     """A CRC after `count` bytes of zero."""
+    flat, rows, _ = _tables()
+    if count >= 4:
+        crc_bytes = np.frombuffer(crc.to_bytes(4, 'little'), np.uint8)
+        first = _BLOCK - count
+        return int(np.bitwise_xor.reduce(flat.take(rows[first : first + 4] + crc_bytes)))
     table = _byte_table()
     for _ in range(count):
         crc = crc >> 8 ^ table[crc & 255]
@@ -177,28 +183,31 @@ class RecordReader:
         with storage.open_binary(self.path) as file:
             position = number = 0
             while head := file.read(_HEAD.size):
-                what = f'{self.path}: record {number} at byte {position}'
                 length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else 0
                 if len(head) < _HEAD.size or _HEAD.unpack(head)[1] != masked_crc32c(head[:8]):
-                    self._damaged(f'{what}: the checksum of its length is wrong')
+                    self._damaged(number, position, 'the checksum of its length is wrong')
                     return
                 if length > self.longest:
-                    self._damaged(f'{what}: it claims {length} bytes, of at most {self.longest}')
+                    claim = f'it claims {length} bytes, of at most {self.longest}'
+                    self._damaged(number, position, claim)
                     return
                 data, foot = file.read(length), file.read(_FOOT.size)
                 if len(data) < length or len(foot) < _FOOT.size:
-                    self._damaged(f'{what}: the file ends within it')
+                    self._damaged(number, position, 'the file ends within it')
                     return
                 if _FOOT.unpack(foot)[0] != masked_crc32c(data):
-                    self._damaged(f'{what}: the checksum of its data is wrong')
+                    self._damaged(number, position, 'the checksum of its data is wrong')
                 else:
                     yield data
                 position += _HEAD.size + length + _FOOT.size
                 number += 1
 
-    def _damaged(self, message):
+    def _damaged(self, number, position, fault):
         if not self.skip_damaged:
-            raise RecordError(f'{message}; the file is truncated or damaged')
+            raise RecordError(
+                f'{self.path}: record {number} at byte {position}: {fault}; '
+                'the file is truncated or damaged'
+            )
         self.skipped += 1
 
 
