@@ -18,7 +18,7 @@ _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[pathlib.Path]:
     """A temporary path beside `path` that gets its name when the block ends without an error.
 
     A kill, a full disk or an exception leaves at `path` what was there before. The temporary name
@@ -27,6 +27,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
     Args:
         path: where the file is to appear.
+        flush: whether to wait until the disk has it, so that it survives a power failure too.
+            False is for files that are verified when they are read, and can be made anew.
 
     Raises:
         OSError: the file can't be written, as on a full disk.
@@ -46,7 +48,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
         _try_lock(descriptor)
         yield part
         with open(part, 'rb') as file:
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
             if not os.fstat(file.fileno()).st_size:
                 raise OSError('nothing was written')
         os.replace(part, path)

@@ -287,7 +287,7 @@ def cached(
     (height, width), channels = options[0], options[3]
     path.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar('decoding', total, shown=show_progress) as bar:
-        write_cache(
+        result = write_cache(
             path,
             rows(),
             (height, width, channels),
@@ -295,7 +295,7 @@ def cached(
         )
     if skipped:
         _log.warning('%d damaged images are left out', len(skipped))
-    return read_cache(path)
+    return result
 
 
 def in_order(

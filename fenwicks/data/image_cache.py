@@ -34,8 +34,8 @@ def write_cache(
     rows: Iterable[np.ndarray],
     image_shape: tuple[int, int, int],
     describe: Callable[[], dict[str, Any]],
-) -> None:
-    """Writes decoded images to a file, whole or not at all.
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Writes decoded images to a file, whole or not at all, and opens it.
 
     Args:
         path: the file.
@@ -43,24 +43,37 @@ def write_cache(
         image_shape: `(height, width, channels)`.
         describe: called after the last image; gives what to store beside them, as JSON has it.
 
+    Returns:
+        What `read_cache` returns.
+
     Raises:
         OSError: the disk doesn't take it.
     """
     count = crc = 0
     # Written, not mapped: a full disk makes a write raise, but a page of a map kill the process.
-    with written_whole(path) as part, open(part, 'wb') as file:
+    # Nor is the disk waited for: `read_cache` finds out what a power failure has lost.
+    with written_whole(path, flush=False) as part, open(part, 'wb') as file:
         file.write(bytes(_START))
         for row in rows:
             raw = np.ascontiguousarray(row, np.uint8).data
             file.write(raw)
             crc = zlib.crc32(raw, crc)
             count += 1
-        description = json.dumps(describe()).encode('ascii')
-        file.write(description)
-        sizes = (count, *image_shape, len(description))
-        head = _HEAD.pack(_MAGIC, *sizes, crc, zlib.crc32(description))
+        description = describe()
+        text = json.dumps(description).encode('ascii')
+        file.write(text)
+        sizes = (count, *image_shape, len(text))
+        head = _HEAD.pack(_MAGIC, *sizes, crc, zlib.crc32(text))
         file.seek(0)
         file.write(head + struct.pack('<I', zlib.crc32(head)))
+    return _mapped(path, (count, *image_shape)), description
+
+
+def _mapped(path, shape):
+    """The images of a file, which cannot be written to."""
+    if not np.prod(shape):
+        return np.zeros(shape, np.uint8)
+    return np.memmap(path, np.uint8, 'r', _START, shape)
 
 
 def read_cache(path: pathlib.Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -97,6 +110,4 @@ def read_cache(path: pathlib.Path) -> tuple[np.ndarray, dict[str, Any]]:
         description = file.read()
         if found != crc or zlib.crc32(description) != text_crc:
             raise ValueError('a checksum is wrong')
-        shape = (count, height, width, channels)
-        images = np.memmap(path, np.uint8, 'r', _START, shape) if pixels else np.zeros(shape, 'u1')
-        return images, json.loads(description)
+        return _mapped(path, (count, height, width, channels)), json.loads(description)

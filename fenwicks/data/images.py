@@ -218,7 +218,7 @@ def _converted(image, mode):
         grey = Image.fromarray(((array + 128) // 257).astype(np.uint8))
         return _with_exif(grey.convert(mode), image)
     if image.mode not in ('RGBA', 'LA', 'PA', 'La', 'RGBa') and 'transparency' not in image.info:
-        return image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     colours = image.convert('RGBA')
     if mode == 'RGBA':
         return colours
