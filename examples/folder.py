@@ -20,6 +20,7 @@ import quiet  # noqa: F401
 import dataclasses
 import hashlib
 import math
+import shlex
 
 import fine_tuning
 import image_sources
@@ -92,6 +93,8 @@ def main(folder=None):
             'image_size': size,
             'split': [FLAGS.split_seed, number % len(splits), len(splits)],
         }
+        if FLAGS.fit != 'crop':  # predict.py reads it
+            settings['fit'] = FLAGS.fit
         job = training_runs.Job(
             recipe,
             arrays.dataset(train, test, source.name),
@@ -111,7 +114,11 @@ def main(folder=None):
     results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
     summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
     machine.say(f'{summary}; results in {out}', also_quiet=True)
-    machine.say(f'python examples/predict.py {first_run(out, count)} FILE ... classifies')
+    run = shlex.quote(str(first_run(out, count)))
+    machine.say(
+        f'python examples/predict.py {run} FILE ... classifies pictures, '
+        f'python examples/evaluate.py {run} DIR tests on a folder of them'
+    )
 
 
 def first_run(out, count):

@@ -5,8 +5,9 @@
     python examples/predict.py out/my_run *.jpg --json > predictions.jsonl
 
 MODEL is a file that Keras saved, or the folder of a run, which holds `model.keras`. The pictures
-may have any size and colours; of each the middle is taken, in the shape that the model wants. Files
-that are no pictures are named on standard error and left out; the exit status is 1 then.
+may have any size and colours; they are cropped, or padded or stretched as in the run's training,
+to the shape that the model wants. Files that are no pictures are named on standard error and left
+out; the exit status is 1 then.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import sys
 import keras
 import numpy as np
 
-from fenwicks import command, evaluate, layers
-from fenwicks.data.images import decode_image
+from fenwicks import command, evaluate, layers, runlog
+from fenwicks.data.images import FITS, decode_image
 
 NAME = 'predict.py'
 BATCH = 100  # pictures that are in memory at a time
@@ -44,6 +45,11 @@ def parse_arguments(argv):
     parser.add_argument(
         '--tta', choices=evaluate.TTAS, default='none', help='test-time augmentation; default: none'
     )
+    parser.add_argument(
+        '--fit',
+        choices=FITS,
+        help='how pictures become as wide and high as the model wants; default: as in the training',
+    )
     parser.add_argument('--json', action='store_true', help='print a JSON object for each picture')
     parser.add_argument(
         '--picture', metavar='FILE', help='draw pictures and answers into this file'
@@ -58,13 +64,14 @@ def classify(arguments):
     if arguments.picture:
         check_picture(arguments.picture)
     model, class_names = load(pathlib.Path(arguments.model))
+    fit = arguments.fit or fit_of_training(pathlib.Path(arguments.model))
     answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
     drawn, failed = [], 0
     for start in range(0, len(arguments.images), BATCH):
         names, images = [], []
         for name in arguments.images[start : start + BATCH]:
             try:
-                images.append(decode(name, model.input_shape))
+                images.append(decode(name, model.input_shape, fit))
                 names.append(name)
             except (ValueError, OSError) as error:
                 failed += 1
@@ -117,13 +124,20 @@ def load(path):
     return model, class_names
 
 
-def decode(name, input_shape):
+def fit_of_training(path):
+    """How the pictures of the run that made a model were brought to one size."""
+    result = (path if path.is_dir() else path.parent) / 'result.json'
+    settings = runlog.read_json(result).get('settings') if result.is_file() else None
+    return settings.get('fit', 'crop') if isinstance(settings, dict) else 'crop'
+
+
+def decode(name, input_shape, fit):
     """The pixels of a file, in the shape that the model takes."""
     _, height, width, channels = input_shape
     if pathlib.Path(name).is_dir():
         raise ValueError(f'IMAGE must be a file. Received: {name}, a folder')
     try:
-        return decode_image(name, (height, width), channels=channels)
+        return decode_image(name, (height, width), fit, channels=channels)
     except OSError as error:
         raise ValueError(
             f'IMAGE must be a file that can be read. Received: {name} ({error.strerror or error})'

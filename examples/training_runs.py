@@ -7,6 +7,7 @@ import quiet
 import contextlib
 import dataclasses
 import pathlib
+import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -176,7 +177,8 @@ def train_all(
             f'images, {job.recipe.epochs} epoch{"" if job.recipe.epochs == 1 else "s"} of batch '
             f'{job.recipe.batch_size}, {machine}'
         )
-        command.say_how_to_go_on(f'the same flags with --resume --out={folders.out} go on')
+        out = shlex.quote(str(folders.out))
+        command.say_how_to_go_on(f'the same flags with --resume --out={out} go on')
         about = {'device': machine.device, 'hardware': hardware.describe(machine.device), **code}
         results = [
             train(job, machine, seed, folder, script, about)

@@ -12,6 +12,8 @@ from scripts import ROOT, call, loaded, refused
 from test_pretrained import tiny
 
 from fenwicks import data
+from fenwicks.data import decoded
+from fenwicks.training import checkpoint
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -240,14 +242,96 @@ def test_bad_folders_are_one_line_and_nothing_is_written(
     assert kept <= ({'.images'} if case.endswith(('of a class', 'than images')) else set())
 
 
-def test_damaged_images_are_left_out_by_choice(script, photos, tmp_path, capsys):
-    folder = tmp_path / 'some'
+def odd_pictures(folder):
+    """16-bit grey, an animation, and a picture that EXIF turns."""
+    red, blue = (Image.new('RGB', (30, 20), COLOURS[name]) for name in ('red fox', 'blue'))
+    Image.fromarray(np.full((20, 30), 128 * 257, np.uint16)).save(folder / 'grey' / '16 bits.png')
+    red.save(folder / 'red fox' / 'moving.gif', save_all=True, append_images=[blue])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    blue.save(folder / 'blue' / 'gedréht.jpg', exif=exif)
+    return [
+        folder / name for name in ('grey/16 bits.png', 'red fox/moving.gif', 'blue/gedréht.jpg')
+    ]
+
+
+def test_odd_pictures_are_taken_and_damaged_ones_left_out_by_choice(
+    script, photos, tmp_path, capsys, caplog
+):
+    folder, out = tmp_path / 'some', tmp_path / 'out'
     shutil.copytree(photos, folder)
+    odd = odd_pictures(folder)
     damaged_jpeg(folder)
+    bomb(folder)
     (folder / 'blue' / 'loop').symlink_to(folder)
-    call(script, folder, *SMALL, '--skip_damaged', f'--out={tmp_path}/out')
-    assert '48 images of 4 classes' in capsys.readouterr().out
-    assert read(tmp_path / 'out')['train_images'] == 40
+    call(script, folder, *SMALL, '--skip_damaged', f'--out={out}')
+    assert '51 images of 4 classes' in capsys.readouterr().out
+    assert 'loop links to a folder around it' in caplog.text
+    result = read(out)
+    assert result['train_images'] + result['test_images'] == 51
+    with loaded(ROOT / 'examples' / 'predict.py') as predict:
+        predict.main([str(out), *map(str, odd)])
+        assert len(capsys.readouterr().out.splitlines()) == 3
+        with pytest.raises(SystemExit):
+            predict.main([str(out), str(folder / 'blue' / 'bomb.png')])
+    line = capsys.readouterr().err
+    assert line.startswith(f'predict.py: {folder}/blue/bomb.png: ')
+    assert 'pixels' in line
+
+
+def test_interrupted_in_a_fold_it_goes_on_and_ends_with_the_same_numbers(
+    script, photos, tmp_path, monkeypatch, capsys
+):
+    flags = (photos, *FAST, '--width=0.03', '--epochs=2', '--folds=2')
+    whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+    call(script, *flags, f'--out={whole}')
+    save = checkpoint.save
+
+    def save_and_interrupt(path, *state):
+        save(path, *state)
+        if path.parent.name == '1':
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, 'save', save_and_interrupt)
+        with pytest.raises(SystemExit):
+            call(script, *flags, f'--out={cut}')
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == f'folder.py: interrupted: the same flags with --resume --out={cut} go on'
+    assert sorted(path.name for path in cut.glob('*/*.*') if path.suffix != '.npz') == [
+        'README.md',
+        'model.keras',
+        'result.json',
+    ]
+    line = refused(script, *flags, f'--out={cut}', '--resume', '--split_seed=1')
+    assert line.startswith('`resume` must go on with the settings')
+    call(script, *flags, f'--out={cut}', '--resume')
+    assert f'{cut}/0 holds a finished run' in capsys.readouterr().out
+    for fold in '01':
+        weights = [
+            keras.saving.load_model(f / fold / 'model.keras').get_weights() for f in (whole, cut)
+        ]
+        for mine, theirs in zip(*weights, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    # The images had been decoded: nothing is decoded again.
+    assert len([*tmp_path.glob('data/images/*')]) == 1
+
+
+def test_an_interrupt_while_images_are_decoded_leaves_nothing(
+    script, photos, tmp_path, monkeypatch, capsys
+):
+    decode = decoded.decode_image
+
+    def decode_and_interrupt(path, *options):
+        if path.name.startswith('5'):
+            raise KeyboardInterrupt
+        return decode(path, *options)
+
+    monkeypatch.setattr(decoded, 'decode_image', decode_and_interrupt)
+    with pytest.raises(SystemExit):
+        call(script, photos, *SMALL, f'--out={tmp_path}/out')
+    assert capsys.readouterr().err.splitlines()[-1] == 'folder.py: interrupted: start it again'
+    assert not [path for path in tmp_path.rglob('*') if path.is_file()]
 
 
 @pytest.mark.parametrize(

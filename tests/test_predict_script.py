@@ -69,6 +69,23 @@ def refused(script, *arguments):
     return line.removeprefix('predict.py: ')
 
 
+def test_pictures_fit_as_in_the_training(script, capsys, tmp_path):
+    colour_model(NAMES).save(tmp_path / 'model.keras')
+    wide = Image.new('RGB', (24, 8), (0, 0, 255))
+    wide.paste((255, 0, 0), (8, 0, 16, 8))
+    wide.save(tmp_path / 'wide.png')
+
+    def likeliest(*flags):
+        status, (line,), _ = predict(script, capsys, tmp_path, tmp_path / 'wide.png', *flags)
+        assert status == 0
+        return line.split(': ')[1].split()[0]
+
+    assert likeliest() == 'red'
+    (tmp_path / 'result.json').write_text('{"settings": {"fit": "stretch"}}')
+    assert likeliest() == 'blue'
+    assert likeliest('--fit=crop') == 'red'
+
+
 def test_names_the_likeliest_classes_with_their_probabilities(script, capsys, model, red):
     shares = np.exp([5.0, 1.0, 0.0]) / np.exp([5.0, 1.0, 0.0]).sum()
     expected = ', '.join(

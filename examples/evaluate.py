@@ -1,0 +1,119 @@
+"""Says how good a trained model is on pictures whose classes are known.
+
+    python examples/evaluate.py out/my_run photos/test
+    python examples/evaluate.py out/my_run photos/test --tta=flip --json
+
+MODEL is a file that Keras saved, or the folder of a run, which holds `model.keras`. DIR holds a
+folder of pictures for each class, by the names that the classes had in the training; not every
+class needs to be there. Prints accuracy and loss over all pictures, the accuracy of each class, and
+what was taken for what most often.
+"""
+
+from __future__ import annotations
+
+import quiet  # noqa: F401
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import predict
+
+from fenwicks import command, data, evaluate
+from fenwicks.data.images import FITS
+
+NAME = 'evaluate.py'
+BATCH = 100  # pictures that are in memory at a time
+MISTAKES = 5  # pairs of classes that are named
+
+
+def main(argv=None):
+    arguments = parse_arguments(argv)
+    command.call(lambda: report(arguments), NAME)
+
+
+def parse_arguments(argv):
+    parser = command.ArgumentParser(
+        NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('model', metavar='MODEL', help='a .keras file, or the folder of a run')
+    parser.add_argument('folder', metavar='DIR', help='a folder for each class')
+    parser.add_argument(
+        '--tta', choices=evaluate.TTAS, default='none', help='test-time augmentation; default: none'
+    )
+    parser.add_argument(
+        '--fit',
+        choices=FITS,
+        help='how pictures become as wide and high as the model wants; default: as in the training',
+    )
+    parser.add_argument(
+        '--skip_damaged', action='store_true', help='leave out damaged pictures, and say how many'
+    )
+    parser.add_argument('--json', action='store_true', help='print a JSON object instead of text')
+    return parser.parse_args(argv)
+
+
+def report(arguments):
+    """Evaluates, and prints what came out."""
+    model_path = pathlib.Path(arguments.model)
+    with command.renamed({'root': 'DIR'}):
+        images = data.ImageList.from_folders(arguments.folder)
+    model, class_names = predict.load(model_path)
+    if unknown := [name for name in images.class_names if name not in class_names]:
+        raise ValueError(
+            f'DIR must hold folders of the classes that the model knows '
+            f'({", ".join(class_names)}). Received: {", ".join(unknown[:3])}'
+        )
+    _, height, width, channels = model.input_shape
+    arrays = data.decode_images(
+        images,
+        (height, width),
+        arguments.fit or predict.fit_of_training(model_path),
+        channels=channels,
+        skip_damaged=arguments.skip_damaged,
+    )
+    labels = np.array([class_names.index(name) for name in arrays.class_names])[arrays.labels]
+    answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
+    logits = evaluate.predict_logits(
+        lambda batch: answer.predict(batch.astype('float32'), verbose=0), arrays.images, BATCH
+    )
+    result = {'images': len(labels), 'skipped': len(arrays.skipped)}
+    result |= scores(logits, labels, class_names)
+    print(json.dumps(result) if arguments.json else described(result))
+
+
+def scores(logits, labels, class_names):
+    """Accuracy and loss, of each class, and the commonest mistakes."""
+    score = evaluate.metrics(logits, labels)
+    answers = logits.argmax(axis=1)
+    wrong = answers != labels
+    pairs, counts = np.unique(np.stack([labels[wrong], answers[wrong]]), axis=1, return_counts=True)
+    order = np.argsort(-counts, kind='stable')[:MISTAKES]
+    return {
+        'accuracy': score.accuracy,
+        'loss': score.loss,
+        'classes': {
+            class_names[label]: float((answers[labels == label] == label).mean())
+            for label in np.unique(labels)
+        },
+        'mistakes': [
+            [class_names[pairs[0, n]], class_names[pairs[1, n]], int(counts[n])] for n in order
+        ],
+    }
+
+
+def described(result):
+    """The result as text."""
+    skipped = f', {result["skipped"]} damaged left out' if result['skipped'] else ''
+    lines = [
+        f'accuracy {100 * result["accuracy"]:.2f} %, loss {result["loss"]:.4f} on '
+        f'{result["images"]} images{skipped}',
+        *(f'{100 * share:6.2f} % of {name}' for name, share in result['classes'].items()),
+        *(f'{count} of {truth} taken for {answer}' for truth, answer, count in result['mistakes']),
+    ]
+    return '\n'.join(lines)
+
+
+if __name__ == '__main__':
+    main()
