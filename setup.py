@@ -52,7 +52,8 @@ setup(
         # ONNX, by Keras on TensorFlow, and weights.
         'export': ['tf2onnx>=1.17', 'safetensors>=0.5'],
         'tensorboard': ['tensorboardX>=2.6', 'tensorboard'],
-        'datasets': ['tensorflow-datasets>=4.9', 'pyarrow>=15'],
+        # TensorFlow Datasets 4.9.10 imports importlib_resources and doesn't say so.
+        'datasets': ['tensorflow-datasets>=4.9', 'importlib_resources', 'pyarrow>=15'],
         # Checksums of TFRecords at more than NumPy's speed.
         'tfrecord': ['google-crc32c>=1.5'],
         'test': [

@@ -160,7 +160,8 @@ def from_tfds(_: None) -> Source:
     """A data set of TensorFlow Datasets."""
     name = FLAGS.dataset
     settings = {key: value for key, value in _settings().items() if key == 'fit'}
-    found = data.tfds_images(name, data_dir=FLAGS.data_dir)
+    with command.renamed({'name': 'dataset'}):
+        found = data.tfds_images(name, data_dir=FLAGS.data_dir)
     train, test = np.arange(found.train_count), np.arange(found.test_count) + found.train_count
     return Source(
         name,

@@ -87,7 +87,7 @@ def test_images_of_any_size_are_resized(monkeypatch):
     ('module', 'name', 'kind', 'line'),
     [
         (None, 'tfds:pets', ImportError, r'tfds:pets needs TensorFlow Datasets: pip install'),
-        (package({}), 'tfds:cats', ValueError, r'Dataset cats not found\. Available datasets'),
+        (package({}), 'tfds:cats', ValueError, r'\(Dataset cats not found\.\)\. Received: name='),
         (package({'test': []}), 'tfds:pets', ValueError, 'a split `train`'),
         (
             package({'train': []}, kinds=(Image, Image)),
@@ -100,6 +100,12 @@ def test_images_of_any_size_are_resized(monkeypatch):
             'tfds:pets',
             OSError,
             'tfds:pets can not be downloaded: no network',
+        ),
+        (
+            package({'train': []}, fail=ImportError("No module named 'x'")),
+            'tfds:pets',
+            ImportError,
+            "tfds:pets needs another package: No module named 'x'",
         ),
     ],
 )

@@ -104,12 +104,14 @@ def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Tf
     try:
         builder = tfds.builder(name.removeprefix(PREFIX), data_dir=data_dir)
     except Exception as error:  # of an unknown name, of a network that isn't there
+        reason = _one_line(error).partition(' Available datasets')[0]  # of which there are hundreds
         raise ValueError(
-            f'`name` must be a data set of TensorFlow Datasets ({_one_line(error)}). '
-            f'Received: name={name!r}'
+            f'`name` must be a data set of TensorFlow Datasets ({reason}). Received: name={name!r}'
         ) from error
     try:
         builder.download_and_prepare()
+    except ImportError as error:
+        raise ImportError(f'{name} needs another package: {_one_line(error)}') from error
     except Exception as error:
         raise OSError(f'{name} can not be downloaded: {_one_line(error)}') from error
     splits = [each for each in ('train', *_TESTS) if each in builder.info.splits]
