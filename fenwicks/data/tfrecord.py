@@ -69,19 +69,20 @@ def crc32c_numpy(data: bytes) -> int:
     >>> hex(crc32c_numpy(b'123456789'))
     '0xe3069283'
     """
-    crc = 0xFFFFFFFF
     if len(data) <= _SHORT:
-        table = _byte_table()
+        table, crc = _byte_table(), 0xFFFFFFFF
         for byte in bytes(data):
             crc = table[(crc ^ byte) & 255] ^ crc >> 8
         return crc ^ 0xFFFFFFFF
     flat, rows, shift = _tables()
-    array = np.frombuffer(data, np.uint8)
-    head = len(array) % _BLOCK
-    if head:
-        picked = flat.take(rows[_BLOCK - head :] + array[:head])
-        crc = _skip(crc, head) ^ int(np.bitwise_xor.reduce(picked))
-    blocks = array[head:].reshape(-1, _BLOCK)
+    # To begin with the register 0 and the first four bytes inverted is to begin with 0xFFFFFFFF;
+    # and then zeros in front, which make all blocks whole, change nothing.
+    front = -len(data) % _BLOCK
+    array = np.zeros(front + len(data), np.uint8)
+    array[front:] = np.frombuffer(data, np.uint8)
+    array[front : front + 4] ^= 255
+    blocks = array.reshape(-1, _BLOCK)
+    crc = 0
     for start in range(0, len(blocks), 64):  # 64 blocks at once: 256 kB of table entries
         picked = flat.take(rows + blocks[start : start + 64])
         for block in np.bitwise_xor.reduce(picked, axis=1).tolist():
@@ -117,19 +118,6 @@ def _tables():
     # A CRC's own four bytes, followed by a block of zeros, contribute like the first four bytes.
     shift = [contributions[position].tolist() for position in range(4)]
     return contributions.ravel(), np.arange(_BLOCK) * 256, shift
-
-
-def _skip(crc, count):
-    """A CRC after `count` bytes of zero."""
-    flat, rows, _ = _tables()
-    if count >= 4:
-        crc_bytes = np.frombuffer(crc.to_bytes(4, 'little'), np.uint8)
-        first = _BLOCK - count
-        return int(np.bitwise_xor.reduce(flat.take(rows[first : first + 4] + crc_bytes)))
-    table = _byte_table()
-    for _ in range(count):
-        crc = crc >> 8 ^ table[crc & 255]
-    return crc
 
 
 def masked_crc32c(data: bytes) -> int:
