@@ -318,7 +318,7 @@ EXPERIMENT = frame.Experiment(
         ),
     ),
     small={
-        'seeds': 3, 'limit': 6144, 'held_out': 1024, 'epochs': 5, 'width': 8, 'cutout': 0,
+        'seeds': 3, 'limit': 5120, 'held_out': 1024, 'epochs': 5, 'width': 8, 'cutout': 0,
         'cells': 5, 'factor': 3, 'other_loss_of_momentum': 0.4,
         'middle': {'rate': 0.4, 'loss_of_momentum': 0.1, 'decay': 0.01, 'batch_size': 128},
         'start': {'rate': 0.05, 'loss_of_momentum': 0.4, 'decay': 5e-4, 'batch_size': 256},

@@ -317,7 +317,7 @@ EXPERIMENT = frame.Experiment(
         ),
     ),
     small={
-        'seeds': 3, 'limit': 5000, 'images': 128, 'width': 4, 'eigenvalues': 5, 'products': 60,
+        'seeds': 5, 'limit': 5000, 'images': 128, 'width': 4, 'eigenvalues': 5, 'products': 60,
         'steps': 20, 'depth': 40, 'units': 200,
     },
     full={
