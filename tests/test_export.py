@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 from report_runs import result
+from test_files import largest_file
 
 from fenwicks import assemble, data, export, recipes
 from fenwicks.export import __main__ as command_line
@@ -211,3 +212,27 @@ def test_the_command_exports_a_finished_run(model, tmp_path, capsys):
         'model.safetensors',
         'result.json',
     ]
+
+
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize('name', export.FORMATS)
+def test_a_full_disk_leaves_the_former_export_and_says_so_in_a_line(name, tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    h = keras.layers.Dense(512)(keras.layers.Flatten()(inputs))
+    network = keras.Model(inputs, keras.layers.Dense(2)(h))
+    path = tmp_path / export.FORMATS[name]
+    if name == 'saved_model':
+        path.mkdir()
+        (path / 'old').touch()
+    else:
+        path.write_text('old')
+    try:
+        export.check_formats([name])
+    except ImportError as error:
+        pytest.skip(str(error))
+    with largest_file(50_000), pytest.raises(OSError, match='the disk must take the') as raised:
+        export.write(network, tmp_path, [name])
+    assert str(path) in str(raised.value)
+    assert '\n' not in str(raised.value)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert (path / 'old').exists() if path.is_dir() else path.read_text() == 'old'

@@ -91,6 +91,7 @@ class Slow(data.ImageBatches):
 
 def streamed(folder):
     """Trains on batches that arrive one after the other, with all that a Trainer can do."""
+    keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
             keras.Input((None, None, 3)),

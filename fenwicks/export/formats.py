@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -104,13 +103,14 @@ def write(
         size = [_ANY_SIZE if side is None else side for side in model.input_shape[1:]]
         exported(np.zeros((1, *size), np.float32))  # Keras exports models that were called
     for name, path in zip(formats, paths, strict=True):
-        if name == 'safetensors':
-            _write_weights(model, path)
-        elif name == 'saved_model':
-            _write_folder(exported, path)
-        else:
-            with written_whole(path) as part, _quiet():
-                exported.export(str(part), format=name, verbose=False)
+        with _disk_errors(path):
+            if name == 'safetensors':
+                _write_weights(model, path)
+            elif name == 'saved_model':
+                _write_folder(exported, path)
+            else:
+                with written_whole(path) as part, _quiet():
+                    exported.export(str(part), format=name, verbose=False)
     return paths
 
 
@@ -165,8 +165,30 @@ def _write_folder(model: keras.Model, path: pathlib.Path) -> None:
         part = pathlib.Path(beside) / path.name
         with _quiet():
             model.export(str(part), format='tf_saved_model', verbose=False)
-        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            os.replace(path, f'{part}.former')  # at once, and not file by file
         os.replace(part, path)
+
+
+@contextlib.contextmanager
+def _disk_errors(path: pathlib.Path) -> Iterator[None]:
+    """What is raised where a disk doesn't take a file, also by TensorFlow, as a line that names it.
+
+    Raises:
+        OSError: the disk doesn't take it.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Those of TensorFlow's `errors` have a number for the kind, and aren't OSErrors.
+        of_tensorflow = type(error).__module__.startswith('tensorflow.')
+        if not of_tensorflow and not isinstance(error, OSError):
+            raise
+        if 'the disk must take' in str(error):
+            raise
+        raise OSError(
+            f'the disk must take the whole of {path}. Received: {" ".join(str(error).split())}'
+        ) from error
 
 
 @contextlib.contextmanager
