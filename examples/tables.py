@@ -18,6 +18,7 @@ import ablation_tables
 import data_tables
 import lab_tables
 import logged
+import search_tables
 import streaming_tables
 import under_fire_tables
 from absl import flags
@@ -283,6 +284,7 @@ TABLES = {
     'profile_amx': lambda: profile_table('amx_bf16'),
     **data_tables.TABLES,
     **lab_tables.TABLES,
+    'search': search_tables.search_table,
     'streaming': streaming_tables.streaming_table,
     'overhead': streaming_tables.overhead_table,
     'under_fire': under_fire_tables.under_fire_table,

@@ -112,8 +112,8 @@ def arm(recipe, dataset):
 
     def train(seed):
         training = trainings.make('fenwicks', recipe, dataset, FLAGS, seed)
-        settings = {'recipe': dataclasses.asdict(recipe)}
-        return {'benchmark': 'search', **training.run(), 'settings': settings}
+        about = {'benchmark': 'search', 'arithmetic_epochs': round(whole_epochs(recipe), 3)}
+        return {**about, **training.run(), 'settings': {'recipe': dataclasses.asdict(recipe)}}
 
     return train
 
