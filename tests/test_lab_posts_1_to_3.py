@@ -74,6 +74,16 @@ def test_the_rules_of_the_baseline(baseline, changes, expected):
     assert held(baseline, baseline_runs(**changes)) == expected
 
 
+def test_how_many_times_the_errors(baseline):
+    one, other = [{'accuracy': 0.88}, {'accuracy': 0.86}], [{'accuracy': 0.9}, {'accuracy': None}]
+    ratio, factor = baseline.comparing.times_the_errors(one, other)
+    assert ratio == pytest.approx(math.sqrt(12 * 14 / (10 * 90)))  # of geometric means
+    errors = [2 * abs(math.log(a / b)) / 2 for a, b in ((12, 14), (10, 90))]
+    assert factor == pytest.approx(math.exp(math.hypot(*errors)))
+    assert baseline.comparing.times(0.5, 1.25) == '0.500 times (0.400 to 0.625)'
+    assert baseline.comparing.times(0.5, math.inf) == '0.500 times'
+
+
 def test_the_baseline_counts_a_run_that_diverged(baseline):
     runs = baseline_runs()
     runs[0] |= {'accuracy': None, 'train_losses': [], 'learning_rates': []}

@@ -87,7 +87,7 @@ def judge_accuracy(runs):
     ratio, factor = comparing.times_the_errors(*pair)
     return frame.Verdict(
         ratio * factor <= MARGIN,
-        f'without them it makes {ratio:.3f} times as many errors, up to a factor of {factor:.3f}: '
+        f'without them it makes {comparing.times(ratio, factor)} as many errors: '
         f'{estimates.mean_percent(pair[0])} % of the test images are right, beside '
         f'{estimates.mean_percent(pair[1])} %{estimates.diverged(pair[0] + pair[1])}',
     )

@@ -170,8 +170,8 @@ def judge_batches(runs):
         ratio, factor = comparing.times_the_errors(other, base)
         held &= ratio * factor <= MARGIN
         said.append(
-            f'with {batch_size} {estimates.mean_percent(other)} %, {ratio:.3f} times as many '
-            f'errors, up to a factor of {factor:.3f}'
+            f'with {batch_size} {estimates.mean_percent(other)} %, '
+            f'{comparing.times(ratio, factor)} as many errors'
         )
     return frame.Verdict(held, f'at {rate}, ' + '; '.join(said) + f' ({count_diverged(runs)})')
 

@@ -188,8 +188,8 @@ def compare(runs, name, other):
     one, base = arm(runs, name), arm(runs, other)
     ratio, factor = comparing.times_the_errors(one, base)
     said = (
-        f'`{name}` makes {ratio:.3f} times the errors of `{other}`, up to a factor of '
-        f'{factor:.3f}: {estimates.mean_percent(one)} % of the test images are right, beside '
+        f'`{name}` makes {comparing.times(ratio, factor)} the errors of `{other}`: '
+        f'{estimates.mean_percent(one)} % of the test images are right, beside '
         f'{estimates.mean_percent(base)} %{estimates.diverged(one + base)}'
     )
     return ratio, factor, said

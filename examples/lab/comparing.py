@@ -19,6 +19,16 @@ def times_the_errors(one: Sequence[Mapping], other: Sequence[Mapping]) -> tuple[
     return estimates.ratio(*([100 - p for p in estimates.percents(runs)] for runs in (one, other)))
 
 
+def times(ratio: float, factor: float) -> str:
+    """A ratio in words, with the bounds that its error sets, if that is known.
+
+    >>> times(1.05, 1.02)
+    '1.050 times (1.029 to 1.071)'
+    """
+    bounds = f' ({ratio / factor:.3f} to {ratio * factor:.3f})' if math.isfinite(factor) else ''
+    return f'{ratio:.3f} times{bounds}'
+
+
 def dots(axes: Any, place: float, values: Sequence[float], number: int) -> None:
     """Values at a place of a panel's x axis, and beside them their mean with its error.
 
