@@ -110,9 +110,18 @@ def _mirrored_strategy(devices):
     return type('MirroredStrategy', (tf.distribute.MirroredStrategy,), base)(devices)
 
 
+class WorkersStrategy(tf.distribute.MultiWorkerMirroredStrategy):
+    """A `MultiWorkerMirroredStrategy` for Keras's `fit`, which reduces a whole batch at once."""
+
+    def reduce(self, reduce_op, value, axis):
+        """As a `MirroredStrategy` does: of a tuple, each of its values."""
+        reduce = functools.partial(super().reduce, reduce_op, axis=axis)
+        return tf.nest.map_structure(reduce, value)
+
+
 @functools.cache  # a second one would break the first one's connections
 def _workers_strategy():
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    return WorkersStrategy()
 
 
 @functools.cache  # nor may a TPU be initialized again
