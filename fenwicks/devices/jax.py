@@ -43,5 +43,11 @@ def place(count: int | None, kind: str) -> Placement:
         chief=jax.process_index() == 0,
         jit_compile=True,
         feeding_processes=processes,
-        distribution=None if len(devices) == 1 else keras.distribution.DataParallel(devices=names),
+        distribution=None if len(devices) == 1 else _data_parallel(names),
     )
+
+
+def _data_parallel(names):
+    # Each process feeds its own part of a batch; Keras would divide a tf.data.Dataset and refuse
+    # everything else.
+    return keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)

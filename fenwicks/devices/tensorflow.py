@@ -111,12 +111,18 @@ def _mirrored_strategy(devices):
 
 
 class WorkersStrategy(tf.distribute.MultiWorkerMirroredStrategy):
-    """A `MultiWorkerMirroredStrategy` for Keras's `fit`, which reduces a whole batch at once."""
+    """A `MultiWorkerMirroredStrategy` for Keras's `fit`, which reduces what this one can't by
+    itself: a whole batch at once, and scalars along their first axis."""
 
     def reduce(self, reduce_op, value, axis):
-        """As a `MirroredStrategy` does: of a tuple, each of its values."""
-        reduce = functools.partial(super().reduce, reduce_op, axis=axis)
-        return tf.nest.map_structure(reduce, value)
+        """As a `MirroredStrategy` does: of a tuple each of its values, of a scalar its replicas."""
+        reduce = super().reduce
+
+        def reduce_one(part):
+            first, *_ = self.experimental_local_results(part)
+            return reduce(reduce_op, part, axis if tf.convert_to_tensor(first).shape.rank else None)
+
+        return tf.nest.map_structure(reduce_one, value)
 
 
 @functools.cache  # a second one would break the first one's connections
