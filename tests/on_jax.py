@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import keras
 import pytest
@@ -63,8 +64,15 @@ marks = [
 def run_on_jax(files):
     """Asserts that the tests of the files pass on JAX."""
     command = [sys.executable, '-m', 'pytest', '-x', *(str(TESTS / name) for name in files)]
-    environment = {**os.environ, 'KERAS_BACKEND': 'jax'}
-    run = subprocess.run(
-        command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False
-    )
+    # Tests make many a network anew that another has made before: JAX compiles it once.
+    with tempfile.TemporaryDirectory() as programs:
+        environment = {
+            **os.environ,
+            'KERAS_BACKEND': 'jax',
+            'JAX_COMPILATION_CACHE_DIR': programs,
+            'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+        }
+        run = subprocess.run(
+            command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False
+        )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
