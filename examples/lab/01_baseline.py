@@ -127,7 +127,8 @@ def draw_rates(axes, runs, theme):
     for epoch, rate in enumerate(schedule, 1):
         if rate == max(schedule):
             axes.text(epoch, rate, ' rate', color=theme.ink, va='bottom')
-    axes.set(ylabel='learning rate', ylim=(0, None))
+    axes.spines[['left', 'top', 'bottom']].set_visible(False)  # those of the losses are below
+    axes.set(ylabel='learning rate', ylim=(0, 1.15 * max(schedule, default=1.0)))
 
 
 EXPERIMENT = frame.Experiment(
