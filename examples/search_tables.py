@@ -1,6 +1,8 @@
-"""The table of examples/benchmarks/search.py."""
+"""The tables of examples/benchmarks/search.py and doubtful.py."""
 
 from __future__ import annotations
+
+import statistics
 
 import logged
 
@@ -23,3 +25,28 @@ def search_table():
     ]
     header = ['variant', 'arithmetic, epochs', 'hardware', 'n', 'test accuracy, %']
     return runlog.markdown(header, rows) if rows else 'Not logged yet.'
+
+
+def doubtful_table():
+    """One row for each margin, means of the logged models; then the seconds of both ways."""
+    lines = logged.read('doubtful.jsonl')
+    if not lines:
+        return 'Not logged yet.'
+    rows = []
+    for training, test in zip(
+        *(columns(lines, name) for name in ('training', 'test')), strict=True
+    ):
+        passes = [f'{test["passes"]:.2f}', f'{100 * test["doubtful"]:.1f}']
+        differ = [f'{100 * one["differ"]:.2f}' for one in (training, test)]
+        rows.append([f'{test["margin"]:g}', *differ, *passes, f'{test["from_all_views"]:+.2f}'])
+    header = ['margin', 'training images classified otherwise, %', 'test images, %']
+    return runlog.markdown([*header, 'passes', 'doubtful, %', 'accuracy, points'], rows)
+
+
+def columns(lines, name):
+    """For each margin the means over the lines of what was found on `name`, training or test."""
+    for rows in zip(*(line[name] for line in lines), strict=True):
+        yield {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
+
+
+TABLES = {'search': search_table, 'doubtful': doubtful_table}

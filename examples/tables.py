@@ -284,7 +284,7 @@ TABLES = {
     'profile_amx': lambda: profile_table('amx_bf16'),
     **data_tables.TABLES,
     **lab_tables.TABLES,
-    'search': search_tables.search_table,
+    **search_tables.TABLES,
     'streaming': streaming_tables.streaming_table,
     'overhead': streaming_tables.overhead_table,
     'under_fire': under_fire_tables.under_fire_table,

@@ -2,12 +2,14 @@
 
     python examples/benchmarks/doubtful.py --recipe=speed94 --precision=bfloat16 --seed=0
     python examples/benchmarks/doubtful.py --recipe=speed94 --epochs=4 --log=doubtful.jsonl
+    python examples/benchmarks/doubtful.py --recipe=speed94 --model=out/speed94/model.keras
 
-Trains a recipe, predicts the test images and as many training images with all six views, and says
-for several margins between the two largest plain probabilities: how many predictions are below it,
-hence doubtful; how many passes over the images that makes; and how many classifications differ from
-those with all views for all. A margin is chosen on the training images; the test images then say
-what it costs. At the end both ways of evaluating the test images are timed in turn.
+Trains a recipe, or loads a model that it trained. Predicts the test images and as many training
+images with all six views, and says for several margins between the two largest plain probabilities:
+how many predictions are below it, hence doubtful; how many passes over the images that makes; and
+how many classifications differ from those with all views for all. A margin is chosen on the
+training images; the test images then say what it costs. At the end both ways of evaluating the test
+images are timed in turn.
 """
 
 from __future__ import annotations
@@ -18,17 +20,31 @@ import dataclasses
 import statistics
 import time
 
+import keras
 import numpy as np
 import trainings
 from absl import flags
 
-from fenwicks import assemble, command, devices, evaluate, precision, recipes, runlog
+from fenwicks import (
+    assemble,
+    command,
+    devices,
+    evaluate,
+    hardware,
+    losses,
+    optimizers,
+    precision,
+    recipes,
+    runlog,
+    training,
+)
 
 FLAGS = flags.FLAGS
 trainings.define_flags()
 flags.adopt_module_key_flags(trainings)
 flags.DEFINE_enum('recipe', 'speed94', recipes.PRESETS, 'What is trained.')
 flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
+flags.DEFINE_string('model', None, 'A model of raw pixels, instead of a training.')
 flags.DEFINE_integer('rounds', 3, 'Timed evaluations of each kind.', lower_bound=1)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
@@ -42,15 +58,21 @@ def main():
         runlog.start_log(FLAGS.log)
     device = devices.select_device(FLAGS.device)
     chosen = precision.set_precision(FLAGS.precision, device)
-    trainer = assemble.build_trainer(recipe, dataset, precision=chosen, seed=FLAGS.seed)
-    trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
+    if FLAGS.model:
+        model = keras.saving.load_model(FLAGS.model)
+        unused = optimizers.SGD(0.0), losses.CrossEntropy()
+        trainer = training.Trainer(model, *unused, batch_size=recipe.batch_size)
+    else:
+        trainer = assemble.build_trainer(recipe, dataset, precision=chosen, seed=FLAGS.seed)
+        trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
     count = len(dataset.test_images)
     sets = {
         'training': (dataset.train_images[:count], dataset.train_labels[:count]),
         'test': (dataset.test_images, dataset.test_labels),
     }
     result = {'benchmark': 'doubtful', 'recipe': recipe.name, 'seed': FLAGS.seed}
-    result |= {'precision': chosen, 'epochs': recipe.epochs}
+    result |= {'precision': chosen, 'epochs': recipe.epochs, 'hardware': hardware.describe(device)}
+    result |= {'widths': recipe.widths, **hardware.provenance()}
     for name, (images, labels) in sets.items():
         views = trainer.predict_views(images, tta=evaluate.FLIP_TRANSLATE)
         result[name] = [compare(views, labels, margin) for margin in MARGINS]
