@@ -155,7 +155,8 @@ def chosen(source):
     hub = name.lower().startswith('keras_hub:')
     with command.renamed({'name': 'pretrained'}):
         size = FLAGS.image_size or (224 if hub else default_image_size(name))
-    how = 'of random weights' if weights is None else f'with the weights {weights}'
+    given_weights = 'of the preset' if hub else weights
+    how = 'of random weights' if weights is None else f'with the weights {given_weights}'
     return recipe, network, size, f'{name} {how}, on images of {size} x {size}'
 
 
