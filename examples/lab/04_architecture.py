@@ -292,7 +292,7 @@ EXPERIMENT = frame.Experiment(
         ),
     ),
     small={
-        'seeds': 3, 'limit': 8192, 'batch_size': 128, 'epochs': [4, 5], 'width': 16,
+        'seeds': 3, 'limit': 5120, 'batch_size': 128, 'epochs': [4, 5], 'width': 16,
         'rate': 0.2, 'decay': 5e-4, 'cutout': 0,
     },
     full={

@@ -318,7 +318,7 @@ EXPERIMENT = frame.Experiment(
         ),
     ),
     small={
-        'seeds': 3, 'limit': 5120, 'held_out': 1024, 'epochs': 5, 'width': 8, 'cutout': 0,
+        'seeds': 3, 'limit': 5120, 'held_out': 1024, 'epochs': 4, 'width': 8, 'cutout': 0,
         'cells': 5, 'factor': 3, 'other_loss_of_momentum': 0.4,
         'middle': {'rate': 0.4, 'loss_of_momentum': 0.1, 'decay': 0.01, 'batch_size': 128},
         'start': {'rate': 0.05, 'loss_of_momentum': 0.4, 'decay': 5e-4, 'batch_size': 256},
@@ -326,7 +326,7 @@ EXPERIMENT = frame.Experiment(
             'rate': [0.001, 8], 'loss_of_momentum': [0.0125, 0.8], 'decay': [1e-6, 0.5],
             'batch_size': [64, 1024],
         },
-        'sweeps': 3,
+        'sweeps': 2,
     },
     full={
         'seeds': 3, 'limit': 50_000, 'held_out': 5000, 'epochs': 24, 'width': 64, 'cutout': 8,
