@@ -11,13 +11,15 @@ All of it works by Keras's callbacks, at the ends of epochs.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import io
 
 import keras
 import numpy as np
 from absl import flags
 
-from fenwicks import assemble, augment, data, schedules
+from fenwicks import assemble, augment, data, runlog, schedules
 
 FLAGS = flags.FLAGS
 IMAGES, SCHEDULE_POINTS = 16, 200  # shown on TensorBoard, at most
@@ -57,8 +59,7 @@ def arguments(recipe, dataset, folder, settings, chief=True):
     """
     callbacks = []
     if FLAGS.history_csv:
-        path = str(folder / 'history.csv')
-        callbacks.append(keras.callbacks.CSVLogger(path, append=FLAGS.resume))
+        callbacks.append(HistoryFile(folder / 'history.csv', FLAGS.resume))
     if FLAGS.tensorboard:
         callbacks.append(EventFile(folder / 'tensorboard', recipe, dataset))
     if FLAGS.wandb:
@@ -80,6 +81,45 @@ def named(records):
         {name.replace('val_', 'test_', 1): value for name, value in record.items()}
         for record in records
     ]
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Writes the metrics of each epoch to a CSV file, as `keras.callbacks.CSVLogger` does.
+
+    The file is whole after each epoch. A training that was killed may have written a row of an
+    epoch that its checkpoint doesn't have; when it goes on, that row goes.
+
+    Args:
+        path: of the file.
+        resume: whether to keep the rows that it has.
+    """
+
+    def __init__(self, path, resume):
+        super().__init__()
+        self.path, self.resume, self.rows = path, resume, []
+
+    def on_train_begin(self, logs=None):
+        if self.resume and self.path.exists():
+            with open(self.path, newline='', encoding='utf-8', errors='replace') as file:
+                try:  # a row with too many columns has no epoch then
+                    rows = list(csv.DictReader(file, restkey='epoch'))
+                except csv.Error as error:
+                    raise ValueError(
+                        f'{self.path} must be the CSV file of the training. Received: {error}'
+                    ) from None
+            self.rows = [row for row in rows if str(row.get('epoch')).isdecimal()]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.rows = [row for row in self.rows if int(row['epoch']) < epoch]
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.rows.append({'epoch': epoch, **(logs or {})})
+        names = sorted({name for row in self.rows for name in row} - {'epoch'})
+        text = io.StringIO(newline='')
+        writer = csv.DictWriter(text, ['epoch', *names], restval='NA', lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(self.rows)
+        runlog.write_text(self.path, text.getvalue())
 
 
 class EventFile(keras.callbacks.Callback):

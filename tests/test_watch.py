@@ -76,6 +76,24 @@ def test_csv(run):
         assert float(row['val_accuracy']) == pytest.approx(record['test_accuracy'], rel=1e-6)
 
 
+@pytest.mark.usefixtures('script')
+def test_csv_of_a_training_that_was_killed(tmp_path):
+    """After the row of an epoch and before its checkpoint: trained again, it has one row."""
+    path = tmp_path / 'history.csv'
+    for resume, epochs in ((False, (0, 1, 2)), (True, (2, 3))):
+        file = sys.modules['watch'].HistoryFile(path, resume)
+        file.on_train_begin()
+        for epoch in epochs:
+            file.on_epoch_begin(epoch)
+            logs = {'loss': epoch / 2, 'val_loss': 9} if epoch == 3 else {'loss': epoch / 2}
+            file.on_epoch_end(epoch, logs)
+    assert path.read_text().split() == [
+        'epoch,loss,val_loss',
+        *('0,0.0,NA', '1,0.5,NA', '2,1.0,NA', '3,1.5,9'),
+    ]
+    assert [each.name for each in tmp_path.iterdir()] == ['history.csv']
+
+
 def test_tensorboard(run):
     out, result, _ = run
     values = list(events(out / 'tensorboard'))
