@@ -1,4 +1,4 @@
-"""The tables of examples/benchmarks/search.py and doubtful.py."""
+"""The tables of examples/benchmarks/search.py, parts.py and doubtful.py."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ def search_table():
     return runlog.markdown(header, rows) if rows else 'Not logged yet.'
 
 
+def parts_table():
+    """A row for each part of each logged training, and one for the whole of it."""
+    rows = []
+    for line in logged.read('parts.jsonl'):
+        about = [
+            f'`{line["recipe"]}`, batches of {line["batch_size"]:,}',
+            f'{line["hardware"]}, {line["precision"]}',
+            logged.commits([line]),
+        ]
+        for part in line['parts']:
+            seconds = (part['seconds'], part['seconds_with_a_learning_bias'])
+            rows.append([*about, part['size'], part['steps'], *(f'{x:.3f}' for x in seconds)])
+            about = [''] * 3
+        rows.append([*about, 'all', sum(part['steps'] for part in line['parts'])])
+        rows[-1] += [f'{line["train_seconds"]:.0f} s', '']
+    header = ['recipe', 'hardware', 'commit', 'size', 'steps', 's a step', 'the bias learning']
+    return runlog.markdown(header, rows) if rows else 'Not logged yet.'
+
+
 def doubtful_table():
     """One row for each margin, means of the logged models; then the seconds of both ways."""
     lines = logged.read('doubtful.jsonl')
@@ -49,4 +68,4 @@ def columns(lines, name):
         yield {key: statistics.mean(row[key] for row in rows) for key in rows[0]}
 
 
-TABLES = {'search': search_table, 'doubtful': doubtful_table}
+TABLES = {'search': search_table, 'parts': parts_table, 'doubtful': doubtful_table}
