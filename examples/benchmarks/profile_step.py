@@ -127,6 +127,8 @@ def count_flops(model) -> dict[str, int]:
     gradient with respect to a layer's input counts only if a layer before it is trainable.
     """
     calls = []
+    known, usual = model.input_shape[1:], random_dataset(1).image_shape
+    shape = [side or other for side, other in zip(known, usual, strict=True)]
 
     def noting(layer):
         call = layer.call
@@ -142,7 +144,7 @@ def count_flops(model) -> dict[str, int]:
     counted = [layer for layer, _ in layers_with_paths(model) if not inner_layers(layer)]
     originals = [noting(layer) for layer in counted]
     try:
-        model(np.zeros((1, *random_dataset(1).image_shape), np.float32), training=False)
+        model(np.zeros((1, *shape), np.float32), training=False)
     finally:
         for layer, original in zip(counted, originals, strict=True):
             layer.call = original
