@@ -45,7 +45,7 @@ flags.adopt_module_key_flags(trainings)
 flags.DEFINE_enum('recipe', 'speed94', recipes.PRESETS, 'What is trained.')
 flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
 flags.DEFINE_string('model', None, 'A model of raw pixels, instead of a training.')
-flags.DEFINE_integer('rounds', 3, 'Timed evaluations of each kind.', lower_bound=1)
+flags.DEFINE_integer('rounds', 3, 'Timed evaluations of each kind.', lower_bound=0)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 MARGINS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -62,6 +62,7 @@ def main():
         model = keras.saving.load_model(FLAGS.model)
         unused = optimizers.SGD(0.0), losses.CrossEntropy()
         trainer = training.Trainer(model, *unused, batch_size=recipe.batch_size)
+        chosen = model.layers[-1].compute_dtype  # that in which it was saved
     else:
         trainer = assemble.build_trainer(recipe, dataset, precision=chosen, seed=FLAGS.seed)
         trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
@@ -80,6 +81,7 @@ def main():
     result['seconds'] = {
         tta.name: seconds(trainer, sets['test'], tta)
         for tta in (evaluate.NONE, evaluate.FLIP_TRANSLATE, evaluate.DOUBTFUL)
+        if FLAGS.rounds
     }
     for name, spent in result['seconds'].items():
         print(f'{name:16} {spent:.1f} s for {count} images')
