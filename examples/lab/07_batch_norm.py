@@ -16,7 +16,7 @@ descent, predicted as 2 over the leading eigenvalue and measured.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-7-batch-norm/.
 
-Small: not measured yet.
+Small: 2 of 5 claims held, n=5, not timed alone on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
 
 Full: not measured yet.
 """
@@ -192,14 +192,15 @@ def judge_rates(runs):
         name: [(run['predicted'], run['measured']) for run in of(runs, 'curvature', name)]
         for name in NETWORKS
     }
-    if not all(
-        math.isfinite(rate) and rate > 0
-        for each in rates.values()
-        for pair in each
-        for rate in pair
-    ):
+    lacking = {
+        name: sum(not all(math.isfinite(rate) and rate > 0 for rate in pair) for pair in pairs)
+        for name, pairs in rates.items()
+    }
+    if lacking['norm'] or lacking['frozen']:
         return frame.Verdict(False, 'a network has no positive eigenvalue, or no stable rate')
-    found = {name: list(zip(*pairs, strict=True)) for name, pairs in rates.items()}
+    found = {
+        name: list(zip(*pairs, strict=True)) for name, pairs in rates.items() if not lacking[name]
+    }
     ratios = {
         name: estimates.ratio(measured, predicted) for name, (predicted, measured) in found.items()
     }
@@ -209,8 +210,10 @@ def judge_rates(runs):
         'statistics; measured over predicted: '
         + ', '.join(f'{name} {factor(ratio)}' for name, ratio in ratios.items())
     )
+    if lacking['none']:
+        said += f'; {lacking["none"]} of {len(rates["none"])} runs without norm have no stable rate'
     near = all(1 / NEAR <= ratio <= NEAR for ratio, _ in ratios.values())
-    return frame.Verdict(faster[0] >= STEEPER and near, said)
+    return frame.Verdict(faster[0] >= STEEPER and near and not lacking['none'], said)
 
 
 def draw(runs):
