@@ -10,7 +10,7 @@ through the same functions, step by step.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-6-weight-decay/.
 
-Small: not measured yet.
+Small: 2 of 3 claims held, n=3, not timed alone on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
 
 Full: not measured yet.
 """
