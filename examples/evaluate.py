@@ -21,7 +21,6 @@ import numpy as np
 import predict
 
 from fenwicks import command, data, evaluate
-from fenwicks.data.images import FITS
 
 NAME = 'evaluate.py'
 BATCH = 100  # pictures that are in memory at a time
@@ -37,16 +36,8 @@ def parse_arguments(argv):
     parser = command.ArgumentParser(
         NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('model', metavar='MODEL', help='a .keras file, or the folder of a run')
+    predict.add_arguments(parser)
     parser.add_argument('folder', metavar='DIR', help='a folder for each class')
-    parser.add_argument(
-        '--tta', choices=evaluate.TTAS, default='none', help='test-time augmentation; default: none'
-    )
-    parser.add_argument(
-        '--fit',
-        choices=FITS,
-        help='how pictures become as wide and high as the model wants; default: as in the training',
-    )
     parser.add_argument(
         '--skip_damaged', action='store_true', help='leave out damaged pictures, and say how many'
     )

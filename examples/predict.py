@@ -39,9 +39,19 @@ def parse_arguments(argv):
     parser = command.ArgumentParser(
         NAME, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('model', metavar='MODEL', help='a .keras file, or the folder of a run')
+    add_arguments(parser)
     parser.add_argument('images', metavar='IMAGE', nargs='+', help='files to classify')
     parser.add_argument('--top', type=int, default=3, help='classes to name; default: 3')
+    parser.add_argument('--json', action='store_true', help='print a JSON object for each picture')
+    parser.add_argument(
+        '--picture', metavar='FILE', help='draw pictures and answers into this file'
+    )
+    return parser.parse_intermixed_args(argv)
+
+
+def add_arguments(parser):
+    """The arguments that all commands on a trained model take: MODEL and how it sees pictures."""
+    parser.add_argument('model', metavar='MODEL', help='a .keras file, or the folder of a run')
     parser.add_argument(
         '--tta', choices=evaluate.TTAS, default='none', help='test-time augmentation; default: none'
     )
@@ -50,11 +60,6 @@ def parse_arguments(argv):
         choices=FITS,
         help='how pictures become as wide and high as the model wants; default: as in the training',
     )
-    parser.add_argument('--json', action='store_true', help='print a JSON object for each picture')
-    parser.add_argument(
-        '--picture', metavar='FILE', help='draw pictures and answers into this file'
-    )
-    return parser.parse_intermixed_args(argv)
 
 
 def classify(arguments):

@@ -20,7 +20,7 @@ import math
 
 import tensorflow as tf
 
-from fenwicks.kernels import device, winograd
+from fenwicks.kernels import device, padding, winograd
 from fenwicks.kernels.gradients import custom_gradient, traced_apart
 
 _TILE = 32  # pixels of a row that AMX sums over at once
@@ -76,39 +76,36 @@ def _differentiable_convolution(images, kernel, *, sides, has_amx):
 
 
 def _convolve_directly(images, kernel, sides):
-    padding = _padding(images, kernel.shape, sides) if sides else 'SAME'
-    return tf.nn.conv2d(images, kernel, strides=1, padding=padding)
+    zeros = _padding(images, kernel.shape, sides) if sides else 'SAME'
+    return tf.nn.conv2d(images, kernel, strides=1, padding=zeros)
 
 
 def _padding(images, kernel_shape, sides):
     """Zeros around images so that windows of the kernel's size leave these sides."""
-    ends = [
-        [size // 2, wanted + size - 1 - size // 2 - side]
-        for side, size, wanted in zip(images.shape[1:3], kernel_shape, sides, strict=False)
-    ]
-    return [[0, 0], *ends, [0, 0]]
+    ends = padding.around(images.shape[1:3], kernel_shape[:2], sides)
+    return [(0, 0), *ends, (0, 0)]
 
 
 def _kernel_gradient_directly(images, upstream, kernel_shape):
-    padding = 'SAME'
+    zeros = 'SAME'
     if upstream.shape[1:3] != images.shape[1:3]:
         # With explicit padding TensorFlow takes a kernel that is a hundred times as slow.
         images = tf.pad(images, _padding(images, kernel_shape, upstream.shape[1:3]))
-        padding = 'VALID'
+        zeros = 'VALID'
     return tf.raw_ops.Conv2DBackpropFilter(
         input=images,
         filter_sizes=kernel_shape,
         out_backprop=upstream,
         strides=[1, 1, 1, 1],
-        padding=padding,
+        padding=zeros,
     )
 
 
 def _kernel_gradient_side_by_side(images, upstream, kernel_shape):
-    count = _images_in_a_row(images, upstream, gap=kernel_shape[1] // 2)
+    # Columns of zeros, so that no window covers two images and their outputs lie where they do.
+    gap = kernel_shape[1] // 2
+    count = _images_in_a_row(images, upstream, gap)
     if count > 1:
-        # Columns of zeros, so that no window covers two images and their outputs lie where they do.
-        gap = kernel_shape[1] // 2
         left_out = images.shape[2] - upstream.shape[2]
         images = _side_by_side(images, count, gap)
         upstream = _side_by_side(upstream, count, gap + left_out)

@@ -18,6 +18,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from fenwicks.kernels import padding
+
 if keras.backend.backend() == 'jax':
     import jax
 
@@ -35,14 +37,10 @@ def conv2d(images: Any, kernel: Any, sides: tuple[int, int]) -> Any:
         `(batch, *sides, filters)`.
     """
     kernel = ops.convert_to_tensor(kernel)
-    padding = [
-        (size // 2, side + size - 1 - size // 2 - have)
-        for size, side, have in zip(kernel.shape[:2], sides, images.shape[1:3], strict=True)
-    ]
     return jax.lax.conv_general_dilated(
         ops.cast(images, kernel.dtype),
         kernel,
         window_strides=(1, 1),
-        padding=padding,
+        padding=padding.around(images.shape[1:3], kernel.shape[:2], sides),
         dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
     )

@@ -128,7 +128,6 @@ class ConvBN(Block):
         for part in parts:
             self._append(part)
         self._pools_within = pools_within
-        self._pools_next = pool is not None and pool_first
 
     @property
     def pool(self) -> Any:
@@ -141,7 +140,7 @@ class ConvBN(Block):
             h = norm(conv(inputs, training=training), training=training, pool=pool)
             return activate(h, training=training)
         conv, *rest = self.layers
-        windows = windows_of(rest[0]) if self._pools_next and isinstance(conv, Conv2D) else None
+        windows = windows_of(rest[0]) if isinstance(conv, Conv2D) else None
         if windows is None:
             return super().call(inputs, training=training)
         h = conv(inputs, training=training, windows=windows)
