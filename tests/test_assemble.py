@@ -281,7 +281,7 @@ def test_the_whitening_bias_of_the_record_with_sgd_follows_the_other_biases_and_
 
 
 def test_the_whitening_bias_of_the_record_with_muon_falls_to_zero():
-    schedule = whitening_bias_schedule(recipes.get('speed94').with_epochs(8), 25)
+    schedule = whitening_bias_schedule(recipes.get('speed94_muon'), 25)
     rates = [float(schedule(step)) for step in (0, 30, 75, 76)]
     assert rates == pytest.approx([106, 106 * 45 / 75, 0, 0])
 
@@ -296,7 +296,7 @@ def test_the_whitening_bias_stops_in_very_short_runs(epochs, steps):
 def test_the_record_network_gets_its_rates():
     """Muon for the convolutions; the whitening's bias learns for three eighths of the time."""
     dataset = toy(size=12)
-    recipe = small('speed94')
+    recipe = small('speed94_muon')
     trainer = assemble.build_trainer(recipe, dataset)
     assert isinstance(trainer.optimizer, optimizers.Muon)
     others = trainer.optimizer.others
@@ -341,19 +341,19 @@ def test_the_record_of_2026_arrives():
 
 
 def test_what_the_record_network_takes_for_granted_can_be_removed():
-    sgd = assemble.optimizer(recipes.get('speed94', removed=['muon']), 25)
+    sgd = assemble.optimizer(recipes.get('speed94_muon', removed=['muon']), 25)
     assert isinstance(sgd, optimizers.SGD)
     assert sgd.rate_at(0) == pytest.approx(0.2 * 1.5 * 2000 / 1024)
     assert sgd.groups[0].learning_rate == 64
-    slow = assemble.optimizer(recipes.get('speed94', removed=['frozen_scales']), 25)
+    slow = assemble.optimizer(recipes.get('speed94_muon', removed=['frozen_scales']), 25)
     (scales,) = (group for group in slow.others.groups if group.match == '.*/gamma')
     assert (scales.learning_rate, scales.weight_decay) == (1 / 64, 64)
     assert not assemble.optimizer(
-        recipes.get('speed94', removed=['weight_normalization']), 25
+        recipes.get('speed94_muon', removed=['weight_normalization']), 25
     ).normalize_weights
     for removed in (['gelu'], ['partial_identity'], ['frozen_scales', 'muon']):
         recipe = dataclasses.replace(
-            recipes.get('speed94', removed=removed).with_width(1 / 32), batch_size=8
+            recipes.get('speed94_muon', removed=removed).with_width(1 / 32), batch_size=8
         )
         model = assemble.build_trainer(recipe, toy(size=12)).model
         kinds = {type(layer).__name__ for layer in model._flatten_layers()}

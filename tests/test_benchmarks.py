@@ -226,17 +226,17 @@ def test_a_batch_larger_than_the_data(torch):
 
 def test_the_recipe_is_the_librarys():
     pytest.importorskip('torch')
-    from pytorch_speed94 import SPEED94
+    from pytorch_speed94 import SPEED94_MUON
 
-    recipe = recipes.get('speed94')
-    assert (SPEED94.batch_size, SPEED94.epochs) == (recipe.batch_size, recipe.epochs)
-    assert SPEED94.widths == recipe.widths
-    assert SPEED94.whitening_bias_epochs == recipe.whitening_bias_epochs
-    assert SPEED94.muon_rate == recipe.muon_learning_rate
+    recipe = recipes.get('speed94_muon')
+    assert (SPEED94_MUON.batch_size, SPEED94_MUON.epochs) == (recipe.batch_size, recipe.epochs)
+    assert SPEED94_MUON.widths == recipe.widths
+    assert SPEED94_MUON.whitening_bias_epochs == recipe.whitening_bias_epochs
+    assert SPEED94_MUON.muon_rate == recipe.muon_learning_rate
     # Rates there are for the mean over the batch.
-    assert SPEED94.bias_rate * 2000 == pytest.approx(recipe.peak_learning_rate)
-    assert SPEED94.label_smoothing == recipe.label_smoothing
-    assert SPEED94.padding == recipe.crop_padding
+    assert SPEED94_MUON.bias_rate * 2000 == pytest.approx(recipe.peak_learning_rate)
+    assert SPEED94_MUON.label_smoothing == recipe.label_smoothing
+    assert SPEED94_MUON.padding == recipe.crop_padding
 
 
 TWO_SIDES = """

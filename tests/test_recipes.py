@@ -57,8 +57,10 @@ def test_page80_holds_the_published_schedule():
     assert knots == [(0, 0.0), (1600, 1.0), (7800, 0.1), (8000, 0.1)]
 
 
-def test_speed94_in_eight_epochs_holds_the_record_settings():
-    recipe = recipes.get('speed94').with_epochs(8)
+def test_speed94_muon_holds_the_record_settings():
+    recipe = recipes.get('speed94_muon')
+    assert recipe.steps_per_epoch(50_000) * recipe.epochs == 200
+    assert recipe.whitening_images == 5000
     assert (recipe.whitening_bias_epochs, recipe.whitening_bias_schedule) == (3, 'linear')
     assert (recipe.crop_padding, recipe.flip, recipe.cutout) == (2, 'alternating', 0)
     assert (recipe.batch_size, recipe.epochs, recipe.widths) == (2000, 8, (64, 256, 256))
@@ -72,13 +74,13 @@ def test_speed94_in_eight_epochs_holds_the_record_settings():
 
 
 def test_speed96_is_wider_deeper_and_longer():
-    recipe, record = recipes.get('speed96'), recipes.get('speed94').with_epochs(24)
+    recipe, record = recipes.get('speed96'), recipes.get('speed94_muon').with_epochs(24)
     assert (recipe.widths, recipe.residual) == ((128, 384, 512), True)
     assert (recipe.crop_padding, recipe.cutout, recipe.tta) == (4, 12, 'flip_translate')
     changed = {
         field for field, value in vars(recipe).items() if value != getattr(record, field)
     } - {'name', 'widths', 'residual', 'crop_padding', 'cutout'}
-    assert changed == {'norm_momentum', 'whitening_bias_epochs'}
+    assert changed == {'norm_momentum', 'whitening_bias_epochs', 'whitening_images'}
 
 
 def test_speed94_sgd_in_the_units_of_its_publication():
@@ -148,22 +150,15 @@ def test_each_trick_of_a_preset_can_be_removed_and_changes_something(name):
     )
 
 
-def test_speed94_without_muon_is_sgd_at_the_rates_of_its_record():
+def test_speed94_muon_without_muon_is_sgd_at_the_rates_of_its_record():
     """Per image they are those of `speed94_sgd`, which has another batch size and no plateau."""
-    plain, record = recipes.get('speed94', removed=['muon']), recipes.get('speed94_sgd')
+    plain, record = recipes.get('speed94_muon', removed=['muon']), recipes.get('speed94_sgd')
     assert plain.muon_learning_rate == 0
     assert plain.peak_learning_rate / 2000 == pytest.approx(record.peak_learning_rate / 1024)
     for field in ('weight_decay', 'bias_rate', 'head_rate', 'momentum', 'start_share',
                   'head_initializer', 'logit_scale', 'whitening_bias_schedule'):  # fmt: skip
         assert getattr(plain, field) == getattr(record, field), field
     assert plain.warmup_epochs / plain.epochs == pytest.approx(record.warmup_epochs / record.epochs)
-
-
-def test_speed94_muon_is_speed94_in_the_published_eight_epochs():
-    ours, published = recipes.get('speed94').with_epochs(8), recipes.get('speed94_muon')
-    changes = {'name': 'speed94_muon', 'whitening_images': 5000}
-    assert published == dataclasses.replace(ours, **changes)
-    assert published.steps_per_epoch(50_000) * published.epochs == 200
 
 
 def test_speed94_2026_holds_the_published_settings():
@@ -200,6 +195,29 @@ def test_speed94_2026_holds_the_published_settings():
     assert 284 - recipe.averaging_last_epochs * steps == 8.5 * steps - 8
 
 
+def test_speed94_is_the_record_of_2026_in_smaller_batches():
+    ours, published = recipes.get('speed94'), recipes.get('speed94_2026')
+    share = ours.batch_size / published.batch_size
+    assert (ours.batch_size, ours.steps_per_epoch(50_000), ours.total_steps(50)) == (1000, 50, 444)
+    assert ours.peak_learning_rate / 1000 == pytest.approx(published.peak_learning_rate / 1536)
+    assert ours.muon_learning_rate == pytest.approx(published.muon_learning_rate * share**0.5)
+    assert ours.norm_momentum == pytest.approx(published.norm_momentum**share)
+    changed = {field for field in FIELDS if getattr(ours, field) != getattr(published, field)}
+    assert changed == {
+        *('name', 'batch_size', 'peak_learning_rate', 'muon_learning_rate', 'norm_momentum'),
+        'tta',
+    }
+    assert ours.tta == 'doubtful'
+
+
+def test_rates_of_a_trick_are_for_the_batch_size_of_its_recipe():
+    record = recipes.get('speed94_muon')
+    base = dataclasses.replace(PRESETS['speed94_muon'].base, batch_size=500)
+    small = recipes.patched(base, PRESETS['speed94_muon'].tricks, 'small')
+    assert small.peak_learning_rate == pytest.approx(record.peak_learning_rate / 4)
+    assert small.muon_learning_rate == pytest.approx(record.muon_learning_rate / 2)
+
+
 def test_the_steps_before_which_kernels_are_scaled():
     """Counted as published: from 1, and progress to the end of the fall at 272 steps."""
     expected, last = [], 0
@@ -208,7 +226,7 @@ def test_the_steps_before_which_kernels_are_scaled():
             expected.append(count - 1)
             last = count
     assert recipes.get('speed94_2026').normalization_steps(32) == expected
-    assert recipes.get('speed94').normalization_steps(25) == list(range(225))
+    assert recipes.get('speed94_muon').normalization_steps(25) == list(range(200))
 
 
 def test_every_symbol_of_a_trick_exists():
@@ -338,7 +356,7 @@ def test_the_schedule_stretches_with_the_epochs():
     assert short == dataclasses.replace(page10, epochs=5, warmup_epochs=1, plateau_epochs=1)
     assert short.schedule_knots(100) == [(0, 0.0), (100, 1.0), (400, 0.1), (500, 0.1)]
     assert short.with_epochs(10) == page10
-    assert recipes.get('speed94').with_epochs(18).whitening_bias_epochs == 2 * 3 * 9 / 8
+    assert recipes.get('speed94_muon').with_epochs(18).whitening_bias_epochs == 3 * 18 / 8
 
 
 def test_the_batch_size_changes_nothing_else():
@@ -417,7 +435,7 @@ def test_small_data_keeps_the_rate_per_image():
     """A summed gradient of an eighth of the images, at an eighth of the rate."""
     small = PAGE.for_small_data()
     assert small == dataclasses.replace(PAGE, batch_size=64, peak_learning_rate=0.4 * 64 / 512)
-    record = recipes.get('speed94')
+    record = recipes.get('speed94_muon')
     assert record.for_small_data() == dataclasses.replace(
         record, batch_size=64, peak_learning_rate=0.053 * 64
     )
@@ -439,7 +457,7 @@ ADDED_FIELDS = (
 
 
 EARLIER = [
-    name for name in PRESETS if name not in ('speed94_2026', 'speed94_muon')
+    name for name in PRESETS if name not in ('speed94', 'speed94_2026')
 ]  # those had no such recipes
 
 

@@ -154,8 +154,8 @@ def test_the_programs_of_a_training_add_up():
 def test_the_programs_of_a_recipe():
     shape = tpu.DATA_SHAPES['cifar10']
     assert tpu.program_steps(recipes.get('page10'), shape) == [(0, 0, 970)]
-    # The whitening's bias learns for 3.375 epochs of 25 steps.
-    assert tpu.program_steps(recipes.get('speed94'), shape) == [(0, 0, 85), (3, 10, 140)]
+    # The whitening's bias learns for 3 epochs of 25 steps.
+    assert tpu.program_steps(recipes.get('speed94_muon'), shape) == [(0, 0, 75), (3, 0, 125)]
     assert tpu.program_steps(recipes.get('speed94_2026'), shape) == [
         *((0, 0, 7), (0, 7, 89), (3, 0, 96), (6, 0, 92)),
     ]

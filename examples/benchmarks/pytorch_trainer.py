@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import torch
-from pytorch_speed94 import SPEED94, Muon, Network, orthogonalize, whitening_filters
+from pytorch_speed94 import SPEED94_MUON, Muon, Network, orthogonalize, whitening_filters
 from torch.nn import functional
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
@@ -43,7 +43,7 @@ class Trainer:
         images,
         labels,
         classes=10,
-        recipe=SPEED94,
+        recipe=SPEED94_MUON,
         *,
         precision='float32',
         device='cpu',

@@ -12,10 +12,11 @@ in each part of the training whose steps take another time: while the whitening 
 and after it, and for each size of image. The seconds of the whole training are projected from
 these. `--log` appends a JSON line for each training.
 
-    python examples/benchmarks/time_to_94.py --recipe=speed94_2026 --pytorch_recipe=speed94_muon
+    python examples/benchmarks/time_to_94.py --recipe=speed94_muon
     python examples/benchmarks/time_to_94.py --recipe=speed94_muon --set image_sizes=24,28,32
 
-The first compares with the published recipe, the second gives the growing images to both sides.
+PyTorch's side is the published recipe `speed94_muon`. The first of these gives the same recipe to
+both sides, the second the growing images too.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ flags.DEFINE_enum(
     'pytorch_recipe',
     None,
     trainings.PYTORCH_RECIPES,
-    "What PyTorch's side trains instead, without the changes that flags make.",
+    "What PyTorch's side trains instead, without the changes that flags make. The first of these "
+    'where it knows no recipe of the name --recipe.',
 )
 flags.DEFINE_integer(
     'runs', 1, 'Trainings of each side, with seeds seed, seed + 1, ...', lower_bound=1
@@ -86,8 +88,10 @@ def make_side():
 
 def side(name, seed):
     recipe, others = FLAGS.recipe, trainings.given_flags(FLAGS)
-    if name == 'pytorch' and FLAGS.pytorch_recipe:
-        recipe, others = FLAGS.pytorch_recipe, trainings.given_flags(FLAGS, changes=False)
+    known = trainings.PYTORCH_RECIPES
+    instead = FLAGS.pytorch_recipe or (None if recipe in known else known[0])
+    if name == 'pytorch' and instead:
+        recipe, others = instead, trainings.given_flags(FLAGS, changes=False)
     return turns.Side(name, __file__, [f'--recipe={recipe}', f'--seed={seed}', *others])
 
 

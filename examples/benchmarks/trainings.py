@@ -15,7 +15,7 @@ from fenwicks import command, data, evaluate, hardware, precision, recipes, runl
 from fenwicks.recipes import flags as recipe_flags
 
 SIDES = ('fenwicks', 'pytorch')
-PYTORCH_RECIPES = ('speed94', 'speed94_muon')  # recipes that are written in PyTorch too
+PYTORCH_RECIPES = ('speed94_muon',)  # the recipes that are written in PyTorch too
 PYTORCH_FIELDS = {  # what of them may differ there
     *('name', 'batch_size', 'epochs', 'widths', 'image_sizes', 'peak_learning_rate', 'tta'),
     *('whitening_bias_epochs', 'whitening_images'),
@@ -258,7 +258,7 @@ class PyTorch(Training):
     def _choose(self, values):
         import torch
 
-        written = vars(recipes.get('speed94'))
+        written = vars(recipes.get('speed94_muon'))
         differ = {k for k, value in vars(self.recipe).items() if value != written[k]}
         if differ - PYTORCH_FIELDS:
             raise ValueError(

@@ -29,6 +29,8 @@ class Trick:
         published: its effect as its source reports it.
         network: the network that it is for; empty for any.
         on_speednet: what it sets on a speednet, where that differs from `patch`.
+        batch_size: the batch size that its rates are for. For another one SGD's are scaled in
+            proportion, which is the same rate for each image, and Muon's by the square root.
     """
 
     patch: Mapping[str, object]
@@ -37,14 +39,20 @@ class Trick:
     published: str
     network: str = ''
     on_speednet: Mapping[str, object] | None = None
+    batch_size: int | None = None
 
     def patch_on(self, base: Recipe) -> dict[str, Any]:
         """What it sets on a recipe."""
         instead = self.on_speednet if base.network == 'speednet' else None
-        return dict(self.patch if instead is None else instead)
+        patch: dict[str, Any] = dict(self.patch if instead is None else instead)
+        if self.batch_size:
+            share = base.batch_size / self.batch_size
+            patch['peak_learning_rate'] *= share
+            patch['muon_learning_rate'] *= share**0.5
+        return patch
 
 
-# The record of December 2024: its rates are for batches of 2,000 images.
+# The record of December 2024. It adds up the losses of a batch, where the mean is taken here.
 _MUON: dict[str, object] = {
     'peak_learning_rate': 0.053 * 2000,
     'weight_decay': 2e-6 / 0.053,
@@ -59,7 +67,7 @@ _MUON: dict[str, object] = {
     'head_rate': 0.67 / 0.053,
     'muon_learning_rate': 0.24,
 }
-# That of July 2026, whose batches have 1,536.
+# That of July 2026.
 _MUON_2026 = {
     **_MUON,
     'peak_learning_rate': 0.0573 * 1536,
@@ -196,6 +204,7 @@ TRICKS = {
         'optimizers.Muon',
         '94.01 % in 2.59 s instead of 3.09 s on an A100',
         network='speednet',
+        batch_size=2000,
     ),
     'muon_2026': Trick(
         _MUON_2026,
@@ -203,6 +212,7 @@ TRICKS = {
         'optimizers.Muon',
         '',
         network='speednet',
+        batch_size=1536,
     ),
     'newer_coefficients': Trick(
         {'muon_coefficients': (3.4576, -4.7391, 2.0843)},
