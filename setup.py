@@ -36,6 +36,7 @@ setup(
     ],
     install_requires=[
         'absl-py>=2',
+        'google-crc32c>=1.5',
         'keras>=3.15,<3.16',
         'numpy>=1.26',
         'pillow>=10',
@@ -54,8 +55,6 @@ setup(
         'tensorboard': ['tensorboardX>=2.6', 'tensorboard'],
         # TensorFlow Datasets 4.9.10 imports importlib_resources and doesn't say so.
         'datasets': ['tensorflow-datasets>=4.9', 'importlib_resources', 'pyarrow>=15'],
-        # Checksums of TFRecords at more than NumPy's speed.
-        'tfrecord': ['google-crc32c>=1.5'],
         'test': [
             'jax>=0.7',
             # The compiler for TPUs, 0.5 GB of it.

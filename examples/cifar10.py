@@ -1,6 +1,6 @@
 """Trains an image classifier on CIFAR-10, fast.
 
-    python examples/cifar10.py                              # the recipe `speed94`, 9 epochs
+    python examples/cifar10.py                              # the recipe `speed94`
     python examples/cifar10.py --epochs=2                   # its schedule squeezed into two of them
     python examples/cifar10.py --recipe=page10 --without=whitening
     python examples/cifar10.py --list_recipes

@@ -457,7 +457,7 @@ ADDED_FIELDS = (
 
 
 EARLIER = [
-    name for name in PRESETS if name not in ('speed94', 'speed94_2026')
+    name for name in PRESETS if name not in ('speed94', 'speed94_2026', 'speed94_muon')
 ]  # those had no such recipes
 
 

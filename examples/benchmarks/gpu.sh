@@ -45,8 +45,8 @@ part() {
 
 command -v nvidia-smi > /dev/null && nvidia-smi -L || echo 'no nvidia-smi here'
 part 'fenwicks on JAX' jax 54 --recipes="$recipes"
-part 'PyTorch' torch 10 --side=pytorch
-part 'PyTorch, compiled' torch 30 --side=pytorch --compile
+part 'PyTorch' torch 10 --side=pytorch --recipes=speed94_muon
+part 'PyTorch, compiled' torch 30 --side=pytorch --recipes=speed94_muon --compile
 
 printf '\n== done (after %s s)\n' "$SECONDS"
 exit "$status"

@@ -2,7 +2,7 @@
 
     python examples/benchmarks/seeds.py --recipes=speed94 --runs=5 --log=runs.jsonl
     python examples/benchmarks/seeds.py --recipes=fenwicks24,page10 --minutes=5
-    python examples/benchmarks/seeds.py --side=pytorch --recipes=speed94 --minutes=2
+    python examples/benchmarks/seeds.py --side=pytorch --recipes=speed94_muon --minutes=2
 
 The recipes alternate, so that all have nearly the same number of runs when time is up. A run is
 skipped if it would end too late, judged by the longest run of its recipe so far; the first run of

@@ -262,7 +262,7 @@ class PyTorch(Training):
         differ = {k for k, value in vars(self.recipe).items() if value != written[k]}
         if differ - PYTORCH_FIELDS:
             raise ValueError(
-                f'`recipe` must be one of {", ".join(PYTORCH_RECIPES)} for PyTorch. '
+                f'`recipe` must be {" or ".join(PYTORCH_RECIPES)} for PyTorch. '
                 f'Received: recipe={self.recipe.name}'
             )
         has_gpu = torch.cuda.is_available()

@@ -11,113 +11,19 @@ Reference:
 
 from __future__ import annotations
 
-import functools
 import os
 import struct
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
 from fenwicks._files import written_whole
 from fenwicks.data import storage
 
-try:
-    import google_crc32c
-except ImportError:  # then NumPy computes it, at a tenth of the speed or less
-    google_crc32c = None
-
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, bits reversed
-_SHORT = 32  # bytes up to which a loop over bytes is faster than NumPy's calls
-_BLOCK = 1024  # bytes whose contributions to a checksum are looked up at once
 _HEAD = struct.Struct('<QI')
 _FOOT = struct.Struct('<I')
 
 
 class RecordError(ValueError):
     """A TFRecord file is damaged; the message names the file and the position."""
-
-
-def crc32c(data: bytes) -> int:
-    """The CRC-32C (Castagnoli) checksum, by `google_crc32c` if that is installed, else by NumPy.
-
-    Args:
-        data: bytes.
-
-    Returns:
-        An integer in [0, 2**32).
-
-    >>> hex(crc32c(b'123456789'))
-    '0xe3069283'
-    """
-    if google_crc32c is not None:
-        return google_crc32c.value(bytes(data))
-    return crc32c_numpy(data)
-
-
-def crc32c_numpy(data: bytes) -> int:
-    """`crc32c` by NumPy alone.
-
-    A CRC is linear: a byte contributes the XOR of a table's entry that depends on the byte and on
-    how many bytes follow it. Blocks of 1,024 bytes are looked up at once, then combined.
-
-    Args:
-        data: bytes.
-
-    Returns:
-        An integer in [0, 2**32).
-
-    >>> hex(crc32c_numpy(b'123456789'))
-    '0xe3069283'
-    """
-    if len(data) <= _SHORT:
-        table, crc = _byte_table(), 0xFFFFFFFF
-        for byte in bytes(data):
-            crc = table[(crc ^ byte) & 255] ^ crc >> 8
-        return crc ^ 0xFFFFFFFF
-    flat, rows, shift = _tables()
-    # To begin with the register 0 and the first four bytes inverted is to begin with 0xFFFFFFFF;
-    # and then zeros in front, which make all blocks whole, change nothing.
-    front = -len(data) % _BLOCK
-    array = np.zeros(front + len(data), np.uint8)
-    array[front:] = np.frombuffer(data, np.uint8)
-    array[front : front + 4] ^= 255
-    blocks = array.reshape(-1, _BLOCK)
-    crc = 0
-    for start in range(0, len(blocks), 64):  # 64 blocks at once: 256 kB of table entries
-        picked = flat.take(rows + blocks[start : start + 64])
-        for block in np.bitwise_xor.reduce(picked, axis=1).tolist():
-            crc = (
-                shift[0][crc & 255]
-                ^ shift[1][crc >> 8 & 255]
-                ^ shift[2][crc >> 16 & 255]
-                ^ shift[3][crc >> 24]
-                ^ block
-            )
-    return crc ^ 0xFFFFFFFF
-
-
-@functools.cache
-def _byte_table():
-    """What the last byte contributes, as a list."""
-    flat, _, _ = _tables()
-    return flat[-256:].tolist()
-
-
-@functools.cache
-def _tables():
-    """What bytes contribute, 256 entries for each place in a block; where each place's entries
-    begin; and a block's shift of a CRC."""
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ _POLYNOMIAL, table >> 1).astype(np.uint32)
-    contributions = np.empty((_BLOCK, 256), np.uint32)
-    row = table
-    for position in range(_BLOCK - 1, -1, -1):
-        contributions[position] = row
-        row = row >> 8 ^ table[row & 255]
-    # A CRC's own four bytes, followed by a block of zeros, contribute like the first four bytes.
-    shift = [contributions[position].tolist() for position in range(4)]
-    return contributions.ravel(), np.arange(_BLOCK) * 256, shift
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -132,7 +38,10 @@ def masked_crc32c(data: bytes) -> int:
     >>> hex(masked_crc32c(b'123456789'))
     '0xc78ab0e5'
     """
-    crc = crc32c(data)
+    # Here, so that nothing else of the package needs the compiled module.
+    import google_crc32c
+
+    crc = google_crc32c.value(bytes(data))
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
