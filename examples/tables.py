@@ -249,13 +249,14 @@ def profile_table(units):
     Of the processors that multiply bfloat16 in `units`.
     """
     columns = {
-        (line['recipe'], line['precision'], line['kernels']): line
+        (line['recipe'], line.get('image_size', 32), line['precision'], line['kernels']): line
         for line in logged.read('profile.jsonl')
         if f'({units})' in line['hardware']
     }
     names = {'stock': "TensorFlow's", 'fenwicks': "fenwicks's"}
     header = ['ms a step'] + [
-        f'`{recipe}`, {precision}, {names[kernels]}' for recipe, precision, kernels in columns
+        f'`{recipe}`, {side}x{side}, {precision}, {names[kernels]}'
+        for recipe, side, precision, kernels in columns
     ]
     lines = list(columns.values())
     kinds = list(lines[0]['milliseconds']) if lines else []

@@ -148,12 +148,13 @@ def share_time(events: Iterable[Event]) -> collections.Counter:
     return seconds
 
 
-def profile_steps(trainer, scopes, steps: int) -> tuple[list[dict], dict[str, float]]:
-    """Profiles the first steps of an epoch of a `Trainer` that has taken a step before.
+def profile_steps(trainer, scopes, epoch: int, steps: int) -> tuple[list[dict], dict[str, float]]:
+    """Profiles the first steps of an epoch of which a `Trainer` has taken some before.
 
     Args:
         trainer: with data and a compiled program.
         scopes: of its model, from `note_scopes`, called before the program was compiled.
+        epoch: the epoch, from 0.
         steps: how many steps.
 
     Returns:
@@ -161,10 +162,10 @@ def profile_steps(trainer, scopes, steps: int) -> tuple[list[dict], dict[str, fl
         `milliseconds` and its `runs` in a step; and the milliseconds of a step by kind, those of
         `IDLE` included.
     """
-    events = trace(lambda: trainer.run_steps(0, 0, steps))
+    events = trace(lambda: trainer.run_steps(epoch, 0, steps))
     seconds = share_time(events)
     idle = seconds.pop(IDLE, 0.0)
-    find = Sources(trainer.graph(), scopes).find
+    find = Sources(trainer.graph(epoch), scopes).find
     runs = collections.Counter((event.name, event.type) for event in events)
     operations = [
         {

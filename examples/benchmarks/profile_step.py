@@ -3,6 +3,7 @@
     python examples/benchmarks/profile_step.py --recipe=fenwicks24
     python examples/benchmarks/profile_step.py --recipe=speed94 --precision=bfloat16 --steps=2
     python examples/benchmarks/profile_step.py --recipe=speed94 --stock   # what it would take
+    python examples/benchmarks/profile_step.py --recipe=speed94 --epoch=0   # images of 24x24
 
 It takes some steps of the recipe on random images with the Trainer's compiled loop, first without
 and then under TensorFlow's profiler. The table divides the elapsed time among the operations; while
@@ -34,6 +35,12 @@ recipe_flags.define('fenwicks24')
 flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_string('precision', 'auto', f'One of {", ".join(precision.PRECISIONS)}.')
 flags.DEFINE_bool('stock', False, "With TensorFlow's own kernels, not those of fenwicks.layers.")
+flags.DEFINE_integer(
+    'epoch',
+    None,
+    'Whose steps, from 0, where images grow; by default of the last whole epoch.',
+    lower_bound=0,
+)
 flags.DEFINE_integer('steps', 3, 'Steps to time, and as many to profile.', lower_bound=1)
 flags.DEFINE_integer('top', 25, 'How many operations to list.', lower_bound=1)
 flags.DEFINE_integer(
@@ -62,29 +69,31 @@ def profile():
     import op_times
 
     recipe = recipe_flags.chosen(FLAGS)
+    epoch = max(0, int(recipe.epochs) - 1) if FLAGS.epoch is None else FLAGS.epoch
+    sizes = [size for start, size in recipe.image_size_epochs() if start <= epoch]
+    side = sizes[-1] if sizes else 32
     devices.select_device('cpu')
     chosen_precision = precision.set_precision(FLAGS.precision)
 
     trainer = assemble.build_trainer(
         recipe, random_dataset(recipe.batch_size), precision=chosen_precision
     )
-    flops = count_flops(trainer.model)
+    flops = count_flops(trainer.model, side)
     scopes = op_times.note_scopes(trainer.model)
     images = random_dataset(recipe.batch_size * FLAGS.steps)
     trainer.load(images.train_images, images.train_labels)
     # Layers choose their kernels when they are traced.
     with device.override(in_place=True, **({'on_cpu': False} if FLAGS.stock else {})):
-        compile_seconds = timed(trainer.compile)
-    trainer.run_steps(0, 0, 1)  # prepares kernels and allocates memory
+        compile_seconds = timed(trainer.compile, epoch)
+    trainer.run_steps(epoch, 0, 1)  # prepares kernels and allocates memory
 
     multiply = large_product(chosen_precision)
     step_seconds, product_seconds = [], []
-    for step in range(
-        FLAGS.steps
-    ):  # alternating, so that changes of the machine's speed affect both
-        step_seconds.append(timed(trainer.run_steps, 0, step, step + 1))
+    # Alternating, so that changes of the machine's speed affect both.
+    for step in range(FLAGS.steps):
+        step_seconds.append(timed(trainer.run_steps, epoch, step, step + 1))
         product_seconds.append(timed(multiply))
-    operations, kinds = op_times.profile_steps(trainer, scopes, FLAGS.steps)
+    operations, kinds = op_times.profile_steps(trainer, scopes, epoch, FLAGS.steps)
 
     best = statistics.median(step_seconds)
     step_flops = recipe.batch_size * sum(flops.values())
@@ -94,6 +103,7 @@ def profile():
         'recipe': recipe.name,
         'widths': list(recipe.widths),
         'batch_size': recipe.batch_size,
+        'image_size': side,
         'precision': chosen_precision,
         'kernels': 'stock' if FLAGS.stock else 'fenwicks',
         'date': datetime.date.today().isoformat(),
@@ -120,15 +130,16 @@ def random_dataset(count):
     return tpu.DataShape(count, (32, 32, 3), 10).noise()
 
 
-def count_flops(model) -> dict[str, int]:
+def count_flops(model, side=32) -> dict[str, int]:
     """Counts the multiplications and additions of a step per image, by purpose.
 
-    A multiply-add of a convolution, as a sliding window, or of a dense layer counts as two. The
-    gradient with respect to a layer's input counts only if a layer before it is trainable.
+    Images have `side` pixels a side where the model takes any. A multiply-add of a convolution, as
+    a sliding window, or of a dense layer counts as two. The gradient with respect to a layer's
+    input counts only if a layer before it is trainable.
     """
     calls = []
-    known, usual = model.input_shape[1:], random_dataset(1).image_shape
-    shape = [side or other for side, other in zip(known, usual, strict=True)]
+    usual = (side, side, 3)
+    shape = [size or other for size, other in zip(model.input_shape[1:], usual, strict=True)]
 
     def noting(layer):
         call = layer.call
@@ -185,7 +196,8 @@ def as_text(result):
     total = 1000 * result['traced_step_seconds']
     lines = [
         f'{result["recipe"]} (widths {", ".join(map(str, result["widths"]))}), batch '
-        f'{result["batch_size"]}, {result["precision"]}, {result["hardware"]}',
+        f'{result["batch_size"]}, images of {result["image_size"]} pixels, '
+        f'{result["precision"]}, {result["hardware"]}',
         f'{result["step_seconds"]:.3f} s a step (median of {result["steps"]}; under the profiler '
         f'{result["traced_step_seconds"]:.3f} s), {result["images_per_second"]:.0f} images/s, '
         f'{result["peak_memory_mb"] / 1024:.1f} GiB',

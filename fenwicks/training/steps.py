@@ -180,13 +180,16 @@ class StepRunner:
         self._engines.steps_per_epoch = count // self.batch_size
         return self._engines.at(epoch, step).program(count, image_shape)
 
-    def graph(self) -> Any:
+    def graph(self, epoch: int = 0) -> Any:
         """The `tf.Graph` of the training program for the loaded data, on TensorFlow only.
+
+        Args:
+            epoch: as of `compile`.
 
         Raises:
             ValueError: the backend is JAX.
         """
-        return self._engines.at(0).graph()
+        return self._engines.at(epoch).graph()
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
         """The loss of a batch as it is, without augmentation, and its gradients.
