@@ -24,6 +24,8 @@ from fenwicks.kernels import device
 from fenwicks.kernels.gradients import custom_gradient, traced_apart
 from fenwicks.kernels.xla import compiled
 
+_VECTOR = 16  # channels in a register of AVX-512
+
 
 def normalize(
     images: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
@@ -48,6 +50,12 @@ def normalize(
 
 
 def _normalize_with_fused_op(images, scale, offset, epsilon):
+    if device.on_cpu() and images.dtype != tf.float32 and images.shape[-1] % _VECTOR:
+        # Of other numbers of channels oneDNN's kernel takes 10 to 20 times as long in bfloat16.
+        outputs, *moments = _normalize_with_fused_op(
+            tf.cast(images, tf.float32), scale, offset, epsilon
+        )
+        return tf.cast(outputs, images.dtype), *moments
     # The third version keeps a workspace for its gradient, an eighth of the images' size, which
     # only GPUs use.
     kernel = tf.raw_ops.FusedBatchNormV2 if device.on_cpu() else tf.raw_ops.FusedBatchNormV3
