@@ -23,8 +23,10 @@ import math
 import statistics
 from functools import partial
 
+import comparing
 import estimates
 import numpy as np
+import panels
 
 from fenwicks import augment, data, diagnostics, losses, models, optimizers, schedules, training
 
@@ -172,38 +174,38 @@ def judge_turns(runs):
 
 
 def draw(runs):
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    from fenwicks.plots import canvas
-
-    figure = Figure(figsize=(9.6, 3.6), layout='constrained', facecolor='white')
-    left, right = figure.subplots(1, 2)
-    for axes in (left, right):
-        canvas.prepare(axes, 'light', (0, 0))
-        canvas.grid(axes, canvas.find_theme('light'))
-    theme = canvas.find_theme('light')
+    figure, (norms, turns, accuracy), theme = panels.new((12, 3.8), (2, 2, 1))
     for number, name in enumerate(VARIANTS):
-        whole = [run for run in runs if run['optimizer'] == name and run['norms']]
+        of_name = [run for run in runs if run['optimizer'] == name]
+        comparing.dots(accuracy, number, estimates.percents(of_name), number)
+        whole = [run for run in of_name if run['norms']]
         if not whole:  # all diverged
             continue
-        run, norms = whole[0], np.array(whole[0]['norms'])
-        left.plot(norms.mean(axis=1), label=name, **canvas.line_style(number, theme))
-        right.plot(
-            range(1, norms.shape[1] + 1),
-            run['turns'],
-            label=name,
-            marker=canvas.MARKERS[number],
-            **canvas.line_style(number, theme),
-        )
+        of_layers = np.array(whole[0]['norms'])
+        norms.plot(of_layers.mean(axis=1), label=name, **{**panels.style(number), 'marker': ''})
+        layers = range(1, of_layers.shape[1] + 1)
+        turns.plot(layers, whole[0]['turns'], label=name, **panels.style(number))
     for predicted in {run['predicted'] for run in runs if run['norms']}:
-        right.axhline(predicted, color=theme.ink, linewidth=1, linestyle=':', label='predicted')
-    right.set_ylim(bottom=0)
-    left.set(xlabel='epoch', ylabel='norm of a kernel, mean over the layers', yscale='log')
-    right.set(xlabel='layer', ylabel='turn of a step, radians')
-    for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        canvas.legend(axes, theme)
+        turns.axhline(predicted, color=theme.ink, linewidth=1, linestyle=':', label='predicted')
+    panels.finish(
+        norms,
+        'norm of a kernel, mean over the layers',
+        {},
+        xlabel='epoch',
+        ylabel='norm',
+        yscale='log',
+    )
+    panels.finish(
+        turns,
+        'how far a step turns a kernel, at the end',
+        {},
+        xlabel='layer',
+        ylabel='angle, radians',
+    )
+    turns.set_ylim(bottom=0)
+    panels.finish(accuracy, 'test accuracy', ylabel='% of the test images')
+    accuracy.set_xticks(range(len(VARIANTS)), VARIANTS)
+    accuracy.set_xlim(-0.6, len(VARIANTS) - 0.4)
     return figure
 
 

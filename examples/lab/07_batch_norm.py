@@ -246,7 +246,7 @@ def draw(runs):
         walk,
         "walks along the gradients of the outputs' means",
         legend={'loc': 'upper left'},
-        xlabel="length of the walk over the kernels'",
+        xlabel="length of the walk, as a share of the kernels' norm",
         ylabel='loss',
         xscale='log',
         yscale='log',
