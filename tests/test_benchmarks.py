@@ -394,7 +394,7 @@ def test_the_comparison_without_pytorch(monkeypatch):
     [
         ('time_to_94', '--runs=0', 'flag --runs=0: 0 is not a positive integer'),
         ('time_to_94', '--steps=-1', 'flag --steps=-1: -1 is not a positive integer'),
-        ('time_to_94', '--recipe=page10', 'flag --recipe=page10: value should be one of'),
+        ('time_to_94', '--recipe=fast', 'flag --recipe=fast: value should be one of'),
         ('time_to_94', '7', 'there are no arguments besides flags. Received: 7'),
         ('seeds', '--runs=0', 'flag --runs=0: 0 is not a positive integer'),
         ('seeds', '--minutes=0', '`minutes` must be positive. Received: minutes=0'),

@@ -42,15 +42,17 @@ def made(monkeypatch):
 
 def test_variants_of_a_recipe():
     with loaded(FOLDER / 'search.py') as script:
-        assert script.parse('speed94') == recipes.get('speed94')
-        changed = script.parse('speed94 -gelu +silu epochs=8 batch_size=1000 momentum=0.8')
+        assert script.parse('speed94_muon') == recipes.get('speed94_muon')
+        changed = script.parse('speed94_muon -gelu +silu epochs=8 batch_size=1000 momentum=0.8')
         for text in script.VARIANTS:
             script.parse(text)
-        assert script.whole_epochs(script.parse('speed94')) == 9
-        grown = script.parse('speed94 +growing_images')
-        assert script.whole_epochs(grown) == pytest.approx(3 * (24**2 + 28**2 + 32**2) / 32**2)
-        assert script.parse('speed94 width=0.25').widths == (16, 64, 64)
-    assert changed.name == 'speed94-gelu+silu'
+        assert script.whole_epochs(script.parse('speed94_muon')) == 8
+        grown = script.parse('speed94_muon +growing_images')
+        sizes = {24: 3, 28: 2, 32: 3}  # and how many epochs have them
+        expected = sum(epochs * (size / 32) ** 2 for size, epochs in sizes.items())
+        assert script.whole_epochs(grown) == pytest.approx(expected)
+        assert script.parse('speed94_muon width=0.25').widths == (16, 64, 64)
+    assert changed.name == 'speed94_muon-gelu+silu'
     assert (changed.epochs, changed.batch_size, changed.momentum) == (8, 1000, 0.8)
     assert changed.peak_learning_rate == pytest.approx(53)
     assert (changed.activation, changed.first_activation) == ('silu', 'gelu')
@@ -58,27 +60,27 @@ def test_variants_of_a_recipe():
 
 def test_a_search_goes_on(made, tmp_path, capsys):
     log, file = tmp_path / 'log.jsonl', tmp_path / 'variants.txt'
-    file.write_text('speed94  # as it is\n\nspeed94   epochs=4\n')
+    file.write_text('speed94_muon  # as it is\n\nspeed94_muon   epochs=4\n')
     with loaded(FOLDER / 'search.py') as script:
         call(script, *SMALL, f'--log={log}', f'--file={file}')
         call(script, *SMALL, f'--log={log}', f'--file={file}', '--seeds=0,1')
         capsys.readouterr()
         call(script, *SMALL, f'--log={log}', f'--file={file}', '--render')
-    assert [(recipe.epochs, seed) for recipe, seed, *_ in made] == [(9, 0), (4, 0), (9, 1), (4, 1)]
+    assert [(recipe.epochs, seed) for recipe, seed, *_ in made] == [(8, 0), (4, 0), (8, 1), (4, 1)]
     lines = runlog.read_lines(log)
-    assert [line['variant'] for line in lines] == ['speed94', 'speed94 epochs=4'] * 2
+    assert [line['variant'] for line in lines] == ['speed94_muon', 'speed94_muon epochs=4'] * 2
     assert recipes.Recipe.from_dict(lines[1]['settings']['recipe']).epochs == 4
     *_, plain, short = capsys.readouterr().out.splitlines()
-    assert plain == '| speed94 | 9.00 | 2 | 90.50 ± 1.00 | 102 |'
-    assert short == '| speed94 epochs=4 | 4.00 | 2 | 90.50 ± 1.00 | 103 |'
+    assert plain == '| speed94_muon | 8.00 | 2 | 90.50 ± 1.00 | 102 |'
+    assert short == '| speed94_muon epochs=4 | 4.00 | 2 | 90.50 ± 1.00 | 103 |'
 
 
 @pytest.mark.parametrize(
     ('variant', 'message'),
     [
         ('fast', r'`name` must be one of'),
-        ('speed94 +gelu', '`added` must name tricks that speed94 lacks. Received: gelu'),
-        ('speed94 depth=3', '`set` must be field=value'),
+        ('speed94_muon +gelu', '`added` must name tricks that speed94_muon lacks. Received: gelu'),
+        ('speed94_muon depth=3', '`set` must be field=value'),
     ],
 )
 def test_bad_variants_are_refused_before_any_training(made, tmp_path, variant, message):

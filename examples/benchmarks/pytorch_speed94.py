@@ -1,7 +1,7 @@
 """The record network for CIFAR-10 and its optimizer in plain PyTorch, for comparison.
 
-This is the recipe `speed94_muon`, written again with PyTorch's own means. `pytorch_trainer.py` trains
-it, `time_to_94.py` compares it with fenwicks.
+This is the recipe `speed94_muon`, written again with PyTorch's own means. `pytorch_trainer.py`
+trains it, `time_to_94.py` compares it with fenwicks.
 
 Reference:
     Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU, https://arxiv.org/abs/2404.00498

@@ -2,7 +2,7 @@
 
     python examples/benchmarks/search.py --log=search.jsonl --precision=bfloat16
     python examples/benchmarks/search.py --log=search.jsonl --file=variants.txt --seeds=0,1
-    python examples/benchmarks/search.py --log=search.jsonl --variant='speed94 +tail epochs=8'
+    python examples/benchmarks/search.py --log=search.jsonl --variant='speed94_muon +tail epochs=8'
 
 A variant is a recipe and its changes, with spaces between them: `+trick`, `-trick`, `epochs=8` (the
 schedule is stretched), `batch_size=1000` (SGD's rates change in proportion, as those of a sum of
@@ -37,13 +37,14 @@ flags.DEFINE_bool('render', False, 'Train nothing; print the table.')
 # Around the settings of the record of 2026: batches, epochs, sizes, the tail, the activation.
 VARIANTS = (
     'speed94',
+    'speed94_muon',
+    'speed94_muon epochs=9',
     'speed94_2026',
-    'speed94_2026 batch_size=1000',
     'speed94_2026 batch_size=2000',
     'speed94_2026 epochs=8',
     'speed94_2026 epochs=7.5',
-    'speed94_2026 epochs=8 batch_size=1000',
-    'speed94_2026 epochs=7 batch_size=1000',
+    'speed94 epochs=8',
+    'speed94 epochs=7',
     'speed94_2026 image_sizes=24,24,28,28,28,32,32',
     'speed94_2026 image_sizes=24,24,24,24,28,28,28,32,32',
     'speed94_2026 image_sizes=26,26,26,28,28,28,32,32,32',
@@ -53,9 +54,8 @@ VARIANTS = (
     'speed94_2026 -silu +gelu',
     'speed94_2026 -mild_smoothing +label_smoothing',
     'speed94_2026 -sparse_normalization',
-    'speed94 +growing_images +jitter',
-    'speed94 +growing_images +jitter batch_size=1536 epochs=8 image_sizes=24,24,24,28,28,28,32,32',
-    'speed94 +growing_images +tail batch_size=1536',
+    'speed94_muon epochs=9 +growing_images +jitter',
+    'speed94_muon +growing_images +tail batch_size=1536',
 )
 
 

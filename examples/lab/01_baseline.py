@@ -10,7 +10,7 @@ are timed in turn, of the published width in both sizes.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-1-baseline/.
 
-Small: not measured yet.
+Small: 2 of 2 claims held, n=6, 9.3 min on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
 
 Full: not measured yet.
 """
