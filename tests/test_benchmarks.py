@@ -471,9 +471,7 @@ def test_pytorch_reports(torch, monkeypatch, tmp_path):
     (line,) = runlog.read_lines(log)
     assert (line['side'], line['backend'], line['widths']) == ('pytorch', 'pytorch', [4, 16, 16])
     assert line['train_seconds'] > 0
-    assert message == (
-        '`recipe` must be speed94_muon for PyTorch. Received: recipe=page10'
-    )
+    assert message == ('`recipe` must be speed94_muon for PyTorch. Received: recipe=page10')
 
 
 def test_flops_of_a_small_network():
