@@ -217,7 +217,7 @@ def test_comparison_has_means_errors_and_differences(comparison):
     # sd = 1.5625 / sqrt(2) points; two standard errors of two runs are 1.5625
     assert 'page24 3 2 50.78 ± 1.56 0.25 62.00 ± 1.00' in page.text
     assert 'speed94 3 2 75.78 ± 1.56' in page.text
-    assert 'batch_size 512 2000' in page.text
+    assert 'batch_size 512 1000' in page.text
     assert 'network resnet9 speednet' in page.text
     assert 'nesterov' not in page.text  # which they share
     drawings = [drawing['aria-label'] for drawing in page.all('svg')]

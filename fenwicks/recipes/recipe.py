@@ -272,7 +272,7 @@ class Recipe:
         Example:
 
         >>> from fenwicks import recipes
-        >>> recipes.get('speed94', added=['growing_images']).image_size_epochs()
+        >>> recipes.get('speed94').image_size_epochs()
         ((0, 24), (3, 28), (6, 32))
         """
         parts = len(self.image_sizes)
