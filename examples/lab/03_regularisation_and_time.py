@@ -108,7 +108,7 @@ def time_steps(settings, batch_size, seed, dataset):
     found = {'seconds': timing.in_turns(trainers, steps, settings['turns'])}
     if profiler:
         found['milliseconds'] = {
-            name: table(profiler.profile_steps(trainer, scopes[name], steps)[1])
+            name: table(profiler.profile_steps(trainer, scopes[name], 0, steps)[1])
             for name, trainer in trainers.items()
         }
     return found
