@@ -11,7 +11,7 @@ an earlier peak and a straight fall, and with batch norm's weights in half preci
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-3-regularisation/.
 
-Small: not measured yet.
+Small: 1 of 5 claims held, n=5, 13 min on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
 
 Full: not measured yet.
 """
