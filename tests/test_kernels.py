@@ -1,6 +1,7 @@
 """The CPU kernels against TensorFlow's own: the same values and gradients."""
 
 import gc
+import math
 import weakref
 
 import keras
@@ -12,7 +13,7 @@ if keras.backend.backend() != 'tensorflow':
 
 import tensorflow as tf
 
-from fenwicks.kernels import activations, batch_norm, convolution, device, pooling, winograd
+from fenwicks.kernels import activations, batch_norm, convolution, device, pooling, winograd, xla
 from fenwicks.layers import (
     CELU,
     GELU,
@@ -362,6 +363,48 @@ def test_kernels_with_an_unknown_batch(function):
     attributes = [key for f in graph.library.function for key in f.attr if f.attr[key].b]
     assert '_XlaMustCompile' not in attributes
     assert_close(by_name(images, upstream), gradients(function, upstream, images), 1e-5)
+
+
+@tf.function(jit_compile=True)
+def rounded(values):
+    return xla.rounded(values, tf.bfloat16)
+
+
+def test_rounded_is_a_cast():
+    upper = np.arange(1 << 16, dtype=np.uint32) << 16
+    lower = np.uint32([0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+    values = (upper[:, None] | lower).view(np.float32)
+    values = tf.constant(values[~(np.isnan(values) & (lower > 0))])
+    found, expected = (
+        tf.bitcast(x, tf.uint16).numpy() for x in (rounded(values), tf.cast(values, tf.bfloat16))
+    )
+    is_nan = np.isnan(values)
+    np.testing.assert_array_equal(found[~is_nan], expected[~is_nan])
+    assert np.isnan(tf.cast(rounded(values), tf.float32).numpy()[is_nan]).all()
+
+
+@pytest.mark.parametrize(('function', 'exact', 'slope'), [
+    (activations.silu,
+     lambda x: x / (1 + np.exp(-x)),
+     lambda x: (1 + np.exp(-x) + x * np.exp(-x)) / (1 + np.exp(-x)) ** 2),
+    (activations.gelu,
+     lambda x: x * normal_cdf(x),
+     lambda x: normal_cdf(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)),
+])  # fmt: skip
+def test_activations_are_as_exact_as_bfloat16(function, exact, slope):
+    """All values of [-80, 80]; an error is that of rounding, and that of a float32 near zero."""
+    x = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)
+    x = tf.bitcast(tf.constant(x), tf.bfloat16)
+    x = tf.boolean_mask(x, tf.abs(tf.cast(x, tf.float32)) <= 80)
+    y, gradient = gradients(function, tf.ones_like(x), x)
+    x, y, gradient = (tf.cast(each, tf.float64).numpy() for each in (x, y, gradient))
+    for found, expected in ((y, exact(x)), (gradient, slope(x))):
+        error = np.abs(found - expected) - 1.02 * 2**-8 * np.abs(expected)
+        assert error.max() < 3e-7 * np.abs(x[error.argmax()]) + 1e-7
+
+
+def normal_cdf(x):
+    return np.array([0.5 * math.erfc(-v / math.sqrt(2)) for v in x])
 
 
 def test_kernels_is_compiled_where_the_shape_is_known():

@@ -17,7 +17,7 @@ import math
 import tensorflow as tf
 
 from fenwicks.kernels.gradients import custom_gradient, traced_apart
-from fenwicks.kernels.xla import compiled
+from fenwicks.kernels.xla import compiled, rounded
 
 
 def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
@@ -47,23 +47,28 @@ def _differentiable_celu(inputs, *, alpha):
 
 def celu_in_standard_operations(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
     """Returns what `celu` does, by operations that other runtimes have too."""
-    x = _wide(tf.convert_to_tensor(inputs))
+    inputs = tf.convert_to_tensor(inputs)
+    return tf.cast(_wide_celu(inputs, alpha), inputs.dtype)
+
+
+def _wide_celu(inputs, alpha):
+    x = _wide(inputs)
     # `expm1` would take twice as long as the rest together, and TensorFlow's decreases in places;
     # without it small outputs are off by 1e-7 * alpha.
     below = alpha * (tf.exp(tf.minimum(x, 0) * (1 / alpha)) - 1)
-    return tf.cast(tf.where(x > 0, x, below), inputs.dtype)
+    return tf.where(x > 0, x, below)
 
 
 @compiled
 def _celu(inputs, *, alpha):
-    return celu_in_standard_operations(inputs, alpha)
+    return rounded(_wide_celu(inputs, alpha), inputs.dtype)
 
 
 @compiled
 def _celu_gradient(upstream, outputs, *, alpha):
     # exp(x / alpha) below zero, 1 above.
     slope = 1 + tf.minimum(_wide(outputs), 0) * (1 / alpha)
-    return tf.cast(_wide(upstream) * slope, outputs.dtype)
+    return rounded(_wide(upstream) * slope, outputs.dtype)
 
 
 def gelu(inputs: tf.Tensor) -> tf.Tensor:
@@ -107,14 +112,14 @@ def gelu_in_standard_operations(inputs: tf.Tensor) -> tf.Tensor:
 @compiled
 def _gelu(inputs):
     x = _wide(inputs)
-    return tf.cast(x * _normal_cdf(x), inputs.dtype)
+    return rounded(x * _normal_cdf(x), inputs.dtype)
 
 
 @compiled
 def _gelu_gradient(upstream, inputs):
     x = _wide(inputs)
     density = tf.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return tf.cast(_wide(upstream) * (_normal_cdf(x) + x * density), inputs.dtype)
+    return rounded(_wide(upstream) * (_normal_cdf(x) + x * density), inputs.dtype)
 
 
 def silu(inputs: tf.Tensor) -> tf.Tensor:
@@ -143,14 +148,14 @@ def _differentiable_silu(inputs):
 @compiled
 def _silu(inputs):
     x = _wide(inputs)
-    return tf.cast(x * _sigmoid(x), inputs.dtype)
+    return rounded(x * _sigmoid(x), inputs.dtype)
 
 
 @compiled
 def _silu_gradient(upstream, inputs):
     x = _wide(inputs)
     share = _sigmoid(x)
-    return tf.cast(_wide(upstream) * share * (1 + x * (1 - share)), inputs.dtype)
+    return rounded(_wide(upstream) * share * (1 + x * (1 - share)), inputs.dtype)
 
 
 def _sigmoid(x):

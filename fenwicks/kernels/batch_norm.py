@@ -22,7 +22,7 @@ import tensorflow as tf
 
 from fenwicks.kernels import device
 from fenwicks.kernels.gradients import custom_gradient, traced_apart
-from fenwicks.kernels.xla import compiled
+from fenwicks.kernels.xla import compiled, rounded
 
 _VECTOR = 16  # channels in a register of AVX-512
 
@@ -156,7 +156,7 @@ def _moments(images, *, count):
 @compiled
 def _shift_and_scale(images, means, factors, offset, *, count):
     outputs = (_groups(images, count) - means) * factors + offset
-    return tf.cast(tf.reshape(outputs, tf.shape(images)), images.dtype)
+    return rounded(tf.reshape(outputs, tf.shape(images)), images.dtype)
 
 
 @compiled
@@ -171,4 +171,4 @@ def _sums(upstream, images, means, *, count):
 def _input_gradient(upstream, images, shift, factor, means, slope, *, count):
     gradient = factor * (_groups(upstream, count) - shift)
     gradient += slope * (_groups(images, count) - means)
-    return tf.cast(tf.reshape(gradient, tf.shape(images)), images.dtype)
+    return rounded(tf.reshape(gradient, tf.shape(images)), images.dtype)

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from fenwicks.kernels.xla import compiled
+from fenwicks.kernels.xla import compiled, rounded
 
 TILE = 4  # pixels of output on a side
 WINDOW = 6  # pixels of input on a side: the tile and the kernel's reach around it
@@ -209,7 +209,7 @@ def _starts(length, reach):
 def _cut_kernel(kernel):
     """(6, 6, channels, filters)"""
     rows = _combinations(tf.unstack(kernel), _G, axis=0)
-    return tf.cast(_combinations(tf.unstack(rows, axis=1), _G, axis=1), kernel.dtype)
+    return rounded(_combinations(tf.unstack(rows, axis=1), _G, axis=1), kernel.dtype)
 
 
 @compiled
@@ -217,7 +217,7 @@ def _join_kernel(points, *, dtype):
     """(3, 3, channels, filters) from (36, channels, filters)"""
     points = tf.reshape(points, (WINDOW, WINDOW, *points.shape[1:]))
     rows = _combinations(tf.unstack(points), _G.T, axis=0)
-    return tf.cast(_combinations(tf.unstack(rows, axis=1), _G.T, axis=1), dtype)
+    return rounded(_combinations(tf.unstack(rows, axis=1), _G.T, axis=1), dtype)
 
 
 @compiled
@@ -238,7 +238,7 @@ def _cut_columns(rows, *, matrix, dtype):
     """(6, 6, batch, down, across, channels)"""
     weights = {'A': _A, 'B': _B}[matrix]
     columns = [rows[:, :, :, place] for place in _starts(rows.shape[3], weights.shape[1])]
-    return tf.cast(_combinations(columns, weights, axis=1), dtype)
+    return rounded(_combinations(columns, weights, axis=1), dtype)
 
 
 @compiled
@@ -251,6 +251,6 @@ def _join_rows(products):
 def _join_columns(rows, *, dtype):
     """(batch, height, width, filters)"""
     columns = [tf.transpose(column, (1, 2, 0, 3, 4)) for column in tf.unstack(rows, axis=1)]
-    joined = tf.cast(_combinations(columns, _A.T, axis=4), dtype)
+    joined = rounded(_combinations(columns, _A.T, axis=4), dtype)
     down, across, filters = joined.shape[1], joined.shape[3], joined.shape[5]
     return tf.reshape(joined, (-1, TILE * down, TILE * across, filters))

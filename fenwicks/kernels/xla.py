@@ -46,6 +46,27 @@ def compiled(function: Callable) -> Callable:
     return call
 
 
+def rounded(values: tf.Tensor, dtype: tf.DType | str) -> tf.Tensor:
+    """Returns `tf.cast(values, dtype)`, to the bit; for the results of compiled functions.
+
+    XLA's own rounding to bfloat16 takes longer on a CPU than most of what comes before it: a CELU
+    takes twice as long with it. This one leaves out what XLA does for each value in case it is NaN;
+    the processor's NaN and those of bfloat16 stay NaN without it.
+
+    Args:
+        values: floats of any shape.
+        dtype: of the result.
+    """
+    if dtype != tf.bfloat16 or values.dtype != tf.float32 or not values.shape.is_fully_defined():
+        return tf.cast(values, dtype)
+    # A bfloat16 is the upper half of a float32. Half a unit of its last place is added, or slightly
+    # less where that place is even: then ties are rounded to even, as the standard has it.
+    bits = tf.bitcast(values, tf.int32)
+    last_place = tf.bitwise.bitwise_and(tf.bitwise.right_shift(bits, 16), 1)
+    upper = tf.bitwise.right_shift(bits + (0x7FFF + last_place), 16)
+    return tf.bitcast(tf.cast(upper, tf.int16), tf.bfloat16)
+
+
 def _launch(program, tensors):
     """Adds the operation to the present graph that has XLA compile and run a function."""
     graph = tf.compat.v1.get_default_graph()
