@@ -233,6 +233,8 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         schedule(recipe.muon_learning_rate),
         momentum=recipe.muon_momentum,
         ns_steps=recipe.muon_steps,
+        # In mixed precision as all large products, and as published.
+        ns_dtype='bfloat16' if policy_precision() == 'bfloat16' else 'float32',
         ns_coefficients=recipe.muon_coefficients,
         normalize_weights=scaled,
         others=sgd,

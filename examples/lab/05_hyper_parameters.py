@@ -11,7 +11,7 @@ middle row with another momentum.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-5-hyperparameters/.
 
-Small: not measured yet.
+Small: 3 of 4 claims held, n=3, 19 min on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
 
 Full: not measured yet.
 """

@@ -20,7 +20,7 @@ from fenwicks.kernels.gradients import custom_gradient, traced_apart
 from fenwicks.kernels.xla import compiled, rounded
 
 
-def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
+def celu(inputs: tf.Tensor, alpha: float, dtype: str | None = None) -> tf.Tensor:
     """Returns `max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`.
 
     The gradient is computed from the outputs, so that the inputs needn't stay in memory.
@@ -28,19 +28,25 @@ def celu(inputs: tf.Tensor, alpha: float) -> tf.Tensor:
     Args:
         inputs: floats of any shape.
         alpha: a number above 0.
+        dtype: of the result; None for that of the inputs.
 
     Returns:
-        A tensor like `inputs`.
+        A tensor of the inputs' shape.
     """
-    return _differentiable_celu(tf.convert_to_tensor(inputs), alpha=alpha)
+    inputs = tf.convert_to_tensor(inputs)
+    return _differentiable_celu(inputs, alpha=alpha, dtype=dtype or inputs.dtype.name)
 
 
 @traced_apart
-def _differentiable_celu(inputs, *, alpha):
+def _differentiable_celu(inputs, *, alpha, dtype):
+    slope_dtype = inputs.dtype.name
+
     @custom_gradient
     def activate(inputs):
-        outputs = _celu(inputs, alpha=alpha)
-        return outputs, lambda upstream: _celu_gradient(upstream, outputs, alpha=alpha)
+        outputs = _celu(inputs, alpha=alpha, dtype=dtype)
+        return outputs, lambda upstream: _celu_gradient(
+            upstream, outputs, alpha=alpha, dtype=slope_dtype
+        )
 
     return activate(inputs)
 
@@ -60,36 +66,38 @@ def _wide_celu(inputs, alpha):
 
 
 @compiled
-def _celu(inputs, *, alpha):
-    return rounded(_wide_celu(inputs, alpha), inputs.dtype)
+def _celu(inputs, *, alpha, dtype):
+    return rounded(_wide_celu(inputs, alpha), dtype)
 
 
 @compiled
-def _celu_gradient(upstream, outputs, *, alpha):
+def _celu_gradient(upstream, outputs, *, alpha, dtype):
     # exp(x / alpha) below zero, 1 above.
     slope = 1 + tf.minimum(_wide(outputs), 0) * (1 / alpha)
-    return rounded(_wide(upstream) * slope, outputs.dtype)
+    return rounded(_wide(upstream) * slope, dtype)
 
 
-def gelu(inputs: tf.Tensor) -> tf.Tensor:
+def gelu(inputs: tf.Tensor, dtype: str | None = None) -> tf.Tensor:
     """Returns `x * (1 + erf(x / sqrt(2))) / 2`.
 
     The gradient is computed from the inputs.
 
     Args:
         inputs: floats of any shape.
+        dtype: of the result; None for that of the inputs.
 
     Returns:
-        A tensor like `inputs`.
+        A tensor of the inputs' shape.
     """
-    return _differentiable_gelu(tf.convert_to_tensor(inputs))
+    inputs = tf.convert_to_tensor(inputs)
+    return _differentiable_gelu(inputs, dtype=dtype or inputs.dtype.name)
 
 
 @traced_apart
-def _differentiable_gelu(inputs):
+def _differentiable_gelu(inputs, *, dtype):
     @custom_gradient
     def activate(inputs):
-        return _gelu(inputs), lambda upstream: _gelu_gradient(upstream, inputs)
+        return _gelu(inputs, dtype=dtype), lambda upstream: _gelu_gradient(upstream, inputs)
 
     return activate(inputs)
 
@@ -110,9 +118,9 @@ def gelu_in_standard_operations(inputs: tf.Tensor) -> tf.Tensor:
 
 
 @compiled
-def _gelu(inputs):
+def _gelu(inputs, *, dtype):
     x = _wide(inputs)
-    return rounded(x * _normal_cdf(x), inputs.dtype)
+    return rounded(x * _normal_cdf(x), dtype)
 
 
 @compiled
@@ -122,33 +130,35 @@ def _gelu_gradient(upstream, inputs):
     return rounded(_wide(upstream) * (_normal_cdf(x) + x * density), inputs.dtype)
 
 
-def silu(inputs: tf.Tensor) -> tf.Tensor:
+def silu(inputs: tf.Tensor, dtype: str | None = None) -> tf.Tensor:
     """Returns `x / (1 + exp(-x))`.
 
     The gradient is computed from the inputs.
 
     Args:
         inputs: floats of any shape.
+        dtype: of the result; None for that of the inputs.
 
     Returns:
-        A tensor like `inputs`.
+        A tensor of the inputs' shape.
     """
-    return _differentiable_silu(tf.convert_to_tensor(inputs))
+    inputs = tf.convert_to_tensor(inputs)
+    return _differentiable_silu(inputs, dtype=dtype or inputs.dtype.name)
 
 
 @traced_apart
-def _differentiable_silu(inputs):
+def _differentiable_silu(inputs, *, dtype):
     @custom_gradient
     def activate(inputs):
-        return _silu(inputs), lambda upstream: _silu_gradient(upstream, inputs)
+        return _silu(inputs, dtype=dtype), lambda upstream: _silu_gradient(upstream, inputs)
 
     return activate(inputs)
 
 
 @compiled
-def _silu(inputs):
+def _silu(inputs, *, dtype):
     x = _wide(inputs)
-    return rounded(x * _sigmoid(x), inputs.dtype)
+    return rounded(x * _sigmoid(x), dtype)
 
 
 @compiled

@@ -30,10 +30,13 @@ _NON_DECREASING = (
 
 
 class _Elementwise(keras.layers.Layer):
-    """What the activations share: no weights, and outputs of the inputs' shape."""
+    """What the activations share: no weights, and outputs of the inputs' shape.
+
+    Inputs aren't cast: float32 inputs of a layer in mixed precision are rounded once, as outputs.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.built = True
 
@@ -88,10 +91,12 @@ class CELU(_Elementwise):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
-            return kernels.activations.celu(inputs, self.alpha)
+            return kernels.activations.celu(inputs, self.alpha, self.compute_dtype)
         if kernels.device.on_cpu():
-            return kernels.activations.celu_in_standard_operations(inputs, self.alpha)
-        return keras.activations.celu(inputs, self.alpha)
+            outputs = kernels.activations.celu_in_standard_operations(inputs, self.alpha)
+        else:
+            outputs = keras.activations.celu(inputs, self.alpha)
+        return keras.ops.cast(outputs, self.compute_dtype)
 
     def get_config(self) -> Config:
         return {**super().get_config(), 'alpha': self.alpha}
@@ -130,10 +135,12 @@ class GELU(_Elementwise):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
-            return kernels.activations.gelu(inputs)
+            return kernels.activations.gelu(inputs, self.compute_dtype)
         if keras.backend.backend() == 'tensorflow':
-            return kernels.activations.gelu_in_standard_operations(inputs)
-        return keras.activations.gelu(inputs, approximate=False)
+            outputs = kernels.activations.gelu_in_standard_operations(inputs)
+        else:
+            outputs = keras.activations.gelu(inputs, approximate=False)
+        return keras.ops.cast(outputs, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -170,8 +177,8 @@ class SiLU(_Elementwise):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
-            return kernels.activations.silu(inputs)
-        return inputs * keras.ops.sigmoid(inputs)
+            return kernels.activations.silu(inputs, self.compute_dtype)
+        return keras.ops.cast(inputs * keras.ops.sigmoid(inputs), self.compute_dtype)
 
 
 def new_activation(activation: Any, name: str, dtype: Any) -> keras.layers.Layer:

@@ -119,6 +119,9 @@ def speednet(
         use_bias=True,
         bias_initializer=whitening_bias_initializer,
         name='whitening',
+        # It computes in float32 anyway; the activation rounds, so that no pass over memory is for
+        # rounding alone.
+        dtype=keras.config.dtype_policy().variable_dtype,
     )(images)
     first = activation if first_activation is None else first_activation
     h = new_activation(first, 'activation', keras.config.dtype_policy())(h)
