@@ -40,6 +40,7 @@ setup(
         'keras>=3.15,<3.16',
         'numpy>=1.26',
         'pillow>=10',
+        'simplejpeg>=1.7',
         'tqdm>=4.66',
     ],
     extras_require={

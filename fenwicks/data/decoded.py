@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import PIL
+import simplejpeg
 from PIL import Image
 
 from fenwicks._checks import positive_integer
@@ -224,7 +225,7 @@ def cache_file(
         cache_dir = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
     states = [(os.fspath(file), os.stat(file)) for file in files]
     entries = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    text = json.dumps([1, PIL.__version__, settings, entries])
+    text = json.dumps([2, PIL.__version__, simplejpeg.__version__, settings, entries])
     digest = hashlib.sha256(text.encode('ascii')).hexdigest()[:32]
     return pathlib.Path(cache_dir).expanduser() / f'{digest}.images'
 
