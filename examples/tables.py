@@ -153,12 +153,15 @@ def host_work_table():
             line['variables'],
             f'{line["milliseconds"]:.1f}',
             f'{line["slowest_milliseconds"]:.1f}',
-            f'{line["fit_milliseconds"]:.1f}' if 'fit_milliseconds' in line else 'not measured',
+            *(
+                f'{line[name]:.1f}' if name in line else 'not measured'
+                for name in ('fit_milliseconds', 'validation_milliseconds')
+            ),
         ]
         for line in logged.read('host_work.jsonl')
     ]
     header = ['recipe', 'backend', 'hardware', 'variables', 'ms an epoch, median', 'slowest']
-    return runlog.markdown([*header, 'more in `fit`'], rows)
+    return runlog.markdown([*header, 'more in `fit`', 'scoring one image'], rows)
 
 
 def second_start_table():
