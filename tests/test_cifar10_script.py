@@ -584,7 +584,7 @@ def test_the_list_of_recipes(script, capsys):
     call(script, '--list_recipes')
     out = capsys.readouterr().out
     assert out == recipes.listing(script.REACHED) + '\n'
-    assert 'speed94 94.05 ± 0.07 % (n = 7) in 8.875 epochs on ' in ' '.join(out.split())
+    assert 'speed94 94.05 ± 0.05 % (n = 14) in 8.875 epochs on ' in ' '.join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -627,4 +627,4 @@ def test_help_ends_well():
     assert (process.returncode, stderr) == (0, '')
     assert '--list_recipes' in stdout
     assert '--set' in stdout
-    assert 'speed94 94.05 ± 0.07 % (n = 7) in 8.875' in ' '.join(stdout.split())
+    assert 'speed94 94.05 ± 0.05 % (n = 14) in 8.875' in ' '.join(stdout.split())
