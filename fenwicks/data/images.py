@@ -112,7 +112,7 @@ def decode_image(
         _check_pixels(decoded.size, 'its frame')
         upright = _upright(_converted(decoded, _MODES[channels]))
         pixels = np.asarray(_fitted(upright, (width, height), fit, FILTERS[filter]))
-        return pixels.reshape(height, width, channels)
+        return np.ascontiguousarray(pixels.reshape(height, width, -1)[..., :channels])
 
 
 def resize_image(
@@ -189,23 +189,24 @@ def _decoded_jpeg(image, channels, side):
     """The pixels of a plain JPEG file, at a scale that leaves `side` pixels; None of another file.
 
     libjpeg-turbo decodes a file at once faster than Pillow, which feeds it piece by piece, and at
-    more scales. Files that it finds fault with are left to Pillow, which has the last word.
+    more scales. Files that it finds fault with are left to Pillow, which has the last word. Colours
+    come as RGBX, which is how Pillow holds RGB: its images share the memory. X means nothing.
     """
     if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
         return None
     file = image.fp
     file.seek(0)
     content = file.read()
-    space = 'GRAY' if channels == 1 or image.mode == 'L' else 'RGB'
+    mode = 'L' if channels == 1 or image.mode == 'L' else 'RGBX'
     scale = {'min_height': side, 'min_width': side}
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content, **scale)
         if height * width > MAX_PIXELS:
             return None
-        pixels = simplejpeg.decode_jpeg(content, space, **scale)
+        pixels = simplejpeg.decode_jpeg(content, 'GRAY' if mode == 'L' else mode, **scale)
     except ValueError:
         return None
-    return _with_exif(Image.fromarray(pixels[..., 0] if space == 'GRAY' else pixels), image)
+    return _with_exif(Image.frombuffer(mode, (width, height), pixels, 'raw', mode, 0, 1), image)
 
 
 def _check_webp(head, name):
@@ -241,7 +242,8 @@ def _converted(image, mode):
         grey = Image.fromarray(((array + 128) // 257).astype(np.uint8))
         return _with_exif(grey.convert(mode), image)
     if image.mode not in ('RGBA', 'LA', 'PA', 'La', 'RGBa') and 'transparency' not in image.info:
-        return image if image.mode == mode else image.convert(mode)
+        same = image.mode == mode or (image.mode, mode) == ('RGBX', 'RGB')
+        return image if same else image.convert(mode)
     colours = image.convert('RGBA')
     if mode == 'RGBA':
         return colours
