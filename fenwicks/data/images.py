@@ -112,7 +112,7 @@ def decode_image(
         _check_pixels(decoded.size, 'its frame')
         upright = _upright(_converted(decoded, _MODES[channels]))
         pixels = np.asarray(_fitted(upright, (width, height), fit, FILTERS[filter]))
-        return np.ascontiguousarray(pixels.reshape(height, width, -1)[..., :channels])
+        return pixels.reshape(height, width, channels)
 
 
 def resize_image(
@@ -189,24 +189,23 @@ def _decoded_jpeg(image, channels, side):
     """The pixels of a plain JPEG file, at a scale that leaves `side` pixels; None of another file.
 
     libjpeg-turbo decodes a file at once faster than Pillow, which feeds it piece by piece, and at
-    more scales. Files that it finds fault with are left to Pillow, which has the last word. Colours
-    come as RGBX, which is how Pillow holds RGB: its images share the memory. X means nothing.
+    more scales. Files that it finds fault with are left to Pillow, which has the last word.
     """
     if image.format != 'JPEG' or image.mode not in ('L', 'RGB'):
         return None
     file = image.fp
     file.seek(0)
     content = file.read()
-    mode = 'L' if channels == 1 or image.mode == 'L' else 'RGBX'
+    space = 'GRAY' if channels == 1 or image.mode == 'L' else 'RGB'
     scale = {'min_height': side, 'min_width': side}
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(content, **scale)
         if height * width > MAX_PIXELS:
             return None
-        pixels = simplejpeg.decode_jpeg(content, 'GRAY' if mode == 'L' else mode, **scale)
+        pixels = simplejpeg.decode_jpeg(content, space, **scale)
     except ValueError:
         return None
-    return _with_exif(Image.frombuffer(mode, (width, height), pixels, 'raw', mode, 0, 1), image)
+    return _with_exif(Image.fromarray(pixels[..., 0] if space == 'GRAY' else pixels), image)
 
 
 def _check_webp(head, name):
@@ -242,8 +241,7 @@ def _converted(image, mode):
         grey = Image.fromarray(((array + 128) // 257).astype(np.uint8))
         return _with_exif(grey.convert(mode), image)
     if image.mode not in ('RGBA', 'LA', 'PA', 'La', 'RGBa') and 'transparency' not in image.info:
-        same = image.mode == mode or (image.mode, mode) == ('RGBX', 'RGB')
-        return image if same else image.convert(mode)
+        return image if image.mode == mode else image.convert(mode)
     colours = image.convert('RGBA')
     if mode == 'RGBA':
         return colours
