@@ -140,7 +140,11 @@ def chosen(source):
     if name.lower() == 'none':
         recipe = recipe_flags.chosen(FLAGS)
         size = FLAGS.image_size or (32 if side <= 48 else 64)
-        why = 'as asked for' if FLAGS.image_size else f'since their median side is {side}'
+        why = (
+            'as asked for'
+            if FLAGS.image_size
+            else f'since the median side of those looked at is {side}'
+        )
         return recipe, None, size, f'{recipe.network} on images of {size} x {size}, {why}'
     if given:
         raise ValueError(
@@ -177,8 +181,20 @@ def split(arrays, source):
     settings = {'seed': FLAGS.split_seed, 'labels': arrays.labels, 'groups': groups}
     with command.renamed({'fraction': 'test_fraction', 'seed': 'split_seed'}):
         if FLAGS.folds is not None:
+            check_folds(arrays, groups)
             return data.k_folds(len(arrays), FLAGS.folds, **settings)
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
+
+
+def check_folds(arrays, groups):
+    """Raises where a class has too few images, by its name, which `k_folds` doesn't know."""
+    counts = np.bincount(arrays.labels, minlength=arrays.num_classes)
+    fewest = int(counts.argmin())
+    if groups is None and FLAGS.folds > counts[fewest]:
+        raise ValueError(
+            f'`folds` must be at most {counts[fewest]}, the number of images of '
+            f'{arrays.class_names[fewest]!r}. Received: folds={FLAGS.folds}'
+        )
 
 
 def copies(images):

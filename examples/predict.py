@@ -102,7 +102,12 @@ def load(path):
     Raises:
         ValueError: the file holds no model for images, or its class names don't fit.
     """
-    path = path / 'model.keras' if path.is_dir() else path
+    folder, path = path, path / 'model.keras' if path.is_dir() else path
+    if not path.is_file() and (folder / '0' / 'model.keras').is_file():
+        raise ValueError(
+            f'MODEL must be one of the runs in this folder, such as {folder / "0"}. '
+            f'Received: {folder}'
+        )
     if not path.is_file():
         raise ValueError(f'MODEL must be a file that Keras saved. Received: {path}, no such file')
     try:

@@ -222,7 +222,7 @@ def test_images_of_enormous_size_are_refused():
         png_that_claims(12_000, 10_000),
         webp_that_claims(16_383, 16_383),
     ):
-        with pytest.raises(ValueError, match=r'big: must .*[0-9]') as caught:
+        with pytest.raises(ValueError, match=rf'big: must .*{images.MAX_PIXELS}') as caught:
             decode_image(raw, (8, 8), name='big')
         assert '\n' not in str(caught.value)
 

@@ -61,7 +61,8 @@ def test_an_empty_class(tmp_path):
 def test_one_class_only(tmp_path):
     touch(tmp_path, 'a/1.png', 'loose.png')
     refused(
-        lambda: ImageList.from_folders(tmp_path), match='at least two. Received: 1 folders, and 1'
+        lambda: ImageList.from_folders(tmp_path),
+        match="at least two. Received: folders for 'a', and 1 images beside them",
     )
 
 
@@ -79,9 +80,11 @@ def test_links_in_a_loop(tmp_path, caplog):
     (root / 'b' / 'up').symlink_to(root / 'b')
     (root / 'b' / 'more').symlink_to(tmp_path / 'elsewhere')
     (root / 'b' / 'broken.png').symlink_to('nowhere.png')
+    (root / 'loop').symlink_to(root)
+    (root / 'self').symlink_to('self')
     images = ImageList.from_folders(root)
     assert images.paths == ('a/1.png', 'b/1.png', 'b/more/2.png')
-    assert caplog.text.count('is left out') == 2
+    assert caplog.text.count('is left out') == 3
 
 
 def test_a_root_that_is_no_folder(tmp_path):
@@ -138,6 +141,16 @@ def test_csv_beside_its_images_with_an_extension(tmp_path):
     images = ImageList.from_csv(csv_of(tmp_path, 'id,y\n1,a\n2,b\n'), extension='.jpg')
     assert images.paths == ('1.jpg', '2.jpg')
     assert images.root == tmp_path
+
+
+@pytest.mark.parametrize('separator', [',', ';', '\t'])
+def test_csv_as_spreadsheets_write_it(tmp_path, separator):
+    touch(tmp_path, '1.png', '2.png')
+    rows = (('path', 'label'), ('1.png', 'a'), ('2.png', 'b, c'))
+    lines = [separator.join(f'"{cell}"' for cell in row) for row in rows]
+    text = '\ufeff' + '\r\n'.join(lines)
+    images = ImageList.from_csv(csv_of(tmp_path, text))
+    assert images.class_names == ('a', 'b, c')
 
 
 @pytest.mark.parametrize(

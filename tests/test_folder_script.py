@@ -219,7 +219,11 @@ BAD_FOLDERS = {
     'an empty class': (lambda folder: (folder / 'none').mkdir(), (), "no image in 'none'"),
     'one class': (one_class, (), 'must hold a folder for each class, at least two'),
     'one of a class': (few_of_a_class, (), 'class 0'),
-    'more folds than images': (few_of_a_class, ('--folds=2',), '`folds` must be at most 1'),
+    'more folds than images': (
+        few_of_a_class,
+        ('--folds=2',),
+        "`folds` must be at most 1, the number of images of '",
+    ),
     'a pattern that misses': (None, ('--pattern=^(b[^/]+)/',), '`pattern` must match the path of'),
     'a wrong pattern': (None, ('--pattern=(',), '`pattern` must be a regular expression'),
 }

@@ -155,8 +155,8 @@ def judge_flat(runs):
         largest.append(top - min(lower))
     drop, error = estimates.mean_and_error(drops)
     said = (
-        f'the neighbours lose {estimates.text(drop, error)} points in the mean, the worst of a '
-        f'seed {statistics.mean(largest):.2f}'
+        f'the neighbours lose {estimates.text(drop, error)} points in the mean, the worst one of '
+        f'each seed {statistics.mean(largest):.2f}'
     )
     return frame.Verdict(drop <= FLAT, said + estimates.diverged(near))
 

@@ -181,6 +181,8 @@ def open_image(
                 image = Image.open(file, formats=FORMATS)
             except UnidentifiedImageError:  # its text shows the address of an object
                 raise ValueError(f'none of {", ".join(FORMATS)}') from None
+            except Image.DecompressionBombError:  # its text has another limit
+                raise ValueError(f'more than {MAX_PIXELS} pixels') from None
         with image:
             yield image
 

@@ -115,7 +115,9 @@ class ImageList:
         by_class: dict[str, list[str]] = {
             name: []
             for name in sorted(os.listdir(folder))
-            if _shown(name) and (folder / name).is_dir()
+            if _shown(name)
+            and (folder / name).is_dir()
+            and _identity(folder / name) != _identity(folder)  # a link back to where it lies
         }
         loose = 0
         for path in _image_files(folder):
@@ -127,7 +129,8 @@ class ImageList:
         if len(by_class) < 2:
             raise ValueError(
                 f'{folder}: must hold a folder for each class, at least two. '
-                f'Received: {len(by_class)} folders, and {loose} images beside them'
+                f'Received: folders for {_some(sorted(by_class)) or "none"}, '
+                f'and {loose} images beside them'
             )
         empty = sorted(name for name, paths in by_class.items() if not paths)
         if empty:
@@ -318,7 +321,9 @@ def _rows(csv_file, columns):
         open(csv_file, newline='', encoding='utf-8-sig') as file,
         damage_named(csv_file, 'be a CSV file in UTF-8'),
     ):
-        reader = csv.reader(file, strict=True)
+        first = file.readline()
+        file.seek(0)
+        reader = csv.reader(file, strict=True, delimiter=max(',;\t', key=first.count))
         header = next(reader, [])
         places = [None if name is None else _place(name, header) for name in columns]
         for row in reader:

@@ -20,7 +20,7 @@ _FILES = {
     FORMATS['safetensors']: 'weights alone: `safetensors.numpy.load_file`',
     'result.json': 'settings, versions, times, and the metrics of every epoch',
     'report.html': 'the run on one page, with pictures',
-    'report.npz': 'predictions on the test images, which that page shows',
+    'report.npz': 'predictions on the test images, for `report.html`',
 }
 
 
