@@ -103,6 +103,7 @@ def shown(experiment, size, log, lines, runs, verdicts):
             f'[![{experiment.question}]({picture})]({drawing})',
             runlog.markdown(['claim', 'verdict', 'numbers'], claims),
             runlog.markdown(header, about),
+            settings_of(experiment, size),
         ]
     )
 
@@ -128,11 +129,28 @@ def command_of(experiment, size, runs=()):
 
 
 def time_of(lines):
-    """The time of all runs together, where they had the machine for themselves."""
-    if len(logged.undisturbed(lines)) < len(lines):
-        return 'not timed alone'
+    """The time of all runs together."""
     minutes = sum(line['seconds'] for line in lines) / 60
-    return f'{minutes:.0f} min' if minutes >= 10 else f'{minutes:.1f} min'
+    alone = len(logged.undisturbed(lines)) == len(lines)
+    said = f'{minutes:.0f} min' if minutes >= 10 else f'{minutes:.1f} min'
+    return said if alone else f'{said}, others ran beside'
+
+
+def settings_of(experiment, size):
+    """The settings of a size, in a sentence."""
+    said = ', '.join(f'{name} {value}' for name, value in flat(experiment.settings(size)))
+    return f'The {size} settings: {said}.'
+
+
+def flat(settings, prefix=''):
+    """Name and value of each setting, those within others too."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f'{prefix}{name} ')
+        elif isinstance(value, list | tuple):
+            yield f'{prefix}{name}', ' '.join(map(str, value))
+        else:
+            yield f'{prefix}{name}', value
 
 
 def scripts():

@@ -14,7 +14,8 @@ those that it saw at the beginning of the same epoch, and on others.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-2-mini-batches/.
 
-Small: 2 of 4 claims held, n=3, not timed alone on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
+Small: 2 of 4 claims held, n=3, 23 min, others ran beside on Intel(R) Xeon(R) Processor (amx_bf16),
+2 cores.
 
 Full: not measured yet.
 """

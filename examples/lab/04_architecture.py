@@ -12,7 +12,8 @@ after each subset of its three poolings, trained for a shorter and a longer time
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-4-architecture/.
 
-Small: 4 of 6 claims held, n=3, not timed alone on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
+Small: 4 of 6 claims held, n=3, 17 min, others ran beside on Intel(R) Xeon(R) Processor (amx_bf16),
+2 cores.
 
 Full: not measured yet.
 """

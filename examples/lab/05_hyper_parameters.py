@@ -231,7 +231,7 @@ def draw_search(axes, runs):
         axes.step(places, estimates.percents(best), where='post', **line)
     panels.finish(
         axes,
-        'coordinate descent: each run, and the best so far',
+        'each run, and the best by the held-out images',
         legend={'loc': 'lower right'},
         xlabel='run of the search',
         ylabel='test accuracy, %',

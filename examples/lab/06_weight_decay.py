@@ -10,7 +10,8 @@ through the same functions, step by step.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-6-weight-decay/.
 
-Small: 2 of 3 claims held, n=3, not timed alone on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
+Small: 2 of 3 claims held, n=3, 7.8 min, others ran beside on Intel(R) Xeon(R) Processor (amx_bf16),
+2 cores.
 
 Full: not measured yet.
 """
@@ -181,15 +182,21 @@ def draw(runs):
         whole = [run for run in of_name if run['norms']]
         if not whole:  # all diverged
             continue
-        of_layers = np.array(whole[0]['norms'])
-        norms.plot(of_layers.mean(axis=1), label=name, **{**panels.style(number), 'marker': ''})
-        layers = range(1, of_layers.shape[1] + 1)
-        turns.plot(layers, whole[0]['turns'], label=name, **panels.style(number))
+        of_layers = np.array([run['norms'] for run in whole])  # (seeds, epochs, layers)
+        style = panels.style(number)
+        norms.plot(of_layers.mean(axis=(0, 2)), label=name, **{**style, 'marker': ''})
+        layers = range(1, of_layers.shape[2] + 1)
+        turned = [
+            estimates.mean_and_error(each)
+            for each in zip(*(run['turns'] for run in whole), strict=True)
+        ]
+        means, errors = zip(*turned, strict=True)
+        turns.errorbar(layers, means, yerr=errors, label=name, capsize=2, **style)
     for predicted in {run['predicted'] for run in runs if run['norms']}:
         turns.axhline(predicted, color=theme.ink, linewidth=1, linestyle=':', label='predicted')
     panels.finish(
         norms,
-        'norm of a kernel, mean over the layers',
+        'norm of a kernel, mean over layers and seeds',
         {},
         xlabel='epoch',
         ylabel='norm',
@@ -197,11 +204,12 @@ def draw(runs):
     )
     panels.finish(
         turns,
-        'how far a step turns a kernel, at the end',
+        'how far a step turns a kernel, end of the plateau',
         {},
         xlabel='layer',
         ylabel='angle, radians',
     )
+    turns.margins(y=0.12)
     turns.set_ylim(bottom=0)
     panels.finish(accuracy, 'test accuracy', ylabel='% of the test images')
     accuracy.set_xticks(range(len(VARIANTS)), VARIANTS)

@@ -16,7 +16,8 @@ descent, predicted as 2 over the leading eigenvalue and measured.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-7-batch-norm/.
 
-Small: 2 of 5 claims held, n=5, not timed alone on Intel(R) Xeon(R) Processor (amx_bf16), 2 cores.
+Small: 2 of 5 claims held, n=5, 7.0 min, others ran beside on Intel(R) Xeon(R) Processor (amx_bf16),
+2 cores.
 
 Full: not measured yet.
 """

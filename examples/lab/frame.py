@@ -133,6 +133,8 @@ def define_flags() -> None:
 def start(experiment: Experiment) -> None:
     """Runs an experiment as a command."""
     define_flags()
+    for flag in FLAGS.get_flags_for_module(__name__):
+        FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # for --help
     command.run(lambda: run(experiment), f'{experiment.name}.py')
 
 
@@ -146,6 +148,11 @@ def run(experiment: Experiment) -> list[Verdict]:
             raise ValueError(f'`seeds` must be a positive integer. Received: seeds={FLAGS.seeds}')
         settings['seeds'] = FLAGS.seeds
     log = pathlib.Path(FLAGS.log or f'{FLAGS.out}/{experiment.name}-{size}.jsonl').expanduser()
+    if FLAGS.render and not log.exists():
+        raise ValueError(
+            '`log` must be there for --render; --out=examples/results/lab has the logged runs. '
+            f'Received: log={log}'
+        )
     if not FLAGS.render:
         log.parent.mkdir(parents=True, exist_ok=True)
         train_missing(experiment, settings, log)
