@@ -48,16 +48,16 @@ def tricks_table():
 
 def worth(trick):
     """What a trick is worth, in a sentence or two."""
-    published = recipes.TRICKS[trick].published
-    said = [f'*Published:* {published}.'] if published else []
+    found = []
     for row in rows():
         if row.arm.trick == trick:
             verb = 'added to' if row.arm.added else 'removed from'
             end = '' if row.resolved or not row.n else ', unresolved'
             runs = f'n={row.n or row.diverged}'
-            found = f'{ablation.difference(row)} points, {runs}{end}'
-            said.append(f'*Here, {verb} `{row.arm.preset}`:* {found}.')
-    return ' '.join(said if said[1:] else [*said, '*Here:* not measured.'])
+            points = f'{ablation.difference(row)} points, {runs}{end}'
+            found.append(f'*Here, {verb} `{row.arm.preset}`:* {points}.')
+    published = recipes.TRICKS[trick].published or 'part of a record, not separately'
+    return ' '.join([f'*Published:* {published}.', *(found or ['*Here:* not measured.'])])
 
 
 TABLES = {
