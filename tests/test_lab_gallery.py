@@ -104,10 +104,11 @@ def test_an_experiment_and_what_is_logged(lab_tables):
     )
     row = next(line for line in lines if line.startswith('| full'))
     assert row == (
-        '| full | 1 | 2 | not timed alone | H100, tensorflow, bfloat16 | cifar10 | '
+        '| full | 1 | 2 | 3.0 min, others ran beside | H100, tensorflow, bfloat16 | cifar10 | '
         '`python examples/lab/08_counting_twice.py --full --seeds=1` | aaaaaaa+ |'
     )
     assert '| 1 | **did not hold** | The sum is 9 |' in lines
+    assert {'The small settings: limit 64.', 'The full settings: limit 128.'} <= set(lines)
     ((_, filled),) = lab_tables.scripts()
     assert 'Small: 1 of 2 claims held, n=2, 6.0 min on Xeon, 2 cores.\n\nFull: 0 of' in filled
     assert filled.partition('import frame')[2] == SCRIPT.partition('import frame')[2]
