@@ -138,7 +138,9 @@ def time_of(lines):
 
 def settings_of(experiment, size):
     """The settings of a size, in a sentence."""
-    said = ', '.join(f'{name} {value}' for name, value in flat(frame.fixed(experiment.settings(size))))
+    said = ', '.join(
+        f'{name} {value}' for name, value in flat(frame.fixed(experiment.settings(size)))
+    )
     return f'The {size} settings: {said}.'
 
 
