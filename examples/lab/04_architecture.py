@@ -219,6 +219,7 @@ def draw_family(axes, theme, runs):
     from matplotlib.lines import Line2D
 
     short, long = budgets(runs)
+    labelled: dict[bool, list] = {True: [], False: []}
     for network in FAMILY:
         name = name_of(network)
         style = {**panels.style(KINDS[name.split()[0]][0]), 'linestyle': ''}
@@ -229,9 +230,14 @@ def draw_family(axes, theme, runs):
             axes.errorbar(x, y, yerr=error, color=style['color'], alpha=0.4, elinewidth=0.8)
             axes.plot(x, y, markerfacecolor=face, markersize=5, **style)
         right = name.startswith('residual')
+        x, y, _ = points[0]
+        # Labels of points that lie close together stand above one another.
+        near = sum(abs(x - a) < 0.4 and abs(y - b) < 0.8 for a, b in labelled[right])
+        labelled[right].append((x, y))
         axes.annotate(
-            name.partition(' ')[2], points[0][:2], textcoords='offset points', fontsize=7,
-            xytext=(5, -8) if right else (-4, 4), ha='left' if right else 'right', color=theme.ink,
+            name.partition(' ')[2], (x, y), textcoords='offset points', fontsize=7, color=theme.ink,
+            xytext=(5, -8 - 8 * near) if right else (-4, 4 + 8 * near),
+            ha='left' if right else 'right',
         )  # fmt: skip
     handles = [
         Line2D([], [], label=label, **{**panels.style(number), 'linestyle': ''})
