@@ -178,23 +178,16 @@ def split(arrays, source):
     if source.split is not None:
         return [source.split]
     groups = arrays.groups if arrays.groups is not None else copies(arrays.images)
-    settings = {'seed': FLAGS.split_seed, 'labels': arrays.labels, 'groups': groups}
+    settings = {
+        'seed': FLAGS.split_seed,
+        'labels': arrays.labels,
+        'groups': groups,
+        'class_names': arrays.class_names,
+    }
     with command.renamed({'fraction': 'test_fraction', 'seed': 'split_seed'}):
         if FLAGS.folds is not None:
-            check_folds(arrays, groups)
             return data.k_folds(len(arrays), FLAGS.folds, **settings)
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
-
-
-def check_folds(arrays, groups):
-    """Raises where a class has too few images, by its name, which `k_folds` doesn't know."""
-    counts = np.bincount(arrays.labels, minlength=arrays.num_classes)
-    fewest = int(counts.argmin())
-    if groups is None and FLAGS.folds > counts[fewest]:
-        raise ValueError(
-            f'`folds` must be at most {counts[fewest]}, the number of images of '
-            f'{arrays.class_names[fewest]!r}. Received: folds={FLAGS.folds}'
-        )
 
 
 def copies(images):

@@ -127,6 +127,14 @@ def test_groups_are_balanced_where_they_can_be():
             lambda: data.train_validation_split(3, 0.5, labels=[0, 0, 7]),
             'at least two images of class 7. Received: one',
         ),
+        (
+            lambda: data.k_folds(3, 2, labels=[0, 0, 1], class_names=('cat', 'owl')),
+            "`folds` must be at most 1, the number of images of class 1 .'owl'.. Received: folds=2",
+        ),
+        (
+            lambda: data.train_validation_split(3, labels=[0, 0, 1], class_names=('cat', 'owl')),
+            "at least two images of class 1 .'owl'.. Received: one",
+        ),
         (lambda: data.train_validation_split(3, 0.5, groups=[1, 1, 1]), 'Received: one group'),
     ],
 )

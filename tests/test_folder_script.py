@@ -222,7 +222,7 @@ BAD_FOLDERS = {
     'more folds than images': (
         few_of_a_class,
         ('--folds=2',),
-        "`folds` must be at most 1, the number of images of '",
+        "`folds` must be at most 1, the number of images of class 0 ('blue')",
     ),
     'a pattern that misses': (None, ('--pattern=^(b[^/]+)/',), '`pattern` must match the path of'),
     'a wrong pattern': (None, ('--pattern=(',), '`pattern` must be a regular expression'),

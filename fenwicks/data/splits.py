@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -17,6 +19,7 @@ def k_folds(
     seed: int = 0,
     labels: ArrayLike | None = None,
     groups: ArrayLike | None = None,
+    class_names: Sequence[str] = (),
 ) -> list[Split]:
     """Splits images into folds of nearly equal size; each fold is left out once.
 
@@ -31,6 +34,7 @@ def k_folds(
         seed: of the shuffle, at least 0; the same seed gives the same folds.
         labels: integers `(count,)`, to stratify by.
         groups: `(count,)` strings or integers.
+        class_names: the name of each class, for errors; may be empty.
 
     Returns:
         List of `(train, validation)`, each a sorted array of indices, one pair a fold.
@@ -60,7 +64,7 @@ def k_folds(
             if len(members) < folds:
                 raise ValueError(
                     f'`folds` must be at most {len(members)}, the number of images'
-                    f'{_of_class(labels, classes, number)}. Received: folds={folds}'
+                    f'{_of_class(labels, classes, number, class_names)}. Received: folds={folds}'
                 )
             fold[members] = (start + np.arange(len(members))) % folds
             start += len(members)
@@ -73,6 +77,7 @@ def train_validation_split(
     seed: int = 0,
     labels: ArrayLike | None = None,
     groups: ArrayLike | None = None,
+    class_names: Sequence[str] = (),
 ) -> Split:
     """Splits images into a training and a validation part.
 
@@ -83,6 +88,7 @@ def train_validation_split(
         seed: of the shuffle, at least 0; the same seed gives the same split.
         labels: integers `(count,)`, to stratify by.
         groups: `(count,)` strings or integers; the images of a group stay on one side.
+        class_names: the name of each class, for errors; may be empty.
 
     Returns:
         `(train, validation)`, each a sorted array of indices.
@@ -107,10 +113,8 @@ def train_validation_split(
     for number in range(classes.max() + 1):
         members = draw.permutation(np.flatnonzero(classes == number))
         if len(members) < 2:
-            raise ValueError(
-                f'a split needs at least two images{_of_class(labels, classes, number)}. '
-                'Received: one'
-            )
+            which = _of_class(labels, classes, number, class_names)
+            raise ValueError(f'a split needs at least two images{which}. Received: one')
         size = min(max(1, round(len(members) * fraction)), len(members) - 1)
         validation[members[:size]] = True
     return _sides(validation)
@@ -133,11 +137,12 @@ def _checked(count, seed, labels, groups):
     return np.unique(labels, return_inverse=True)[1], groups, np.random.default_rng(int(seed))
 
 
-def _of_class(labels, classes, number):
+def _of_class(labels, classes, number, class_names):
     """For a message: of which class, if there are any."""
     if labels is None:
         return ''
-    return f' of class {np.asarray(labels)[classes == number][0]}'
+    label = np.asarray(labels)[classes == number][0]
+    return f' of class {label}' + (f' ({class_names[label]!r})' if class_names else '')
 
 
 def _sides(validation):
