@@ -155,16 +155,16 @@ def test_exif_of_a_transparent_image_and_damaged_exif():
     same(decode_image(raw, (40, 60)), picture())
 
 
-@pytest.mark.parametrize('scale', [1, 1.3, 1.6, 2.5, 6, 20])
-def test_jpegs_decoded_at_a_scale_are_close_to_the_whole(scale):
+@pytest.mark.parametrize(('scale', 'most'), [(1, 1), (1.3, 1), (1.6, 1), (2.5, 7), (6, 3), (20, 3)])
+def test_jpegs_decoded_at_a_scale_are_close_to_the_whole(scale, most):
     array = picture(round(40 * scale), round(60 * scale))
     raw = file_of(array, 'jpeg', quality=95)
     expected = Image.open(io.BytesIO(raw)).resize((60, 40), Image.Resampling.BILINEAR)
     found = decode_image(raw, (40, 60))
-    same(found, np.asarray(expected), 8)
+    same(found, np.asarray(expected), most)
     assert np.abs(found - np.asarray(expected, int)).mean() < 2
     grey = decode_image(raw, (40, 60), channels=1)
-    same(grey[..., 0], np.asarray(expected.convert('L')), 8)
+    same(grey[..., 0], np.asarray(expected.convert('L')), most)
 
 
 def test_jpegs_that_only_pillow_decodes(monkeypatch):
