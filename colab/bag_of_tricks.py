@@ -134,7 +134,6 @@ print(f'{about["date"]}, {fw.hardware.describe(device)}, {version}')
 # <!-- table: measured -->
 # Measured from `page24` 71.47 ± 3.20 % and `page10` 70.31 ± 3.20 %: cifar10, the first 12,800
 # images, 8 epochs, 0.25 of the width, float32, tensorflow, AMD EPYC (avx512_bf16), 2 cores.
-# Unresolved differences are smaller than two standard errors (about 4.5 points).
 # <!-- end of table -->
 #
 # So these runs are small, and their errors large beside the tenths of a point that Page resolved

@@ -3,53 +3,76 @@
 from __future__ import annotations
 
 import functools
-import math
-import statistics
 
 import logged
 
 from fenwicks import ablation, recipes
 
+# The presets from which tricks were removed at full size, and the log of their arms.
+FULL_SIZE = ('speed94',)
+FULL_LOG = 'ablation_full.jsonl'
 
-def rows():
-    """The rows of the logged ablation."""
+
+def small():
+    """The rows of the small ablation."""
     return ablation.summarize(ablation.grid(), logged.read('ablation.jsonl'))
 
 
-def budget():
-    """What the runs of the logged ablation have in common, in words."""
-    runs = logged.read('ablation.jsonl')
+def full_size():
+    """The rows of the ablation by whole trainings, with those that `runs.jsonl` has of a preset."""
+    arms = logged.read(FULL_LOG)
+    return [row for preset in FULL_SIZE for row in _full_size(preset, arms)] if arms else []
+
+
+def _full_size(preset, arms):
+    whole = [run for run in logged.whole_runs() if _belongs(run, preset, arms[0])]
+    views = [trick for trick in recipes.PRESETS[preset].tricks if trick.endswith('_tta')]
+    one_view = [  # scored without test-time augmentation after the same trainings
+        {**run, 'recipe': f'{preset}-{trick}', 'test_accuracy': run['test_accuracy_plain']}
+        for run in whole
+        for trick in views
+    ]
+    return ablation.summarize(ablation.grid('', preset), [*whole, *one_view, *arms])
+
+
+def _belongs(run, preset, arm):
+    """Whether a whole training of the preset can be compared with the arms."""
+    same = all(run[key] == arm[key] for key in ('hardware', 'backend', 'precision'))
+    return run['recipe'] == preset and same and logged.is_as_today(run)
+
+
+def budget(runs):
+    """What the runs of an ablation have in common, in words."""
     run, epochs = runs[0], sorted({run['epochs'] for run in runs})
+    images = f'{run["train_images"]:,}'
     return (
-        f'{run["dataset"]}, the first {run["train_images"]:,} images, '
-        f'{" or ".join(map(str, epochs))} epochs, '
+        f'{run["dataset"]}, {"all" if logged.is_whole(run) else "the first"} {images} images, '
+        f'{" or ".join(f"{each:g}" for each in epochs)} epochs, '
         f'{run["width"]:g} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
     )
 
 
-def measured():
-    """From which accuracies the tricks were measured, and what a difference must exceed."""
-    found = rows()
-    means = [f'`{row.arm.preset}` {ablation.mean(row)} %' for row in found if not row.arm.trick]
-    if not means:
-        return ''
-    errors = [row.error for row in found if row.arm.trick and math.isfinite(row.error)]
-    limit = f' (about {statistics.median(errors):.1f} points)' if errors else ''
-    return (
-        f'Measured from {" and ".join(means)}: {budget()}. Unresolved differences are smaller than '
-        f'two standard errors{limit}.'
-    )
+def measured(rows, log):
+    """From which accuracies the tricks were measured, and on what."""
+    means = [f'`{row.arm.preset}` {ablation.mean(row)} %' for row in rows if not row.arm.trick]
+    return f'Measured from {" and ".join(means)}: {budget(logged.read(log))}.' if means else ''
+
+
+def small_measured():
+    return measured(small(), 'ablation.jsonl')
 
 
 def tricks_table():
     """One row for each trick, with what it was measured to be worth, and on what."""
-    return '\n\n'.join(part for part in (ablation.tricks_table(rows()), measured()) if part)
+    rows = full_size()
+    parts = ablation.tricks_table(rows), measured(rows, FULL_LOG)
+    return '\n\n'.join(part for part in parts if part)
 
 
 def worth(trick):
     """What a trick is worth, in a sentence or two."""
     found = []
-    for row in rows():
+    for row in [*full_size(), *small()]:
         if row.arm.trick == trick:
             verb = 'added to' if row.arm.added else 'removed from'
             end = '' if row.resolved or not row.n else ', unresolved'
@@ -62,9 +85,10 @@ def worth(trick):
 
 TABLES = {
     'tricks': tricks_table,
-    'ablation': lambda: ablation.comparison_table(rows()),
+    'ablation': lambda: ablation.comparison_table(small()),
+    'ablation_full': lambda: ablation.comparison_table(full_size()),
 }
 SENTENCES = {
-    'measured': measured,
+    'measured': small_measured,
     **{f'worth_{name}': functools.partial(worth, name) for name in recipes.TRICKS},
 }

@@ -42,10 +42,11 @@ READMES = (
 
 
 def runs_table():
-    """One row for each setting that was run, over its seeds."""
+    """One row for each setting that was run, over its seeds; of a recipe as it is today."""
     keys = ('recipe', 'dataset', 'epochs', 'train_images', 'hardware', 'backend', 'precision')
     rows = []
-    for group in logged.grouped(logged.read('runs.jsonl'), keys):
+    runs = [run for run in logged.read('runs.jsonl') if logged.is_as_today(run)]
+    for group in logged.grouped(runs, keys):
         run = group[0]
         seconds = [run['train_seconds'] for run in logged.undisturbed(group)]
         rows.append(

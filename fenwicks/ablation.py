@@ -108,7 +108,8 @@ class Row:
         difference: mean minus that of the arm's preset, in points; 0 for a preset itself.
         error: two standard errors of the difference (of the mean, for a preset); infinite where
             no arm was run twice.
-        seconds: median seconds of training.
+        seconds: median seconds of training, of the runs that had the machine to themselves. NaN
+            where none had.
         diverged: number of further runs that diverged.
     """
 
@@ -136,7 +137,8 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     Args:
         arms: the grid.
         runs: dicts with at least `recipe`, `test_accuracy` (a fraction; `None` for a run that
-            diverged, which is left out of the mean), `epochs` and `train_seconds`.
+            diverged, which is left out of the mean), `epochs` and `train_seconds`. The seconds of
+            a run whose `shared_machine` is true don't count.
 
     Raises:
         ValueError: a run isn't one of an ablation, or runs of one recipe differ in their epochs.
@@ -179,13 +181,15 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
                 mean=mean,
                 difference=mean - preset_mean,
                 error=2 * deviation * math.sqrt(share) if share else math.inf,
-                seconds=statistics.median(
-                    [run['train_seconds'] for run in found[arm]] or [math.nan]
-                ),
+                seconds=statistics.median(_seconds_alone(found[arm]) or [math.nan]),
                 diverged=failed,
             )
         )
     return rows
+
+
+def _seconds_alone(runs):
+    return [run['train_seconds'] for run in runs if not run.get('shared_machine')]
 
 
 def _check_runs(runs):
@@ -237,7 +241,7 @@ def comparison_table(rows: Sequence[Row]) -> str:
                 f'{row.n}' + (f' ({row.diverged} diverged)' if row.diverged else ''),
                 mean(row),
                 difference(row) if arm.trick else '',
-                f'{row.seconds:.0f}' if row.n else '',
+                '' if math.isnan(row.seconds) else f'{row.seconds:.0f}',
             ]
         )
     header = ['trick', 'n', 'test accuracy, %', 'difference, points', 'training, s']
@@ -247,37 +251,28 @@ def comparison_table(rows: Sequence[Row]) -> str:
 def tricks_table(rows: Sequence[Row]) -> str:
     """Tricks: what each does, where it is, what was published, what was measured here.
 
-    Those of which nothing was published by itself, or measured, are left out.
-    What was measured, of tricks added and of tricks removed, has a column each, if there is any
-    difference in it that is larger than its error.
+    Each preset to which tricks were added, or from which they were removed, has a column of
+    differences. Tricks of which nothing was published by itself, or measured, are left out.
     """
-    found = {(row.arm.trick, bool(row.arm.added)): row for row in rows if row.arm.trick}
+    found = {
+        (row.arm.trick, row.arm.preset, bool(row.arm.added)): row for row in rows if row.arm.trick
+    }
+    columns = list(dict.fromkeys((preset, added) for _, preset, added in found))
 
-    def measured(name, added):
-        row = found.get((name, added))
-        if row is None:
-            return 'not measured'
-        shown = row.resolved or not row.n
-        return f'{difference(row)}, n={row.n or row.diverged}' if shown else 'unresolved'
+    def measured(name, preset, added):
+        row = found.get((name, preset, added))
+        return f'{difference(row)}, n={row.n or row.diverged}' if row else 'not measured'
 
-    columns = [
-        added
-        for added in (True, False)
-        if any(
-            row.resolved or not row.n for (_, is_added), row in found.items() if is_added == added
-        )
-    ]
     cells = [
         [
             f'`{name}`',
             trick.summary,
             f'`{trick.symbol}`',
             trick.published or 'part of a record, not separately',
-            *(measured(name, added) for added in columns),
+            *(measured(name, *column) for column in columns),
         ]
         for name, trick in TRICKS.items()
-        if trick.published or {(name, True), (name, False)} & found.keys()
+        if trick.published or any((name, *column) in found for column in columns)
     ]
-    titles = {True: 'added', False: 'removed'}
-    header = ['trick', 'what it does', 'in `fenwicks`', 'published']
-    return markdown([*header, *(titles[added] for added in columns)], cells)
+    titles = [f'`{preset}` with{"" if added else "out"} it' for preset, added in columns]
+    return markdown(['trick', 'what it does', 'in `fenwicks`', 'published', *titles], cells)

@@ -24,19 +24,17 @@ PARTS = {
         'test_layers_whitening.py',
         'test_batch_norm_jax.py',
         'test_layers_frozen.py',
-        'test_models.py',
-        'test_pretrained.py',
-        'test_export.py',
     ),
     'optimizers': (
         'test_losses.py',
         'test_optimizers.py',
         'test_schedules.py',
-        'test_devices.py',
-        'test_tta.py',
-        'test_diagnostics.py',
-        'test_rate_finder.py',
     ),
+}
+# Marked `thorough`, since they take longer.
+NETWORKS = {
+    'models': ('test_models.py', 'test_pretrained.py', 'test_export.py'),
+    'around': ('test_devices.py', 'test_tta.py', 'test_diagnostics.py', 'test_rate_finder.py'),
 }
 TRAINING = {
     'trainer': (

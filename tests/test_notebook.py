@@ -160,7 +160,13 @@ def test_what_a_bar_leaves_on_the_screen(script):
 
 
 @pytest.mark.backend('tensorflow', 'jax')
-@pytest.mark.parametrize('name', [*NAMES[:2], pytest.param(NAMES[2], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'name',
+    [
+        *(pytest.param(name, marks=pytest.mark.thorough) for name in NAMES[:2]),
+        pytest.param(NAMES[2], marks=pytest.mark.slow),
+    ],
+)
 def test_it_runs_from_top_to_bottom(script, name, tmp_path):
     import nbformat
 

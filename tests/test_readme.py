@@ -132,7 +132,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.backend('tensorflow')
-@pytest.mark.parametrize('installed', ['tensorflow', 'jax'])
+@pytest.mark.parametrize(
+    'installed', ['tensorflow', pytest.param('jax', marks=pytest.mark.thorough)]
+)
 @pytest.mark.parametrize(('block', 'marks'), list(blocks()))
 def test_a_block_runs_by_itself(block, marks, installed, folder):
     assert len(marks) == 1, 'AFTER must say what holds after this block'

@@ -37,6 +37,7 @@ def start(home):
     return int(found), float(seconds)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(importlib.util.find_spec('jax') is None, reason='JAX is not installed')
 def test_the_second_start_finds_every_program(tmp_path):
     _, seconds = start(tmp_path)

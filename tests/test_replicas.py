@@ -94,6 +94,7 @@ def assert_alike(one, other):
             np.testing.assert_allclose(one[key], other[key], rtol=2e-4, atol=2e-5, err_msg=key)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize(('several', 'alone'), PAIRS[:4])
 def test_validation_metrics_and_callbacks_are_those_of_one_device(backend, several, alone):
@@ -108,6 +109,7 @@ def test_validation_metrics_and_callbacks_are_those_of_one_device(backend, sever
     assert several['lines'] == alone['lines'] == 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize(('several', 'alone'), PAIRS)
 def test_several_devices_train_like_one(backend, several, alone):
@@ -117,6 +119,7 @@ def test_several_devices_train_like_one(backend, several, alone):
     assert_alike(several, alone)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_the_comparison_can_fail(backend):
     names = {alone for _, alone in PAIRS} - {'ghosts_of_16'}
@@ -126,6 +129,7 @@ def test_the_comparison_can_fail(backend):
     assert last < first - 0.01
 
 
+@pytest.mark.thorough
 def test_each_device_draws_for_itself():
     expected = [augment.fold((3, 4), number).tolist() for number in range(8)]
     assert run('tensorflow')['seeds'] == expected
@@ -211,6 +215,7 @@ def test_a_broken_description_of_the_processes_is_named(monkeypatch, config):
     assert str(raised.value).endswith(f'Received: TF_CONFIG={config}')
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_two_processes_train_like_one_and_one_of_them_writes(backend):
     chief, other = results(
