@@ -22,7 +22,7 @@ FIGURES = {
     'files': (
         'damaged files',
         '{kinds} kinds of files',
-        '{refused:,} refused in one line, the others read right',
+        '{refused:,} refused in one line, the others read',
     ),
     'epochs': (
         'epochs of one training',
