@@ -5,7 +5,8 @@
     python tests/endurance.py trainers --count=100
 
 `files`: mutated files of each kind that is read. Each must end in a documented error of one line,
-or in data, within 5 s of CPU time; where the format has a checksum, in the data of the whole file. `epochs` and `trainers`: by how much memory
+or in data, within 5 s of CPU time; where the format has a checksum, in the data of the whole file.
+`epochs` and `trainers`: by how much memory
 grows over many epochs of one training, and over many Trainers made and dropped.
 
 A line of JSON says what was found. What should not happen raises.
