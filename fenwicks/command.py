@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -117,6 +118,9 @@ def fail(name: str, error: object) -> NoReturn:
 
 
 def _line(name, error):
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        what = f'the whole of {error.filename}' if error.filename else 'what is printed and written'
+        error = f'the disk must have room for {what}. Received: {error.strerror}'
     return f'{name}: {" ".join(str(error).split())}'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -97,14 +98,35 @@ def start_log(path: str | os.PathLike[str]) -> None:
 
 
 def append_line(path: str | os.PathLike[str], value: Any) -> None:
-    """Appends one value to a JSON-lines file, in a single write.
+    """Appends one value to a JSON-lines file, in a single write, whole or not at all.
 
-    Where the last line has no end, as after a full disk, the value gets a line of its own.
+    Where the last line has no end, as after an editor, the value gets a line of its own.
+
+    Raises:
+        OSError: the file can't be written, as on a full disk; it is as it was.
     """
     path = pathlib.Path(path).expanduser()
-    cut = path.exists() and not _ends_a_line(path)
-    with open(path, 'a') as file:
-        file.write('\n' * cut + json.dumps(value) + '\n')
+    text = json.dumps(value) + '\n'
+    try:
+        cut = path.exists() and not _ends_a_line(path)
+        _append_whole(path, ('\n' * cut + text).encode())
+    except OSError as error:
+        raise OSError(
+            f'the disk must take the whole of a line of {path}. Received: {error.strerror}'
+        ) from error
+
+
+def _append_whole(path, content):
+    with open(path, 'ab', buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            written = file.write(content)
+            while written < len(content):  # the next write says why
+                written += file.write(content[written:])
+        except OSError:
+            with contextlib.suppress(OSError):  # a device, such as /dev/full, has no length
+                file.truncate(size)
+            raise
 
 
 def _ends_a_line(path: str | os.PathLike[str]) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 
@@ -57,6 +58,17 @@ def test_training_is_shuffled_anew_by_seed():
     whole = data.ImageBatches(*numbered(), batch_size=4, shuffle=True)
     assert [len(part) for part in labels_of(whole)] == [4, 4, 2]
     assert sorted(flat(labels_of(whole))) == list(range(10))
+
+
+def test_they_go_to_other_processes():
+    batches = data.ImageBatches(
+        *numbered(), 4, shuffle=True, seed=3, augment=augment.compose([augment.random_flip])
+    )
+    batches[0]
+    twin = pickle.loads(pickle.dumps(batches))
+    assert labels_of(twin) == labels_of(batches)
+    twin.epoch = batches.epoch = 5
+    assert labels_of(twin) == labels_of(batches)
 
 
 def test_an_epoch_can_be_gone_back_to():

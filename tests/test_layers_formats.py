@@ -64,6 +64,14 @@ def test_channels_first_is_refused_with_any_model(name):
         OF_A_MODEL[name](flat_model(data_format='channels_last'))
 
 
+@pytest.mark.parametrize('wrap', [lambda pool: pool, lambda pool: layers.Sequential([pool])])
+@pytest.mark.parametrize('wrap_again', [lambda pool: pool, lambda pool: keras.Sequential([pool])])
+def test_a_template_with_channels_first_in_it_is_refused(wrap, wrap_again):
+    pool = wrap_again(wrap(keras.layers.MaxPooling2D(2, data_format='channels_first')))
+    with pytest.raises(ValueError, match=r"^`pool` must have data_format='channels_last'\. "):
+        layers.ConvBlk(3, pool=pool)
+
+
 @pytest.mark.backend('tensorflow', 'jax')
 @pytest.mark.parametrize('name', OF_A_MODEL)
 def test_a_model_with_channels_first_is_refused(name):

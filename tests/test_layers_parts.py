@@ -130,6 +130,45 @@ def test_a_config_without_changes_can_be_edited():
     assert {part.compute_dtype for part in twin._flatten_layers()} == {'bfloat16'}
 
 
+@pytest.mark.parametrize('case', [case for case in CASES if case != 'Residual'])
+def test_a_policy_set_on_the_block_alone(case, tmp_path):
+    """As in Keras's Sequential, its parts keep theirs."""
+    model = model_of(*CASES[case])
+    model.layers[-1].dtype_policy = 'mixed_bfloat16'
+    assert {part.compute_dtype for part in leaves(model)} == {'float32'}
+    model.save(tmp_path / 'model.keras')
+    assert_same(keras.saving.load_model(tmp_path / 'model.keras'), model)
+    assert_same(keras.models.clone_model(keras.models.clone_model(model)), model)
+
+
+def test_rates_and_factors_set_on_a_head_take_effect():
+    dropping = layers.DenseBN(4, drop_rate=0.5)
+    dropping.drop_rate = 0.0
+    inputs = np.ones((2, 4), np.float32)
+    assert ops.convert_to_numpy(dropping(inputs, training=True)).tolist() == [[0.0] * 4] * 2
+    assert layers.DenseBN.from_config(dropping.get_config()).drop_rate == 0.0
+    scaled = layers.Classifier(3, weight=0.5)
+    before = ops.convert_to_numpy(scaled(inputs))
+    scaled.weight = 2.0
+    np.testing.assert_allclose(ops.convert_to_numpy(scaled(inputs)), 4 * before, rtol=1e-6)
+    assert layers.Classifier.from_config(scaled.get_config()).weight == 2.0
+    for head, name, value in ((dropping, 'drop_rate', 1.0), (scaled, 'weight', float('nan'))):
+        with pytest.raises(ValueError, match=f'^`{name}` must be'):
+            setattr(head, name, value)
+
+
+def test_settings_of_a_part_that_is_not_made_yet():
+    """The shortcut of a PreActBlk is made when the block is built."""
+    block = layers.PreActBlk(8)
+    block.build((None, 8, 8, 4))
+    assert block.layers[4].name == 'shortcut'
+    block.layers[4].trainable = False
+    for _ in range(3):
+        block = layers.PreActBlk.from_config(block.get_config())
+    block.build((None, 8, 8, 4))
+    assert not block.layers[4].trainable
+
+
 def test_a_part_of_another_class():
     layer = layers.ConvBN(4)
     layer.layers[-1] = keras.layers.LeakyReLU(negative_slope=0.3)
@@ -221,7 +260,46 @@ def test_layers_without_config_or_output_shape(make, policy, tmp_path):
     assert_same(keras.models.clone_model(model), model)
 
 
-def test_a_template_that_its_config_does_not_restore():
-    with pytest.raises(ValueError, match=r'^a template must be .*Received: Closed ') as error:
-        layers.ConvBN(4, activation=Closed())
+class WithFunction(keras.layers.Layer):
+    """Keras can make no config of it."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+@pytest.mark.parametrize('template', [Closed(), WithFunction(ops.abs)])
+@pytest.mark.parametrize('argument', ['activation', 'normalization', 'pool'])
+def test_a_template_that_its_config_does_not_restore(template, argument):
+    message = f'^a template must be .*Received: {type(template).__name__} '
+    with pytest.raises(ValueError, match=message) as error:
+        layers.ConvBN(4, **{argument: template})
     assert '\n' not in str(error.value)
+
+
+def test_templates_without_config_under_a_map_of_policies():
+    policy = keras.dtype_policies.DTypePolicyMap(default_policy='float32')
+    block = layers.ConvBlk(4, pool=keras.layers.Identity(), dtype=policy)
+    twin = layers.ConvBlk.from_config(block.get_config())
+    assert twin.compute_output_shape((None, *IMAGE)) == (None, 8, 8, 4)
+
+
+class Two(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs, 2 * inputs
+
+
+@pytest.mark.parametrize('outputs', [tuple, list])
+def test_layers_that_hand_on_two_tensors(outputs):
+    class Several(Two):
+        def call(self, inputs):
+            return outputs(super().call(inputs))
+
+    layer = layers.Sequential([Several(), keras.layers.Add()])
+    inputs = keras.Input((3,))
+    assert keras.Model(inputs, layer(inputs)).output_shape == (None, 3)
+    assert ops.convert_to_numpy(layer(np.ones((2, 3), np.float32))).tolist() == [[3.0] * 3] * 2
+    assert layer.compute_output_shape((None, 3)) == (None, 3)

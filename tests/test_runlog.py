@@ -50,6 +50,24 @@ def test_what_is_no_json_object_is_one_line_that_names_the_file(tmp_path, conten
         assert '\n' not in str(raised.value)
 
 
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path):
+    resource = pytest.importorskip('resource')
+    log = tmp_path / 'log.jsonl'
+    runlog.append_line(log, {'a': 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # half of the line fits
+    try:
+        with pytest.raises(OSError, match=f'^the disk must take the whole of a line of {log}') as e:
+            runlog.append_line(log, {'b': 'x' * 200})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert '\n' not in str(e.value)
+    runlog.append_line(log, {'c': 3})
+    assert runlog.read_lines(log) == [{'a': 1}, {'c': 3}]
+    with pytest.raises(OSError, match=r'of /dev/full\. Received: No space left on device$'):
+        runlog.append_line('/dev/full', {'b': 2})
+
+
 def test_a_line_is_appended_after_one_that_was_cut(tmp_path):
     log = tmp_path / 'log.jsonl'
     runlog.append_line(log, {'a': 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -113,6 +114,14 @@ class ImageBatches(keras.utils.PyDataset):
                 f'`batch_size` must be at most the {len(self.indices) // process_count} images of '
                 f'a process. Received: batch_size={batch_size}'
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process, as a worker of Keras: all but the lock."""
+        return {**self.__dict__, '_lock': None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         """Number of batches in an epoch, of this process."""

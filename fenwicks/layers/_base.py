@@ -74,9 +74,13 @@ class Chain(keras.layers.Layer):
         try:
             return layer.compute_output_shape(input_shape)
         except NotImplementedError:  # the layer defines `call` only
-            return tuple(layer.compute_output_spec(self._symbol(input_shape)).shape)
+            outputs = layer.compute_output_spec(self._symbol(input_shape))
+            return keras.tree.map_structure(lambda output: tuple(output.shape), outputs)
 
     def _symbol(self, shape):
+        """A symbolic input of a shape, or several where a layer before returns several."""
+        if not _is_one_shape(shape):
+            return [self._symbol(each) for each in shape]
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
 
@@ -94,7 +98,7 @@ class Composite(Chain):
 
     def __init__(self, part_configs=None, **kwargs):
         super().__init__(**kwargs)
-        self._made = _Made(part_configs or {})
+        self._made = _Made(part_configs or {}, self.dtype_policy)
 
     def _append(self, layer):
         """Appends a part, with the settings that a config has for it."""
@@ -114,7 +118,9 @@ class Composite(Chain):
 
     def get_config(self):
         config = super().get_config()
-        part_configs = {}
+        made = {made['name'] for _, made in self._made.configs}
+        # A part that is made when the block is built may not be there yet.
+        part_configs = {name: c for name, c in self._made.changes.items() if name not in made}
         for (kind, made), part in zip(self._made.configs, self.layers, strict=True):
             changes = self._changes(kind, made, part)
             if changes:
@@ -124,19 +130,26 @@ class Composite(Chain):
     def _changes(self, kind, made, part):
         if type(part) is not kind:
             return {'replaced_by': serialize_unbuilt(part)}
+        config = part.get_config()
+        if (
+            self.dtype_policy.name != self._made.policy.name
+        ):  # a copy would make its parts with this one
+            return config
         made = self._inherited(made)
         return {
-            key: value
-            for key, value in part.get_config().items()
-            if key not in made or made[key] != value
+            key: value for key, value in config.items() if key not in made or made[key] != value
         }
 
 
 class _Made:
-    """The configs of parts as made, and changes to them. A plain object: Keras tracks lists."""
+    """The configs of parts as made, by which dtype policy, and changes to them.
 
-    def __init__(self, changes):
+    A plain object: Keras tracks lists.
+    """
+
+    def __init__(self, changes, policy):
         self.changes = changes
+        self.policy = policy
         self.configs = []
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from fenwicks import _keras
+
 
 def check_template(name: str, layer: Any) -> keras.layers.Layer | None:
     """Returns the template layer that an argument gives, deserialized if it comes from a config."""
@@ -13,27 +15,37 @@ def check_template(name: str, layer: Any) -> keras.layers.Layer | None:
         layer = keras.saving.deserialize_keras_object(layer)
     if layer is not None and not isinstance(layer, keras.layers.Layer):
         raise ValueError(f'`{name}` must be a Keras layer or None. Received: {name}={layer!r}')
-    data_format = getattr(layer, 'data_format', 'channels_last')
-    if data_format != 'channels_last':
-        raise ValueError(
-            f"`{name}` must have data_format='channels_last'. Received: {name}={layer!r} "
-            f'with data_format={data_format!r}'
-        )
+    for part in _keras.flatten_layers(layer) if layer is not None else ():
+        data_format = getattr(part, 'data_format', 'channels_last')
+        if data_format != 'channels_last':
+            raise ValueError(
+                f"`{name}` must have data_format='channels_last'. Received: {name}={part!r} "
+                f'with data_format={data_format!r}'
+            )
     return layer
 
 
 def copy_template(template: keras.layers.Layer, name: str, dtype: Any) -> keras.layers.Layer:
     """Returns a new layer with the settings of `template`, but its own name and dtype policy."""
-    config = {**template.get_config(), 'name': name, 'dtype': dtype_argument(dtype)}
     try:
-        return type(template).from_config(config)
-    except TypeError as error:
-        reason = str(error).splitlines()[-1]
+        config = {**template.get_config(), 'name': name}
+        if _has_own_config(template):
+            return type(template).from_config({**config, 'dtype': dtype_argument(dtype)})
+        copy = type(template).from_config({**config, 'dtype': None})
+    except (TypeError, NotImplementedError) as error:
+        lines = [line for line in str(error).splitlines() if line]
+        reason = lines[-1] if isinstance(error, TypeError) else 'Keras cannot make a config of it'
         raise ValueError(
             'a template must be a layer that its config restores: its `__init__` must accept '
-            '`**kwargs` and pass them to `keras.layers.Layer`. '
-            f'Received: {type(template).__name__} ({reason})'
+            '`**kwargs` and pass them to `keras.layers.Layer`, and it must define `get_config` if '
+            f'it takes other arguments. Received: {type(template).__name__} ({reason})'
         ) from error
+    copy.dtype_policy = dtype  # as an argument the object would keep Keras from making a config
+    return copy
+
+
+def _has_own_config(layer: keras.layers.Layer) -> bool:
+    return type(layer).get_config is not keras.layers.Layer.get_config
 
 
 def dtype_argument(policy: Any) -> Any:

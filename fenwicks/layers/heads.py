@@ -101,7 +101,6 @@ class Classifier(Composite):
         super().__init__(dtype=dtype, **kwargs)
         self.num_classes = positive_integer('num_classes', num_classes)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.weight = finite_number('weight', weight)
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
             keras.layers.Dense(
@@ -112,14 +111,24 @@ class Classifier(Composite):
                 dtype=self.dtype_policy,
             )
         )
-        self._append(Scaling(self.weight, name='scaling', dtype=self.dtype_policy))
+        self._weight = finite_number('weight', weight)  # as made; what is set later is the part's
+        self._append(Scaling(self._weight, name='scaling', dtype=self.dtype_policy))
+
+    @property
+    def weight(self) -> float:
+        """The factor."""
+        return self.layers[-1].weight
+
+    @weight.setter
+    def weight(self, value: float) -> None:
+        self.layers[-1].weight = finite_number('weight', value)
 
     def get_config(self) -> Config:
         return {
             **super().get_config(),
             'num_classes': self.num_classes,
             'kernel_initializer': keras.initializers.serialize(self.kernel_initializer),
-            'weight': self.weight,
+            'weight': self._weight,
         }
 
 
@@ -218,7 +227,7 @@ class DenseBN(Block):
     ) -> None:
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.units = positive_integer('units', units)
-        self.drop_rate = finite_number('drop_rate', drop_rate, low=0, below=1)
+        self._drop_rate = _drop_rate(drop_rate)  # as made; what is set later is the part's
         self.bn_before_relu = bn_before_relu
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
@@ -233,15 +242,28 @@ class DenseBN(Block):
         steps = [self._new_normalization(), self._new_activation()]
         for layer in steps if bn_before_relu else steps[::-1]:
             self._append(layer)
-        self._append(keras.layers.Dropout(self.drop_rate, name='dropout', dtype=self.dtype_policy))
+        self._append(keras.layers.Dropout(self._drop_rate, name='dropout', dtype=self.dtype_policy))
+
+    @property
+    def drop_rate(self) -> float:
+        """Fraction of the outputs set to zero in training."""
+        return self.layers[-1].rate
+
+    @drop_rate.setter
+    def drop_rate(self, value: float) -> None:
+        self.layers[-1].rate = _drop_rate(value)
 
     def get_config(self) -> Config:
         return {
             **super().get_config(),
             'units': self.units,
-            'drop_rate': self.drop_rate,
+            'drop_rate': self._drop_rate,
             'bn_before_relu': self.bn_before_relu,
         }
+
+
+def _drop_rate(value):
+    return finite_number('drop_rate', value, low=0, below=1)
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')

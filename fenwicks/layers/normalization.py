@@ -117,11 +117,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
             moving.assign(kept + batch * (1.0 - self.momentum))
 
     def _scale_and_offset(self, inputs):
-        """Scale and offset in float32; 1 and 0 where the layer has none."""
+        """Scale and offset in float32 at least; 1 and 0 where the layer has none."""
+        wide = keras.backend.result_type(inputs.dtype, 'float32')
         shape = (inputs.shape[-1],)
         scale = self.gamma.value if self.scale else ops.ones(shape)
         offset = self.beta.value if self.center else ops.zeros(shape)
-        return tuple(ops.convert_to_tensor(x, 'float32') for x in (scale, offset))
+        return tuple(ops.convert_to_tensor(x, wide) for x in (scale, offset))
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
