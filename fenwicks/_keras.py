@@ -8,7 +8,7 @@ library uses such a name; `setup.py` admits no later ones.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -127,6 +127,29 @@ def is_loading() -> bool:
 def resumed_epoch(model: keras.Model) -> int:
     """The epoch at which `BackupAndRestore` has `fit` begin, 0 without it."""
     return getattr(model, '_initial_epoch', 0) or 0
+
+
+def call_after_last_epoch(model: keras.Model, act: Callable[[], None]) -> None:
+    """Has the `fit` that begins call `act` after its last epoch, before any `on_train_end`.
+
+    There Keras lets an optimizer replace the weights by its own averages. On JAX `act` is called
+    after an interruption as well; elsewhere that leaves the hook, which no other `fit` obeys.
+
+    Args:
+        model: a compiled model, in `on_train_begin`.
+        act: a function without arguments.
+    """
+    optimizer, history = model.optimizer, getattr(model, 'history', None)
+    if optimizer is None:
+        return
+
+    def finalize_variable_values(variables):
+        vars(optimizer).pop('finalize_variable_values', None)
+        optimizer.finalize_variable_values(variables)
+        if getattr(model, 'history', None) is history:  # each `fit` has its own
+            act()
+
+    optimizer.finalize_variable_values = finalize_variable_values
 
 
 class WithoutDecoupledDecay:

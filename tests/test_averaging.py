@@ -1,5 +1,7 @@
 """Averaging rules against closed forms; the callback against a training written out by hand."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -234,6 +236,7 @@ def fit(model, *callbacks, epochs=3, **options):
     )
 
 
+@functools.cache
 def reference(rule, epochs=3):
     """Averages and training weights after every epoch, from a training step by step."""
     model, (x, y) = new_model(), points()
@@ -532,6 +535,88 @@ def test_stopping_early_ends_with_the_best_averages(place):
     )
 
 
+class AssignsTheLast(keras.callbacks.Callback):
+    """Assigns the weights of the last epoch's end, one by one, as no callback of Keras does."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.kept = numpy_of(averaged_variables(self.model))
+
+    def on_train_end(self, logs=None):
+        for variable, value in zip(averaged_variables(self.model), self.kept, strict=True):
+            variable.assign(value)
+
+
+def chooses_the_last():
+    """A callback to which each epoch is better than all before."""
+    return keras.callbacks.EarlyStopping('epoch', mode='max', restore_best_weights=True)
+
+
+class LogsEpochs(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        logs['epoch'] = float(epoch)
+
+
+@pytest.mark.parametrize('place', [0, 2])
+@pytest.mark.parametrize('chooser', [chooses_the_last, AssignsTheLast])
+@pytest.mark.parametrize('validated', [True, False])
+@pytest.mark.parametrize('swap_at_end', [True, False])
+def test_the_last_weights_stay_where_they_are_chosen(place, chooser, validated, swap_at_end):
+    """They equal what was in place before, so that their values cannot say who put them there."""
+    rule = EMA(0.7, every=2)
+    averages, training = reference(rule)[-1]
+    model, averaging = new_model(), WeightAveraging(rule, swap_at_end)
+    callbacks = [LogsEpochs(), chooser()]
+    callbacks.insert(place, averaging)
+    fit(model, *callbacks, **({'validation_data': points()} if validated else {}))
+    expected = averages if validated else training
+    assert_same(numpy_of(averaged_variables(model)), expected, rtol=1e-4, atol=1e-5)
+    if swap_at_end:
+        averaging.restore()
+        assert_same(numpy_of(averaged_variables(model)), training, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('place', [0, 2])
+@pytest.mark.parametrize('swap_at_end', [True, False])
+def test_every_callback_sees_at_the_end_what_fit_leaves(place, swap_at_end):
+    seen, model = [], new_model()
+
+    class Sees(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            model.evaluate(*points(), verbose=0)
+            seen.append(model.get_weights())
+
+    callbacks = [Sees(), Sees()]
+    callbacks.insert(place, WeightAveraging(EMA(0.7, every=2), swap_at_end))
+    fit(model, *callbacks)
+    for weights in seen:
+        assert_same(weights, model.get_weights(), rtol=0, atol=0)
+    averages, training = reference(EMA(0.7, every=2))[-1]
+    expected = averages if swap_at_end else training
+    assert_same(numpy_of(averaged_variables(model)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('again', [True, False])
+def test_an_interrupted_fit_leaves_nothing_to_the_next(again):
+    """Of the averages, which are put in place by a hook in the optimizer."""
+
+    def interrupt(batch, logs):
+        if batch == 3:
+            raise InterruptedError
+
+    model, averaging = new_model(), WeightAveraging(EMA(0.9, every=2))
+    with pytest.raises(InterruptedError):
+        fit(model, averaging, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt))
+    plain = new_model()
+    with pytest.raises(InterruptedError):
+        fit(plain, keras.callbacks.LambdaCallback(on_train_batch_end=interrupt))
+    assert_same(model.get_weights(), plain.get_weights())
+    fit(model, *([averaging] if again else []))
+    fit(plain)
+    if again:
+        averaging.restore()
+    assert_same(model.get_weights(), plain.get_weights())
+
+
 def test_evaluation_within_an_epoch_leaves_the_training_alone():
     averaging = WeightAveraging(EMA(0.9, every=2), swap_at_end=False)
 
@@ -563,6 +648,31 @@ def test_a_resumed_backup_is_refused(tmp_path):
         run(keras.callbacks.LambdaCallback(on_epoch_begin=interrupt))
     with pytest.raises(ValueError, match=r'must see the training from its start: BackupAndRestore'):
         run()
+
+
+def test_a_backup_resumed_within_the_first_epoch_is_refused(tmp_path):
+    def interrupt(batch, logs):
+        if batch == 2:
+            raise InterruptedError
+
+    def run(*callbacks, first):
+        each = WeightAveraging(EMA(0.9, every=2))
+        backup = keras.callbacks.BackupAndRestore(str(tmp_path / 'backup'), save_freq=1)
+        fit(new_model(), *((each, backup) if first else (backup, each)), *callbacks)
+
+    with pytest.raises(InterruptedError):
+        run(keras.callbacks.LambdaCallback(on_train_batch_end=interrupt), first=True)
+    for first in (True, False):
+        with pytest.raises(ValueError, match=r'BackupAndRestore .* resumed at epoch 0$'):
+            run(first=first)
+
+
+def test_a_backup_that_is_not_resumed_is_averaged(tmp_path):
+    model = new_model()
+    fit(model)  # a model trained before has a count of updates, too
+    averaging = WeightAveraging(EMA(0.9, every=2))
+    fit(model, keras.callbacks.BackupAndRestore(str(tmp_path / 'backup'), save_freq=1), averaging)
+    assert averaging.step == 15
 
 
 def test_a_fit_that_begins_at_a_later_epoch_is_averaged():

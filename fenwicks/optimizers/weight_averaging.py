@@ -21,25 +21,31 @@ class WeightAveraging(keras.callbacks.Callback):
     Training then goes on from its own weights. At the end of an epoch without validation callbacks
     see the training weights.
 
-    After `fit` the averages are in place, or the weights that another callback has restored, and
-    `restore()` puts the last training weights back.
+    After the last epoch, before any callback's `on_train_end`, the averages are put in place (with
+    `swap_at_end`) or the training weights. Weights that another callback restores in its
+    `on_train_end` therefore stay, whatever the order of the callbacks: `EarlyStopping` with
+    `restore_best_weights=True` ends with the weights of the best epoch as it saw them, averages
+    where the epoch was validated and training weights where it was not.
 
-    A further `fit` with the same callback continues: from the training weights, with the averages
-    and the count of steps as they were. A new callback starts from the model as it is.
+    With `swap_at_end`, `restore()` then puts the last training weights back, and a further `fit`
+    with the same callback continues from them; without it a further `fit` continues from the
+    weights in place. The averages and the count of steps go on as they were. A new callback starts
+    from the model as it is.
 
     `keras.callbacks.BackupAndRestore` saves neither the averages nor, where they are validated, the
-    training weights: resuming an interrupted `fit` with it is refused.
+    training weights: resuming an interrupted `fit` with it is refused. That is noticed by the
+    resumed epoch, or within the first epoch by the optimizer's count of updates.
 
     Args:
         rule: `EMA(...)`, `Lookahead(...)`, or another object with their attributes and `update`.
-        swap_at_end: bool, whether the averages are in place after `fit`. If not, `use_averages()`
-            puts them there.
+        swap_at_end: bool, whether the averages are put in place after the last epoch. If not,
+            `use_averages()` puts them there.
 
     Raises:
         ValueError: `rule` is not a rule; or, when `fit` starts, `rule.every` is not a multiple of
             the model's `steps_per_execution`, the callback has averaged another model, the
             optimizer averages weights too (`use_ema`), or the model is not built and the rule
-            needs the weights with which training begins (`Lookahead`).
+            needs the weights with which training begins (`Lookahead`); or `fit` is resumed.
 
     Example:
 
@@ -61,8 +67,14 @@ class WeightAveraging(keras.callbacks.Callback):
         self._variables: list[keras.Variable] = []
         self._averages: Sequence[Tensor] = []
         self._raw: list[Tensor] | None = None  # the training weights, while others are in place
-        self._at_epoch_end: list[Tensor] | None = None
-        self._fitting = False
+        self._fitting = self._within_epoch = False
+        self._updates: int | None = None  # made by the optimizer before `fit`
+
+    def set_model(self, model: keras.Model) -> None:
+        """Notes the optimizer's count of updates, which a callback that resumes a `fit` changes."""
+        super().set_model(model)
+        if self.step == 0:
+            self._updates = _updates(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Starts the averages, or continues them."""
@@ -81,18 +93,20 @@ class WeightAveraging(keras.callbacks.Callback):
             self._check_not_needed_yet()
         self._find_variables()
         self.restore()
-        self._fitting = True
+        self._fitting, self._within_epoch = True, False
+        _keras.call_after_last_epoch(self.model, self._finish)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Puts the training weights back in place, and counts the steps from here."""
-        if self.step == 0 and epoch and epoch == _keras.resumed_epoch(self.model):
+        resumed = epoch and epoch == _keras.resumed_epoch(self.model)
+        if self.step == 0 and (resumed or _updates(self.model) != self._updates):
             raise ValueError(
                 'WeightAveraging must see the training from its start: BackupAndRestore does not '
                 "save the averages, so leave one of the two out, or resume a Trainer's checkpoint. "
                 f'Received: a `fit` resumed at epoch {epoch}'
             )
         self.restore()
-        self._at_epoch_end = None
+        self._within_epoch = True
         self._epoch_start = self.step
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
@@ -129,21 +143,28 @@ class WeightAveraging(keras.callbacks.Callback):
             self.restore()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Notes the weights, to notice at the end whether another callback has changed them."""
-        if self._raw is None:
-            self._at_epoch_end = self._copies()
+        """Notes that the epoch was not interrupted."""
+        self._within_epoch = False
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Leaves the averages in place, if so chosen, or what another callback has restored."""
+        """Leaves in place what is there, but for a `fit` of no epoch or a loop of your own."""
+        self._finish()
+
+    def _finish(self) -> None:
+        """Puts the averages in place, if so chosen, or the training weights; once in a `fit`.
+
+        Before any `on_train_end`: afterwards nobody could tell what another callback has restored
+        from what was in place, where the best weights are the last.
+        """
+        if not self._fitting or self._within_epoch:
+            return
         self._fitting = False
-        if self._raw is not None:
-            if not self.swap_at_end and self._hold(self._averages):
-                self.restore()
-        elif self._at_epoch_end is not None and not self._hold(self._at_epoch_end):
-            self._raw = self._at_epoch_end
-        elif self.swap_at_end:
-            self.use_averages()
-        self._at_epoch_end = None
+        if self._raw is None:
+            if self.swap_at_end:
+                self.use_averages()
+        # Unless a callback has put others in place at the end of a validated epoch.
+        elif not self.swap_at_end and self._hold(self._averages):
+            self.restore()
 
     def use_averages(self) -> None:
         """Puts the averages in place of the training weights, which are kept for `restore`.
@@ -218,6 +239,12 @@ def _equal(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal, NaN included."""
     both_nan = ops.logical_and(ops.isnan(a), ops.isnan(b))
     return bool(ops.all(ops.logical_or(ops.equal(a, b), both_nan)))
+
+
+def _updates(model: keras.Model) -> int | None:
+    """How many updates the model's optimizer has made."""
+    optimizer = model.optimizer
+    return None if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
 
 
 def _averages_by_itself(optimizer: keras.optimizers.Optimizer | None) -> bool:
