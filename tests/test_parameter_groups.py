@@ -253,6 +253,171 @@ def test_a_load_that_cannot_know_the_groups_says_so(tmp_path):
     keras.models.load_model(tmp_path / 'model.keras')
 
 
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: SGD(0.1, groups=[ParameterGroup('body/.*', 0.5)]),
+        lambda: SGD(0.1, groups=[ParameterGroup('body/.*', 0.5), ParameterGroup('.*bias')]),
+        lambda: Muon(0.1, others_match=['body/.*']),
+    ],
+)
+@pytest.mark.filterwarnings('ignore:Skipping variable loading for optimizer')
+def test_an_optimizer_that_was_never_built_loads_with_a_warning(make, tmp_path):
+    """Though its patterns match nothing any more, or overlap."""
+    body = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)], name='body')
+    model = keras.Sequential([keras.Input((4,)), body, keras.layers.Dense(2, name='head')])
+    model.compile(make(), 'mse')
+    model.save(tmp_path / 'model.keras')
+    with pytest.warns(UserWarning, match='train the model or build its optimizer before') as found:
+        loaded = keras.models.load_model(tmp_path / 'model.keras')
+    message, *others = [str(each.message) for each in found if 'groups' in str(each.message)]
+    assert not others
+    assert '\n' not in message
+    assert loaded.optimizer.built
+    train_briefly(loaded)
+
+
+def twins():
+    """A model of two bodies alike, whose variables load with the same paths."""
+    keras.utils.set_random_seed(3)
+    layers = [
+        keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name='d')], name=name)
+        for name in 'ab'
+    ]
+    inputs = keras.Input((4,))
+    outputs = keras.layers.Dense(4, name='c')(layers[1](layers[0](inputs)))
+    return keras.Model(inputs, keras.layers.Dense(2, name='head')(outputs))
+
+
+def choices(optimizer):
+    return [choice for _, _, choice in optimizer._assignments]
+
+
+@pytest.mark.parametrize(
+    ('frozen', 'expected'),
+    [
+        ('a', [1, 1, None, None, None, None]),
+        ('b', [0, 0, None, None, None, None]),
+        ('c', [0, 0, 1, 1, None, None]),
+        ('head', [0, 0, 1, 1, None, None]),
+    ],
+)
+@pytest.mark.filterwarnings('ignore:Skipping variable loading for optimizer')  # its velocities
+def test_what_is_left_after_freezing_keeps_its_groups(frozen, expected, tmp_path):
+    model = twins()
+    groups = [ParameterGroup('a/.*', 0.1), ParameterGroup('b/.*', 0.2)]
+    model.compile(SGD(0.1, momentum=0.5, groups=groups), 'mse')
+    train_briefly(model)
+    model.get_layer(frozen).trainable = False
+    for _ in range(2):
+        model.save(tmp_path / 'model.keras')
+        model = keras.models.load_model(tmp_path / 'model.keras')
+        assert choices(model.optimizer) == expected
+    # Outside a file all variables are kept, those frozen among them.
+    model = twins()
+    optimizer = SGD(0.1, groups=groups)
+    optimizer.build(model.trainable_variables)
+    model.get_layer(frozen).trainable = False
+    config = json.loads(json.dumps(optimizer.get_config()))
+    again = SGD.from_config(config)
+    assert again.get_config() == optimizer.get_config()
+    again.build(twins().trainable_variables)
+    assert choices(again) == choices(optimizer) == [0, 0, 1, 1, None, None, None, None]
+    assert 'frozen_assignments' not in again.get_config()
+
+
+@pytest.mark.filterwarnings('ignore:Skipping variable loading for optimizer')
+def test_a_model_that_loads_with_more_variables_than_were_saved(tmp_path):
+    model = twins()
+    model.get_layer('a').trainable = False
+    model.compile(SGD(0.1, groups=[ParameterGroup('b/.*', 0.2)]), 'mse')
+    train_briefly(model)
+    model.get_layer('a').trainable = True
+    model.save(tmp_path / 'model.keras')
+    with pytest.warns(UserWarning, match='saved for 6 variables, and .* is built for 8 others'):
+        keras.models.load_model(tmp_path / 'model.keras')
+
+
+class Pair(keras.layers.Layer):
+    """A layer of layers without names, which Keras names anew on loading."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.first, self.second = keras.layers.Dense(4), keras.layers.Dense(4)
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.second.build((*shape[:-1], 4))
+
+    def call(self, inputs):
+        return self.second(self.first(inputs))
+
+
+def test_groups_survive_names_that_keras_makes_anew(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), Pair(), keras.layers.Dense(2, name='head')])
+    second = model.layers[0].second.kernel.path
+    model.compile(SGD(0.1, groups=[ParameterGroup(second, 0.5)]), 'mse')
+    train_briefly(model)
+    expected = choices(model.optimizer)
+    for _ in range(3):
+        model.save(tmp_path / 'model.keras')
+        model = keras.models.load_model(tmp_path / 'model.keras', custom_objects={'Pair': Pair})
+        assert model.layers[0].second.kernel.path != second
+        assert choices(model.optimizer) == expected == [None, None, 0, None, None, None]
+        train_briefly(model)
+
+
+def chain(names):
+    shapes = {'kernel': (3, 3), 'bias': (3,)}
+    return variables_of({f'{name}/{part}': shapes[part] for name in names for part in shapes})
+
+
+def test_variables_in_another_order_are_known_by_their_paths():
+    optimizer = SGD(0.1, groups=[ParameterGroup('a/.*', 0.1)])
+    optimizer.build(chain('ab'))
+    config = optimizer.get_config()
+    for names, expected in (('ab', [0, 0, None, None]), ('ba', [None, None, 0, 0])):
+        again = SGD.from_config(config)
+        again.build(chain(names))
+        assert choices(again) == expected
+
+
+def test_variables_with_other_paths_are_not_taken_for_those_in_their_place():
+    optimizer = SGD(0.1, groups=[ParameterGroup('(a|c)/.*', 0.1)])
+    optimizer.build(chain('ab'))
+    again = SGD.from_config(optimizer.get_config())
+    with pytest.warns(UserWarning, match='saved for 4 variables, and .* is built for 4 others'):
+        again.build(chain('bc'))
+    assert choices(again) == [None, None, 0, 0]
+    # A name that ends alike is another name.
+    again = SGD.from_config(optimizer.get_config())
+    with (
+        pytest.warns(UserWarning, match='is built for 4 others'),
+        pytest.raises(ValueError, match='must match at least one'),
+    ):
+        again.build(chain(['xa', 'b']))
+
+
+def test_variables_that_lost_the_first_part_of_their_paths_are_known_by_their_place():
+    model = twins()
+    optimizer = SGD(0.1, groups=[ParameterGroup('a/.*', 0.1)])
+    optimizer.build(model.trainable_variables)
+    copy = keras.models.clone_model(model)
+    paths = [variable.path for variable in copy.trainable_variables]
+    assert paths[:4] == ['d/kernel', 'd/bias'] * 2, 'Keras keeps the paths'
+    again = SGD.from_config(optimizer.get_config())
+    again.build(copy.trainable_variables)
+    assert choices(again) == choices(optimizer)
+
+
+@pytest.mark.parametrize('frozen', [3, ['0'], [4], [-1]])
+def test_damaged_places_of_frozen_variables(frozen):
+    optimizer = SGD(0.1, groups=[ParameterGroup('a/.*')])
+    optimizer.build(chain('ab'))
+    with pytest.raises(ValueError, match=r'^`frozen_assignments` in the configuration'):
+        SGD.from_config({**optimizer.get_config(), 'frozen_assignments': frozen})
+
+
 def test_a_configuration_for_other_variables():
     optimizer = SGD(0.1, groups=[ParameterGroup('.*head/.*', 2.0)])
     optimizer.build(weights())

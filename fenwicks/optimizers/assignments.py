@@ -1,7 +1,8 @@
 """Which variable is in which parameter group, recorded by its place so that it survives saving.
 
 A pattern is matched once, when an optimizer is built. On loading a model Keras gives the variables
-of nested models other paths, which the pattern may match differently; the order stays.
+of nested models other paths, which the pattern may match differently, or not at all; the order
+stays.
 """
 
 from __future__ import annotations
@@ -21,23 +22,28 @@ Assignments: TypeAlias = tuple[tuple[str, tuple[int, ...], Any], ...]
 
 def assign(
     variables: Sequence[keras.Variable],
-    choose: Callable[[list[str]], Sequence],
+    choose: Callable[[list[str], bool], Sequence],
     patterns: Sequence[str],
     recorded: Assignments | None,
+    frozen: Sequence[int] = (),
 ) -> Assignments:
     """Chooses for each variable as recorded, or else by its path.
 
     Args:
         variables: what the optimizer updates.
-        choose: from the variables' paths to a choice for each.
+        choose: from the variables' paths to a choice for each; and whether it raises where the
+            patterns don't fit the paths. On loading it may not: the paths are not those for which
+            the patterns were written.
         patterns: those by which `choose` does it.
         recorded: what an earlier call returned, from the saved configuration; or None.
+        frozen: the places in `recorded` of variables that were frozen when it was saved, which a
+            loaded model therefore leaves out.
     """
     paths = [getattr(variable, 'path', variable.name) for variable in variables]
     shapes = [tuple(variable.shape) for variable in variables]
     choices: Sequence | None = None
     if recorded is not None:
-        choices = _recall(recorded, paths, shapes)
+        choices = _recall(recorded, frozen, paths, shapes)
         if choices is None:
             warnings.warn(
                 f'the parameter groups were saved for {len(recorded)} variables, and the optimizer '
@@ -48,12 +54,13 @@ def assign(
     elif _keras.is_loading() and not set(patterns) <= set(WORDS):
         warnings.warn(
             'the parameter groups were not saved with this model, since its optimizer was not '
-            'built or an earlier version saved it: each variable is put into the group that its '
-            'path matches now. Variables of nested models have lost the first part of their paths.',
+            'built (train the model or build its optimizer before saving) or an earlier version '
+            'saved it: each variable is put into the group that its path matches now. Variables of '
+            'nested models have lost the first part of their paths.',
             stacklevel=3,
         )
     if choices is None:
-        choices = choose(paths)
+        choices = choose(paths, not _keras.is_loading())
     return tuple(zip(paths, shapes, choices, strict=True))
 
 
@@ -81,16 +88,53 @@ def from_config(config: Any, allowed: Sequence) -> Assignments:
     return found
 
 
-def _recall(recorded: Assignments, paths: list[str], shapes: list[tuple[int, ...]]) -> list | None:
-    """The recorded choices: by place, or by path where only some of the variables are left."""
+def frozen_from_config(config: Any, count: int) -> tuple[int, ...]:
+    """The places of frozen variables among `count`, from the configuration.
 
-    def name(path: str) -> str:
-        return path.rsplit('/', 1)[-1]
+    Raises:
+        ValueError: they are not such places.
+    """
+    valid = isinstance(config, (list, tuple)) and all(
+        isinstance(place, int) and 0 <= place < count for place in config
+    )
+    if not valid:
+        raise ValueError(
+            '`frozen_assignments` in the configuration of an optimizer must hold places among '
+            f'{count} variables. Received: {str(config)[:100]}'
+        )
+    return tuple(config)
 
-    here = [(name(path), shape) for path, shape in zip(paths, shapes, strict=True)]
-    if here == [(name(path), shape) for path, shape, _ in recorded]:
-        return [choice for _, _, choice in recorded]
+
+def _recall(
+    recorded: Assignments,
+    frozen: Sequence[int],
+    paths: list[str],
+    shapes: list[tuple[int, ...]],
+) -> list | None:
+    """The recorded choices: by path where these paths were recorded, or else by place."""
+    loading = _keras.is_loading()
+    left = tuple(each for place, each in enumerate(recorded) if place not in frozen)
+    if loading and len(left) == len(paths):
+        recorded = left
+    here = list(zip(paths, shapes, strict=True))
     by_path = {(path, shape): choice for path, shape, choice in recorded}
-    wanted = list(zip(paths, shapes, strict=True))
-    unique = len(by_path) == len(recorded) and len(set(wanted)) == len(wanted)
-    return [by_path[key] for key in wanted] if unique and set(wanted) <= set(by_path) else None
+    unique = len(by_path) == len(recorded) and len(set(here)) == len(here)
+    if unique and set(here) <= set(by_path):
+        return [by_path[each] for each in here]
+    # Loading, it is the model that was saved, and Keras has renamed some layers of layers too.
+    agree = _same_name if loading else _same_but_for_prefix
+    if len(here) == len(recorded) and all(
+        shape == saved_shape and agree(path, saved)
+        for (path, shape), (saved, saved_shape, _) in zip(here, recorded, strict=True)
+    ):
+        return [choice for _, _, choice in recorded]
+    return None
+
+
+def _same_name(path: str, recorded: str) -> bool:
+    return path.rsplit('/', 1)[-1] == recorded.rsplit('/', 1)[-1]
+
+
+def _same_but_for_prefix(path: str, recorded: str) -> bool:
+    """Whether a path is the recorded one, or what Keras leaves of it on copying a nested model."""
+    return f'/{recorded}'.endswith(f'/{path}')

@@ -81,6 +81,8 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
         self.weight_decay = weight_decay
         # How each variable is updated: from a saved configuration, or chosen by `build`.
         self._assignments: Assignments | None = None
+        # The places in them of variables that were frozen when the configuration was saved.
+        self._frozen: tuple[int, ...] = ()
 
     def rate_at(self, step: Step) -> Tensor:
         """Returns the learning rate after `step` updates: the schedule's value, or the constant."""
@@ -111,6 +113,8 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
         }
         if self._assignments is not None and self._patterns():
             config['assignments'] = assignments.to_config(self._assignments)
+            if self._frozen_now():
+                config['frozen_assignments'] = list(self._frozen_now())
         return config
 
     @classmethod
@@ -122,10 +126,11 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
             custom_objects: names and classes of custom schedules, or None.
         """
         config = dict(config)
-        recorded = config.pop('assignments', None)
+        recorded, frozen = config.pop('assignments', None), config.pop('frozen_assignments', ())
         optimizer = super().from_config(config, custom_objects=custom_objects)
         if recorded is not None:
             optimizer._assignments = assignments.from_config(recorded, optimizer._choices())
+            optimizer._frozen = assignments.frozen_from_config(frozen, len(optimizer._assignments))
         return optimizer
 
     def _assign(self, variables: Sequence[keras.Variable]) -> list:
@@ -135,8 +140,17 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
             functools.partial(self._choose, variables),
             self._patterns(),
             self._assignments,
+            self._frozen,
         )
+        self._frozen = ()
         return [choice for _, _, choice in self._assignments]
+
+    def _frozen_now(self) -> tuple[int, ...]:
+        """The places of the variables frozen since the optimizer was built, or as saved."""
+        if not self.built:
+            return self._frozen
+        variables = enumerate(_keras.optimized_variables(self))
+        return tuple(place for place, variable in variables if not variable.trainable)
 
     def _patterns(self) -> list[str]:
         """The patterns by which variables are chosen."""
@@ -146,8 +160,10 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
         """All that can be chosen for a variable."""
         raise NotImplementedError
 
-    def _choose(self, variables: Sequence[keras.Variable], paths: list[str]) -> Sequence:
-        """How each variable is updated, judged by its path."""
+    def _choose(
+        self, variables: Sequence[keras.Variable], paths: list[str], strict: bool
+    ) -> Sequence:
+        """How each variable is updated, judged by its path; strict, patterns must fit the paths."""
         raise NotImplementedError
 
 

@@ -28,7 +28,8 @@ class ParameterGroup:
     are factors on those, schedules included; `schedule` replaces the optimizer's rate.
 
     Groups are matched when the optimizer is built, and saved with the model variable by variable:
-    a loaded model keeps them, though Keras gives the variables of nested models other paths.
+    a loaded model keeps them, though Keras gives the variables of nested models other paths. If the
+    optimizer was never built they are matched on loading, with a warning.
 
     Args:
         match: which variables. One of the words `'bias'` (variables called `bias`, and batch
@@ -141,12 +142,15 @@ def checked_groups(groups: Sequence[ParameterGroup]) -> tuple[ParameterGroup, ..
 UNCHANGED = ParameterGroup('.*')
 
 
-def group_of_each(groups: Sequence[ParameterGroup], paths: Sequence[str]) -> tuple[int | None, ...]:
+def group_of_each(
+    groups: Sequence[ParameterGroup], paths: Sequence[str], strict: bool = True
+) -> tuple[int | None, ...]:
     """Returns the number of the group of every variable, None for variables in no group.
 
     Args:
         groups: the parameter groups; they may not overlap.
         paths: `variable.path` of every variable that the optimizer updates.
+        strict: whether to raise. If not, the first group that matches a variable has it.
 
     Raises:
         ValueError: two groups match one variable, or a group matches none.
@@ -159,14 +163,14 @@ def group_of_each(groups: Sequence[ParameterGroup], paths: Sequence[str]) -> tup
     chosen: list[int | None] = []
     for path in paths:
         matching = [i for i, group in enumerate(groups) if group.matches(path)]
-        if len(matching) > 1:
+        if strict and len(matching) > 1:
             raise ValueError(
                 '`groups` must not overlap: each variable belongs to at most one group. '
                 f'Received: variable {path!r} matches {[groups[i].match for i in matching]}'
             )
         chosen.append(matching[0] if matching else None)
     for i, group in enumerate(groups):
-        if i not in chosen:
+        if strict and i not in chosen:
             raise ValueError(
                 'Each of `groups` must match at least one trainable variable. Received: '
                 f'match={group.match!r}, {matches_none(group.match, paths)}'

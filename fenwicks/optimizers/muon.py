@@ -252,10 +252,10 @@ class Muon(MomentumOptimizer):
         return [_KERNEL, None, *range(len(self._sgd.groups))]
 
     def _choose(
-        self, variables: Sequence[keras.Variable], paths: list[str]
+        self, variables: Sequence[keras.Variable], paths: list[str], strict: bool
     ) -> Sequence[int | str | None]:
         for match in self.others_match:
-            if not any(matches(match, path) for path in paths):
+            if strict and not any(matches(match, path) for path in paths):
                 raise ValueError(
                     'Each of `others_match` must match at least one trainable variable. Received: '
                     f'others_match={match!r}, {matches_none(match, paths)}'
@@ -268,6 +268,7 @@ class Muon(MomentumOptimizer):
             group_of_each(
                 self._sgd.groups,
                 [path for path, other in zip(paths, is_other, strict=True) if other],
+                strict,
             )
         )
         return [next(groups) if other else _KERNEL for other in is_other]

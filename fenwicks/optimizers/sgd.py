@@ -279,6 +279,6 @@ class SGD(MomentumOptimizer):
         return [None, *range(len(self.groups))]
 
     def _choose(
-        self, variables: Sequence[keras.Variable], paths: list[str]
+        self, variables: Sequence[keras.Variable], paths: list[str], strict: bool
     ) -> Sequence[int | None]:
-        return group_of_each(self.groups, paths)
+        return group_of_each(self.groups, paths, strict)
