@@ -134,6 +134,7 @@ class CrossEntropy(keras.losses.Loss):
             if y_true.shape[-1] != 1:
                 return cross_entropy(y_true, y_pred, self.label_smoothing)
             y_true = ops.squeeze(y_true, axis=-1)
+        _check_whole(y_true)
         return cross_entropy(ops.cast(y_true, 'int32'), y_pred, self.label_smoothing)
 
     def get_config(self) -> Config:
@@ -205,12 +206,28 @@ def _agree(shape: Shape, other: Shape) -> bool:
     )
 
 
+def _known_values(labels: Tensor) -> np.ndarray:
+    """The values of labels where they are known; within compiled functions none."""
+    try:
+        return np.asarray(ops.convert_to_numpy(labels))
+    except (TypeError, ValueError, AttributeError, RuntimeError):  # traced, not computed
+        return np.empty(0)
+
+
+def _check_whole(labels: Tensor) -> None:
+    """Raises where the values are known and are no class indices, in whatever dtype."""
+    values = _known_values(labels)
+    wrong = values[values != np.floor(values)]  # NaN is wrong, too
+    if wrong.size:
+        raise ValueError(
+            '`labels` must be integers, one class index for each example, or floats of the shape '
+            f'of the logits, a probability for each class. Received: {wrong[:10].tolist()}'
+        )
+
+
 def _check_values(labels: Tensor, classes: int) -> None:
     """Raises where the values are known, outside compiled functions, and can't be labels."""
-    try:
-        values = np.asarray(ops.convert_to_numpy(labels))
-    except (TypeError, ValueError, AttributeError, RuntimeError):  # traced, not computed
-        return
+    values = _known_values(labels)
     if not values.size:
         return
     if not _is_float(labels):

@@ -282,6 +282,16 @@ def soft_labels(batch=16, classes=10):
     return (values / values.sum(axis=1, keepdims=True)).astype('float32')
 
 
+@pytest.mark.parametrize('labels', [[0.7, 0.2], [[0.7], [0.2]], [0.0, float('nan')]])
+def test_call_refuses_floats_that_are_no_class_indices(labels):
+    """Whole ones it takes: Keras makes floats of integers before it calls `call`."""
+    loss, logits = CrossEntropy(), np.zeros((2, 2), 'float32')
+    with pytest.raises(ValueError, match=r'^`labels` must be integers.* Received: \[') as error:
+        loss.call(np.float32(labels), logits)
+    assert '\n' not in str(error.value)
+    loss.call(np.float32([1, 0]), logits)
+
+
 @pytest.mark.parametrize('smoothing', SMOOTHINGS)
 def test_probabilities_as_labels(smoothing):
     _, logits = examples()
