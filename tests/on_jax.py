@@ -28,6 +28,7 @@ PARTS = {
     'optimizers': (
         'test_losses.py',
         'test_optimizers.py',
+        'test_optimizers_contract.py',
         'test_schedules.py',
     ),
 }
