@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras.src.backend.common import global_state
 
 from fenwicks._checks import channels_last
@@ -201,6 +202,62 @@ def output_layer(model):
         return None
     layer = outputs[0]._keras_history.operation
     return output_layer(layer) if isinstance(layer, keras.Model) else layer
+
+
+def outputs_of_last_layers(
+    model: keras.Model, rows: int, draw: Callable[[tuple[int, ...]], np.ndarray]
+) -> np.ndarray | None:
+    """What a model's last layers return, from the last with weights on, for numbers that are drawn.
+
+    Args:
+        model: a built Keras model with one output. Nothing in it is changed.
+        rows: of the output.
+        draw: function from a shape to an array; it stands for what comes before these layers.
+
+    Returns:
+        A float32 array `(rows, outputs)`; `None` where the layers aren't known, as of a subclass,
+        or don't take the numbers.
+    """
+    output, *others = getattr(model, 'outputs', None) or [None]
+    if output is None or others:
+        return None
+    try:
+        with keras.StatelessScope():
+            values = keras.ops.cast(_LastLayers(rows, draw).value(output), 'float32')
+            return keras.ops.convert_to_numpy(values)
+    except Exception:  # a layer may raise anything for a side that is unknown, or for integers
+        return None
+
+
+class _LastLayers:
+    """Computes the tensors of a model, with drawn numbers for the inputs of layers with weights."""
+
+    def __init__(self, rows, draw):
+        self.rows, self.draw = rows, draw
+        self.values = {}  # by the ids of the tensors, one for all layers that take it
+
+    def value(self, tensor):
+        operation, node_index, place = tensor._keras_history
+        node = operation._inbound_nodes[node_index]
+        if id(tensor) in self.values or not node.input_tensors:
+            return self.drawn(tensor)
+        has_weights = bool(getattr(operation, 'weights', ()))
+        if has_weights and getattr(operation, 'outputs', None):  # a model, with last layers itself
+            return self.value(operation.outputs[place])
+        of_input = self.drawn if has_weights else self.value
+        arguments, options = node.arguments.fill_in(
+            {id(each): of_input(each) for each in node.input_tensors}
+        )
+        outputs = keras.tree.flatten(operation(*arguments, **options))
+        self.values |= zip(map(id, node.outputs), outputs, strict=True)
+        return self.values[id(tensor)]
+
+    def drawn(self, tensor):
+        if id(tensor) not in self.values:
+            sides = [8 if side is None else side for side in tensor.shape[1:]]
+            numbers = self.draw((self.rows, *sides))
+            self.values[id(tensor)] = keras.ops.convert_to_tensor(numbers, tensor.dtype)
+        return self.values[id(tensor)]
 
 
 def disable_gradient_sum(optimizer):

@@ -27,7 +27,7 @@ class ArrayFeed:
     Attributes:
         steps: whole batches in an epoch.
         outputs: number of the model's outputs for an image.
-        dtype: of the images.
+        dtype, image_shape: of the images, and of each of them.
         labels: as the device holds them; of a stream those of the first batch.
     """
 
@@ -57,7 +57,7 @@ class ArrayFeed:
         )
         checks.check_weights(settings.replicas, loss, weights)
         self.images, self._targets = np.asarray(images), (self.labels, *weights)
-        self.dtype = self.images.dtype
+        self.dtype, self.image_shape = self.images.dtype, self.images.shape[1:]
         self.steps = len(images) // batch_size
         self._engines = engines
         on_cpu = engines.at(0).on_cpu
@@ -108,7 +108,7 @@ class StreamFeed:
         self._stream = open_stream(source, settings.batch_size, replicas.processes)
         first, self._loss = self._stream.first, settings.loss
         self.outputs = checks.check_image_shape(settings.model, first.images)
-        self.dtype = first.images.dtype
+        self.dtype, self.image_shape = first.images.dtype, first.images.shape[1:]
         self._class_weight = class_weight
         self._first = self.labels, *weights = self._targets_of(first)
         targets.check_loss_takes(self._loss, self.labels, self.outputs)

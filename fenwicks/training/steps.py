@@ -24,6 +24,7 @@ from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
 from fenwicks.training.metrics import MetricSet
+from fenwicks.training.outputs import check_outputs
 from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.phases import check_freeze, check_image_sizes
 from fenwicks.training.replicas import Replicas, default_replicas
@@ -326,6 +327,7 @@ class StepRunner:
         feed = open_feed(
             images, labels, self._engines, self.memory_budget, class_weight, sample_weight
         )
+        check_outputs(self.model, self.loss, self._engines.at(0), feed.image_shape, feed.dtype)
         self._steps_per_epoch, self._outputs = feed.steps, feed.outputs
         self._engines.steps_per_epoch = feed.steps
         self._labels = feed.labels
