@@ -146,6 +146,49 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def claimed(path: str | os.PathLike[str]) -> Iterator[None]:
+    """A block in which no other process can claim the same file, which is to be written in it.
+
+    `locked` is for what stays: a file that is replaced loses its lock. This lock is of a hidden
+    file beside it, which goes with the block; what a killed process left is used again.
+
+    Args:
+        path: of a file that need not exist, in a folder that does.
+
+    Raises:
+        BlockingIOError: it is claimed.
+        OSError: the folder can't be written to.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = pathlib.Path(path)
+    lock = path.with_name(f'.{path.name}.lock')
+    descriptor = _locked_file(lock)
+    if descriptor is None:
+        raise BlockingIOError(f'`path` must not be in use by another process. Received: {path=!s}')
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # before it is closed: then it may be another's
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _locked_file(path):
+    """The descriptor of a locked file, made if there is none; `None` if another locked it."""
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)
+        if not _try_lock(descriptor):
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)  # its process removed it after it had been opened here
+
+
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Creates `folder`, and checks that files can be written there, before hours are spent.
 

@@ -1,6 +1,10 @@
 """The Trainer's checkpoints: what goes on ends as if it had never stopped."""
 
+import errno
 import math
+import pathlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -201,8 +205,110 @@ def test_a_damaged_checkpoint_is_an_error_of_one_line(tmp_path):
     assert '\n' not in str(raised.value)
 
 
-def test_a_fingerprint_that_is_no_json_fails_before_any_step():
+@pytest.mark.parametrize(
+    ('fingerprint', 'reason'),
+    [
+        ({'a': np.zeros(2)}, 'ndarray'),
+        ({'a': {1, 2}}, 'set'),
+        ({(1, 2): 3}, 'tuple'),
+        ({'a': np.complex64(1j)}, 'complex'),
+        ({'a': dense_model}, 'function'),
+    ],
+)
+def test_a_fingerprint_that_is_no_json_fails_before_any_step(fingerprint, reason):
     trainer = make(dense_model())
-    with pytest.raises(TypeError):
-        trainer.fit(*toy(), 1, fingerprint=np.float32(1))
+    message = rf'^`fingerprint` must be of what JSON can hold.* Received: .*{reason}'
+    with pytest.raises(ValueError, match=message) as raised:
+        trainer.fit(*toy(), 1, fingerprint=fingerprint)
+    assert '\n' not in str(raised.value)
     assert trainer.first_step_at is None
+
+
+def test_a_fingerprint_of_numpy_numbers(tmp_path):
+    path, plain = tmp_path / 'c.npz', {'a': 3, 'b': [0.5, True]}
+    given = {'a': np.int64(3), 'b': (np.float32(0.5), np.bool_(True))}
+    make(dense_model()).fit(*toy(), 1, checkpoint=path, fingerprint=given)
+    make(dense_model()).fit(*toy(), 1, checkpoint=path, resume=True, fingerprint=plain)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    for resume in (False, True):
+        trainer = make(dense_model())
+        with pytest.raises(
+            ValueError, match=r'^`checkpoint` must be the path of a file\. Received'
+        ):
+            trainer.fit(*toy(), 1, checkpoint=tmp_path, resume=resume)
+        assert trainer.first_step_at is None
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_step(tmp_path, monkeypatch):
+    def read_only(*arguments):
+        raise OSError(errno.EROFS, 'Read-only file system')
+
+    path = tmp_path / 'c.npz'
+    finished = make(dense_model())
+    finished.fit(*toy(), 1, checkpoint=path)
+    monkeypatch.setattr('fenwicks._files._new_file', read_only)
+    trainer = make(dense_model())
+    message = r'^`checkpoint` must lie in a folder that can be written to\. .*\(Read-only file sys'
+    with pytest.raises(OSError, match=message) as raised:
+        trainer.fit(*toy(), 2, checkpoint=path, resume=True)
+    assert '\n' not in str(raised.value)
+    assert len(trainer.records) == 1
+    assert trainer.first_step_at is None
+    trainer = make(dense_model())
+    trainer.fit(*toy(), 1, checkpoint=path, resume=True)  # nothing is left to be written
+    assert_same(finished, trainer)
+
+
+# Two trainings with one checkpoint
+
+
+def test_the_second_training_with_a_checkpoint_is_refused_while_the_first_lives(tmp_path):
+    path, refusals = tmp_path / 'c.npz', []
+
+    class Second(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            for resume in (False, True):
+                second = make(dense_model())
+                with pytest.raises(BlockingIOError) as raised:
+                    second.fit(*toy(), 3, checkpoint=path, resume=resume)
+                refusals.append((second.first_step_at, str(raised.value)))
+
+    trainer = make(dense_model())
+    trainer.fit(*toy(), 2, checkpoint=path, callbacks=[Second()])
+    message = f'`checkpoint` must not be in use by another training. Received: checkpoint={path}'
+    assert refusals == [(None, message)] * 4
+    assert [each.name for each in tmp_path.iterdir()] == ['c.npz']
+    trainer.fit(*toy(), 3, checkpoint=path)  # in the same process, once the first call has ended
+    make(dense_model()).fit(*toy(), 4, checkpoint=path, resume=True)
+    assert [each.name for each in tmp_path.iterdir()] == ['c.npz']
+
+
+def test_a_training_that_ends_in_an_error_lets_its_checkpoint_go(tmp_path):
+    interrupted(make(dense_model()), tmp_path / 'c.npz', 3, after=1)
+    assert [each.name for each in tmp_path.iterdir()] == ['c.npz']
+
+
+KILLED = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location('files', sys.argv[2] + '/fenwicks/_files.py')
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+with files.claimed(sys.argv[1]):
+    print('claimed', flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_claim_ends_with_its_process(tmp_path):
+    path, root = tmp_path / 'c.npz', str(pathlib.Path(__file__).parent.parent)
+    command = [sys.executable, '-c', KILLED, str(path), root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'claimed\n'
+        with pytest.raises(BlockingIOError, match='`checkpoint` must not be in use by another'):
+            make(dense_model()).fit(*toy(), 1, checkpoint=path)
+        process.kill()
+        process.wait()
+    make(dense_model()).fit(*toy(), 1, checkpoint=path)
+    assert [each.name for each in tmp_path.iterdir()] == ['c.npz']

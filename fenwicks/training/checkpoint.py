@@ -8,15 +8,16 @@ import hashlib
 import json
 import math
 import os
+import pathlib
 import sys
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
-from fenwicks._files import written_whole
+from fenwicks import _files
 
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
 
@@ -51,6 +52,67 @@ def origin_of(data_digest: str) -> dict:
     }
 
 
+def check_path(path: Path, writes: bool) -> None:
+    """Raises unless a checkpoint can be at a path.
+
+    Args:
+        path: of the file.
+        writes: whether this process is to write it.
+    """
+    if os.path.isdir(path):
+        raise ValueError(
+            f'`checkpoint` must be the path of a file. Received: a folder, checkpoint={path}'
+        )
+    if writes and not pathlib.Path(path).parent.is_dir():
+        raise ValueError(
+            f'`checkpoint` must lie in a folder that exists. Received: checkpoint={path}'
+        )
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """A block in which this process alone writes the checkpoint, into a folder that takes it.
+
+    Raises:
+        BlockingIOError: another training writes it.
+        OSError: the folder can't be written to.
+    """
+    with contextlib.ExitStack() as claims:
+        try:
+            _files.check_writable(pathlib.Path(path).parent)
+            claims.enter_context(_files.claimed(path))
+        except BlockingIOError:
+            raise BlockingIOError(
+                f'`checkpoint` must not be in use by another training. Received: checkpoint={path}'
+            ) from None
+        except OSError as error:
+            reason = getattr(error.__cause__, 'strerror', error.strerror)
+            raise OSError(
+                '`checkpoint` must lie in a folder that can be written to. '
+                f'Received: checkpoint={path} ({reason})'
+            ) from error
+        yield
+
+
+def as_json(fingerprint: Any) -> Any:
+    """A `fingerprint` as the file will have it; raises unless JSON can hold it."""
+    try:
+        return json.loads(json.dumps(fingerprint, default=_number))
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = ' '.join(str(error).split())
+        raise ValueError(
+            '`fingerprint` must be of what JSON can hold: dicts with strings as keys, lists, '
+            f'strings and numbers. Received: {reason}'
+        ) from None
+
+
+def _number(value):
+    """A number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f'a {type(value).__name__}')
+
+
 def save(
     path: Path,
     variables: Sequence[keras.Variable],
@@ -68,7 +130,7 @@ def save(
     arrays = {f'variable_{i}': _storable(variable) for i, variable in enumerate(variables)}
     for name, values in (lists or {}).items():
         arrays |= {f'{name}_{i}': _storable(value) for i, value in enumerate(values)}
-    with written_whole(path) as part, open(part, 'wb') as file:
+    with _files.written_whole(path) as part, open(part, 'wb') as file:
         np.savez(file, state=np.array(json.dumps(state)), **arrays)
 
 

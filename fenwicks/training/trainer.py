@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import math
 import os
-import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 
 from fenwicks._checks import finite_number
+from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, targets
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
@@ -24,6 +23,8 @@ from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import ResumableRunner
 from fenwicks.training.validation import Validation, arrays_of, check_frequency
+
+_NOTHING = contextlib.nullcontext()
 
 
 class Trainer(ResumableRunner):
@@ -181,10 +182,11 @@ class Trainer(ResumableRunner):
             verbose: 0 shows nothing, 1 a progress bar and a line an epoch, 2 the lines alone, as in
                 Keras; 'auto' is 1, and 2 where standard error is a file.
             checkpoint: path of a file that is rewritten after each epoch; `None` for none. Of
-                several processes the chief writes it, and all must be able to read it.
+                several processes the chief writes it, and all must be able to read it. No other
+                training can use it until this one ends.
             resume: whether to start from `checkpoint` if that exists.
-            fingerprint: description of the run, of what JSON can hold. Resuming from a checkpoint
-                with another fingerprint, seed or backend is an error.
+            fingerprint: description of the run, of what JSON can hold and NumPy's numbers. Resuming
+                from a checkpoint with another fingerprint, seed or backend is an error.
 
         Returns:
             The `History`, in which `history['loss']` is a list with a number for each epoch.
@@ -194,19 +196,19 @@ class Trainer(ResumableRunner):
 
         Raises:
             ValueError: an argument breaks its rule.
+            OSError: the folder of `checkpoint` can't be written to, or another training uses the
+                file (`BlockingIOError`).
             DivergedError: the loss, a weight or another variable of the training became infinite or
                 NaN. With `keras.callbacks.TerminateOnNaN` the training ends instead, with the
                 epochs before.
         """
         epochs = finite_number('epochs', epochs, above=0)
-        fingerprint = json.loads(json.dumps(fingerprint))  # as the file will have it
+        fingerprint = checkpoints.as_json(fingerprint)
         if resume and checkpoint is None:
             raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
         writes = checkpoint is not None and self.replicas.chief
-        if checkpoint is not None and writes and not pathlib.Path(checkpoint).parent.is_dir():
-            raise ValueError(
-                f'`checkpoint` must lie in a folder that exists. Received: checkpoint={checkpoint}'
-            )
+        if checkpoint is not None:
+            checkpoints.check_path(checkpoint, writes)
         callbacks = check_callbacks(callbacks)
         verbose = check_verbose(verbose) if self.replicas.chief else 0
         feed = self._open_feed(images, labels, class_weight, sample_weight)
@@ -234,31 +236,33 @@ class Trainer(ResumableRunner):
         images_done = self._steps_done * self.batch_size
         progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
         hooks = self._hooks(callbacks, epochs)
-        try:
-            if done < epochs:
-                self._start_feed(feed, done, epochs)
-            with noted_interrupts() as interrupts, self.replicas.process_errors():
-                hooks.begin(known)
-                for epoch in range(done, epochs):
-                    if hooks.stopped:
-                        break
-                    hooks.call('on_epoch_begin', epoch, {})
-                    try:
-                        self._train_epoch(epoch, steps, progress, interrupts)
-                    except DivergedError as error:
-                        if not hooks.diverged(error):
-                            raise
-                        break
-                    self._finish_epoch(epoch, validation, hooks)
-                    if writes:
-                        self._save(checkpoint, settings, hooks)
-                    progress.finish_epoch(self.records[-1])  # prints saved epochs only
-                with self.averaged():
-                    hooks.call('on_train_end', {})
-                    self._averages.adopt_restored()
-        finally:
-            feed.stop()
-            progress.close()
+        claim = checkpoints.claimed(checkpoint) if writes and done < epochs else _NOTHING
+        with claim:
+            try:
+                if done < epochs:
+                    self._start_feed(feed, done, epochs)
+                with noted_interrupts() as interrupts, self.replicas.process_errors():
+                    hooks.begin(known)
+                    for epoch in range(done, epochs):
+                        if hooks.stopped:
+                            break
+                        hooks.call('on_epoch_begin', epoch, {})
+                        try:
+                            self._train_epoch(epoch, steps, progress, interrupts)
+                        except DivergedError as error:
+                            if not hooks.diverged(error):
+                                raise
+                            break
+                        self._finish_epoch(epoch, validation, hooks)
+                        if writes:
+                            self._save(checkpoint, settings, hooks)
+                        progress.finish_epoch(self.records[-1])  # prints saved epochs only
+                    with self.averaged():
+                        hooks.call('on_train_end', {})
+                        self._averages.adopt_restored()
+            finally:
+                feed.stop()
+                progress.close()
         self._finalize()
         return self.history
 
@@ -266,7 +270,7 @@ class Trainer(ResumableRunner):
         """Validates, and calls the callbacks, which see what was validated."""
         record = self.records[-1]
         validates = validation is not None and validation.is_due(epoch)
-        seen = self.averaged() if validates or hooks.callbacks else contextlib.nullcontext()
+        seen = self.averaged() if validates or hooks.callbacks else _NOTHING
         with seen:
             if validates:
                 hooks.call('on_test_begin', {})
