@@ -9,7 +9,17 @@ import weakref
 import keras
 import numpy as np
 import pytest
-from training_toys import adam, assert_same, conv_model, dense_model, make, sgd, toy, values
+from training_toys import (
+    adam,
+    assert_same,
+    conv_model,
+    dense_model,
+    make,
+    sgd,
+    toy,
+    values,
+    warned,
+)
 
 from fenwicks import augment, layers, losses, optimizers
 from fenwicks.training import DivergedError
@@ -230,6 +240,32 @@ def test_averages_that_overflow():
     trainer = make(dense_model(), sgd(0.01), averaging=Overflowing())
     with pytest.raises(DivergedError, match=r'training state must .*average\w* not finite$'):
         trainer.fit(*toy(), 1)
+
+
+class Unknown(keras.metrics.Metric):
+    """A metric without a value, of some images at least."""
+
+    def update_state(self, labels, outputs, sample_weight=None):
+        pass
+
+    def result(self):
+        return keras.ops.convert_to_tensor(np.nan, 'float32')
+
+
+def test_a_metric_that_is_not_a_number_is_a_warning():
+    trainer = make(dense_model(), metrics=[Unknown(name='unknown')])
+    message = '`unknown` should be finite: the model, or the metric, may hold NaN. Received: unkno'
+    warned(lambda: trainer.fit(*toy(), 1), message)
+    assert np.isnan(trainer.records[-1]['train_unknown'])
+    warned(lambda: trainer.evaluate(*toy()), message)
+    warned(lambda: trainer.fit(*toy(), 2, validation_data=toy()), message)
+
+
+def test_scoring_a_model_that_holds_nan_is_a_warning():
+    trainer = make(dense_model(keras.layers.BatchNormalization()))
+    statistics = trainer.model.layers[1].moving_mean
+    statistics.assign(np.full(statistics.shape, np.nan, np.float32))
+    warned(lambda: trainer.evaluate(*toy()), '`loss` should be finite: ')
 
 
 # Checkpoints

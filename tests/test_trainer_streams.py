@@ -17,6 +17,7 @@ from training_toys import (
     make,
     toy,
     values,
+    warned,
 )
 
 from fenwicks import augment, data, optimizers
@@ -70,9 +71,25 @@ def test_a_resumed_stream_ends_like_one_that_was_not_stopped(source, tmp_path):
     whole, before, after = (make(dense_model()) for _ in range(3))
     whole.fit(source(), epochs=3)
     path = tmp_path / 'c.npz'
-    before.fit(source(), epochs=1, checkpoint=path)
-    after.fit(source(), epochs=3, checkpoint=path, resume=True)
+    before.fit(source(), epochs=1, checkpoint=path, fingerprint='toy')
+    after.fit(source(), epochs=3, checkpoint=path, resume=True, fingerprint='toy')
     assert_same(whole, after)
+
+
+def test_a_resumed_stream_of_unknown_data_is_a_warning(tmp_path):
+    path = tmp_path / 'c.npz'
+
+    def go_on(source, epochs, **options):
+        make(dense_model()).fit(source, epochs=epochs, checkpoint=path, resume=True, **options)
+
+    go_on(Resident(), 1)
+    message = 'a resumed training can only check the form of the batches of a Resident: describe'
+    warned(lambda: go_on(Resident(), 2), message)
+    with pytest.raises(ValueError, match=r"settings\.data='other' instead of nothing$"):
+        go_on(Resident(), 2, fingerprint={'data': 'other'})
+    path.unlink()
+    go_on(image_batches(), 1)
+    go_on(image_batches(), 2)
 
 
 def image_batches(**options):
@@ -168,8 +185,9 @@ def test_a_tf_dataset(resumed, tmp_path):
     trainer, other = make(dense_model()), make(dense_model())
     if resumed:
         first = make(dense_model())
-        first.fit(dataset(), epochs=1, checkpoint=tmp_path / 'c.npz')
-    trainer.fit(dataset(), epochs=3, checkpoint=tmp_path / 'c.npz', resume=resumed)
+        first.fit(dataset(), epochs=1, checkpoint=tmp_path / 'c.npz', fingerprint='toy')
+    options = {'checkpoint': tmp_path / 'c.npz', 'fingerprint': 'toy'}
+    trainer.fit(dataset(), epochs=3, resume=resumed, **options)
     passes = dataset()
     batches = [list(passes.as_numpy_iterator()) for _ in range(3)]
     other.fit(Listed(batches), epochs=3)

@@ -1,5 +1,7 @@
 """Small data, models and trainers, and how two trainings are compared."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -106,6 +108,19 @@ class Recorder:
 
         shape = ShapeDtypeStruct(images.shape, images.dtype)
         return io_callback(self.note, shape, images, seed, ordered=True)
+
+
+def warned(call, message):
+    """Raises unless the call gives warnings of one line that begin with this message, and others
+    that aren't of this library."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter('always')
+        call()
+    texts = [str(each.message) for each in found if each.category is UserWarning]
+    assert texts
+    for text in texts:
+        assert text.startswith(message), text
+        assert '\n' not in text
 
 
 class Stop(Exception):

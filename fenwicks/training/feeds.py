@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,9 @@ class ArrayFeed:
         """What a checkpoint says of the data."""
         return checkpoints.origin(self.images, *self._targets)
 
+    def warn_unless_known(self) -> None:
+        """Warns where `origin` can't tell other data from those of the checkpoint."""
+
     def start(self, epoch: int, epochs: int) -> None:
         """Places the data, or their first part, on the device.
 
@@ -137,6 +141,17 @@ class StreamFeed:
             weights = sorted((int(label), float(w)) for label, w in self._class_weight.items())
             digest = hashlib.sha256(f'{digest} {weights}'.encode()).hexdigest()[:16]
         return checkpoints.origin_of(digest)
+
+    def warn_unless_known(self) -> None:
+        # Not even the first batch may be compared: a source that shuffles or augments by itself
+        # gives another one each time.
+        if not self._stream.knows_data:
+            warnings.warn(
+                'a resumed training can only check the form of the batches of a '
+                f'{type(self._stream.source).__name__}: describe what it gives, '
+                "fit(..., fingerprint={'data': ...}), to have that compared with the checkpoint",
+                stacklevel=3,
+            )
 
     def start(self, epoch: int, epochs: int) -> None:
         engines, budget = self._engines, self._budget

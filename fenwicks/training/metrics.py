@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -162,7 +163,23 @@ class MetricSet:
                 name: np.asarray(ops.convert_to_numpy(value)).tolist()
                 for name, value in each.items()
             }
+        warn_unless_finite(named)
         return named
+
+
+def warn_unless_finite(scores: dict[str, Any]) -> None:
+    """Warns of scores that are infinite or NaN.
+
+    It is no error: a metric may have no value, such as the precision where nothing is positive, and
+    a model that diverged may be scored.
+    """
+    for name, value in scores.items():
+        if not np.isfinite(value).all():
+            warnings.warn(
+                f'`{name}` should be finite: the model, or the metric, may hold NaN. '
+                f'Received: {name}={value}',
+                stacklevel=3,
+            )
 
 
 def _metric(given, of_logits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from fenwicks.training.engines.base import Loss, Settings, StepTotals
 from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
-from fenwicks.training.metrics import MetricSet
+from fenwicks.training.metrics import MetricSet, warn_unless_finite
 from fenwicks.training.outputs import check_outputs
 from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.phases import check_freeze, check_image_sizes
@@ -274,15 +273,16 @@ class StepRunner:
 
     def _metrics_of(self, outputs, labels):
         """The `evaluate.Metrics` of the outputs for all images."""
-        score = functools.partial(
-            evaluation.Metrics, others=self._metrics.named(self._metrics.of_all(labels, outputs))
-        )
+        others = self._metrics.named(self._metrics.of_all(labels, outputs))
         if labels.ndim == 1 and targets.of_logits(self.loss) is not False:
             plain = evaluation.metrics(outputs, labels)
-            return score(plain.loss, plain.accuracy)
-        loss = float(keras.ops.convert_to_numpy(self.loss(labels, outputs)))
-        correct = self._engines.at(0).correct(outputs, labels)
-        return score(loss, self._accuracy(correct, len(outputs), labels))
+            loss, accuracy = plain.loss, plain.accuracy
+        else:
+            loss = float(keras.ops.convert_to_numpy(self.loss(labels, outputs)))
+            correct = self._engines.at(0).correct(outputs, labels)
+            accuracy = self._accuracy(correct, len(outputs), labels)
+        warn_unless_finite({'loss': loss})
+        return evaluation.Metrics(loss, accuracy, others)
 
     def _accuracy(self, correct, images, labels=None):
         """The share of right answers; `None` where no answer is right or wrong."""

@@ -38,12 +38,14 @@ class Stream:
         form: the `Form` of all batches.
         workers: threads that may fetch batches at the same time.
         gives_indices: whether the source says which images a batch has.
+        knows_data: whether `digest` is of the data themselves.
     """
 
     steps: int
     first: Batch
     workers = 1
     gives_indices = False
+    knows_data = False
 
     def __init__(self, source: Any, batch_size: int):
         self.source, self.batch_size = source, batch_size
@@ -108,6 +110,7 @@ class IndexedStream(Stream):
                 'the Trainer, which applies them on the device. Received: one with them'
             )
         self.gives_indices = hasattr(source, 'stored_batch')
+        self.knows_data = isinstance(source, data.ImageBatches) and source.process_count == 1
         self.first = self._get(0) if batches else Batch(np.zeros((0, 0, 0, 0)), np.zeros(0))
         # The incomplete last batch is left out, as that of arrays is.
         last_is_whole = batches < 2 or len(self._get(batches - 1).images) == self.batch_size
@@ -138,7 +141,7 @@ class IndexedStream(Stream):
 
     def digest(self):
         source = self.source
-        if not isinstance(source, data.ImageBatches) or source.process_count > 1:
+        if not self.knows_data:
             return super().digest()
         digest = hashlib.sha256(super().digest().encode())
         digest.update(f'{source.shuffle} {source.seed}'.encode())

@@ -24,8 +24,6 @@ from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import ResumableRunner
 from fenwicks.training.validation import Validation, arrays_of, check_frequency
 
-_NOTHING = contextlib.nullcontext()
-
 
 class Trainer(ResumableRunner):
     """Trains a Keras model with data set, shuffle and augmentation on the device.
@@ -186,7 +184,9 @@ class Trainer(ResumableRunner):
                 training can use it until this one ends.
             resume: whether to start from `checkpoint` if that exists.
             fingerprint: description of the run, of what JSON can hold and NumPy's numbers. Resuming
-                from a checkpoint with another fingerprint, seed or backend is an error.
+                from a checkpoint with another fingerprint, seed or backend is an error. Other data
+                are too, where they are arrays or a `data.ImageBatches`. What other sources give is
+                for the fingerprint to say; without one there is a warning.
 
         Returns:
             The `History`, in which `history['loss']` is a list with a number for each epoch.
@@ -220,6 +220,8 @@ class Trainer(ResumableRunner):
         known: dict[str, Any] = {}
         if resume and checkpoint is not None and os.path.exists(checkpoint):
             known = self._restore(checkpoint, settings)
+            if fingerprint is None:
+                feed.warn_unless_known()
         else:
             self._check_whole_epoch()
             if not self.records:
@@ -236,7 +238,9 @@ class Trainer(ResumableRunner):
         images_done = self._steps_done * self.batch_size
         progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
         hooks = self._hooks(callbacks, epochs)
-        claim = checkpoints.claimed(checkpoint) if writes and done < epochs else _NOTHING
+        claim: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if checkpoint is not None and writes and done < epochs:
+            claim = checkpoints.claimed(checkpoint)
         with claim:
             try:
                 if done < epochs:
@@ -270,7 +274,7 @@ class Trainer(ResumableRunner):
         """Validates, and calls the callbacks, which see what was validated."""
         record = self.records[-1]
         validates = validation is not None and validation.is_due(epoch)
-        seen = self.averaged() if validates or hooks.callbacks else _NOTHING
+        seen = self.averaged() if validates or hooks.callbacks else contextlib.nullcontext()
         with seen:
             if validates:
                 hooks.call('on_test_begin', {})

@@ -10,7 +10,7 @@ import numpy as np
 from fenwicks._checks import positive_integer
 from fenwicks.training.batches import Form
 from fenwicks.training.engines.base import Engine
-from fenwicks.training.metrics import MetricSet
+from fenwicks.training.metrics import MetricSet, warn_unless_finite
 from fenwicks.training.streams import all_batches, is_source
 
 BATCH_SIZE = 500  # images of a forward pass
@@ -51,6 +51,7 @@ class Validation:
     def score(self) -> dict[str, Any]:
         """The loss and the metrics over all images, with the model's present weights."""
         loss, correct, results = self.engine.score(self._held, BATCH_SIZE)
+        warn_unless_finite({'loss': loss})
         accuracy = self.accuracy(correct, self._count)
         share = {} if accuracy is None else {'accuracy': accuracy}
         return {'loss': loss, **share, **self.metrics.named(results)}
