@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 
 from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks.optimizers.groups import matches_none
 from fenwicks.optimizers.patterns import check_match, matches
 
 # Pairs of the epoch, from 0, from which on images have a size, and that size in pixels.
@@ -142,7 +143,7 @@ def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Fre
         if not any(matches(match, path) for path in paths):
             raise ValueError(
                 '`freeze` must match at least one trainable variable. '
-                f'Received: match={match!r}, which matches none of {len(paths)} variables'
+                f'Received: match={match!r}, {matches_none(match, paths)}'
             )
     if pairs and all(any(matches(match, path) for _, match in pairs) for path in paths):
         raise ValueError(
