@@ -161,9 +161,19 @@ def draws_by_a_layer_outside(images, seed):
     return OUTSIDE(images, training=True)
 
 
+def makes_a_variable(images, seed):
+    return images * keras.Variable(1.0)
+
+
+def cuts(images, seed):
+    return images[:, :4]
+
+
 @pytest.mark.parametrize(
     ('augment', 'message'),
     [
+        (makes_a_variable, r'`augment` must draw from its `seed` alone.*\(a variable\)$'),
+        (cuts, r'`augment` must return images of the shape \(8, 8, 3\) .* Received: \(4, 8, 3\)$'),
         (draws_by_a_layer, r'`augment` must draw from its `seed` alone.*seed_generator'),
         (has_weights, r'`augment` must draw from its `seed` alone.*kernel, .*bias\)$'),
         (draws_by_a_layer_outside, r'`augment` must draw from its `seed` alone.*a variable\)$'),
@@ -189,6 +199,49 @@ def test_what_is_no_function_of_images_and_a_seed_is_no_augmentation(augment):
     with pytest.raises(ValueError, match=r'^`augment` must be a function of images and') as error:
         make(dense_model(), augment=augment)
     assert '\n' not in str(error.value)
+
+
+def test_a_model_of_any_size_takes_what_augment_returns():
+    images = keras.Input((None, None, 3))
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(images))
+    make(keras.Model(images, keras.layers.Dense(3)(features)), augment=cuts).fit(*toy(), 1)
+
+
+def to_floats(images):
+    return keras.ops.cast(images, 'float32') / 255
+
+
+@pytest.mark.parametrize(
+    ('normalize', 'message'),
+    [
+        (lambda images: keras.layers.Dense(3)(to_floats(images)), r'dense\w*/kernel, .*bias\)$'),
+        (lambda images: to_floats(images) * keras.Variable(1.0), r'a variable\)$'),
+    ],
+)
+def test_a_normalisation_that_makes_a_layer(normalize, message):
+    message = rf'^`normalize` must create or change no variable of a Keras layer.*{message}'
+    trainer = make(dense_model(), normalize=normalize)
+    refused(lambda: trainer.fit(*toy(), 1), message)
+    refused(lambda: trainer.predict(toy()[0]), message)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'message'),
+    [
+        (lambda y, p: keras.ops.mean(keras.layers.Dense(3)(p)), r'dense\w*/kernel, .*bias\)$'),
+        (lambda y, p: keras.ops.mean(p * keras.Variable(1.0)), r'a variable\)$'),
+    ],
+)
+def test_a_loss_that_makes_a_layer(loss, message):
+    message = rf'^`loss` must create or change no variable of a Keras layer.*{message}'
+    trainer = make(dense_model(), loss=loss)
+    refused(lambda: trainer.fit(*toy(), 1), message)
+
+
+def test_a_layer_that_was_adapted_may_normalise():
+    layer = keras.layers.Normalization(axis=-1)
+    layer.adapt(toy()[0])
+    make(dense_model(), normalize=lambda images: layer(images)).fit(*toy(), 1)
 
 
 def test_a_layer_without_variables_may_augment():

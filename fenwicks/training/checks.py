@@ -224,11 +224,20 @@ def check_image_shape(model, images):
         _logits(model, images)
     # A subclass of Model has no `input_shape`.
     takes = getattr(model, 'input_shape', (None, *shape))[1:]
-    if len(takes) != len(shape) or any(
-        side not in (None, given) for side, given in zip(takes, shape, strict=True)
-    ):
+    if not fits(takes, shape):
         raise ValueError(
             f'`images` must have the shape (count, {", ".join(map(str, takes))}) that the '
             f'model takes. Received: shape={np.shape(images)}'
         )
     return _logits(model, images).shape[-1]
+
+
+def fits(takes, shape):
+    """Whether a model that takes images of a shape, `None` for sides of any length, takes another.
+
+    >>> fits((None, None, 3), (8, 8, 3)), fits((8, 8, 3), (4, 8, 3))
+    (True, False)
+    """
+    return len(takes) == len(shape) and all(
+        side in (None, given) for side, given in zip(takes, shape, strict=True)
+    )

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks.data.dataset import check_labels as check_class_labels
 from fenwicks.losses import CrossEntropy
 
@@ -118,13 +119,19 @@ def _values(loss, labels, count, outputs):
 def check_loss_takes(loss: Any, labels: np.ndarray, outputs: int) -> None:
     """Tries the loss of a batch of checked labels; raises where it isn't a number."""
     try:
-        value = loss(labels, np.full((len(labels), outputs), 1 / outputs, np.float32))
+        with _keras.changed_variables() as changed:
+            value = loss(labels, np.full((len(labels), outputs), 1 / outputs, np.float32))
     except Exception as error:  # a loss may raise anything
         reason = ' '.join(str(error).split())[:200]
         raise ValueError(
             f'`labels` must have a form that the loss takes. Received: {labels.dtype} of shape '
             f'{labels.shape} ({reason})'
         ) from None
+    if changed:
+        raise ValueError(
+            '`loss` must create or change no variable of a Keras layer. '
+            f'Received: a function that does ({", ".join(changed)})'
+        )
     shape = tuple(np.shape(value))
     if shape:
         raise ValueError(f'`loss` must return a scalar. Received: shape={shape}')

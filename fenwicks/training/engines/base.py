@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +15,7 @@ from fenwicks import augment as augmentation
 from fenwicks._typing import Tensor
 from fenwicks.optimizers.patterns import matches
 from fenwicks.training.averages import Averages
+from fenwicks.training.checks import fits
 from fenwicks.training.metrics import MetricSet
 from fenwicks.training.replicas.base import Replicas
 
@@ -115,7 +117,7 @@ class Engine:
 
     def __init__(self, settings: Settings):
         self.model, self.optimizer, self.loss = settings.model, settings.optimizer, settings.loss
-        self.normalize = settings.normalize
+        self.normalize = functools.partial(_normalized, settings.normalize)
         self.augment = augmentation.with_labels(settings.augment)
         self.mixes_labels = augmentation.takes_labels(settings.augment)
         self.metrics, self.outputs = settings.metrics, 0
@@ -246,10 +248,17 @@ class Engine:
                 '`augment` must draw from its `seed` alone, and create or change no variable of a '
                 f'Keras layer. Received: a function that does ({", ".join(changed)})'
             )
-        if getattr(inputs, 'shape', None) is None or inputs.shape[0] != images.shape[0]:
+        shape = getattr(inputs, 'shape', None)
+        if shape is None or not len(shape) or shape[0] != images.shape[0]:
             raise ValueError(
                 f'`augment` must return the {images.shape[0]} images that it is given. '
-                f'Received: {getattr(inputs, "shape", inputs)}'
+                f'Received: {inputs if shape is None else shape}'
+            )
+        takes = getattr(self.model, 'input_shape', (None, *shape[1:]))[1:]
+        if not fits(takes, shape[1:]):
+            raise ValueError(
+                f'`augment` must return images of the shape ({", ".join(map(str, takes))}) that '
+                f'the model takes. Received: {tuple(shape[1:])}'
             )
         return inputs, labels
 
@@ -258,6 +267,18 @@ class Engine:
         if self.mixes_labels and len(labels.shape) == 1:
             return keras.ops.one_hot(labels, self.outputs, dtype='float32')
         return labels
+
+
+def _normalized(normalize, images):
+    """`normalize(images)`; raises where it makes a layer, whose weights nobody would keep."""
+    with _keras.changed_variables() as changed:
+        images = normalize(images)
+    if changed:
+        raise ValueError(
+            '`normalize` must create or change no variable of a Keras layer. '
+            f'Received: a function that does ({", ".join(changed)})'
+        )
+    return images
 
 
 def batch_starts(count: int, batch_size: int) -> tuple[np.ndarray, int]:
