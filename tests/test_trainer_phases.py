@@ -139,7 +139,10 @@ def test_what_only_frozen_variables_need_is_not_computed():
         (((-1, BIASES),), r'^`freeze` must be pairs \(epoch, match\)'),
         ((('1', BIASES),), r'^`freeze` must be pairs \(epoch, match\)'),
         (((1, '('),), '^`freeze` must be '),
-        (((1, 'third/.*'),), '^`freeze` must match at least one trainable variable.*; the nearest of '),
+        (
+            ((1, 'third/.*'),),
+            '^`freeze` must match at least one trainable variable.*; the nearest of ',
+        ),
         (((1, '.*'),), '^`freeze` must leave variables to train'),
         (((0, 'bias'), (2, '.*kernel|.*gamma')), '^`freeze` must leave variables to train'),
     ],
