@@ -32,7 +32,11 @@ def _full_size(preset, arms):
         for run in whole
         for trick in views
     ]
-    return ablation.summarize(ablation.grid('', preset), [*whole, *one_view, *arms])
+    grid = ablation.grid('', preset)
+    of_preset, *removed = ablation.summarize(grid, [*whole, *arms])
+    # Apart, since an accuracy of one view has another deviation.
+    of_views = ablation.summarize(grid, [*whole, *one_view])[1:]
+    return [of_preset, *of_views, *removed]
 
 
 def _belongs(run, preset, arm):

@@ -252,7 +252,8 @@ def tricks_table(rows: Sequence[Row]) -> str:
     """Tricks: what each does, where it is, what was published, what was measured here.
 
     Each preset to which tricks were added, or from which they were removed, has a column of
-    differences. Tricks of which nothing was published by itself, or measured, are left out.
+    differences. Tricks of which nothing was published by itself, and no difference is larger than
+    its error, are left out.
     """
     found = {
         (row.arm.trick, row.arm.preset, bool(row.arm.added)): row for row in rows if row.arm.trick
@@ -272,7 +273,8 @@ def tricks_table(rows: Sequence[Row]) -> str:
             *(measured(name, *column) for column in columns),
         ]
         for name, trick in TRICKS.items()
-        if trick.published or any((name, *column) in found for column in columns)
+        if trick.published
+        or any(found[name, *column].resolved for column in columns if (name, *column) in found)
     ]
     titles = [f'`{preset}` with{"" if added else "out"} it' for preset, added in columns]
     return markdown(['trick', 'what it does', 'in `fenwicks`', 'published', *titles], cells)
