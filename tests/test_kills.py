@@ -54,6 +54,7 @@ def weights(out):
 
 def check_alike(out, whole):
     assert sorted(path.name for path in out.iterdir()) == [
+        'README.md',
         'model.keras',
         'report.npz',
         'result.json',
