@@ -15,6 +15,13 @@ from fenwicks.layers import PatchWhitening
 from fenwicks.training import targets
 from fenwicks.training.replicas.base import Replicas
 
+# Rules that `outputs.check_outputs` has as well, which looks at values.
+NO_LOGITS = (
+    '`model` must end in logits for a loss that applies the softmax itself: leave out the last '
+    'activation'
+)
+NO_PROBABILITIES = '`loss` must be of logits: pass from_logits=True'
+
 
 def check(model, optimizer, loss, seed, seconds_per_call, replicas):
     """Raises unless each argument of a Trainer keeps its rule."""
@@ -77,18 +84,15 @@ def check_loss(model, loss):
     of_logits = targets.of_logits(loss)
     name = getattr(activation, '__name__', activation)
     if of_logits and activation in (keras.activations.softmax, keras.activations.sigmoid):
-        raise ValueError(
-            '`model` must end in logits for a loss that applies the softmax itself: leave out the '
-            f"last activation. Received: {layer.name} with activation='{name}'"
-        )
+        raise ValueError(f"{NO_LOGITS}. Received: {layer.name} with activation='{name}'")
     ends_in_logits = isinstance(layer, keras.layers.Dense) and activation in (
         None,
         keras.activations.linear,
     )
     if of_logits is False and ends_in_logits:
         raise ValueError(
-            '`loss` must be of logits: pass from_logits=True. '
-            f'Received: {loss.name} of probabilities, and a model that ends in {layer.name}'
+            f'{NO_PROBABILITIES}. Received: {loss.name} of probabilities, and a model that ends in '
+            f'{layer.name}'
         )
 
 

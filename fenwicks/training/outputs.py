@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from fenwicks import _keras
-from fenwicks.training import targets
+from fenwicks.training import checks, targets
 from fenwicks.training.engines.base import Engine, Loss
 
 _ROWS = 16  # of random numbers: that few logits all look like probabilities by chance is improbable
@@ -52,14 +52,10 @@ def check_outputs(
         return
     span = f'outputs from {outputs.min():.3g} to {outputs.max():.3g} for random images'
     if of_logits:
-        raise ValueError(
-            '`model` must end in logits for a loss that applies the softmax itself: leave out the '
-            f'last activation. Received: {model.name} with {span}'
-        )
+        raise ValueError(f'{checks.NO_LOGITS}. Received: {model.name} with {span}')
     name = getattr(loss, 'name', loss)
     raise ValueError(
-        '`loss` must be of logits: pass from_logits=True. '
-        f'Received: {name} of probabilities, and a model with {span}'
+        f'{checks.NO_PROBABILITIES}. Received: {name} of probabilities, and a model with {span}'
     )
 
 
