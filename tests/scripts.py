@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import pathlib
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -61,3 +62,24 @@ def free_ports(count):
     for one in sockets:
         one.close()
     return ports
+
+
+_HOLDER = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location('files', sys.argv[1])
+files = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(files)
+with getattr(files, sys.argv[2])(sys.argv[3]):
+    print('held', flush=True)
+    time.sleep(600)
+"""
+
+
+@contextlib.contextmanager
+def holder(lock, path):
+    """A process that holds `lock`, a context manager of fenwicks/_files.py, on a path."""
+    files = ROOT / 'fenwicks' / '_files.py'
+    command = [sys.executable, '-c', _HOLDER, str(files), lock, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'held\n'
+        yield process

@@ -4,10 +4,9 @@ import contextlib
 import os
 import pathlib
 import resource
-import subprocess
-import sys
 
 import pytest
+from scripts import holder
 
 from fenwicks import _files
 
@@ -117,23 +116,8 @@ def test_names_with_wildcards_remove_no_other_file(tmp_path):
     assert other.read_text() == 'kept'
 
 
-LOCKER = """
-import sys, time
-import importlib.util
-spec = importlib.util.spec_from_file_location('files', sys.argv[2] + '/fenwicks/_files.py')
-files = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(files)
-with files.locked(sys.argv[1]):
-    print('locked', flush=True)
-    time.sleep(600)
-"""
-
-
 def test_a_lock_ends_with_its_process(tmp_path):
-    root = str(pathlib.Path(__file__).resolve().parent.parent)
-    command = [sys.executable, '-c', LOCKER, str(tmp_path), root]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == 'locked\n'
+    with holder('locked', tmp_path) as process:
         with pytest.raises(BlockingIOError, match='must not be in use'), _files.locked(tmp_path):
             pass
         process.kill()

@@ -2,13 +2,11 @@
 
 import errno
 import math
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from scripts import holder
 from training_toys import (
     STEPS,
     adam,
@@ -290,22 +288,9 @@ def test_a_training_that_ends_in_an_error_lets_its_checkpoint_go(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ['c.npz']
 
 
-KILLED = """
-import importlib.util, sys, time
-spec = importlib.util.spec_from_file_location('files', sys.argv[2] + '/fenwicks/_files.py')
-files = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(files)
-with files.claimed(sys.argv[1]):
-    print('claimed', flush=True)
-    time.sleep(600)
-"""
-
-
 def test_a_claim_ends_with_its_process(tmp_path):
-    path, root = tmp_path / 'c.npz', str(pathlib.Path(__file__).parent.parent)
-    command = [sys.executable, '-c', KILLED, str(path), root]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == 'claimed\n'
+    path = tmp_path / 'c.npz'
+    with holder('claimed', path) as process:
         with pytest.raises(BlockingIOError, match='`checkpoint` must not be in use by another'):
             make(dense_model()).fit(*toy(), 1, checkpoint=path)
         process.kill()
