@@ -102,21 +102,6 @@ def _differentiable_gelu(inputs, *, dtype):
     return activate(inputs)
 
 
-def gelu_in_standard_operations(inputs: tf.Tensor) -> tf.Tensor:
-    """Returns `gelu(inputs)`, of the operations that other runtimes have.
-
-    Keras's own takes `erfc`, which has no counterpart in ONNX.
-
-    Args:
-        inputs: floats of any shape.
-
-    Returns:
-        A tensor like `inputs`.
-    """
-    x = _wide(inputs)
-    return tf.cast(0.5 * x * (1 + tf.math.erf(x * math.sqrt(0.5))), inputs.dtype)
-
-
 @compiled
 def _gelu(inputs, *, dtype):
     x = _wide(inputs)

@@ -6,6 +6,7 @@ of activated values is the activated maximum. Blocks then pool first, and activa
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -136,10 +137,9 @@ class GELU(_Elementwise):
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs, self.compute_dtype)
-        if keras.backend.backend() == 'tensorflow':
-            outputs = kernels.activations.gelu_in_standard_operations(inputs)
-        else:
-            outputs = keras.activations.gelu(inputs, approximate=False)
+        # Keras's own takes `erfc`: ONNX has none, and XLA computes it piece by piece.
+        x = keras.ops.cast(inputs, keras.backend.result_type(inputs.dtype, 'float32'))
+        outputs = 0.5 * x * (1 + keras.ops.erf(x * math.sqrt(0.5)))
         return keras.ops.cast(outputs, self.compute_dtype)
 
 
