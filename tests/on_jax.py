@@ -32,7 +32,6 @@ PARTS = {
         'test_schedules.py',
     ),
 }
-# Marked `thorough`, since they take longer.
 NETWORKS = {
     'models': ('test_models.py', 'test_pretrained.py', 'test_export.py'),
     'around': ('test_devices.py', 'test_tta.py', 'test_diagnostics.py', 'test_rate_finder.py'),

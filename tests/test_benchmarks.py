@@ -540,6 +540,7 @@ def test_the_profile_says_that_it_needs_tensorflow():
         assert refused(script).startswith('the profile must be taken on the tensorflow backend')
 
 
+@pytest.mark.thorough
 def test_the_host_has_little_to_do(tmp_path, capsys):
     log = tmp_path / 'log.jsonl'
     with loaded(FOLDER / 'host_work.py') as script:
@@ -551,6 +552,7 @@ def test_the_host_has_little_to_do(tmp_path, capsys):
     assert 0 < result['milliseconds'] <= result['slowest_milliseconds']
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow', 'jax')
 def test_streaming_beside_the_resident_path(tmp_path, capsys):
     log = tmp_path / 'log.jsonl'
@@ -589,6 +591,7 @@ def test_relative_errors():
     assert found == {'a': pytest.approx(0.1), 'b': 0.0}
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 @pytest.mark.parametrize('precision', ['bfloat16', 'float16'])
 def test_rounding_of_gradients(tmp_path, capsys, precision):

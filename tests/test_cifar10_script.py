@@ -169,6 +169,7 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     assert (out / '1' / 'result.json').read_bytes() == before
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_path):
     out = tmp_path / 'out'
@@ -269,6 +270,7 @@ def ended_in_epoch(number, sign, out, *flags):
     return process.returncode, stderr
 
 
+@pytest.mark.thorough
 def test_interrupted_and_killed_it_goes_on_and_ends_with_the_same_numbers(script, tmp_path):
     flags = (*SMALL, '--epochs=3')
     whole, out = tmp_path / 'whole', tmp_path / 'cut'
@@ -360,6 +362,7 @@ def test_an_interrupt_that_python_does_not_get_ends_the_command_all_the_same(mod
     assert stderr.splitlines()[-1] == 'lost.py: interrupted: the same command goes on'
 
 
+@pytest.mark.thorough
 def test_of_two_processes_in_one_folder_the_second_is_refused(script, tmp_path):
     out = tmp_path / 'out'
     flags = (*SMALL, '--epochs=2', f'--out={out}')

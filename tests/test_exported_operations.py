@@ -107,6 +107,7 @@ def test_an_exported_saved_model(case, tmp_path):
     np.testing.assert_allclose(loaded.serve(images), model(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('case', MODELS)
 @pytest.mark.filterwarnings('ignore:.*tf.lite.Interpreter is deprecated.*')
 def test_litert(case, tmp_path):

@@ -70,6 +70,7 @@ def test_a_folder_is_trained_evaluated_and_predicted(script, photos, tmp_path, c
     assert 'holds a finished run' in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_other_ways_to_say_the_classes_train_the_same(script, photos, tmp_path):
     def weights(name, *arguments):
         call(script, *arguments, *SMALL, '--batch_size=16', f'--out={tmp_path / name}')
@@ -283,6 +284,7 @@ def test_odd_pictures_are_taken_and_damaged_ones_left_out_by_choice(
     assert 'pixels' in line
 
 
+@pytest.mark.thorough
 def test_interrupted_in_a_fold_it_goes_on_and_ends_with_the_same_numbers(
     script, photos, tmp_path, monkeypatch, capsys
 ):

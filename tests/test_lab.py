@@ -174,6 +174,7 @@ def test_each_run_has_the_precision_that_is_logged(frame, tmp_path):
     assert set(seen) == {'mixed_bfloat16'}
 
 
+@pytest.mark.thorough
 def test_an_interrupted_experiment_goes_on(frame, tmp_path):
     def interrupted(settings, variant, seed, dataset):
         if (variant['number'], seed) == (9, 1):

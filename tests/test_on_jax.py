@@ -3,7 +3,7 @@
 import pytest
 from on_jax import PARTS, marks, run_on_jax
 
-pytestmark = marks
+pytestmark = [*marks, pytest.mark.thorough]
 
 
 @pytest.mark.parametrize('group', PARTS)

@@ -105,7 +105,8 @@ def blocks():
         for block in re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.M | re.S):
             marks = [mark for mark in AFTER if mark in block]
             name = f'{page}: {marks[0] if marks else block[:40]}'
-            yield pytest.param(block, marks, id=name)
+            later = [] if page == 'README.md' else [pytest.mark.thorough]
+            yield pytest.param(block, marks, id=name, marks=later)
 
 
 @pytest.fixture(scope='module')

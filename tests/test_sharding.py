@@ -34,6 +34,7 @@ def run():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ('one', 'four'),
     [

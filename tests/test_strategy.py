@@ -41,6 +41,7 @@ def assert_alike(backend, one, other):
             np.testing.assert_allclose(one[key], other[key], rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('backend', BACKENDS)
 def test_eight_devices_fit_like_one(backend):
     """Groups of four images are normalized together: on eight devices of four each its own."""
