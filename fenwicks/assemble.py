@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
@@ -22,6 +23,7 @@ from fenwicks import (
     schedules,
     training,
 )
+from fenwicks.models import pixels
 from fenwicks.precision import policy_precision
 from fenwicks.recipes import Recipe
 
@@ -61,12 +63,17 @@ def build_trainer(
     replicas = replicas or training.default_replicas()
     with replicas.scope():
         model = network(recipe, dataset.image_shape, dataset.num_classes)
+        small = proxy(recipe, dataset.image_shape, dataset.num_classes)
         rule = optimizer(recipe, steps_per_epoch)
         if chosen == 'float16':
             rule = keras.optimizers.LossScaleOptimizer(rule)
     if recipe.whitening:
         images = normalize(dataset.train_images[: recipe.whitening_images])
-        model.get_layer('whitening').adapt(images)
+        for each in (model, small):
+            if each is not None:
+                each.get_layer('whitening').adapt(images)
+    if small is not None:
+        model = training.HardExamples(model, small, recipe.hard_share)
     return training.Trainer(
         model,
         rule,
@@ -157,6 +164,17 @@ def network(recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int)
     return models.resnet9(**settings, whitening=recipe.whitening, pool_first=recipe.pool_first)
 
 
+def proxy(
+    recipe: Recipe, image_shape: tuple[int, int, int], num_classes: int
+) -> keras.Model | None:
+    """The small network that finds the hardest images, or None; see `training.HardExamples`."""
+    if not recipe.proxy_widths:
+        return None
+    smaller = dataclasses.replace(recipe, widths=recipe.proxy_widths, residual=False)
+    with keras.name_scope('proxy'):
+        return network(smaller, image_shape, num_classes)
+
+
 def normalization(recipe: Recipe) -> keras.layers.Layer:
     """The template of the network's batch norms."""
     settings: dict[str, Any] = {
@@ -213,7 +231,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
             bias_knots = _cut(schedule(rate), max(1, math.floor(last + 0.5)))
         groups.append(
             optimizers.ParameterGroup(
-                r'whitening/bias', schedule=schedules.PiecewiseLinear(bias_knots)
+                recipe.whitening_bias, schedule=schedules.PiecewiseLinear(bias_knots)
             )
         )
     sgd = optimizers.SGD(
@@ -280,7 +298,7 @@ def with_normalization(
     """A model on raw pixels, 0 to 255: normalisation in float32, then `model`.
 
     Args:
-        model: from normalised images to logits.
+        model: from normalised images to logits; of a `training.HardExamples` its network.
         mean, std: per channel, in units of 0 to 255.
         input_shape: `(height, width, channels)`; None for that of `model`, any size if images grew.
         precision: in which the result computes: `'float32'`, in which every format can export it,
@@ -297,13 +315,17 @@ def with_normalization(
         raise ValueError(
             f"`precision` must be 'float32' or None. Received: precision={precision!r}"
         )
+    if isinstance(model, training.HardExamples):
+        model = model.network
     _keras.check_channels_last('with_normalization', model)
     policy = keras.config.dtype_policy()
     try:
         if precision == 'float32':
             keras.config.set_dtype_policy('float32')
-            model = _in_float32(model)
-        raw = _from_pixels(model, mean, std, input_shape or model.input_shape[1:], class_names)
+            model = pixels.in_float32(model)
+        raw = pixels.from_pixels(
+            model, mean, std, input_shape or model.input_shape[1:], class_names
+        )
     finally:
         keras.config.set_dtype_policy(policy)
     # Keras saves an optimizer that wasn't built unbuilt, and then misses it on loading. In float16
@@ -314,36 +336,3 @@ def with_normalization(
     rule.build([])
     raw.compile(rule, losses.CrossEntropy(), metrics=['sparse_categorical_accuracy'])
     return raw
-
-
-def _from_pixels(model, mean, std, input_shape, class_names):
-    """The model behind a normalisation, and before the names of the classes, if there are any."""
-    images = keras.Input(input_shape, name='images')
-    normalize = keras.layers.Normalization(
-        mean=[float(each) for each in mean],
-        variance=[float(each) ** 2 for each in std],
-        dtype='float32',
-    )
-    logits = model(normalize(images))
-    if class_names:
-        logits = layers.ClassNames(class_names, name='class_names', dtype='float32')(logits)
-    return keras.Model(images, logits, name=model.name)
-
-
-def _in_float32(model):
-    """The model with the same weights and the dtype policy float32 in every layer."""
-    config = _with_float32_policies(keras.saving.serialize_keras_object(model))
-    copy = keras.saving.deserialize_keras_object(config)
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def _with_float32_policies(config):
-    """A serialized object with each dtype policy in it replaced."""
-    if isinstance(config, dict):
-        if config.get('class_name') == 'DTypePolicy':
-            return {**config, 'config': {**config['config'], 'name': 'float32'}}
-        return {key: _with_float32_policies(value) for key, value in config.items()}
-    if isinstance(config, list | tuple):
-        return type(config)(_with_float32_policies(value) for value in config)
-    return config

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fenwicks._checks import finite_number, positive_integer
+from fenwicks.recipes import schedule
 from fenwicks.recipes.fields import check_together, checked
 from fenwicks.recipes.steps import Step, parse_steps
 
@@ -71,6 +72,11 @@ class Recipe:
         logit_scale: constant factor on the logits; `None` is one over the classifier's inputs.
 
         label_smoothing: share of the target spread evenly over the classes, in [0, 1).
+
+        proxy_widths: filters of the stages of a small network that finds the hardest images of each
+            batch, which then train the other one; empty for none, where all do. It has no third
+            convolutions, and else the settings of the other.
+        hard_share: of each batch, how much is hardest, in (0, 1). Rates are for that many images.
 
         momentum: of SGD, the fraction of the velocity kept, in [0, 1).
         nesterov: whether the momentum of SGD is Nesterov's.
@@ -140,6 +146,9 @@ class Recipe:
     logit_scale: float | None = 0.125
 
     label_smoothing: float = 0.0
+
+    proxy_widths: tuple[int, ...] = ()
+    hard_share: float = 0.5
 
     momentum: float = 0.9
     nesterov: bool = True
@@ -241,8 +250,11 @@ class Recipe:
     def with_width(self, factor: float) -> Recipe:
         """The same recipe on a network with `factor` times the filters in each stage."""
         finite_number('factor', factor, above=0)
-        widths = tuple(max(1, round(width * factor)) for width in self.widths)
-        return dataclasses.replace(self, widths=widths)
+        widths, proxy_widths = (
+            tuple(max(1, round(width * factor)) for width in each)
+            for each in (self.widths, self.proxy_widths)
+        )
+        return dataclasses.replace(self, widths=widths, proxy_widths=proxy_widths)
 
     def for_small_data(self) -> Recipe:
         """The same recipe for a thousand images or so: batches of 64, SGD's rates in proportion.
@@ -287,7 +299,20 @@ class Recipe:
     def freeze_epochs(self) -> tuple[tuple[float, str], ...]:
         """From which epoch on variables aren't trained, with the pattern of their paths."""
         epochs = self.whitening_bias_epochs
-        return ((epochs, 'whitening/bias'),) if self.network == 'speednet' and epochs else ()
+        if self.network != 'speednet' or not epochs:
+            return ()
+        return ((epochs, self.whitening_bias),)
+
+    @property
+    def trained_images(self) -> int:
+        """How many images of a batch train the network: all, or the hardest."""
+        share = self.hard_share if self.proxy_widths else 1
+        return max(1, round(share * self.batch_size))
+
+    @property
+    def whitening_bias(self) -> str:
+        """The pattern of the paths of the whitening's bias, and of the proxy's."""
+        return '(proxy/)?whitening/bias' if self.proxy_widths else 'whitening/bias'
 
     def steps_per_epoch(self, train_images: int) -> int:
         """Whole batches in a pass over `train_images` images."""
@@ -311,17 +336,7 @@ class Recipe:
         >>> recipes.get('speed94_2026').normalization_steps(32)[:5]
         [1, 3, 5, 7, 9]
         """
-        # As in its publication progress counts until the rate, without its floor, would be 0.
-        fall = self.epochs - self.plateau_epochs - self.warmup_epochs
-        end = self.warmup_epochs + fall / (1 - min(self.plateau_share, 0.99))
-        steps = [-1]
-        for step in range(self.total_steps(steps_per_epoch)):
-            progress = (step + 1) / (end * steps_per_epoch)
-            if step - steps[-1] >= self.normalize_every + int(
-                self.normalize_every_growth * progress
-            ):
-                steps.append(step)
-        return steps[1:]
+        return schedule.normalization_steps(self, steps_per_epoch)
 
     def schedule_knots(self, steps_per_epoch: int) -> list[tuple[float, float]]:
         """The corners `(step, share of the peak rate)` of the schedule, for `PiecewiseLinear`.
@@ -329,16 +344,4 @@ class Recipe:
         Corners of a very short run that fall on one step are one step apart instead, so that
         even a single epoch of two steps keeps its shape.
         """
-        end = self.total_steps(steps_per_epoch)
-        corners: list[tuple[float, float]] = [(0, 1.0)]
-        if self.warmup_epochs:
-            peak = math.floor(self.warmup_epochs * steps_per_epoch + 0.5)
-            corners = [(0, self.start_share), (peak, 1.0)]
-        if self.plateau_epochs:
-            plateau = (self.epochs - self.plateau_epochs) * steps_per_epoch
-            corners.append((plateau, self.plateau_share))
-        corners.append((end, self.plateau_share))
-        knots: list[tuple[float, float]] = []
-        for step, share in corners:
-            knots.append((max(step, knots[-1][0] + 1) if knots else step, share))
-        return knots
+        return schedule.knots(self, steps_per_epoch)

@@ -29,8 +29,8 @@ class Trick:
         published: its effect as its source reports it.
         network: the network that it is for; empty for any.
         on_speednet: what it sets on a speednet, where that differs from `patch`.
-        batch_size: the batch size that its rates are for. For another one SGD's are scaled in
-            proportion, which is the same rate for each image, and Muon's by the square root.
+        batch_size: how many images of a step its rates are for. For another number SGD's are scaled
+            in proportion, which is the same rate for each image, and Muon's by the square root.
     """
 
     patch: Mapping[str, object]
@@ -42,11 +42,11 @@ class Trick:
     batch_size: int | None = None
 
     def patch_on(self, base: Recipe) -> dict[str, Any]:
-        """What it sets on a recipe."""
+        """What it sets on a recipe, whose batches and choice of images are final."""
         instead = self.on_speednet if base.network == 'speednet' else None
         patch: dict[str, Any] = dict(self.patch if instead is None else instead)
         if self.batch_size:
-            share = base.batch_size / self.batch_size
+            share = base.trained_images / self.batch_size
             patch['peak_learning_rate'] *= share
             patch['muon_learning_rate'] *= share**0.5
         return patch
@@ -164,6 +164,13 @@ TRICKS = {
         'evaluate.DOUBTFUL',
         '',
     ),
+    'hard_examples': Trick(
+        {'proxy_widths': (32, 64, 64), 'hard_share': 0.5},
+        'half of each batch trains the network: what a small one, trained beside it, finds hardest',
+        'training.HardExamples',
+        '27 s instead of 46 s for 96 % on an A100',
+        network='speednet',
+    ),
     'lookahead': Trick(
         {'averaging': 'lookahead', 'averaging_decay': 0.95},
         'the weights are pulled back to their average, more and more towards the end',
@@ -245,6 +252,9 @@ TRICKS = {
 }
 
 
+_CHOICE = ('proxy_widths', 'hard_share')  # of the images that train the network
+
+
 def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     """`base` with some tricks, under a new name.
 
@@ -258,8 +268,11 @@ def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     changes: dict[str, Any] = {}
     set_by: dict[str, str] = {}
     steps: list[str] = []
+    patches = [find(trick).patch for trick in tricks]
+    chosen = {name: patch[name] for patch in patches for name in _CHOICE if name in patch}
+    sized = dataclasses.replace(base, **chosen)
     for trick in tricks:
-        patch = find(trick).patch_on(base)
+        patch = find(trick).patch_on(sized)
         if find(trick).network not in ('', base.network):
             raise ValueError(
                 f'the trick {trick!r} is for a {find(trick).network}. '

@@ -40,6 +40,7 @@ class Epochs:
         not_finite: function without arguments that returns a variable that isn't finite, or `None`.
         accuracy: function of the number of correct answers and of images that returns the share, or
             `None` where no answer is right or wrong.
+        trained_images: images of a step that train the model, whose answers are counted.
 
     Attributes:
         first_step_at: `time.perf_counter()` at the end of the first step, `None` before it.
@@ -53,10 +54,12 @@ class Epochs:
         learning_rate: Callable[[], float],
         not_finite: Callable[[], keras.Variable | None],
         accuracy: Callable[[int, int], float | None],
+        trained_images: int,
     ):
         self.engines, self.batch_size = engines, batch_size
         self.seconds_per_call, self.learning_rate = seconds_per_call, learning_rate
         self.not_finite, self.accuracy = not_finite, accuracy
+        self.trained_images = trained_images
         self.first_step_at: float | None = None
 
     def train(
@@ -97,8 +100,7 @@ class Epochs:
             rate = self.learning_rate()
             if not (math.isfinite(totals.last_loss) and totals.finite):
                 raise self._diverged(totals, epoch, step, rate)
-            images = step * self.batch_size
-            accuracy = self.accuracy(correct, images)
+            accuracy = self.accuracy(correct, step * self.trained_images)
             progress.advance(epoch, totals.steps * self.batch_size, loss_sum / step, accuracy, rate)
         return {
             'epoch': epoch + 1,

@@ -13,6 +13,7 @@ from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks
 from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.hooks import list_name
+from fenwicks.training.selection import HardExamples
 from fenwicks.training.steps import StepRunner
 
 
@@ -64,9 +65,11 @@ class ResumableRunner(StepRunner):
         """What must be equal for a resumed training to end with the same numbers."""
         phases = {'image_sizes': self.image_sizes, 'freeze': self.freeze}
         parts = {'accumulate': self.accumulate} if self.accumulate > 1 else {}
+        hard = {'share': self.model.share} if isinstance(self.model, HardExamples) else {}
         return {
             **{name: pairs for name, pairs in phases.items() if pairs},
             **parts,
+            **hard,
             'backend': keras.backend.backend(),  # each draws other random numbers
             'seed': self.seed,
             'batch_size': self.batch_size,

@@ -22,6 +22,7 @@ from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import ResumableRunner
+from fenwicks.training.selection import trained_images
 from fenwicks.training.validation import Validation, arrays_of, check_frequency
 
 
@@ -50,7 +51,8 @@ class Trainer(ResumableRunner):
 
     Args:
         model: a built Keras model from float images `(batch, height, width, channels)` to logits
-            `(batch, classes)`. Its `losses` (those of regularizers) are added to the loss.
+            `(batch, classes)`. Its `losses` (those of regularizers) are added to the loss. One of
+            `training.HardExamples` is trained on a part of each batch.
         optimizer: a Keras optimizer, not shared with another model. A model in `mixed_float16`
             needs a `keras.optimizers.LossScaleOptimizer`.
         loss: a `keras.losses.Loss`, or a function of labels and outputs that returns the mean; by
@@ -109,6 +111,7 @@ class Trainer(ResumableRunner):
 
     @functools.cached_property
     def _epochs(self) -> Epochs:
+        part = self.replicas.model_batch_size(self.batch_size) // self.accumulate
         return Epochs(
             self._engines,
             self.batch_size,
@@ -116,6 +119,7 @@ class Trainer(ResumableRunner):
             self._learning_rate,
             self._not_finite,
             self._accuracy,
+            trained_images(self.model, self.batch_size, part),
         )
 
     @property

@@ -18,6 +18,7 @@ from fenwicks.training.averages import Averages
 from fenwicks.training.checks import fits
 from fenwicks.training.metrics import MetricSet
 from fenwicks.training.replicas.base import Replicas
+from fenwicks.training.selection import chooser
 
 # A `keras.losses.Loss`, or a function of labels and logits.
 Loss: TypeAlias = Callable[..., Tensor]
@@ -120,6 +121,7 @@ class Engine:
         self.normalize = functools.partial(_normalized, settings.normalize)
         self.augment = augmentation.with_labels(settings.augment)
         self.mixes_labels = augmentation.takes_labels(settings.augment)
+        self.choose = chooser(self.model, settings.loss)
         self.metrics, self.outputs = settings.metrics, 0
         self.batch_size, self.seed = settings.batch_size, settings.seed
         self.averages, self.replicas = settings.averages, settings.replicas

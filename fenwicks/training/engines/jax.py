@@ -28,6 +28,7 @@ from fenwicks.training.engines.jax_state import (
     all_finite,
     call,
     divided_axes,
+    evaluated,
     first_carry,
     holds_convolution,
     measuring,
@@ -310,12 +311,12 @@ class JaxEngine(Engine):
         step_seed = self.replicas.local_seed(augmentation.fold(self.epoch_seed(epoch), step))
         pixels = pixels.reshape(-1, *self._image_shape)
         inputs, labels = self.inputs(pixels, labels, indices, epoch, step_seed)
-        gradients, (loss, logits, fixed) = self._differentiate(
+        gradients, (loss, outputs, fixed) = self._differentiate(
             weights, fixed, scale, inputs, (labels, *image_weights)
         )
         gradients = self.replicas.mean_gradients(gradients, weight_axes, self._compute_dtypes)
         loss, fixed = self.replicas.all_reduce_mean((loss, fixed))
-        return gradients, (fixed, loss, self._outcome(labels, logits))
+        return gradients, (fixed, loss, self._outcome(*outputs))
 
     def _gradients_of(self, trainable, fixed, slots, images, labels):
         """The loss of a uint8 batch as it is, and its gradients."""
@@ -327,13 +328,18 @@ class JaxEngine(Engine):
 
     def _scaled_loss(self, trainable, fixed, scale, inputs, targets):
         trainable = self.keep_frozen([lax.stop_gradient(weight) for weight in trainable], trainable)
-        logits, fixed, extras = call(self.model, trainable, fixed, inputs, training=True)
-        labels, *image_weights = targets
+
+        def forward():
+            chosen, their_targets, further_loss = self.choose(inputs, targets)
+            return self.model(chosen, training=True), their_targets, further_loss
+
+        outputs, fixed, extras = evaluated(self.model, trainable, fixed, forward)
+        logits, (labels, *image_weights), further_loss = outputs
         loss = self.loss(labels, logits, *image_weights).astype('float32')
         if loss.ndim:
             raise ValueError(f'`loss` must return a scalar. Received: shape={loss.shape}')
         loss = loss + sum(extra.astype('float32') for extra in extras)
-        return loss * scale, (loss, logits, fixed)
+        return (loss + further_loss) * scale, (loss, (labels, logits), fixed)
 
     def _loss_scale(self, slots):
         """The optimizer's factor on the loss: 1, or one of its variables, in `slots`."""

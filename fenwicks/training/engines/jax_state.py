@@ -21,17 +21,23 @@ def holds_convolution(lowered):
 
 
 def call(model, trainable, fixed, inputs, training):
-    """Calls the model with these values of its variables.
+    """Calls the model with these values of its variables; see `evaluated`.
 
     Not by Keras's `stateless_call`, which tells the layers within a subclass of `Model` that they
     are being trained only where the subclass passes `training` on.
+    """
+    return evaluated(model, trainable, fixed, lambda: model(inputs, training=training))
+
+
+def evaluated(model, trainable, fixed, function):
+    """Calls a function, without arguments, while the model's variables have these values.
 
     Returns:
-        The outputs, the new values of the variables that aren't trainable, and the losses of
+        What it returns, the new values of the variables that aren't trainable, and the losses of
         regularizers.
     """
     with scope_of(model, trainable, fixed) as scope:
-        outputs, losses = model(inputs, training=training), model.losses
+        outputs, losses = function(), model.losses
     fixed = [scope.get_current_value(v) for v in model.non_trainable_variables]
     return outputs, fixed, losses
 

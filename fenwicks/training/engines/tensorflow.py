@@ -196,7 +196,7 @@ class TensorFlowEngine(Engine):
         step_seed = self.replicas.local_seed(augmentation.fold(epoch_seed, step))
         places = data.places(rows)
         inputs, labels = self._inputs(data.images, labels, rows, places, epoch, step_seed)
-        loss, logits = self._update_weights(inputs, (labels, *weights))
+        loss, (labels, logits) = self._update_weights(inputs, (labels, *weights))
         self._average(epoch * data.steps_per_epoch(self.batch_size) + step)
         self._measure(labels, logits)
         return loss, self.replicas.all_reduce_sum(self._correct(logits, labels))
@@ -208,8 +208,8 @@ class TensorFlowEngine(Engine):
         return self.inputs(tf.gather(images, rows), labels, indices, epoch, step_seed)
 
     def _update_weights(self, inputs, targets):
-        """Takes a step down the loss's gradient; returns the loss and the logits of the batch."""
-        loss, logits, gradients = self._differentiate_share(inputs, targets)
+        """Takes a step down the loss's gradient; returns the loss, labels and logits."""
+        loss, outputs, gradients = self._differentiate_share(inputs, targets)
         loss, gradients = self.replicas.all_reduce_mean(
             loss, gradients, self.model.non_trainable_variables
         )
@@ -218,18 +218,19 @@ class TensorFlowEngine(Engine):
         # start of the step, and keep it in memory until the gradients come.
         with tf.control_dependencies([gradient for gradient in gradients if gradient is not None]):
             self.optimizer.apply(self._trained(gradients), self._trained(weights))
-        return loss, logits
+        return loss, outputs
 
     def _differentiate(self, inputs, targets):
-        """The loss of a batch, its logits, and the gradients of the scaled loss."""
+        """The loss of a batch, its labels and logits, and the gradients of the scaled loss."""
         weights = [variable.value for variable in self.model.trainable_variables]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._trained(weights))
             with self.replicas.batch_norm_scope(self.model):
+                inputs, targets, further_loss = self.choose(inputs, targets)
                 logits = self.model(inputs, training=True)
             loss = self._total_loss(targets, logits)
-            scaled_loss = self.optimizer.scale_loss(loss)
-        return loss, logits, tape.gradient(scaled_loss, weights)
+            scaled_loss = self.optimizer.scale_loss(loss + further_loss)
+        return loss, (targets[0], logits), tape.gradient(scaled_loss, weights)
 
     def _trained(self, of_each):
         """Of one thing for each trainable variable, those of the variables that aren't frozen."""

@@ -1,0 +1,48 @@
+"""A network on raw pixels: behind its normalisation, in float32, with the names of its classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from fenwicks import layers
+
+
+def from_pixels(
+    model: keras.Model,
+    mean: Sequence[float],
+    std: Sequence[float],
+    input_shape: tuple[int | None, ...],
+    class_names: Sequence[str],
+) -> keras.Model:
+    """The model behind a normalisation, and before the names of the classes, if there are any."""
+    images = keras.Input(input_shape, name='images')
+    normalize = keras.layers.Normalization(
+        mean=[float(each) for each in mean],
+        variance=[float(each) ** 2 for each in std],
+        dtype='float32',
+    )
+    logits = model(normalize(images))
+    if class_names:
+        logits = layers.ClassNames(class_names, name='class_names', dtype='float32')(logits)
+    return keras.Model(images, logits, name=model.name)
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """The model with the same weights and the dtype policy float32 in every layer."""
+    config = _with_float32_policies(keras.saving.serialize_keras_object(model))
+    copy = keras.saving.deserialize_keras_object(config)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _with_float32_policies(config):
+    """A serialized object with each dtype policy in it replaced."""
+    if isinstance(config, dict):
+        if config.get('class_name') == 'DTypePolicy':
+            return {**config, 'config': {**config['config'], 'name': 'float32'}}
+        return {key: _with_float32_policies(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_with_float32_policies(value) for value in config)
+    return config
