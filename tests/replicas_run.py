@@ -31,6 +31,7 @@ class Case:
     loss: keras.losses.Loss | None = None
     streamed: bool = False
     accumulate: int = 1
+    hard: bool = False  # half of each batch trains, which a proxy finds hardest
     validated: bool = False  # with metrics, callbacks and weights of the images, too
 
 
@@ -63,6 +64,8 @@ CASES = {
     'clipped_parts_on_2': Case(2, None, optimizer='by_value', accumulate=2),
     'globally_on_1': Case(1, 16, optimizer='by_global_norm'),
     'globally_on_2': Case(2, optimizer='by_global_norm'),
+    'hard_on_2': Case(2, None, optimizer='plain_sgd', hard=True),
+    'hard_parts_on_1': Case(1, None, optimizer='plain_sgd', accumulate=2, hard=True),
     'streamed_all': Case(None, streamed=True),
     'streamed_all_whole': Case(None, batch_norm='synchronized', streamed=True, validated=True),
     'all': Case(None),
@@ -112,6 +115,11 @@ def trainer(case, replicas):
                 keras.layers.Dense(3, name='dense'),
             ]
         )
+        if case.hard:
+            with keras.name_scope('proxy'):
+                pixels = [keras.Input((8, 8, 3)), keras.layers.Flatten()]
+                small = keras.Sequential([*pixels, keras.layers.Dense(3)])
+            model = training.HardExamples(model, small)
         return training.Trainer(
             model,
             make_optimizer(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import keras
 import numpy as np
@@ -17,6 +18,7 @@ from fenwicks import (
     optimizers,
     precision,
     recipes,
+    training,
 )
 from fenwicks.data import Dataset
 
@@ -364,6 +366,36 @@ def test_what_the_record_network_takes_for_granted_can_be_removed():
         assert (kernel[1, 1, 0, 0] == 1) == (removed != ['partial_identity'])
         paths = [variable.path for variable in model.trainable_variables]
         assert any(path.endswith('gamma') for path in paths) == ('frozen_scales' in removed)
+
+
+def test_hard_examples_train_half_of_each_batch_at_its_rates():
+    recipe = recipes.get('speed94', added=['hard_examples'])
+    assert (recipe.batch_size, recipe.trained_images) == (1000, 500)
+    assert recipe.peak_learning_rate == pytest.approx(0.0573 * 500)
+    assert recipe.muon_learning_rate == pytest.approx(0.2255 * (500 / 1536) ** 0.5)
+    recipe = dataclasses.replace(recipe.with_width(1 / 32).with_epochs(1), batch_size=8)
+    assert recipe.proxy_widths == (1, 2, 2)
+    trainer = assemble.build_trainer(recipe, toy(size=12))
+    model, small = trainer.model, trainer.model.proxy
+    assert (type(model), model.share) == (training.HardExamples, 0.5)
+    assert all(v.path.startswith('proxy/') for v in small.variables)
+    assert len(small.variables) == len(model.network.variables)
+    filters = [x.get_layer('whitening').kernel for x in (model.network, small)]
+    np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, filters))
+    dataset = toy(size=12)
+    trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
+    # Both biases of the whitening stop after a fifth of the epoch, the first of two steps.
+    assert [epoch for epoch, _ in trainer.freeze] == [recipe.whitening_bias_epochs]
+    frozen = [v.path for v in model.variables if re.fullmatch(trainer.freeze[0][1], v.path)]
+    assert frozen == ['whitening/bias', 'proxy/whitening/bias']
+    saved = assemble.with_normalization(model, [0.0] * 3, [255.0] * 3)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(saved(dataset.test_images)),
+        keras.ops.convert_to_numpy(model.network(dataset.test_images / np.float32(255))),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert not [v.path for v in saved.variables if v.path.startswith('proxy')]
 
 
 def test_grey_images_vary_in_every_channel_of_the_record_network():

@@ -164,6 +164,17 @@ def test_two_variables_of_one_path():
         HardExamples(functional(4), functional(2))
 
 
+class Mean(keras.losses.Loss):
+    def call(self, labels, logits):
+        each = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return keras.ops.mean(each)
+
+
+def test_a_loss_that_returns_its_mean():
+    with pytest.raises(ValueError, match='^`loss` must have a value for each image, to choose '):
+        make(hard(), loss=Mean(name='mean')).fit(*toy(), 1)
+
+
 def test_a_loss_without_a_value_for_each_image():
     def mean(labels, logits):
         return keras.ops.mean(losses.cross_entropy(labels, logits))

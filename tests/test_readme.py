@@ -72,6 +72,11 @@ assert trainer.records[1]['train_loss'] < trainer.records[0]['train_loss']
 assert [record['epoch'] for record in trainer.records] == [1, 2]
 assert trainer.evaluate(dataset.test_images, dataset.test_labels).loss < 100
 """,
+    'fw.training.HardExamples(': """
+import keras
+assert trainer.evaluate(dataset.test_images, dataset.test_labels).accuracy > 0.3
+assert not [v.path for v in keras.saving.load_model('network.keras').variables if 'proxy' in v.path]
+""",
     'fw.devices.distribute(128)': """
 assert model.history.history['accuracy'][-1] > 0.2, model.history.history
 assert model.optimizer.iterations == 2 * (whole // 128)

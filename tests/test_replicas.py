@@ -31,6 +31,7 @@ PAIRS = [
     ('resumed_on_2', 'ghosts_of_16'),
     ('globally_on_2', 'globally_on_1'),
     ('clipped_parts_on_2', 'clipped_on_1'),
+    ('hard_on_2', 'hard_parts_on_1'),
 ]
 SCORES = ('f1_score', 'auc')
 # Of two processes together, and of one device.

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 SCRIPT = pathlib.Path(__file__).with_name('sharding_run.py')
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec('jax') is None, reason='JAX is not installed'
-)
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec('jax') is None, reason='JAX is not installed'),
+    pytest.mark.thorough,
+]
 
 
 @functools.cache
@@ -34,7 +35,6 @@ def run():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ('one', 'four'),
     [

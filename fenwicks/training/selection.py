@@ -79,6 +79,11 @@ class HardExamples(keras.Model):
         """
         labels, *weights = targets
         losses = loss.call(labels, ops.cast(self.proxy(inputs, training=True), 'float32'))
+        if len(losses.shape) != 1:
+            raise ValueError(
+                '`loss` must have a value for each image, to choose the hardest. '
+                f'Received: {loss.name}, whose `call` returns the shape {tuple(losses.shape)}'
+            )
         for weight in weights:
             losses = losses * weight
         _, rows = ops.top_k(ops.stop_gradient(losses), self.count(inputs.shape[0]))
