@@ -171,7 +171,7 @@ class Mean(keras.losses.Loss):
 
 
 def test_a_loss_that_returns_its_mean():
-    with pytest.raises(ValueError, match='^`loss` must have a value for each image, to choose '):
+    with pytest.raises(ValueError, match=r'^`loss` must have a value for each image, to choose '):
         make(hard(), loss=Mean(name='mean')).fit(*toy(), 1)
 
 

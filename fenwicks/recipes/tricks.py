@@ -269,7 +269,9 @@ def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     set_by: dict[str, str] = {}
     steps: list[str] = []
     patches = [find(trick).patch for trick in tricks]
-    chosen = {name: patch[name] for patch in patches for name in _CHOICE if name in patch}
+    chosen: dict[str, Any] = {
+        name: patch[name] for patch in patches for name in _CHOICE if name in patch
+    }
     sized = dataclasses.replace(base, **chosen)
     for trick in tricks:
         patch = find(trick).patch_on(sized)
