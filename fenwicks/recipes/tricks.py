@@ -270,7 +270,7 @@ def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     steps: list[str] = []
     patches = [find(trick).patch for trick in tricks]
     chosen: dict[str, Any] = {
-        name: patch[name] for patch in patches for name in _CHOICE if name in patch
+        field: patch[field] for patch in patches for field in _CHOICE if field in patch
     }
     sized = dataclasses.replace(base, **chosen)
     for trick in tricks:
