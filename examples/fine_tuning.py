@@ -42,7 +42,7 @@ _DEFAULTS_TO_KEEP = {
     if field.name
     in (
         *('whitening', 'residual', 'pool_first', 'activation', 'ghost_batch_size'),
-        *('bias_rate', 'head_rate', 'muon_learning_rate', 'image_sizes', 'network'),
+        *('bias_rate', 'head_rate', 'muon_learning_rate', 'image_sizes', 'network', 'proxy_widths'),
     )
 }
 

@@ -26,7 +26,7 @@ import numpy as np
 from absl import flags
 from model_layers import inner_layers, layers_with_paths
 
-from fenwicks import assemble, command, devices, hardware, precision, runlog, tpu
+from fenwicks import assemble, command, devices, hardware, precision, runlog, tpu, training
 from fenwicks.kernels import device
 from fenwicks.recipes import flags as recipe_flags
 
@@ -78,7 +78,7 @@ def profile():
     trainer = assemble.build_trainer(
         recipe, random_dataset(recipe.batch_size), precision=chosen_precision
     )
-    flops = count_flops(trainer.model, side)
+    flops = flops_of_image(trainer.model, side)
     scopes = op_times.note_scopes(trainer.model)
     images = random_dataset(recipe.batch_size * FLAGS.steps)
     trainer.load(images.train_images, images.train_labels)
@@ -128,6 +128,14 @@ def profile():
 def random_dataset(count):
     """Random images of CIFAR-10's shape."""
     return tpu.DataShape(count, (32, 32, 3), 10).noise()
+
+
+def flops_of_image(model, side) -> dict[str, float]:
+    """As `count_flops`; where a part of each batch trains the network, the mean over the batch."""
+    if not isinstance(model, training.HardExamples):
+        return {**count_flops(model, side)}
+    large, small = (count_flops(part, side) for part in (model.network, model.proxy))
+    return {kind: model.share * large[kind] + small[kind] for kind in large}
 
 
 def count_flops(model, side=32) -> dict[str, int]:
