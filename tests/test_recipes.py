@@ -74,24 +74,16 @@ def test_speed94_muon_holds_the_record_settings():
 
 
 def test_speed96_is_wider_deeper_and_longer():
-    recipe, record = recipes.get('speed96'), recipes.get('speed94_muon').with_epochs(24)
+    recipe, short = recipes.get('speed96'), recipes.get('speed94').with_epochs(48)
     assert (recipe.widths, recipe.residual) == ((128, 384, 512), True)
-    assert (recipe.crop_padding, recipe.cutout, recipe.tta) == (4, 12, 'flip_translate')
-    changed = {
-        field for field, value in vars(recipe).items() if value != getattr(record, field)
-    } - {'name', 'widths', 'residual', 'crop_padding', 'cutout'}
-    assert changed == {'norm_momentum', 'whitening_bias_epochs', 'whitening_images'}
-
-
-def test_speed96_growing_trains_the_network_of_speed96_as_speed94():
-    recipe, short = recipes.get('speed96_growing'), recipes.get('speed94').with_epochs(24)
-    network = ('widths', 'residual', 'crop_padding', 'cutout', 'norm_momentum')
-    for field in network:
-        assert getattr(recipe, field) == getattr(recipes.get('speed96'), field)
+    assert (recipe.crop_padding, recipe.cutout, recipe.norm_momentum) == (4, 12, 0.9)
+    # Half of a batch trains the network: as many images as of the short training, at its rates.
+    assert (recipe.trained_images, recipe.hard_share) == (short.trained_images, 0.5) == (1000, 0.5)
     changed = {field for field, value in vars(recipe).items() if value != getattr(short, field)}
-    # The tail has as many steps as in the short training.
+    changed -= {'name', 'widths', 'residual', 'crop_padding', 'cutout', 'norm_momentum'}
+    # The tail has as many epochs as in the short training.
     longer = {'plateau_epochs', 'averaging_last_epochs', 'whitening_bias_epochs'}
-    assert changed == {'name', *network, *longer}
+    assert changed == {'batch_size', 'proxy_widths', *longer}
     assert recipe.plateau_epochs == recipes.get('speed94').plateau_epochs
 
 
@@ -464,14 +456,12 @@ def test_a_recipe_comes_back_from_json(name):
 ADDED_FIELDS = (
     *('augmentations', 'whitening_images', 'whitening_bias_initializer', 'head_initializer'),
     *('nesterov', 'normalize_weights', 'averaging_power', 'whitening_bias_schedule'),
-    *('kernel_initializer', 'scale_rate'),
+    *('kernel_initializer', 'scale_rate', 'proxy_widths', 'hard_share'),
 )
 
 
 EARLIER = [
-    name
-    for name in PRESETS
-    if name not in ('speed94', 'speed94_2026', 'speed94_muon', 'speed96_growing')
+    name for name in PRESETS if name not in ('speed94', 'speed94_2026', 'speed94_muon', 'speed96')
 ]  # those had no such recipes
 
 
