@@ -131,6 +131,7 @@ def test_the_command_writes_a_result_and_a_model_that_plain_keras_evaluates(tmp_
     assert loss == pytest.approx(result['test_loss_plain'], rel=0.02)
 
 
+@pytest.mark.thorough
 def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     out = tmp_path / 'out'
     flags = (*SMALL, '--epochs=1', '--seed=4', f'--out={out}')
@@ -388,6 +389,7 @@ def test_of_two_processes_in_one_folder_the_second_is_refused(script, tmp_path):
     assert names(out) == ['README.md', 'model.keras', 'report.npz', 'result.json']
 
 
+@pytest.mark.thorough
 def test_default_folders_never_meet(script, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('run_folders.default_out', lambda name: pathlib.Path('out') / 'now')

@@ -26,6 +26,7 @@ def run(backend):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.thorough
 def test_both_engines_agree_over_several_steps():
     ours, twin = run('tensorflow'), run('jax')
     assert (ours['backend'], twin['backend']) == ('tensorflow', 'jax')
