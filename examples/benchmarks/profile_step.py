@@ -130,10 +130,10 @@ def random_dataset(count):
     return tpu.DataShape(count, (32, 32, 3), 10).noise()
 
 
-def flops_of_image(model, side) -> dict[str, float]:
+def flops_of_image(model, side):
     """As `count_flops`; where a part of each batch trains the network, the mean over the batch."""
     if not isinstance(model, training.HardExamples):
-        return {**count_flops(model, side)}
+        return count_flops(model, side)
     large, small = (count_flops(part, side) for part in (model.network, model.proxy))
     return {kind: model.share * large[kind] + small[kind] for kind in large}
 

@@ -51,8 +51,8 @@ class HardExamples(keras.Model):
     ```
 
     Reference:
-        The record for 96 % of https://github.com/KellerJordan/cifar10-airbench, of 2024, where
-        the proxy is trained on every fourth batch.
+        The record for 96 % of https://github.com/KellerJordan/cifar10-airbench, where the
+        proxy is trained on every fourth batch.
     """
 
     def __init__(
