@@ -73,7 +73,7 @@ def build_trainer(
             if each is not None:
                 each.get_layer('whitening').adapt(images)
     if small is not None:
-        model = training.HardExamples(model, small, recipe.hard_share)
+        model = training.HardExamples(model, small, recipe.hard_share, recipe.proxy_share)
     return training.Trainer(
         model,
         rule,

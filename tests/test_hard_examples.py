@@ -11,12 +11,12 @@ from fenwicks.training import HardExamples
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
 
-def hard(network=None, proxy=None, share=0.5):
+def hard(network=None, proxy=None, share=0.5, proxy_share=0.25):
     keras.utils.set_random_seed(1)
     network = network or conv_model()
     with keras.name_scope('proxy'):
         proxy = proxy or dense_model()
-    return HardExamples(network, proxy, share)
+    return HardExamples(network, proxy, share, proxy_share)
 
 
 def functional(width):
@@ -42,10 +42,10 @@ def stepped(kernel, bias, inputs, labels, rate=0.5):
     return kernel - rate * inputs.T @ gradient, bias - rate * gradient.sum(axis=0)
 
 
-@pytest.mark.parametrize('parts', [1, 2])
-def test_a_step_by_hand(parts):
+@pytest.mark.parametrize(('parts', 'proxy_share'), [(1, 1), (2, 1), (1, 0.25), (2, 0.75)])
+def test_a_step_by_hand(parts, proxy_share):
     """Two dense layers, in NumPy; each part of a batch chooses among its own images."""
-    model = hard(dense_model(), share=0.5)
+    model = hard(dense_model(), share=0.5, proxy_share=proxy_share)
     weights = [np.array(np.asarray(weight)) for weight in model.trainable_variables]
     assert [variable.path.startswith('proxy/') for variable in model.variables] == [0, 0, 1, 1]
     images, labels = toy()
@@ -60,9 +60,12 @@ def test_a_step_by_hand(parts):
         [part[np.argsort(-hardness[part])[: 4 // parts]] for part in np.split(np.arange(8), parts)]
     )
     assert set(chosen) != set(range(4))
+    own = np.concatenate(
+        [part[: int(8 * proxy_share) // parts] for part in np.split(np.arange(8), parts)]
+    )
     expected = [
         *stepped(kernel, bias, inputs[chosen], labels[chosen]),
-        *stepped(*proxy, inputs, labels),
+        *stepped(*proxy, inputs[own], labels[own]),
     ]
     for variable, value in zip(model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(np.asarray(variable), value, rtol=1e-4, atol=1e-6)
@@ -110,13 +113,14 @@ def test_resumed_it_ends_bit_for_bit_as_if_never_stopped(tmp_path):
     resumed = trainer()
     resumed.fit(*toy(), 3, checkpoint=tmp_path / 'c.npz', resume=True)
     assert_same(whole, resumed)
-    other = make(hard(share=0.75), averaging=optimizers.EMA(0.9, every=2))
-    with pytest.raises(ValueError, match='share'):
-        other.fit(*toy(), 4, checkpoint=tmp_path / 'c.npz', resume=True)
+    for shares in ((0.75, 0.25), (0.5, 0.5)):
+        other = make(hard(None, None, *shares), averaging=optimizers.EMA(0.9, every=2))
+        with pytest.raises(ValueError, match='share'):
+            other.fit(*toy(), 4, checkpoint=tmp_path / 'c.npz', resume=True)
 
 
 def test_both_learn_and_the_network_is_what_predicts(tmp_path):
-    model = hard()
+    model = hard(proxy_share=0.5)
     images, labels = toy(64)
     trainer = make(model, optimizers.SGD(0.1, momentum=0.9), batch_size=8)
     trainer.fit(images, labels, 10)
@@ -128,7 +132,8 @@ def test_both_learn_and_the_network_is_what_predicts(tmp_path):
     assert (np.asarray(model.proxy(inputs)).argmax(axis=1) == labels).mean() > 0.7
     model.save(tmp_path / 'hard.keras')
     again = keras.saving.load_model(tmp_path / 'hard.keras')
-    assert (type(again), again.share, again.name) == (HardExamples, 0.5, model.name)
+    assert (type(again), again.name) == (HardExamples, model.name)
+    assert (again.share, again.proxy_share) == (0.5, 0.5)
     for one, other in zip(model.variables, again.variables, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
@@ -146,6 +151,8 @@ def test_images_may_grow():
     [
         ({'share': 1.0}, r'^`share` must be a number in \(0, 1\). Received: share=1.0$'),
         ({'share': 0}, r'^`share` must be a number in \(0, 1\)'),
+        ({'proxy_share': 0}, r'^`proxy_share` must be a number in \(0, 1\]. Received: '),
+        ({'proxy_share': 1.5}, r'^`proxy_share` must be a number in \(0, 1\]'),
         ({'proxy': 7}, '^`proxy` must be a functional Keras model. Received: proxy=7$'),
         ({'network': keras.Sequential()}, '^`network` must be a functional Keras model. '),
         (

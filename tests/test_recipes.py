@@ -456,7 +456,7 @@ def test_a_recipe_comes_back_from_json(name):
 ADDED_FIELDS = (
     *('augmentations', 'whitening_images', 'whitening_bias_initializer', 'head_initializer'),
     *('nesterov', 'normalize_weights', 'averaging_power', 'whitening_bias_schedule'),
-    *('kernel_initializer', 'scale_rate', 'proxy_widths', 'hard_share'),
+    *('kernel_initializer', 'scale_rate', 'proxy_widths', 'hard_share', 'proxy_share'),
 )
 
 

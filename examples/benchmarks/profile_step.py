@@ -135,7 +135,8 @@ def flops_of_image(model, side):
     if not isinstance(model, training.HardExamples):
         return count_flops(model, side)
     large, small = (count_flops(part, side) for part in (model.network, model.proxy))
-    return {kind: model.share * large[kind] + small[kind] for kind in large}
+    shares = dict.fromkeys(small, model.proxy_share) | {'forward': 1.0}
+    return {kind: model.share * large[kind] + shares[kind] * small[kind] for kind in large}
 
 
 def count_flops(model, side=32) -> dict[str, int]:

@@ -32,6 +32,7 @@ RANGES: dict[str, dict[str, float]] = {
     'norm_epsilon': {'low': 0},
     'label_smoothing': {'low': 0, 'below': 1},
     'hard_share': {'above': 0, 'below': 1},
+    'proxy_share': {'above': 0, 'high': 1},
     'momentum': {'low': 0, 'below': 1},
     'bias_rate': {'above': 0},
     'scale_rate': {'above': 0},

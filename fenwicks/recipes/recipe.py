@@ -77,6 +77,7 @@ class Recipe:
             batch, which then train the other one; empty for none, where all do. It has no third
             convolutions, and else the settings of the other.
         hard_share: of each batch, how much is hardest, in (0, 1). Rates are for that many images.
+        proxy_share: of each batch, how much trains the small network, in (0, 1].
 
         momentum: of SGD, the fraction of the velocity kept, in [0, 1).
         nesterov: whether the momentum of SGD is Nesterov's.
@@ -149,6 +150,7 @@ class Recipe:
 
     proxy_widths: tuple[int, ...] = ()
     hard_share: float = 0.5
+    proxy_share: float = 0.25
 
     momentum: float = 0.9
     nesterov: bool = True

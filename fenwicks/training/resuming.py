@@ -65,7 +65,9 @@ class ResumableRunner(StepRunner):
         """What must be equal for a resumed training to end with the same numbers."""
         phases = {'image_sizes': self.image_sizes, 'freeze': self.freeze}
         parts = {'accumulate': self.accumulate} if self.accumulate > 1 else {}
-        hard = {'share': self.model.share} if isinstance(self.model, HardExamples) else {}
+        hard = {}
+        if isinstance(self.model, HardExamples):
+            hard = {'share': self.model.share, 'proxy_share': self.model.proxy_share}
         return {
             **{name: pairs for name, pairs in phases.items() if pairs},
             **parts,
