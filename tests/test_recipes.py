@@ -74,7 +74,7 @@ def test_speed94_muon_holds_the_record_settings():
 
 
 def test_speed96_is_wider_deeper_and_longer():
-    recipe, short = recipes.get('speed96'), recipes.get('speed94').with_epochs(48)
+    recipe, short = recipes.get('speed96'), recipes.get('speed94').with_epochs(56)
     assert (recipe.widths, recipe.residual) == ((128, 384, 512), True)
     assert (recipe.crop_padding, recipe.cutout, recipe.norm_momentum) == (4, 12, 0.9)
     # Half of a batch trains the network: as many images as of the short training, at its rates.
