@@ -110,6 +110,13 @@ def test_verdict_stands_on_top(single):
         assert words in top
 
 
+@pytest.mark.parametrize(('views', 'told'), [('doubtful', True), ('none', False), (None, False)])
+def test_verdict_tells_what_the_views_at_test_time_brought(tmp_path, views, told):
+    folder = write_run(tmp_path / 'run', test_accuracy_plain=0.93, test_time_augmentation=views)
+    top = Page(report.write(folder).read_text()).text.partition('Learning curves')[0]
+    assert ('93.00 % without test-time augmentation' in top) == told
+
+
 def test_sections_of_a_run(single):
     assert [heading for level, heading in Page(single).headings if level == 2] == [
         'Recipe',

@@ -73,7 +73,7 @@ def _verdict(run: Run) -> str:
     plain = result.get('test_accuracy_plain')
     remark = ''
     if plain is not None and views not in (None, 'none'):
-        remark = f'{100 * plain:.2f} % without {views.replace("_", " and ")} at test time'
+        remark = f'{100 * plain:.2f} % without test-time augmentation'
     items = [('test accuracy', f'{run.accuracy:.2f} %', remark)]
     if result.get('test_loss') is not None:
         items.append(('test loss', f'{result["test_loss"]:.4f}', ''))
