@@ -81,9 +81,10 @@ def test_speed96_is_wider_deeper_and_longer():
     assert (recipe.trained_images, recipe.hard_share) == (short.trained_images, 0.5) == (1000, 0.5)
     changed = {field for field, value in vars(recipe).items() if value != getattr(short, field)}
     changed -= {'name', 'widths', 'residual', 'crop_padding', 'cutout', 'norm_momentum'}
+    assert (recipe.label_smoothing, short.label_smoothing) == (0.2, 0.09)
     # The tail has as many epochs as in the short training.
     longer = {'plateau_epochs', 'averaging_last_epochs', 'whitening_bias_epochs'}
-    assert changed == {'batch_size', 'proxy_widths', *longer}
+    assert changed == {'batch_size', 'proxy_widths', 'label_smoothing', *longer}
     assert recipe.plateau_epochs == recipes.get('speed94').plateau_epochs
 
 
