@@ -241,7 +241,7 @@ def device_row(line, figures, how):
         f'{line["hardware"]}, {line["precision"]}',
         line['backend'],
         f'{logged.title(line)}, {line["epochs"]} epochs',
-        f'`{" ".join(command)}`',
+        '–' if line.get('variant') else f'`{" ".join(command)}`',
         figures,
         how,
     ]
