@@ -499,6 +499,31 @@ def test_flops_of_a_small_network():
         }
 
 
+def test_flops_of_hard_examples():
+    """Half of the images train the network, a quarter the proxy, which sees all of them."""
+
+    def dense(name):
+        return keras.Sequential(
+            [
+                keras.Input((4, 4, 3)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(6, name=f'{name}_1'),
+                keras.layers.Dense(5, name=f'{name}_2'),
+            ]
+        )
+
+    model = fw.training.HardExamples(dense('large'), dense('small'))
+    with loaded(FOLDER / 'profile_step.py') as script:
+        one = script.count_flops(model.network)
+        assert one == {'forward': 636, 'input gradient': 60, 'kernel gradient': 636}
+        assert script.flops_of_image(model.network, 4) == one
+        assert script.flops_of_image(model, 4) == {
+            'forward': (0.5 + 1) * 636,
+            'input gradient': (0.5 + 0.25) * 60,
+            'kernel gradient': (0.5 + 0.25) * 636,
+        }
+
+
 @pytest.mark.backend('tensorflow')
 def test_time_is_shared_by_what_runs_at_once():
     from op_times import IDLE, Event, share_time
