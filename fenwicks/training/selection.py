@@ -96,7 +96,7 @@ class HardExamples(keras.Model):
         return ops.take(inputs, rows, axis=0), chosen, proxy_loss
 
     def _hardness(self, loss, inputs, targets):
-        """Of the proxy, in training: one for each image."""
+        """The loss of the proxy on each image, in training, times its weight if it has one."""
         labels, *weights = targets
         losses = loss.call(labels, ops.cast(self.proxy(inputs, training=True), 'float32'))
         if len(losses.shape) != 1:
