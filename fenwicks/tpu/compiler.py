@@ -38,6 +38,7 @@ class Compiled:
         cycles: sum of the cycles for which the compiler schedules operations; those without an
             estimate are missing.
         scatter_bytes: traffic of the `select-and-scatter` operations, which have no estimate.
+        copied_bytes: what of the traffic is copies that run beside other operations.
         collectives: number of messages among all devices.
         collective_bytes: size of the arrays in them; each of n devices sends (n - 1) / n of it.
         compile_seconds: duration of the compilation.
@@ -51,6 +52,7 @@ class Compiled:
     optimal_seconds: float = 0.0
     cycles: int = 0
     scatter_bytes: int = 0
+    copied_bytes: int = 0
     collectives: int = 0
     collective_bytes: int = 0
     compile_seconds: float = 0.0
@@ -149,6 +151,7 @@ def _compile(lowered, devices):
         optimal_seconds=costs['optimal_seconds'],
         cycles=cycles(text),
         scatter_bytes=scatter_bytes(text),
+        copied_bytes=copied_bytes(text),
         collectives=len(messages := collectives(text, devices)),
         collective_bytes=sum(messages),
         compile_seconds=seconds,
@@ -210,6 +213,25 @@ def scatter_bytes(text: str) -> int:
         image = bytes_of(shape)
         total += 2 * image + image // math.prod(map(int, strides.split('x')))
     return total
+
+
+def copied_bytes(text: str) -> int:
+    """Bytes that the compiler counts for copies that run beside other operations.
+
+    It moves arrays ahead of their use to a faster memory, or later out of it. It counts a copy's
+    bytes four times: read, written and, as part of the result, the source again where the copy
+    starts, and written where it ends; a slice's three times, without the source. The operations
+    that use the arrays count, too, as if they reached into the main memory.
+
+    Example:
+
+    >>> copied_bytes('%a = (f32[8,2]{1,0:S(1)}, f32[8,2]{1,0}, u32[]) copy-start(%x)')
+    256
+    """
+    array = r'(\w+\[[\d,]*\])'
+    copies = re.findall(rf'= \({array}[^=]* copy-start\(', text)
+    slices = re.findall(rf'= \(\({array}[^=]*?\), {array}[^=]* slice-start\(', text)
+    return 4 * sum(map(bytes_of, copies)) + 3 * sum(bytes_of(part) for _, part in slices)
 
 
 def collectives(text: str, devices: int) -> list[int]:
