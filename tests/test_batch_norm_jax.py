@@ -194,3 +194,24 @@ def test_ghost_batches():
     for group in (slice(0, 3), slice(3, 6)):
         expected = trained(plain, inputs[group], upstream[group])[0]
         assert_close([outputs[group]], [expected], 1e-4)
+
+
+def test_one_ghost_batch_is_computed_as_batch_normalization():
+    """To the last bit, the pooling before the scaling included."""
+    shape, pool = (6, 8, 6, 5), MaxPooling2D(2)
+
+    class Pooled(keras.layers.Layer):
+        def __init__(self, norm):
+            super().__init__()
+            self.norm = give_weights(norm, shape, gamma=SCALES + 0.25, moving_mean=np.ones(5))
+            self.built = True
+
+        def call(self, inputs, training=None):
+            return self.norm(inputs, training=training, pool=pool)
+
+    found, expected = (
+        trained(Pooled(norm), 2 + normal(*shape), normal(6, 4, 3, 5, seed=1))
+        for norm in (GhostBatchNormalization(6, epsilon=1e-3), BatchNormalization(epsilon=1e-3))
+    )
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

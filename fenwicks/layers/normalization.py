@@ -209,6 +209,8 @@ class GhostBatchNormalization(BatchNormalization):
             return super().call(inputs, training=False, mask=mask, pool=pool)
         if mask is not None:
             raise ValueError(f'`mask` must be None in training. Received: mask={mask!r}')
+        if inputs.shape[0] == self.ghost_batch_size and self._has_jax_kernel(inputs):
+            return self._normalize_on_jax(inputs, pool)  # one group: XLA fuses more of that
         inputs = self._check_batch(inputs)
         if self._has_group_kernel(inputs):
             outputs, means, variances = self._normalize_groups_on_tensorflow(inputs)
