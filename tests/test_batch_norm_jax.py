@@ -1,5 +1,7 @@
 """Batch normalization in one pass against Keras's formulas: the same values and gradients."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -95,12 +97,13 @@ def test_batch_norm(shape, affine):
 
 @pytest.mark.parametrize('padding', ['valid', 'same'])
 @pytest.mark.parametrize('dtype', ['float32', 'mixed_bfloat16'])
-def test_the_pooling_comes_first_and_changes_nothing(padding, dtype):
+@pytest.mark.parametrize('kind', [BatchNormalization, partial(GhostBatchNormalization, 3)])
+def test_the_pooling_comes_first_and_changes_nothing(padding, dtype, kind):
     """Scales below zero included, of which the largest output is the smallest input's."""
     shape, pooled = (6, 8, 6, 5), (6, 4, 3, 5)
     pool = MaxPooling2D(2, padding=padding, dtype=dtype)
     norm = give_weights(
-        BatchNormalization(dtype=dtype),
+        kind(dtype=dtype),
         shape,
         gamma=SCALES + 0.25,
         beta=normal(5, seed=3),
@@ -116,8 +119,8 @@ def test_the_pooling_comes_first_and_changes_nothing(padding, dtype):
             return self.norm(inputs, training=training, pool=pool)
 
     found = []
-    for kind in (Within, Behind):
-        layer = kind(dtype=dtype)
+    for order in (Within, Behind):
+        layer = order(dtype=dtype)
         layer.norm = norm
         layer.built = True
         inputs = jnp.asarray(2 + normal(*shape), norm.compute_dtype)
@@ -154,9 +157,10 @@ def test_inference_pools_behind():
 
 @pytest.mark.parametrize('block', [ConvBlk, ConvResBlk])
 @pytest.mark.parametrize('convs', [1, 2])
-def test_blocks_pool_within_their_last_normalization(block, convs):
-    inputs, upstream = normal(3, 8, 8, 4), normal(3, 4, 4, 5, seed=1)
-    layer = block(5, convs=convs)
+@pytest.mark.parametrize('norm', [None, GhostBatchNormalization(2)])
+def test_blocks_pool_within_their_last_normalization(block, convs, norm):
+    inputs, upstream = normal(4, 8, 8, 4), normal(4, 4, 4, 5, seed=1)
+    layer = block(5, convs=convs, **({'normalization': norm} if norm else {}))
     layer.build(inputs.shape)
     last = layer.layers[convs - 1]
     assert [part.name for part in last.layers] == ['conv', 'norm', 'pool', 'activation']
@@ -170,7 +174,6 @@ def test_blocks_pool_within_their_last_normalization(block, convs):
 @pytest.mark.parametrize(
     'settings',
     [
-        {'normalization': GhostBatchNormalization(3)},
         {'normalization': keras.layers.LayerNormalization()},
         {'pool': keras.layers.AveragePooling2D(2)},
         {'activation': 'gelu'},

@@ -21,7 +21,7 @@ from fenwicks.layers.activations import is_non_decreasing
 from fenwicks.layers.containers import Residual
 from fenwicks.layers.convolution import Conv2D
 from fenwicks.layers.initializers import init_pytorch
-from fenwicks.layers.normalization import BatchNormalization
+from fenwicks.layers.normalization import BatchNormalization, GhostBatchNormalization
 from fenwicks.layers.pooling import MaxPooling2D, windows_of
 
 # PyTorch's defaults, for any block: ConvBN(64, **PYTORCH_PARAMS). The template has a name so that
@@ -45,7 +45,7 @@ class ConvBN(Block):
     Max pooling commutes with the normalization up to the sign of the scale, and with an activation
     that never decreases. The last formula is therefore computed as
     `activation(pool(normalization(conv(x))))` for such an activation, which activates fewer values;
-    and on JAX `fenwicks.layers.BatchNormalization` pools before it scales.
+    and on JAX the batch normalizations of `fenwicks.layers` pool before they scale.
 
     Args:
         filters: output channels, at least 1.
@@ -150,7 +150,7 @@ class ConvBN(Block):
 
     def _fuses_pool(self, training):
         fuses = training and self._pools_within and device.on_jax()
-        return fuses and type(self.layers[1]) is BatchNormalization
+        return fuses and type(self.layers[1]) in (BatchNormalization, GhostBatchNormalization)
 
     def get_config(self) -> Config:
         return {

@@ -85,10 +85,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and not (self.synchronized or self.renorm)
         )
 
-    def _normalize_on_jax(self, inputs, pool):
+    def _normalize_on_jax(self, inputs, pool, group_size=None):
         scale, offset = self._scale_and_offset(inputs)
         outputs, mean, variance = kernels.batch_norm_jax.normalize(
-            inputs, scale, offset, self.moving_mean, self.epsilon, pool
+            inputs, scale, offset, self.moving_mean, self.epsilon, pool, group_size
         )
         self._update_moving_statistics(mean, variance)
         return ops.cast(outputs, self.compute_dtype)
@@ -209,9 +209,9 @@ class GhostBatchNormalization(BatchNormalization):
             return super().call(inputs, training=False, mask=mask, pool=pool)
         if mask is not None:
             raise ValueError(f'`mask` must be None in training. Received: mask={mask!r}')
-        if inputs.shape[0] == self.ghost_batch_size and self._has_jax_kernel(inputs):
-            return self._normalize_on_jax(inputs, pool)  # one group: XLA fuses more of that
         inputs = self._check_batch(inputs)
+        if self._has_jax_kernel(inputs):
+            return self._normalize_on_jax(inputs, pool, self.ghost_batch_size)
         if self._has_group_kernel(inputs):
             outputs, means, variances = self._normalize_groups_on_tensorflow(inputs)
         else:
