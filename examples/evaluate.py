@@ -49,7 +49,7 @@ def report(arguments):
     """Evaluates, and prints what came out."""
     model_path = pathlib.Path(arguments.model)
     with command.renamed({'root': 'DIR'}):
-        images = data.ImageList.from_folders(arguments.folder)
+        images = data.ImageList.from_folders(arguments.folder, min_classes=1)
     model, class_names = predict.load(model_path)
     if unknown := [name for name in images.class_names if name not in class_names]:
         raise ValueError(

@@ -19,7 +19,6 @@ import quiet  # noqa: F401
 
 import dataclasses
 import hashlib
-import math
 import shlex
 
 import fine_tuning
@@ -36,7 +35,6 @@ FLAGS = flags.FLAGS
 LARGE = 96  # pixels of the shorter side, from which on images are for a pretrained network
 BACKBONE = 'EfficientNetV2B0'
 RECIPE = 'page24'
-STEPS = 8  # of an epoch, at least, where no flag says how large batches are
 
 training_runs.define_flags(RECIPE, 'Of a ResNet-9 or speednet, not of a pretrained network.')
 flags.adopt_module_key_flags(training_runs)
@@ -202,8 +200,7 @@ def fitted(recipe, count):
     set_size = any(text.startswith('batch_size=') for text in FLAGS['set'].value)
     if set_size or FLAGS.batch_size is not None:
         return recipe
-    most = 2 ** max(0, math.floor(math.log2(max(1, count / STEPS))))
-    return recipe if most >= recipe.batch_size else recipe.with_batch_size(most, scale_rate=True)
+    return recipe.for_small_data(count)
 
 
 def described(arrays, source, train, test):

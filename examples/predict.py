@@ -18,6 +18,7 @@ import argparse
 import json
 import pathlib
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -110,6 +111,10 @@ def load(path):
         )
     if not path.is_file():
         raise ValueError(f'MODEL must be a file that Keras saved. Received: {path}, no such file')
+    if path.suffix == '.keras' and not zipfile.is_zipfile(path):
+        raise ValueError(
+            f'MODEL must be a whole file, as Keras saves it. Received: {path}, damaged or cut short'
+        )
     try:
         model = keras.saving.load_model(path, compile=False)
         _, height, width, channels = model.input_shape

@@ -62,7 +62,7 @@ def test_one_class_only(tmp_path):
     touch(tmp_path, 'a/1.png', 'loose.png')
     refused(
         lambda: ImageList.from_folders(tmp_path),
-        match="at least two. Received: folders for 'a', and 1 images beside them",
+        match="at least 2. Received: folders for 'a', and 1 images beside them",
     )
 
 
@@ -106,6 +106,14 @@ def test_unlabelled(tmp_path):
     assert images.num_classes == 0
     (tmp_path / 'empty').mkdir()
     refused(lambda: ImageList.unlabelled(tmp_path / 'empty'), match='at least one image')
+
+
+def test_one_class_of_those_that_a_model_knows(tmp_path):
+    touch(tmp_path, 'cat/1.jpg', 'cat/2.jpg')
+    assert ImageList.from_folders(tmp_path, min_classes=1).class_names == ('cat',)
+    refused(lambda: ImageList.from_folders(tmp_path), match='each class, at least 2. Received')
+    (tmp_path / 'cat').rename(tmp_path / '.cat')
+    refused(lambda: ImageList.from_folders(tmp_path, min_classes=1), match='each class, at least 1')
 
 
 # CSV.
@@ -160,8 +168,10 @@ def test_csv_as_spreadsheets_write_it(tmp_path, separator):
         ('path,label\n1.png,a\n./1.png,b\n', r"once. Received: '1.png' in lines 2 and 3"),
         ('path,label\n1.png,a\n2.png,\n', 'line 3 has no value in column 1'),
         ('path,label\n1.png,a\n2.png\n', 'line 3 has no value in column 1'),
-        ('path\n1.png\n2.png\n', "no column 1, but 'path'"),
-        ('', 'no column 0'),
+        ('path\n1.png\n2.png\n', "must have a column 1. Received: 'path'"),
+        ('', 'must have a header, and a line for each image'),
+        ('\n \n', 'must have a column 1'),
+        ('1.png,a\n2.png,b\n', "must begin with a header, not with '1.png', an image"),
         ('path,label\n', 'at least two classes'),
         ('path,label\n1.png,a\n2.png,a\n', "at least two classes. Received: 'a'"),
         ('path,label\n"1.png,a\n', 'must be a CSV file in UTF-8'),
@@ -177,6 +187,15 @@ def test_bad_csv(tmp_path, text, message):
     assert str(tmp_path) in found
 
 
+def test_a_csv_without_header_loses_no_image(tmp_path):
+    touch(tmp_path, 'in/1.jpg', 'in/2.jpg')
+    path = csv_of(tmp_path, 'a;1\nb;2\n')
+    refused(
+        lambda: ImageList.from_csv(path, tmp_path / 'in', 1, 0, extension='.jpg'),
+        match=r"labels.csv: must begin with a header, not with '1', an image",
+    )
+
+
 def test_csv_that_names_missing_files(tmp_path):
     touch(tmp_path, '1.png')
     path = csv_of(tmp_path, 'path,label\n1.png,a\n2.png,b\n')
@@ -186,7 +205,10 @@ def test_csv_that_names_missing_files(tmp_path):
         r"labels.csv: line 3 names '2.png', which is no file",
     )
     refused(lambda: ImageList.from_csv(tmp_path / 'nowhere.csv'), FileNotFoundError, 'nowhere.csv')
-    refused(lambda: ImageList.from_csv(path, path_column='file'), match="no column 'file', but")
+    refused(
+        lambda: ImageList.from_csv(path, path_column='file'),
+        match="must have a column 'file'. Received",
+    )
 
 
 # Patterns.

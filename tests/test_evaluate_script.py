@@ -1,6 +1,7 @@
 """examples/evaluate.py: how good a model is on a folder of pictures of known classes."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -57,6 +58,12 @@ def test_accuracy_of_all_and_of_each_class(script, run, capsys):
     assert result['accuracy'] == pytest.approx(5 / 6)
     assert result['classes'] == {'red': pytest.approx(2 / 3), 'blue': 1.0}
     assert result['mistakes'] == [['red', 'green', 1]]
+
+
+def test_a_folder_of_one_class(script, run, capsys):
+    shutil.rmtree(run / 'pictures' / 'blue')
+    script.main([str(run), str(run / 'pictures')])
+    assert capsys.readouterr().out.startswith('accuracy 66.67 %')
 
 
 def test_what_is_wrong_is_one_line(script, run):

@@ -218,7 +218,7 @@ BAD_FOLDERS = {
     'a text': (lambda folder: text(folder / 'blue' / 'x.png'), (), 'x.png: must be an image'),
     'a bomb': (bomb, (), 'bomb.png'),
     'an empty class': (lambda folder: (folder / 'none').mkdir(), (), "no image in 'none'"),
-    'one class': (one_class, (), 'must hold a folder for each class, at least two'),
+    'one class': (one_class, (), 'must hold a folder for each class, at least 2'),
     'one of a class': (few_of_a_class, (), 'class 0'),
     'more folds than images': (
         few_of_a_class,

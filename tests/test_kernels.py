@@ -180,17 +180,25 @@ def test_conv2d_takes_the_winograd_way():
     assert not np.array_equal(found[0], direct(images, kernel))
 
 
+def errors_of_rounding(found, *inputs):
+    """Of outputs and gradients in bfloat16, beside those in float32 from the same inputs."""
+    expected = gradients(direct, *(tf.cast(x, tf.float32) for x in inputs))
+    pairs = zip(found, expected, strict=True)
+    return [
+        float(tf.math.reduce_std(tf.cast(one, tf.float32) - other) / tf.math.reduce_std(other))
+        for one, other in pairs
+    ]
+
+
 def test_conv2d_in_bfloat16_goes_that_way_for_gradients_only(monkeypatch):
     monkeypatch.setattr(device, 'has_amx', lambda: False)
     images, kernel = normal(2, 4, 4, 128), normal(3, 3, 128, 128, seed=1)
     upstream = normal(2, 4, 4, 128, seed=2)
     images, kernel, upstream = (tf.cast(x, tf.bfloat16) for x in (images, kernel, upstream))
     found = gradients(convolution.conv2d, upstream, images, kernel)
-    expected = gradients(direct, upstream, images, kernel)
-    np.testing.assert_array_equal(found[0], expected[0])
-    for one, other in zip(found[1:], expected[1:], strict=True):
-        one, other = (tf.cast(x, tf.float32) for x in (one, other))
-        assert 0.005 < tf.math.reduce_std(one - other) / tf.math.reduce_std(other) < 0.02
+    np.testing.assert_array_equal(found[0], direct(images, kernel))
+    for error in errors_of_rounding(found, upstream, images, kernel)[1:]:
+        assert 0.01 < error < 0.02
 
 
 @pytest.mark.parametrize(
@@ -230,14 +238,10 @@ def test_conv2d_with_amx(monkeypatch):
     """In bfloat16 every pass slides; float32, which AMX doesn't multiply, stays with Winograd."""
     monkeypatch.setattr(device, 'has_amx', lambda: True)
     inputs = normal(4, 4, 4, 128), normal(3, 3, 128, 128, seed=1), normal(4, 4, 4, 128, seed=2)
-    found, expected = (
-        gradients(function, *(tf.cast(x, tf.bfloat16) for x in (inputs[2], *inputs[:2])))
-        for function in (convolution.conv2d, direct)
-    )
-    assert_close(found, expected, 0.01)  # a unit in the last place of the largest
-    for one, other in zip(found, expected, strict=True):
-        one, other = (tf.cast(x, tf.float32) for x in (one, other))
-        assert tf.math.reduce_std(one - other) / tf.math.reduce_std(other) < 0.002
+    rounded = [tf.cast(x, tf.bfloat16) for x in (inputs[2], *inputs[:2])]
+    found = gradients(convolution.conv2d, *rounded)
+    # Without AVX-512 TensorFlow's own kernel gradient is off by 0.008, Winograd's by 0.017.
+    assert max(errors_of_rounding(found, *rounded)) < 0.01
     images, kernel, upstream = inputs
     found = gradients(convolution.conv2d, upstream, images, kernel)
     assert not np.array_equal(found[0], direct(images, kernel))

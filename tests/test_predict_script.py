@@ -241,6 +241,8 @@ def test_contact_sheet_is_a_file(script, capsys, model, red, tmp_path):
 def test_refuses_what_it_cannot_use_in_one_line(script, model, red, tmp_path):
     assert refused(script, tmp_path / 'none.keras', red).endswith('none.keras, no such file')
     assert 'MODEL must be a file that Keras saved' in refused(script, red, red)
+    (tmp_path / 'cut.keras').write_bytes(model.read_bytes()[:-100])
+    assert refused(script, tmp_path / 'cut.keras', red).endswith('cut.keras, damaged or cut short')
     keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / 'dense.keras')
     assert 'of a model from images to logits' in refused(script, tmp_path / 'dense.keras', red)
     colour_model(side=None).save(tmp_path / 'any.keras')

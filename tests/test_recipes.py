@@ -444,6 +444,12 @@ def test_small_data_keeps_the_rate_per_image():
     assert record.for_small_data() == dataclasses.replace(
         record, batch_size=64, peak_learning_rate=0.053 * 64
     )
+    assert [PAGE.for_small_data(count).batch_size for count in (1, 57, 128, 1000, 4096, 10**6)] == [
+        *(1, 4, 16, 64, 512, 512),
+    ]
+    assert PAGE.for_small_data(10**6) == PAGE
+    with pytest.raises(ValueError, match='`train_images` must be'):
+        PAGE.for_small_data(0)
 
 
 @pytest.mark.parametrize('name', PRESETS)

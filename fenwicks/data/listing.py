@@ -98,7 +98,7 @@ class ImageList:
         )
 
     @classmethod
-    def from_folders(cls, root: StrPath) -> ImageList:
+    def from_folders(cls, root: StrPath, min_classes: int = 2) -> ImageList:
         """A folder of folders: each is a class, and holds its images, at any depth.
 
         Classes are the names of the folders, sorted; images are sorted by path. Names that begin
@@ -106,10 +106,11 @@ class ImageList:
 
         Args:
             root: the outer folder.
+            min_classes: folders that there must be; 1 if a model knows the other classes.
 
         Raises:
             FileNotFoundError: there is no such folder.
-            ValueError: it has fewer than two classes, or a class has no image.
+            ValueError: it has fewer classes, or a class has no image.
         """
         folder = _folder(root)
         by_class: dict[str, list[str]] = {
@@ -126,9 +127,9 @@ class ImageList:
                 by_class.setdefault(name, []).append(path)
             else:
                 loose += 1
-        if len(by_class) < 2:
+        if len(by_class) < min_classes:
             raise ValueError(
-                f'{folder}: must hold a folder for each class, at least two. '
+                f'{folder}: must hold a folder for each class, at least {min_classes}. '
                 f'Received: folders for {_some(sorted(by_class)) or "none"}, '
                 f'and {loose} images beside them'
             )
@@ -142,7 +143,7 @@ class ImageList:
             _log.warning('%s: %d images outside of the classes are left out', folder, loose)
         names = sorted(by_class)
         pairs = [(path, name) for name in names for path in sorted(by_class[name])]
-        return _labelled(cls, folder, pairs, folder)
+        return _labelled(cls, folder, pairs, folder, min_classes)
 
     @classmethod
     def from_csv(
@@ -166,12 +167,14 @@ class ImageList:
 
         Raises:
             FileNotFoundError: the CSV file, the folder, or a file that a row names is not there.
-            ValueError: the file is no CSV, lacks a column or a value, or names an image twice.
+            ValueError: the file is no CSV, lacks a header, column or value, or repeats an image.
         """
         csv_file = pathlib.Path(csv_file)
         folder = _folder(csv_file.parent if root is None else root)
         columns = [path_column, label_column, group_column]
-        rows = list(_rows(csv_file, columns))
+        (_, (header, *_)), *rows = _rows(csv_file, columns)
+        if (folder / f'{header}{extension}').is_file():
+            raise ValueError(f'{csv_file}: must begin with a header, not with {header!r}, an image')
         pairs, groups = [], []
         lines: dict[str, int] = {}
         for line, (path, label, group) in rows:
@@ -278,10 +281,10 @@ def _some(names, count=3):
     return ', '.join(map(repr, names[:count])) + rest
 
 
-def _labelled(cls, root, pairs, where):
+def _labelled(cls, root, pairs, where, min_classes=2):
     """An ImageList of (path, class name) pairs that were found in `where`."""
     names = sorted({name for _, name in pairs})
-    if len(names) < 2:
+    if len(names) < min_classes:
         raise ValueError(
             f'{where}: the images must have at least two classes. Received: {_some(names)}'
         )
@@ -315,7 +318,7 @@ def _identity(path):
 
 
 def _rows(csv_file, columns):
-    """Yields (line number, values of the columns; '' for a column that is None)."""
+    """Lists (line, values of the columns; '' for a column that is None), the header first."""
     check_size(csv_file, _MOST_CSV)
     with (
         open(csv_file, newline='', encoding='utf-8-sig') as file,
@@ -324,21 +327,24 @@ def _rows(csv_file, columns):
         first = file.readline()
         file.seek(0)
         reader = csv.reader(file, strict=True, delimiter=max(',;\t', key=first.count))
-        header = next(reader, [])
-        places = [None if name is None else _place(name, header) for name in columns]
-        for row in reader:
-            if not row:
-                continue
-            values = ['' if i is None else row[i].strip() if i < len(row) else '' for i in places]
-            for name, place, value in zip(columns, places, values, strict=True):
-                if place is not None and (not value or '\0' in value):
-                    raise ValueError(f'line {reader.line_num} has no value in column {name!r}')
-            yield reader.line_num, values
+        lines = [(reader.line_num, row) for row in reader if row]
+    if not lines:
+        raise ValueError(f'{csv_file}: must have a header, and a line for each image')
+    header = lines[0][1]
+    places = [None if name is None else _place(csv_file, name, header) for name in columns]
+    rows: list[tuple[int, list[str]]] = []
+    for line, row in lines:
+        values = ['' if i is None else row[i].strip() if i < len(row) else '' for i in places]
+        for name, place, value in zip(columns, places, values, strict=True):
+            if rows and place is not None and (not value or '\0' in value):
+                raise ValueError(f'{csv_file}: line {line} has no value in column {name!r}')
+        rows.append((line, values))
+    return rows
 
 
-def _place(name, header):
+def _place(csv_file, name, header):
     if isinstance(name, str) and name in header:
         return header.index(name)
     if isinstance(name, int) and 0 <= name < len(header):
         return name
-    raise ValueError(f'it has no column {name!r}, but {_some(header, 10)}')
+    raise ValueError(f'{csv_file}: must have a column {name!r}. Received: {_some(header, 10)}')

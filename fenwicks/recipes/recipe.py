@@ -12,8 +12,6 @@ from fenwicks.recipes import schedule
 from fenwicks.recipes.fields import check_together, checked
 from fenwicks.recipes.steps import Step, parse_steps
 
-SMALL_BATCH = 64
-
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
@@ -258,12 +256,14 @@ class Recipe:
         )
         return dataclasses.replace(self, widths=widths, proxy_widths=proxy_widths)
 
-    def for_small_data(self) -> Recipe:
-        """The same recipe for a thousand images or so: batches of 64, SGD's rates in proportion.
+    def for_small_data(self, train_images: int = 512) -> Recipe:
+        """The same recipe with batches of at most an eighth of the images, by default of 64.
 
-        With its own batch size an epoch would be two or three steps.
+        Their size, unless it is the recipe's, is a power of two; SGD's rates are in proportion.
         """
-        return self.with_batch_size(SMALL_BATCH, scale_rate=True)
+        eighth = positive_integer('train_images', train_images) // 8
+        most = 2 ** (max(1, eighth).bit_length() - 1)
+        return self if most >= self.batch_size else self.with_batch_size(most, scale_rate=True)
 
     def augmentation_steps(self) -> list[Step]:
         """The random transforms in the order in which they are applied."""
