@@ -21,8 +21,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-# Faults of what the user gave, or of the machine. DivergedError is an ArithmeticError; frameworks
-# raise RuntimeError where memory runs out.
+# Faults of what the user gave, or of the machine. DivergedError is an ArithmeticError.
 ERRORS = (ValueError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
 SECONDS_TO_END = 10  # that an interrupted command has before it is ended
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,7 +59,9 @@ def run(main: Callable[..., object], name: str, arguments: Sequence[str] = ()) -
 
 
 def call(main: Callable[[], object], name: str) -> None:
-    """Calls `main`; an error of `ERRORS` and an interrupt end the process with one line.
+    """Calls `main`; an expected error and an interrupt end the process with one line.
+
+    Expected are those of `ERRORS`, and that the memory has no room.
 
     With the environment variable FENWICKS_TRACEBACK the error has its traceback.
     """
@@ -69,8 +70,9 @@ def call(main: Callable[[], object], name: str) -> None:
     say_how_to_go_on('')
     try:
         main()
-    except ERRORS as error:
-        if os.environ.get('FENWICKS_TRACEBACK'):
+    except Exception as error:
+        expected = isinstance(error, ERRORS) or _is_out_of_memory(error)
+        if not expected or os.environ.get('FENWICKS_TRACEBACK'):
             raise
         if isinstance(error, ConnectionError):  # JAX would wait at its exit for those that ended
             print(_line(name, error), file=sys.stderr, flush=True)
@@ -117,7 +119,18 @@ def fail(name: str, error: object) -> NoReturn:
     sys.exit(_line(name, error))
 
 
+def _is_out_of_memory(error):
+    """Whether TensorFlow or JAX says so; the types of their errors exist only where they are."""
+    return type(error).__name__ == 'ResourceExhaustedError' or 'RESOURCE_EXHAUSTED' in str(error)
+
+
 def _line(name, error):
+    if _is_out_of_memory(error):
+        reason = ' '.join(str(error).split())[:200]
+        error = (
+            'the memory must have room for the network and a batch: make the width or the batch '
+            f'size smaller. Received: {reason}'
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f'the whole of {error.filename}' if error.filename else 'what is printed and written'
         error = f'the disk must have room for {what}. Received: {error.strerror}'
