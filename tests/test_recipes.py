@@ -448,6 +448,10 @@ def test_small_data_keeps_the_rate_per_image():
         *(1, 4, 16, 64, 512, 512),
     ]
     assert PAGE.for_small_data(10**6) == PAGE
+    ghosts = [recipes.get('page10').for_small_data(count) for count in (72, 512, 10**6)]
+    assert [(few.batch_size, few.ghost_batch_size) for few in ghosts] == [
+        *((8, 8), (64, 32), (512, 32)),
+    ]
     with pytest.raises(ValueError, match='`train_images` must be'):
         PAGE.for_small_data(0)
 

@@ -243,8 +243,7 @@ class Recipe:
         """
         batch_size = positive_integer('batch_size', batch_size)
         rate = self.peak_learning_rate
-        if scale_rate:
-            rate = rate * batch_size / self.batch_size
+        rate = rate * batch_size / self.batch_size if scale_rate else rate
         return dataclasses.replace(self, batch_size=batch_size, peak_learning_rate=rate)
 
     def with_width(self, factor: float) -> Recipe:
@@ -259,11 +258,13 @@ class Recipe:
     def for_small_data(self, train_images: int = 512) -> Recipe:
         """The same recipe with batches of at most an eighth of the images, by default of 64.
 
-        Their size, unless it is the recipe's, is a power of two; SGD's rates are in proportion.
+        They are powers of two, ghost batches are no larger, and SGD's rates are in proportion.
         """
-        eighth = positive_integer('train_images', train_images) // 8
-        most = 2 ** (max(1, eighth).bit_length() - 1)
-        return self if most >= self.batch_size else self.with_batch_size(most, scale_rate=True)
+        most = 2 ** ((positive_integer('train_images', train_images) // 8 or 1).bit_length() - 1)
+        if most >= self.batch_size:
+            return self
+        plain = dataclasses.replace(self, ghost_batch_size=0).with_batch_size(most, scale_rate=True)
+        return dataclasses.replace(plain, ghost_batch_size=min(self.ghost_batch_size, most))
 
     def augmentation_steps(self) -> list[Step]:
         """The random transforms in the order in which they are applied."""
