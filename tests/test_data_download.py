@@ -20,6 +20,8 @@ from fenwicks.data.download import DiskError, Source, download_files
 NAME = 'archive.tar.gz'
 BODY = bytes(range(256)) * 2048  # half a megabyte
 MD5 = hashlib.md5(BODY).hexdigest()
+# Seconds that tests wait which don't test time-outs: a busy machine may halt a process for a while.
+PATIENT = {'connect_timeout': 120.0, 'stall_timeout': 120.0}
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -90,11 +92,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         for position in range(start, end, step):
             self.wfile.write(body[position : min(position + step, end)])
             if behaviour == 'slow':
-                time.sleep(0.2)
+                time.sleep(0.5)
 
 
 @pytest.fixture(name='server')
-def _server():
+def _server(monkeypatch):
+    monkeypatch.setattr(download, 'SECONDS_FOR_BETTER', 60.0)
     server = Server()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -106,7 +109,7 @@ def _server():
 
 
 def fetch(sources, folder, verify=lambda work: None, **options):
-    return download_files(list(sources), folder, verify, **options)
+    return download_files(list(sources), folder, verify, **{**PATIENT, **options})
 
 
 def part(folder):
@@ -170,15 +173,15 @@ def test_a_stalled_transfer_goes_on_at_the_next_mirror(server, tmp_path):
     sources = [server.source('/stall', behaviour='stall'), server.source('/whole')]
     start = time.monotonic()
     assert fetch(sources, tmp_path, stall_timeout=0.3) == sources[1]
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
     assert server.ranges == [('/stall', None), ('/whole', 'bytes=50000-')]
     assert (tmp_path / NAME).read_bytes() == BODY
 
 
 def test_a_slow_and_steady_download_is_not_killed(server, tmp_path):
     start = time.monotonic()
-    fetch([server.source(behaviour='slow')], tmp_path, connect_timeout=5.0, stall_timeout=1.2)
-    assert time.monotonic() - start > 1.2  # longer than the time-out, which is between bytes
+    fetch([server.source(behaviour='slow')], tmp_path, stall_timeout=3.5)
+    assert time.monotonic() - start > 3.5  # longer than the time-out, which is between bytes
     assert len(server.ranges) == 1
 
 
@@ -286,19 +289,20 @@ def test_no_network_gives_up_at_once_and_names_every_mirror(server, tmp_path):
     ]
     start = time.monotonic()
     with pytest.raises(ConnectionError, match='no mirror could be used') as caught:
-        fetch(sources, tmp_path, connect_timeout=0.5)
-    assert time.monotonic() - start < 15
+        fetch(sources, tmp_path, connect_timeout=3.0)
+    assert time.monotonic() - start < 60
     for part_of_it in ('no-such-host.invalid', '127.0.0.1:1: ', 'HTTP 404', 'timed out'):
         assert part_of_it in str(caught.value)
     assert '\n' not in str(caught.value)
     assert download_files.__defaults__[0] <= 12  # seconds that all real mirrors together may take
 
 
-def test_a_silent_mirror_does_not_hold_up_the_others(server, tmp_path):
+def test_a_silent_mirror_does_not_hold_up_the_others(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, 'SECONDS_FOR_BETTER', 1.0)
     sources = [server.source('/silent', behaviour='silent'), server.source('/good')]
     start = time.monotonic()
-    assert fetch(sources, tmp_path, connect_timeout=30.0) == sources[1]
-    assert time.monotonic() - start < 15
+    assert fetch(sources, tmp_path) == sources[1]
+    assert time.monotonic() - start < 60
 
 
 def test_unwritable_folder(server, tmp_path):
@@ -325,6 +329,7 @@ def test_full_disk(server, tmp_path):
 
 @pytest.fixture(name='cache')
 def _cache(monkeypatch, tmp_path):
+    monkeypatch.setattr(download_files, '__defaults__', tuple(PATIENT.values()))
     for name in ('KERAS_HOME', 'TFDS_DATA_DIR', 'FENWICKS_OFFLINE'):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))

@@ -38,12 +38,12 @@ def _made(monkeypatch, tmp_path):
 def _frugal():
     """Fails a test that holds much memory at a time, or takes long."""
     tracemalloc.start()
-    start = time.monotonic()
+    start = time.process_time()
     yield
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < MOST_MEMORY
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < 20
 
 
 def refused(path, dataset='cifar10', match=''):
@@ -127,7 +127,7 @@ def test_an_npz_that_unpacks_to_gigabytes(made, tmp_path):
 
 
 def test_a_huge_file_is_not_read(made, tmp_path):
-    start = time.monotonic()
+    start = time.process_time()
     folder = made.write(tmp_path / 'cifar-10-batches-py', PICKLED)
     for path in (
         folder / 'data_batch_1',
@@ -140,7 +140,7 @@ def test_a_huge_file_is_not_read(made, tmp_path):
         target = folder if path.parent == folder else path
         refused(target, match=f'{path.name}: must have at most .* bytes. Received: 6442450944')
         path.unlink()
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.usefixtures('frugal')
@@ -308,9 +308,9 @@ def test_nested_shared_lists_end():
     nested = []
     for _ in range(60):  # 2**60 lists, were each visited by every way there is to it
         nested = [nested, nested]
-    start = time.monotonic()
+    start = time.process_time()
     unpickle.loads(pickle.dumps(nested))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_nested_tuple_as_a_key_is_refused():

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 from layer_contract import gradients
 
+from fenwicks.kernels import device
 from fenwicks.layers import BatchNormalization, GhostBatchNormalization
 
 
@@ -141,6 +142,36 @@ def test_frozen_scale_and_offset(scale, center):
     names = [variable.path.split('/')[-1] for variable in layer.trainable_variables]
     assert names == ['gamma'] * scale + ['beta'] * center
     np.testing.assert_allclose(array(outputs), by_group(inputs, 2)[0], atol=2e-5)
+
+
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize('has_avx512', [True, False])
+@pytest.mark.parametrize('make', [BatchNormalization, lambda: GhostBatchNormalization(4)])
+def test_two_layers_of_one_shape_in_a_strategy_each_learn(make, has_avx512):
+    """The second one's gradients went to the first one, whose graph the two shared."""
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(['CPU:0'])
+    inputs = normal(8, 3, 3, 2)
+    for _ in range(2):
+        with strategy.scope():
+            layer = make()
+            layer.build(inputs.shape)
+        layer.gamma.assign([2.0, 3.0])
+
+        @tf.function(autograph=False)
+        def gradients_of_a_square(layer):
+            variables = [variable.value for variable in layer.trainable_variables]
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(layer(inputs, training=True))) / 2
+            return tape.gradient(loss, variables)
+
+        with device.override(has_avx512=has_avx512):
+            # The sum of squares of normalized numbers is their count, 72, times the variance's
+            # share that epsilon leaves.
+            found = strategy.run(gradients_of_a_square, (layer,))
+        np.testing.assert_allclose(found[0], [144.0, 216.0], rtol=1e-3)
+        np.testing.assert_allclose(found[1], [0.0, 0.0], atol=1e-4)
 
 
 def test_bfloat16_sums_in_float32():

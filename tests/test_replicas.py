@@ -16,7 +16,6 @@ from scripts import free_ports
 from training_toys import assert_same, conv_model, make, sgd, toy
 
 from fenwicks import augment, training
-from fenwicks.kernels import device
 
 SCRIPT = pathlib.Path(__file__).with_name('replicas_run.py')
 BACKENDS = ('tensorflow', 'jax')
@@ -96,15 +95,7 @@ def assert_alike(one, other):
             np.testing.assert_allclose(one[key], other[key], rtol=2e-4, atol=2e-5, err_msg=key)
 
 
-@pytest.fixture
-def _without_avx512(request, backend):
-    """There TensorFlow's devices differ from one by up to 2 %; why isn't known yet."""
-    if backend == 'tensorflow' and not device.has_avx512():
-        request.node.add_marker(pytest.mark.xfail(reason='unexplained without AVX-512'))
-
-
 @pytest.mark.thorough
-@pytest.mark.usefixtures('_without_avx512')
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize(('several', 'alone'), PAIRS[:4])
 def test_validation_metrics_and_callbacks_are_those_of_one_device(backend, several, alone):
@@ -120,7 +111,6 @@ def test_validation_metrics_and_callbacks_are_those_of_one_device(backend, sever
 
 
 @pytest.mark.thorough
-@pytest.mark.usefixtures('_without_avx512')
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize(('several', 'alone'), PAIRS)
 def test_several_devices_train_like_one(backend, several, alone):

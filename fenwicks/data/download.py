@@ -26,6 +26,7 @@ except ImportError:  # Windows: two downloads at once are then not kept apart
 
 _HEADERS = {'User-Agent': 'Mozilla/5.0 (compatible; fenwicks)'}  # some hosts refuse Python's
 MOST_BYTES = 2**29  # no file of the data sets has half as many
+SECONDS_FOR_BETTER = 1.0  # how long sources before the first that answered may still answer
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 
 
@@ -181,8 +182,8 @@ def _reachable(sources, timeout, failures):
         except queue.Empty:
             break
         answers[index] = answer
-        if not answer:  # one is enough: give better ones a second more
-            deadline = min(deadline, time.monotonic() + 1.0)
+        if not answer:  # one is enough
+            deadline = min(deadline, time.monotonic() + SECONDS_FOR_BETTER)
     silent = [index for index in range(len(sources)) if index not in answers]
     ready = [index for index in range(len(sources)) if answers.get(index) == '']
     for index, answer in sorted(answers.items()):

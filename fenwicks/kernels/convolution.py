@@ -41,9 +41,7 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor, sides: tuple[int, int] | None =
         `(batch, *sides, filters)`.
     """
     sides = None if sides == tuple(images.shape[1:3]) else sides
-    # Tensors, since a function with a custom gradient may not use variables.
-    tensors = tf.convert_to_tensor(images), tf.convert_to_tensor(kernel)
-    return _differentiable_convolution(*tensors, sides=sides, has_amx=device.has_amx())
+    return _differentiable_convolution(images, kernel, sides=sides, has_amx=device.has_amx())
 
 
 @traced_apart

@@ -51,12 +51,14 @@ def traced_apart(function: Callable) -> Callable:
         function: takes tensors as positional arguments and constants by keyword; returns tensors.
 
     Returns:
-        A function with the same arguments, results and gradient.
+        A function with the same arguments, results and gradient, which takes variables, too.
     """
     programs = {launched: tf.function(function, autograph=False) for launched in (False, True)}
 
     @functools.wraps(function)
     def call(*tensors, **constants):
+        # A graph would capture a mirrored variable, and give it to whoever calls it next.
+        tensors = tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
         in_place = tf.executing_eagerly() or device.traces_in_place()
         traced = function if in_place else programs[device.launches()]
         return traced(*tensors, **constants)
