@@ -174,7 +174,7 @@ def check(network, dataset):
 def split(arrays, source):
     """Pairs of the images to train on and to test on."""
     if source.split is not None:
-        return [source.split]
+        return [source.split(arrays)]
     groups = arrays.groups if arrays.groups is not None else copies(arrays.images)
     settings = {
         'seed': FLAGS.split_seed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import statistics
@@ -54,17 +55,19 @@ class Source:
         name: of the data set.
         short_sides: the shorter sides, in pixels, of some of the images.
         decode: from a size to the images.
-        split: `(train, test)` where the source says which images are which.
+        split: from the decoded images to the indices to train and to test on, where the source says
+            which images are which.
     """
 
     name: str
     short_sides: Callable[[], Iterable[int]]
     decode: Callable[[tuple[int, int]], data.ImageArrays]
-    split: tuple[np.ndarray, np.ndarray] | None = None
+    split: Callable[[data.ImageArrays], tuple[np.ndarray, np.ndarray]] | None = None
 
     def median_side(self) -> int:
-        """The median of the shorter sides of some of the images."""
-        return int(statistics.median(self.short_sides()))
+        """The median of the shorter sides of some of the images; 0 if none of them can be read."""
+        sides = list(self.short_sides())
+        return int(statistics.median(sides)) if sides else 0
 
 
 def by_flags(folder: str | None) -> Source:
@@ -97,6 +100,11 @@ def from_folders(folder: str) -> Source:
     root = pathlib.Path(folder).expanduser()
     tests = [name for name in TEST_FOLDERS if (root / name).is_dir()]
     classes = [each.name for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
+    if root.is_dir() and not classes:
+        raise ValueError(
+            f'{root}: must hold a folder for each class, or use --csv or --pattern for labels '
+            'that are elsewhere. Received: no folders'
+        )
     if len(tests) != 1 or sorted(classes) != sorted(['train', tests[0]]):
         return _listed(data.ImageList.from_folders(root))
     parts = [data.ImageList.from_folders(root / name) for name in ('train', tests[0])]
@@ -114,8 +122,12 @@ def from_folders(folder: str) -> Source:
         np.concatenate([train.labels, numbers[test.labels]]),
         train.class_names,
     )
-    every = np.arange(len(images))
-    return _listed(images, (every[: len(train)], every[len(train) :]))
+
+    def split(arrays):
+        to_train = np.array([name.startswith('train/') for name in arrays.names])
+        return np.flatnonzero(to_train), np.flatnonzero(~to_train)
+
+    return _listed(images, split)
 
 
 def from_csv(folder: str | None) -> Source:
@@ -146,8 +158,7 @@ def from_tfrecord(_: None) -> Source:
             if 'shape' in features:
                 yield min(map(int, features['shape'][:2]))
             elif features.get('image'):
-                with open_image(features['image'][0], files[0]) as image:
-                    yield min(image.size)
+                yield from _short_side(features['image'][0])
 
     def decode(size):
         with command.renamed({'pattern': 'tfrecord'}):
@@ -167,7 +178,7 @@ def from_tfds(_: None) -> Source:
         name,
         lambda: found.short_sides(LOOKED_AT),
         lambda size: found.decode(size, **settings),
-        (train, test) if found.test_count else None,
+        (lambda _: (train, test)) if found.test_count else None,
     )
 
 
@@ -175,23 +186,18 @@ def _listed(images, split=None):
     def short_sides():
         step = max(1, len(images) // LOOKED_AT)
         for file in images.files[::step]:
-            try:
-                with open_image(file) as image:
-                    yield min(image.size)
-            except ValueError:
-                if not FLAGS.skip_damaged:
-                    raise
+            yield from _short_side(file)
 
     def decode(size):
-        arrays = data.decode_images(images, size, **_settings())
-        if split is None or not arrays.skipped:
-            return arrays
-        raise ValueError(
-            '`skip_damaged` must be off for a folder with its own test images: remove '
-            f'{next(iter(arrays.skipped))}, or move it'
-        )
+        return data.decode_images(images, size, **_settings())
 
     return Source(images.root.resolve().name, short_sides, decode, split)
+
+
+def _short_side(image):
+    """The shorter side of an image, or nothing if it is damaged, of which decoding complains."""
+    with contextlib.suppress(ValueError), open_image(image) as opened:
+        yield min(opened.size)
 
 
 def _settings():

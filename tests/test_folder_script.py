@@ -108,6 +108,12 @@ def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
     assert (result['train_images'], result['test_images']) == (48, 16)
     assert 'one of them' not in capsys.readouterr().out
     assert '`folds` must not be given' in refused(script, tmp_path / 'divided', '--folds=2')
+    for part in ('train', 'val'):
+        (tmp_path / 'divided' / part / 'blue' / '0 .jpg').write_bytes(b'damaged')
+    assert '`skip_damaged`' in refused(script, tmp_path / 'divided', *SMALL)
+    call(script, tmp_path / 'divided', *SMALL, '--skip_damaged', f'--out={tmp_path}/less')
+    result = read(tmp_path / 'less')
+    assert (result['train_images'], result['test_images']) == (47, 15)
     (tmp_path / 'divided' / 'val' / 'blue').rename(tmp_path / 'divided' / 'val' / 'blau')
     assert 'must have the classes of' in refused(script, tmp_path / 'divided')
 
@@ -213,8 +219,24 @@ def few_of_a_class(folder):
         path.unlink()
 
 
+def all_damaged(folder):
+    for path in folder.glob('*/*'):
+        path.write_bytes(b'nonsense')
+
+
+def side_by_side(folder):
+    for path in list(folder.glob('*/*')):
+        path.rename(folder / f'{path.parent.name} {path.name}')
+    for path in list(folder.iterdir()):
+        if path.is_dir():
+            path.rmdir()
+
+
 BAD_FOLDERS = {
-    'half a JPEG': (damaged_jpeg, (), 'half.jpg'),
+    'half a JPEG': (damaged_jpeg, (), '`skip_damaged` leaves such images out'),
+    'nothing but damage': (all_damaged, (), 'must be an image'),
+    'nothing but damage left out': (all_damaged, ('--skip_damaged',), 'at least one image'),
+    'pictures side by side': (side_by_side, (), 'or use --csv or --pattern'),
     'a text': (lambda folder: text(folder / 'blue' / 'x.png'), (), 'x.png: must be an image'),
     'a bomb': (bomb, (), 'bomb.png'),
     'an empty class': (lambda folder: (folder / 'none').mkdir(), (), "no image in 'none'"),
@@ -244,7 +266,9 @@ def test_bad_folders_are_one_line_and_nothing_is_written(
     assert {path.name for path in tmp_path.iterdir()} <= {'bad', 'data'}
     # Images that were decoded before the fault was found are kept whole, for the next start.
     kept = {path.suffix for path in tmp_path.glob('data/**/*') if path.is_file()}
-    assert kept <= ({'.images'} if case.endswith(('of a class', 'than images')) else set())
+    assert kept <= (
+        {'.images'} if case.endswith(('of a class', 'than images', 'left out')) else set()
+    )
 
 
 def odd_pictures(folder):

@@ -25,6 +25,7 @@ from fenwicks.data.images import check_options, decode_image
 from fenwicks.data.listing import ImageList, StrPath
 from fenwicks.data.progress import progress_bar
 
+HOW_TO_SKIP = '`skip_damaged` leaves such images out'
 _log = logging.getLogger('fenwicks')
 _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
@@ -272,7 +273,7 @@ def cached(
             return name, *decode(item), ''
         except ValueError as error:
             if not skip_damaged:
-                raise
+                raise ValueError(f'{error}; {HOW_TO_SKIP}') from error
             return name, None, None, str(error)
 
     def rows():

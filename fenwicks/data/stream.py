@@ -12,7 +12,7 @@ import numpy as np
 
 from fenwicks import augment as augmentation
 from fenwicks._checks import integer, positive_integer
-from fenwicks.data.decoded import in_order
+from fenwicks.data.decoded import HOW_TO_SKIP, in_order
 from fenwicks.data.pipeline import import_tensorflow
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def stream_batches(
         for decoded in in_order(decode_some, _chunks(share, chunk), workers):
             for number, pixels, label, damage in decoded:
                 if damage and not skip_damaged:
-                    raise ValueError(damage)
+                    raise ValueError(f'{damage}; {HOW_TO_SKIP}')
                 if pixels is None:
                     skipped.append(damage)
                     continue

@@ -103,7 +103,7 @@ class RecordReader:
         if not self.skip_damaged:
             raise RecordError(
                 f'{self.path}: record {number} at byte {position}: {fault}; '
-                'the file is truncated or damaged'
+                'the file is truncated or damaged; `skip_damaged` leaves such records out'
             )
         self.skipped += 1
 
