@@ -200,6 +200,13 @@ def test_the_command_exports_a_finished_run(model, tmp_path, capsys):
     assert raised.value.code == f'fenwicks.export: {line}'
     model.save(run / 'model.keras')
     (run / 'result.json').write_text(json.dumps(result()))
+    whole = (run / 'model.keras').read_bytes()
+    for damaged in (whole[: len(whole) // 2], b'', whole.replace(b'config.json', b'config.jsox')):
+        (run / 'model.keras').write_bytes(damaged)
+        with pytest.raises(SystemExit, match='RUN must hold a model as Keras saves it') as raised:
+            command_line.main([str(run), '--formats=safetensors'])
+        assert '\n' not in raised.value.code
+    (run / 'model.keras').write_bytes(whole)
     command_line.main([str(run), '--formats=safetensors'])
     assert capsys.readouterr().out.split() == [
         str(run / 'model.safetensors'),

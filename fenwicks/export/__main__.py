@@ -41,11 +41,21 @@ def export_run(folder: str, formats: Sequence[str]) -> None:
         )
     result = runlog.read_json(path / 'result.json')
     if formats:
-        model = keras.saving.load_model(path / 'model.keras', compile=False)
+        model = _loaded(path / 'model.keras')
         for written in export.write(model, path, formats):
             print(written, flush=True)
     runlog.write_text(path / 'README.md', export.model_card(result, os.listdir(path)))
     print(path / 'README.md', flush=True)
+
+
+def _loaded(path):
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises many kinds
+        raise ValueError(
+            f'RUN must hold a model as Keras saves it. Received: {path}, which is damaged, cut '
+            f'short or of another version ({error})'
+        ) from error
 
 
 def main(argv: Sequence[str] | None = None) -> None:
