@@ -70,7 +70,7 @@ def rebuild(optimizer: keras.optimizers.Optimizer, weights: list) -> None:
 
     Slots are found again by their paths, which Keras makes of the weights' paths.
     """
-    values = {v.path: keras.ops.convert_to_numpy(v.value) for v in optimizer.variables}
+    values = {v.path: keras.ops.convert_to_numpy(v) for v in optimizer.variables}
     _forget_weights(optimizer)
     optimizer.build(weights)
     for variable in optimizer.variables:

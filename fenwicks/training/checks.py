@@ -112,12 +112,12 @@ def check_trainable(model):
             )
 
 
-def check_sharing(replicas, loss, seconds_per_call):
-    """Raises where the arguments are for one device, or one process, only."""
-    if replicas.count > 1 and getattr(loss, 'reduction', None) == 'sum':
+def check_sharing(replicas, accumulate, loss, seconds_per_call):
+    """Raises where the arguments are for a whole batch at once, or one process, only."""
+    if replicas.count * accumulate > 1 and getattr(loss, 'reduction', None) == 'sum':
         raise ValueError(
-            '`loss` must be a mean over the batch for several replicas, which average it. '
-            'Received: reduction=sum'
+            '`loss` must be a mean over the batch where several replicas, or parts of a batch '
+            '(`accumulate`), average it. Received: reduction=sum'
         )
     if replicas.processes > 1 and seconds_per_call is not None:
         raise ValueError(
@@ -143,13 +143,14 @@ def check_budget(memory_budget):
     return None if memory_budget is None else positive_integer('memory_budget', memory_budget)
 
 
-def check_weights(replicas, loss, weights):
-    """Raises where several devices would average a loss that isn't divided by the batch."""
+def check_weights(replicas, accumulate, loss, weights):
+    """Raises where parts of a batch would average a loss that isn't divided by the batch."""
     reduction = getattr(loss, 'reduction', None)
-    if weights and replicas.count > 1 and reduction == 'mean_with_sample_weight':
+    parts = replicas.count * accumulate
+    if weights and parts > 1 and reduction == 'mean_with_sample_weight':
         raise ValueError(
             "`loss` must have reduction='sum_over_batch_size' for weights of images on several "
-            f'replicas. Received: reduction={reduction}'
+            f'replicas or with `accumulate`. Received: reduction={reduction}'
         )
 
 

@@ -56,7 +56,7 @@ class ArrayFeed:
         weights = targets.image_weights(
             self.labels, self.outputs, class_weight, sample_weight, loss
         )
-        checks.check_weights(settings.replicas, loss, weights)
+        checks.check_weights(settings.replicas, settings.accumulate, loss, weights)
         self.images, self._targets = np.asarray(images), (self.labels, *weights)
         self.dtype, self.image_shape = self.images.dtype, self.images.shape[1:]
         self.steps = len(images) // batch_size
@@ -116,7 +116,7 @@ class StreamFeed:
         self._class_weight = class_weight
         self._first = self.labels, *weights = self._targets_of(first)
         targets.check_loss_takes(self._loss, self.labels, self.outputs)
-        checks.check_weights(replicas, self._loss, weights)
+        checks.check_weights(replicas, settings.accumulate, self._loss, weights)
         counts = replicas.numbers_of_processes(self._stream.steps)
         if len(set(counts)) > 1:
             raise ValueError(

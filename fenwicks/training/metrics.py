@@ -99,7 +99,9 @@ class MetricSet:
 
     def __init__(self, metrics: Sequence[Any] | None, of_logits: bool | None):
         given = keras.tree.flatten(list(metrics)) if metrics else []
-        self.metrics = [_metric(each, of_logits) for each in given if each not in _ACCURACY]
+        self._given = [each for each in given if each not in _ACCURACY]
+        self._of_logits = of_logits
+        self.metrics = self.copies()
         names = ['loss', 'accuracy', *(metric.name for metric in self.metrics)]
         for name in names:
             if names.count(name) > 1:
@@ -112,7 +114,7 @@ class MetricSet:
 
     def copies(self) -> list[keras.metrics.Metric]:
         """Metrics like these, with variables of their own."""
-        return [type(metric).from_config(metric.get_config()) for metric in self.metrics]
+        return [_metric(each, self._of_logits) for each in self._given]
 
     def fit_to(self, labels: np.ndarray, outputs: int) -> None:
         """Chooses for each metric whether it gets labels as they are or one-hot.
@@ -219,7 +221,9 @@ def _from_logits(metric):
 
 def _adapter(metric, labels, outputs):
     """The form in which a metric takes the labels, after a trial."""
-    adapt = _one_hot if labels.ndim == 1 and not _takes_integers(metric) else _unchanged
+    adapt = _unchanged
+    if labels.ndim == 1:
+        adapt = _class_numbers if _takes_integers(metric) else _one_hot
     # Another number of rows than of columns, lest one is broadcast over the other.
     labels = np.resize(labels, (outputs + 1, *labels.shape[1:]))
     values = ops.convert_to_tensor(np.full((len(labels), outputs), 1 / outputs, np.float32))
@@ -242,12 +246,20 @@ def _takes_integers(metric):
     names = (type(metric).__name__, metric.name)
     if any(name.lower().startswith('sparse') for name in names):
         return True
-    return getattr(metric, 'sparse_y_true', not type(metric).__module__.startswith('keras.'))
+    home = getattr(metric, '_fn', type(metric)).__module__  # of a function, that is wrapped
+    return getattr(metric, 'sparse_y_true', not home.startswith('keras.'))
 
 
 def _unchanged(labels, outputs):
     return labels
 
 
+def _class_numbers(labels, outputs):
+    """Of an augmentation that mixes labels, the class of the largest share."""
+    return labels if len(labels.shape) == 1 else ops.argmax(labels, -1)
+
+
 def _one_hot(labels, outputs):
+    if len(labels.shape) > 1:  # an augmentation mixed them
+        return labels
     return ops.one_hot(labels, outputs.shape[-1], dtype='float32')

@@ -17,6 +17,9 @@ from fenwicks.training.selection import HardExamples
 from fenwicks.training.steps import StepRunner
 
 
+_OPTIONAL = ('image_sizes', 'freeze', 'accumulate', 'share', 'proxy_share')  # of `_settings`
+
+
 class ResumableRunner(StepRunner):
     """A `StepRunner` whose state can be saved and restored: a `Trainer` without `fit`.
 
@@ -94,7 +97,8 @@ class ResumableRunner(StepRunner):
         state = checkpoints.load_state(path)
         if 'format' not in state:  # of an earlier version, which noted less
             settings = {key: settings[key] for key in settings if key in state}
-        checkpoints.check_settings(f'the checkpoint {path}', state, settings)
+        dropped = {name: None for name in _OPTIONAL if name in state and name not in settings}
+        checkpoints.check_settings(f'the checkpoint {path}', state, {**settings, **dropped})
         checkpoints.assign(self.variables, checkpoints.load_values(path, self.variables))
         self.records = state['history']
         # An earlier version trained for whole epochs only.
@@ -133,6 +137,8 @@ class ResumableRunner(StepRunner):
 
     def _finalize(self):
         """Puts the averages of an optimizer of Keras with `use_ema` in the weights' place."""
+        if self._finalized:
+            return
         self.optimizer.finalize_variable_values(self.model.trainable_variables)
         if any(optimizer.use_ema for optimizer in checks.updating(self.optimizer)):
             self._finalized = True

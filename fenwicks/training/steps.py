@@ -80,7 +80,7 @@ class StepRunner:
         self.replicas.check_batch(self.batch_size)
         self.accumulate = checks.check_accumulate(accumulate, self.batch_size, self.replicas)
         self.memory_budget = checks.check_budget(memory_budget)
-        checks.check_sharing(self.replicas, self.loss, seconds_per_call)
+        checks.check_sharing(self.replicas, self.accumulate, self.loss, seconds_per_call)
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
         self.records: list[dict[str, Any]] = []
@@ -274,11 +274,13 @@ class StepRunner:
     def _metrics_of(self, outputs, labels):
         """The `evaluate.Metrics` of the outputs for all images."""
         others = self._metrics.named(self._metrics.of_all(labels, outputs))
-        if labels.ndim == 1 and targets.of_logits(self.loss) is not False:
+        if labels.ndim == 1 and targets.of_logits(self.loss):
             plain = evaluation.metrics(outputs, labels)
             loss, accuracy = plain.loss, plain.accuracy
         else:
-            loss = float(keras.ops.convert_to_numpy(self.loss(labels, outputs)))
+            mean_loss = self.replicas.local_loss(self.loss)
+            tensors = keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(outputs)
+            loss = float(keras.ops.convert_to_numpy(mean_loss(*tensors)))
             correct = self._engines.at(0).correct(outputs, labels)
             accuracy = self._accuracy(correct, len(outputs), labels)
         warn_unless_finite({'loss': loss})
@@ -328,6 +330,8 @@ class StepRunner:
             images, labels, self._engines, self.memory_budget, class_weight, sample_weight
         )
         check_outputs(self.model, self.loss, self._engines.at(0), feed.image_shape, feed.dtype)
+        if self._steps_done == len(self.records) * self._steps_per_epoch:  # whole epochs
+            self._steps_done = len(self.records) * feed.steps  # of other data, maybe
         self._steps_per_epoch, self._outputs = feed.steps, feed.outputs
         self._engines.steps_per_epoch = feed.steps
         self._labels = feed.labels

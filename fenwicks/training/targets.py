@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -191,6 +192,11 @@ def _class_weights(labels, outputs, class_weight, loss):
             f'`class_weight` must be for labels of one class each, not for {type(loss).__name__}: '
             'pass `sample_weight`'
         )
+    if not isinstance(class_weight, Mapping):
+        raise ValueError(
+            '`class_weight` must be a dict from classes to weights. '
+            f'Received: class_weight={class_weight!r}'
+        )
     table = np.ones(outputs, np.float32)
     for label, weight in class_weight.items():
         if label not in range(outputs):
@@ -203,5 +209,5 @@ def _class_weights(labels, outputs, class_weight, loss):
                 '`class_weight` must be finite and >= 0. '
                 f'Received: class_weight={{{label!r}: {weight}}}'
             )
-        table[label] = weight
+        table[int(label)] = weight
     return table[labels if labels.ndim == 1 else labels.argmax(axis=1)]

@@ -265,13 +265,13 @@ class Trainer(ResumableRunner):
                         if writes:
                             self._save(checkpoint, settings, hooks)
                         progress.finish_epoch(self.records[-1])  # prints saved epochs only
+                    self._finalize()  # first, since a callback may put the best weights back
                     with self.averaged():
                         hooks.call('on_train_end', {})
                         self._averages.adopt_restored()
             finally:
                 feed.stop()
                 progress.close()
-        self._finalize()
         return self.history
 
     def _finish_epoch(self, epoch, validation, hooks):

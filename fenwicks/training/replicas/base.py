@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -111,6 +111,10 @@ class Replicas:
     def local_batch(self, batch: Tensor) -> Tensor:
         """This device's part of a batch, an array `(batch, ...)`."""
         return batch
+
+    def local_loss(self, loss: Callable) -> Callable:
+        """The loss function for this device's part of a batch: a mean over its images."""
+        return loss
 
     def local_seed(self, seed: Tensor) -> Tensor:
         """This device's seed for augmentation, of the step's seed."""

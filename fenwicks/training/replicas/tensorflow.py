@@ -68,10 +68,6 @@ class TensorFlowReplicas(Replicas):
         """
         _keras.disable_gradient_sum(optimizer)
 
-    def local_loss(self, loss):
-        """The loss function for this device's part of a batch: a mean over its images."""
-        return loss
-
     def wrap_program(self, function):
         """Makes a function of the loop run on every device, where the loop runs there."""
         return function

@@ -1,0 +1,127 @@
+"""Faults of the Trainer beside Keras's `fit`, each found by a user's program and mended."""
+
+import keras
+import numpy as np
+import pytest
+from training_toys import dense_model, make, sgd, toy
+
+from fenwicks import augment, optimizers, training
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+IMAGES, LABELS = toy(24)
+
+
+def crossentropy(**options):
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, **options)
+
+
+@pytest.mark.parametrize('best', ['keras', 'fenwicks'])
+def test_the_best_weights_stay_though_the_optimizer_has_averages(best):
+    """The averages came after the callback, in place of what it had put back."""
+    worst_last = {'monitor': 'loss', 'mode': 'max'}  # so the best are not those of the end
+    callback = {
+        'keras': lambda: keras.callbacks.EarlyStopping(
+            **worst_last, patience=9, restore_best_weights=True
+        ),
+        'fenwicks': lambda: training.callbacks.BestWeights(**worst_last),
+    }[best]()
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(trainer.model.get_weights())
+    )
+    trainer = make(dense_model(), keras.optimizers.SGD(0.01, use_ema=True, ema_momentum=0.9))
+    trainer.fit(IMAGES, LABELS, 3, callbacks=[watch, callback], verbose=0)
+    losses = trainer.history.history['loss']
+    best_epoch = int(np.argmax(losses))
+    for found, expected in zip(trainer.model.get_weights(), seen[best_epoch], strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.backend('tensorflow')
+def test_evaluate_says_the_same_within_the_scope():
+    import tensorflow as tf
+
+    class Two(tf.distribute.MirroredStrategy):
+        """Keras divides a loss by this number in the scope."""
+
+        num_replicas_in_sync = 2
+
+    softmax = [keras.layers.Dense(3, activation='softmax')]
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), *softmax])
+    trainer = make(model, loss=keras.losses.SparseCategoricalCrossentropy())
+    outside = trainer.evaluate(IMAGES, LABELS).loss
+    from fenwicks.training.replicas import tensorflow as mirroring
+
+    strategy = Two(['CPU:0'])
+    trainer.replicas = mirroring.MirroredReplicas(strategy, 'per_replica')
+    with strategy.scope():
+        assert trainer.evaluate(IMAGES, LABELS).loss == pytest.approx(outside, rel=1e-6)
+
+
+def test_sums_are_refused_where_parts_of_a_batch_are_averaged():
+    with pytest.raises(ValueError, match=r'`loss` must be a mean over the batch .*reduction=sum'):
+        make(dense_model(), loss=crossentropy(reduction='sum'), accumulate=2)
+    trainer = make(
+        dense_model(), loss=crossentropy(reduction='mean_with_sample_weight'), accumulate=2
+    )
+    with pytest.raises(ValueError, match=r"`loss` must have reduction='sum_over_batch_size'"):
+        trainer.fit(IMAGES, LABELS, 1, sample_weight=np.ones(24), verbose=0)
+
+
+def mean_label(y_true, y_pred):
+    return keras.ops.cast(y_true, 'float32')
+
+
+def test_a_function_as_metric_gets_the_labels_as_they_are():
+    for callbacks in (None, [keras.callbacks.EarlyStopping('loss')]):
+        trainer = make(dense_model(), sgd(), metrics=[mean_label], batch_size=8)
+        trainer.fit(IMAGES, LABELS, 2, callbacks=callbacks, verbose=0)
+        assert trainer.history.history['mean_label'] == pytest.approx([LABELS.mean()] * 2)
+
+
+def test_metrics_beside_labels_that_are_mixed():
+    keras_ones = [
+        keras.metrics.F1Score(name='f1'),
+        keras.metrics.TopKCategoricalAccuracy(3, name='top'),
+        keras.metrics.SparseTopKCategoricalAccuracy(3, name='sparse_top'),
+        keras.metrics.SparseCategoricalCrossentropy(from_logits=True),
+    ]
+    trainer = make(dense_model(), metrics=keras_ones, augment=augment.random_mixup, batch_size=8)
+    history = trainer.fit(IMAGES, LABELS, 1, verbose=0).history
+    assert history['top'] == history['sparse_top'] == [1.0]  # of three classes
+    assert np.shape(history['f1']) == (1, 3)
+
+
+@pytest.mark.parametrize('counts', [(24, 16), (16, 24), (24, 20)])
+def test_other_data_of_another_size(counts):
+    """The number of steps so far was counted in epochs of the data before."""
+    first, second = counts
+    trainer = make(dense_model(), optimizers.SGD(0.01))
+    trainer.fit(IMAGES[:first], LABELS[:first], 1, verbose=0)
+    trainer.fit(IMAGES[:second], LABELS[:second], 3, verbose=0)
+    assert [record['epoch'] for record in trainer.records] == [1, 2, 3]
+    assert int(trainer.optimizer.iterations.value) == (first + 2 * second) // 4
+
+
+def test_resuming_without_a_setting_is_refused(tmp_path):
+    path = tmp_path / 'checkpoint.npz'
+    make(dense_model(), accumulate=2).fit(IMAGES, LABELS, 1, checkpoint=path, verbose=0)
+    with pytest.raises(ValueError, match='accumulate=None instead of 2'):
+        make(dense_model()).fit(IMAGES, LABELS, 2, checkpoint=path, resume=True, verbose=0)
+
+
+def test_class_weights():
+    make(dense_model()).fit(IMAGES, LABELS, 1, class_weight={0.0: 1.0, 1.0: 2.0}, verbose=0)
+    with pytest.raises(ValueError, match=r'`class_weight` must be a dict'):
+        make(dense_model()).fit(IMAGES, LABELS, 1, class_weight=[1.0, 2.0, 1.0], verbose=0)
+
+
+def test_a_function_as_loss_is_what_evaluate_reports():
+    def loss(labels, probabilities):
+        each = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+        return keras.ops.mean(each)
+
+    trainer = make(dense_model(activation='softmax'), loss=loss)
+    trainer.fit(IMAGES, LABELS, 1, validation_data=(IMAGES, LABELS), verbose=0)
+    expected = trainer.history.history['val_loss'][-1]
+    assert trainer.evaluate(IMAGES, LABELS).loss == pytest.approx(expected, rel=1e-5)
