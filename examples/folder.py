@@ -25,7 +25,7 @@ import fine_tuning
 import image_sources
 import numpy as np
 import training_runs
-from absl import flags
+from absl import flags, logging
 
 from fenwicks import assemble, command, data, hardware
 from fenwicks.models.backbones import default_image_size
@@ -174,8 +174,13 @@ def check(network, dataset):
 def split(arrays, source):
     """Pairs of the images to train on and to test on."""
     if source.split is not None:
-        return [source.split(arrays)]
-    groups = arrays.groups if arrays.groups is not None else copies(arrays.images)
+        train, test = source.split(arrays)
+        same = copies(arrays.images)
+        both = 0 if same is None else np.isin(same[test], same[train]).sum()
+        if both:
+            logging.warning('%d test images are in the training set, too', both)
+        return [(train, test)]
+    groups = joined(arrays.groups, copies(arrays.images))
     settings = {
         'seed': FLAGS.split_seed,
         'labels': arrays.labels,
@@ -193,6 +198,22 @@ def copies(images):
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
     unique, numbers = np.unique(digests, return_inverse=True)
     return None if len(unique) == len(digests) else numbers
+
+
+def joined(groups, same):
+    """Numbers of groups that hold all that is in one group or has the same pixels; or None."""
+    if groups is None or same is None:
+        return groups if same is None else same
+    numbers = np.arange(len(same))
+    while True:
+        before = numbers
+        for relation in (groups, same):
+            _, places = np.unique(relation, return_inverse=True)
+            lowest = np.full(len(same), len(same))
+            np.minimum.at(lowest, places, numbers)
+            numbers = lowest[places]
+        if np.array_equal(numbers, before):
+            return numbers
 
 
 def fitted(recipe, count):

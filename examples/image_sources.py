@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 
 from fenwicks import command, data
 from fenwicks.data.example import decode_example
@@ -18,7 +18,8 @@ from fenwicks.data.storage import find_files
 from fenwicks.data.tfrecord import RecordReader
 
 FLAGS = flags.FLAGS
-TEST_FOLDERS = ('test', 'val', 'valid', 'validation')
+TRAIN_FOLDERS = ('train', 'training')
+TEST_FOLDERS = ('test', 'testing', 'val', 'valid', 'validation')  # the first of them that is there
 LOOKED_AT = 200  # images, whose sizes say how large the others are
 
 
@@ -98,33 +99,45 @@ def by_flags(folder: str | None) -> Source:
 def from_folders(folder: str) -> Source:
     """A folder for each class; or such folders in `train`, and in `test` or `val`."""
     root = pathlib.Path(folder).expanduser()
-    tests = [name for name in TEST_FOLDERS if (root / name).is_dir()]
-    classes = [each.name for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
+    folders = [each for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
+    classes = {each.name.lower(): each.name for each in folders if each.name[0] != '.'}
+    trains, tests = (
+        [classes[name] for name in names if name in classes]
+        for names in (TRAIN_FOLDERS, TEST_FOLDERS)
+    )
     if root.is_dir() and not classes:
         raise ValueError(
             f'{root}: must hold a folder for each class, or use --csv or --pattern for labels '
             'that are elsewhere. Received: no folders'
         )
-    if len(tests) != 1 or sorted(classes) != sorted(['train', tests[0]]):
+    others = sorted({*classes.values()} - {*trains, *tests})
+    if not tests or (others and not trains):
         return _listed(data.ImageList.from_folders(root))
-    parts = [data.ImageList.from_folders(root / name) for name in ('train', tests[0])]
+    if len(trains) != 1 or others:
+        raise ValueError(
+            f'{root}: must hold folders to train and to test on and no others, or a folder for '
+            f'each class. Received: {", ".join(sorted(classes.values())[:5])}'
+        )
+    if len(tests) > 1:
+        logging.warning('%s is the test; left out: %s', root / tests[0], ', '.join(tests[1:]))
+    parts = [data.ImageList.from_folders(root / name) for name in (trains[0], tests[0])]
     train, test = parts
     if unknown := sorted({*test.class_names} - {*train.class_names}):
         raise ValueError(
-            f'{root / tests[0]}: must have the classes of {root / "train"}. '
+            f'{root / tests[0]}: must have the classes of {root / trains[0]}. '
             f'Received: {", ".join(unknown[:3])}'
         )
     numbers = np.array([train.class_names.index(name) for name in test.class_names], np.int32)
     images = data.ImageList(
         root,
-        tuple(f'train/{path}' for path in train.paths)
+        tuple(f'{trains[0]}/{path}' for path in train.paths)
         + tuple(f'{tests[0]}/{path}' for path in test.paths),
         np.concatenate([train.labels, numbers[test.labels]]),
         train.class_names,
     )
 
     def split(arrays):
-        to_train = np.array([name.startswith('train/') for name in arrays.names])
+        to_train = np.array([name.startswith(f'{trains[0]}/') for name in arrays.names])
         return np.flatnonzero(to_train), np.flatnonzero(~to_train)
 
     return _listed(images, split)

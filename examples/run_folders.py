@@ -11,6 +11,8 @@ import re
 
 from fenwicks import command, runlog
 
+WRITTEN = ('README.md', 'model.keras', 'report.html', 'report.npz')  # a user's might be replaced
+
 
 @dataclasses.dataclass(frozen=True)
 class RunFolders:
@@ -71,6 +73,13 @@ class RunFolders:
                 )
             self._check_same_runs()
             return
+        for folder in self.of_runs():
+            there = [name for name in WRITTEN if (folder / name).exists()]
+            if there and not holds_run(folder):
+                raise ValueError(
+                    f'`out` must be a folder without {there[0]}, which a run writes. '
+                    f'Received: out={folder}'
+                )
         for folder in {self.out, self.out / '0', *self.of_runs()}:
             if holds_run(folder):
                 raise ValueError(

@@ -36,7 +36,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file; it appears whole or not at all."""
     with written_whole(pathlib.Path(path).expanduser()) as part:
-        part.write_text(text)
+        part.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -253,3 +253,19 @@ def test_lists_that_do_not_fit(tmp_path):
     refused(lambda: ImageList(tmp_path, ('a', 'b', 'a')), match="'a' 2 times")
     refused(lambda: ImageList(tmp_path, ('a',), np.array([0, 1])), match='`labels` must have')
     refused(lambda: ImageList(tmp_path, ('a',), groups=np.array(['x'] * 2)), match='`groups` must')
+
+
+def test_commas_in_a_value_of_a_csv_file(tmp_path):
+    """Labels were cut at the comma, and classes became one."""
+    for name in ('0', '1', '2'):
+        (tmp_path / f'{name}.png').write_bytes(b'')
+    path = tmp_path / 'labels.csv'
+    path.write_text('file, city\n0.png, "Portland, OR"\n1.png, "Portland, ME"\n2.png, Bath,\n')
+    assert ImageList.from_csv(path, label_column='city').class_names == (
+        'Bath',
+        'Portland, ME',
+        'Portland, OR',
+    )
+    path.write_text('file,city\n0.png,Portland, OR\n1.png,Bath\n')
+    with pytest.raises(ValueError, match=r'line 2 must have at most 2 values.*Received: 3 values'):
+        ImageList.from_csv(path)

@@ -118,6 +118,44 @@ def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
     assert 'must have the classes of' in refused(script, tmp_path / 'divided')
 
 
+def test_all_three_parts(script, photos, tmp_path, caplog):
+    """They were taken for three classes."""
+    parts = tmp_path / 'parts'
+    for part in ('Train', 'val', 'test', '.ipynb_checkpoints'):
+        shutil.copytree(photos, parts / part)
+    for path in (parts / 'test').glob('*/[2-9]*'):
+        path.unlink()
+    call(script, parts, *SMALL, f'--out={tmp_path}/out')
+    result = read(tmp_path / 'out')
+    assert (result['train_images'], result['test_images']) == (48, 16)
+    assert result['class_names'] == sorted(COLOURS)
+    assert 'left out: val' in caplog.text
+    assert '16 test images are in the training set, too' in caplog.text
+    (parts / 'other').mkdir()
+    assert 'to train and to test on and no others' in refused(script, parts)
+    for name in ('Train', 'other'):
+        shutil.rmtree(parts / name)
+    assert 'to train and to test on and no others' in refused(script, parts)
+
+
+def test_a_file_of_the_users_own_is_not_replaced(script, photos, tmp_path):
+    (tmp_path / 'README.md').write_text('mine')
+    line = refused(script, photos, *SMALL, f'--out={tmp_path}')
+    assert '`out` must be a folder without README.md' in line
+    assert (tmp_path / 'README.md').read_text() == 'mine'
+
+
+def test_copies_and_groups_together(script):
+    groups = np.array(['a', 'b', 'b', 'c', 'd', 'e'])
+    same = np.array([0, 1, 2, 2, 3, 0])  # b and c share pixels, and a and e
+    joined = script.joined(groups, same)
+    assert len(set(joined)) == 3
+    assert joined[1] == joined[2] == joined[3]
+    assert joined[0] == joined[5]
+    assert script.joined(None, None) is None
+    assert script.joined(groups, None) is groups
+
+
 def test_copies_stay_on_one_side(script, tmp_path):
     images = np.repeat(np.arange(20, dtype=np.uint8), 2)[:, None, None, None] + np.zeros(
         (40, 2, 2, 3), np.uint8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import csv
 import dataclasses
 import logging
 import os
@@ -13,11 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fenwicks.data.csv_file import read_columns
 from fenwicks.data.images import EXTENSIONS
-from fenwicks.data.limits import check_size, damage_named
 
 _log = logging.getLogger('fenwicks')
-_MOST_CSV = 2**28  # bytes
 
 StrPath = str | os.PathLike[str]
 
@@ -172,7 +170,7 @@ class ImageList:
         csv_file = pathlib.Path(csv_file)
         folder = _folder(csv_file.parent if root is None else root)
         columns = [path_column, label_column, group_column]
-        (_, (header, *_)), *rows = _rows(csv_file, columns)
+        (_, (header, *_)), *rows = read_columns(csv_file, columns)
         if (folder / f'{header}{extension}').is_file():
             raise ValueError(f'{csv_file}: must begin with a header, not with {header!r}, an image')
         pairs, groups = [], []
@@ -315,36 +313,3 @@ def _image_files(root: pathlib.Path) -> Iterator[str]:
 def _identity(path):
     status = path.stat()
     return status.st_dev, status.st_ino
-
-
-def _rows(csv_file, columns):
-    """Lists (line, values of the columns; '' for a column that is None), the header first."""
-    check_size(csv_file, _MOST_CSV)
-    with (
-        open(csv_file, newline='', encoding='utf-8-sig') as file,
-        damage_named(csv_file, 'be a CSV file in UTF-8'),
-    ):
-        first = file.readline()
-        file.seek(0)
-        reader = csv.reader(file, strict=True, delimiter=max(',;\t', key=first.count))
-        lines = [(reader.line_num, row) for row in reader if row]
-    if not lines:
-        raise ValueError(f'{csv_file}: must have a header, and a line for each image')
-    header = lines[0][1]
-    places = [None if name is None else _place(csv_file, name, header) for name in columns]
-    rows: list[tuple[int, list[str]]] = []
-    for line, row in lines:
-        values = ['' if i is None else row[i].strip() if i < len(row) else '' for i in places]
-        for name, place, value in zip(columns, places, values, strict=True):
-            if rows and place is not None and (not value or '\0' in value):
-                raise ValueError(f'{csv_file}: line {line} has no value in column {name!r}')
-        rows.append((line, values))
-    return rows
-
-
-def _place(csv_file, name, header):
-    if isinstance(name, str) and name in header:
-        return header.index(name)
-    if isinstance(name, int) and 0 <= name < len(header):
-        return name
-    raise ValueError(f'{csv_file}: must have a column {name!r}. Received: {_some(header, 10)}')

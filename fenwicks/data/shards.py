@@ -213,7 +213,7 @@ def decode_shards(
     )
     labels = None if label_feature is None else np.array(description['labels'], np.int64)
     if labels is not None and class_names is None:
-        class_names = _class_names(paths[0], labels, label_feature)
+        class_names = _class_names(paths, labels, label_feature)
     return ImageArrays(
         stored,
         labels if labels is None else labels.astype(np.int32),
@@ -261,8 +261,29 @@ def decode_record(
     return resize_image(pixels, *options, name=name), label
 
 
-def _class_names(path, labels, label_feature):
-    """Names from PREFIX.json or TFDS's file beside a shard, else the numbers up to the largest."""
+def _class_names(paths, labels, label_feature):
+    """The names beside the shards, else the numbers up to the largest."""
+    found = {_written_names(path, label_feature): path for path in paths}
+    if len(found) > 1:
+        first, second, *_ = found.values()
+        raise ValueError(
+            f'shards must be of the same classes: read them apart. Received: {first} and {second}, '
+            'whose classes differ'
+        )
+    (names,) = found
+    if names is not None:
+        return names
+    highest = int(labels.max()) if len(labels) else 0
+    if labels.min(initial=0) < 0 or highest >= 2**20:
+        raise ValueError(
+            f'{paths[0]}: labels must be in [0, {2**20}). '
+            f'Received: labels from {labels.min()} to {labels.max()}'
+        )
+    return tuple(map(str, range(highest + 1)))
+
+
+def _written_names(path, label_feature):
+    """Names from PREFIX.json or TFDS's file beside a shard; None if there is neither."""
     if not storage.is_url(path):
         shard = pathlib.Path(path)
         match = re.fullmatch(r'(.+)-\d+-of-\d+\.tfrecord', shard.name)
@@ -274,10 +295,4 @@ def _class_names(path, labels, label_feature):
         if listed.is_file():
             with damage_named(listed, 'hold the name of a class in each line'):
                 return tuple(listed.read_text(encoding='utf-8').splitlines())
-    highest = int(labels.max()) if len(labels) else 0
-    if labels.min(initial=0) < 0 or highest >= 2**20:
-        raise ValueError(
-            f'{path}: labels must be in [0, {2**20}). '
-            f'Received: labels from {labels.min()} to {labels.max()}'
-        )
-    return tuple(map(str, range(highest + 1)))
+    return None

@@ -160,7 +160,8 @@ def _check_normalizations(model, training):
     if keras.backend.backend() != 'tensorflow':
         return
     for layer in _keras.flatten_layers(model):
-        wrong = isinstance(layer, keras.layers.GroupNormalization)
+        by_moments = keras.layers.GroupNormalization, keras.layers.LayerNormalization
+        wrong = isinstance(layer, by_moments)
         if isinstance(layer, keras.layers.BatchNormalization):
             on_images = layer.input_spec is not None and layer.input_spec.ndim == 4
             fused = type(layer) is BatchNormalization and on_images and not layer.synchronized

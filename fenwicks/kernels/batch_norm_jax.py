@@ -57,7 +57,9 @@ def moments(inputs: Any, axes: tuple[int, ...], shift: Any) -> tuple[Any, Any]:
     shift = ops.stop_gradient(ops.cast(shift, inputs.dtype))
     moved = inputs - shift
     mean = ops.mean(moved, axes, keepdims=True)
-    if math.prod(inputs.shape[axis] for axis in axes) < _FEW:
+    sizes = [inputs.shape[axis] for axis in axes]
+    # Where Keras infers shapes, the batch is a symbol.
+    if all(isinstance(size, int) for size in sizes) and math.prod(sizes) < _FEW:
         return mean + shift, ops.mean(ops.square(moved - mean), axes, keepdims=True)
     variance = ops.mean(ops.square(moved), axes, keepdims=True) - ops.square(mean)
     return mean + shift, ops.maximum(variance, 0)  # rounding may leave it below zero
@@ -102,10 +104,12 @@ def normalize(
         sign = ops.stop_gradient(ops.where(scale < 0, -1.0, 1.0))
         inputs = inputs * ops.cast(sign, inputs.dtype)
     dtype = keras.backend.result_type(inputs.dtype, 'float32')
-    size = inputs.shape[0] if group_size is None else group_size
+    in_one = group_size is None or not isinstance(inputs.shape[0], int)
 
     def in_groups(array):
-        return ops.cast(ops.reshape(array, (-1, size, *array.shape[1:])), dtype)
+        if in_one:
+            return ops.cast(ops.expand_dims(array, 0), dtype)
+        return ops.cast(ops.reshape(array, (-1, group_size, *array.shape[1:])), dtype)
 
     axes = tuple(range(1, len(inputs.shape)))
     mean, variance = moments(in_groups(inputs), axes, sign * shift)

@@ -41,6 +41,10 @@ class _Elementwise(keras.layers.Layer):
         self.supports_masking = True
         self.built = True
 
+    def _floats(self, inputs):
+        is_float = keras.backend.is_float_dtype(inputs.dtype)
+        return inputs if is_float else keras.ops.cast(inputs, self.compute_dtype)
+
     def get_config(self) -> Config:
         # Defined, because Keras generates no config where `dtype` was given as a policy object.
         return super().get_config()
@@ -91,6 +95,7 @@ class CELU(_Elementwise):
         self.alpha = finite_number('alpha', alpha, above=0)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        inputs = self._floats(inputs)
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.celu(inputs, self.alpha, self.compute_dtype)
         if kernels.device.on_cpu():
@@ -135,6 +140,7 @@ class GELU(_Elementwise):
     non_decreasing = False
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        inputs = self._floats(inputs)
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs, self.compute_dtype)
         # Keras's own takes `erfc`: ONNX has none, and XLA computes it piece by piece.
@@ -176,6 +182,7 @@ class SiLU(_Elementwise):
     non_decreasing = False
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        inputs = self._floats(inputs)
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.silu(inputs, self.compute_dtype)
         return keras.ops.cast(inputs * keras.ops.sigmoid(inputs), self.compute_dtype)

@@ -43,6 +43,7 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
             self.pool_size == (2, 2)
             and self.strides == (2, 2)
             and self.data_format == 'channels_last'
+            and keras.backend.is_float_dtype(inputs.dtype)
             and all(side is not None and side >= 2 for side in sides)
             and (self.padding == 'valid' or all(side % 2 == 0 for side in sides))
         )

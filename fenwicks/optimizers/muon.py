@@ -216,7 +216,7 @@ class Muon(MomentumOptimizer):
         )
         if velocity is not None:
             self.assign(velocity, new_velocity)
-        self.assign(variable, ops.cast(weight - decrease, variable.dtype))
+        self.assign(variable, ops.cast(weight - ops.cast(decrease, weight.dtype), variable.dtype))
 
     def get_config(self) -> Config:
         """Returns the constructor's arguments as plain values, for `from_config`."""

@@ -150,9 +150,9 @@ def muon_rescale(
         weight_decay: Python float, decoupled: an orthogonal step has no size for it to join.
 
     Returns:
-        The kernel in float32, whatever its dtype, for one rounding after the step.
+        The kernel in float32 at least, whatever its dtype, for one rounding after the step.
     """
-    weight = ops.cast(weight, 'float32')
+    weight = ops.cast(weight, backend.result_type(weight.dtype, 'float32'))
     if normalize_weights is not False:
         norm = ops.sqrt(ops.sum(ops.square(weight)))
         factor = math.sqrt(weight.shape[-1]) / ops.maximum(norm, 1e-7)
@@ -160,5 +160,5 @@ def muon_rescale(
             factor = ops.where(normalize_weights, factor, 1.0)
         weight = weight * factor
     if weight_decay:
-        weight = weight * (1.0 - ops.cast(learning_rate, 'float32') * weight_decay)
+        weight = weight * (1.0 - ops.cast(learning_rate, weight.dtype) * weight_decay)
     return weight

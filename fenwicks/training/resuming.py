@@ -16,7 +16,6 @@ from fenwicks.training.hooks import list_name
 from fenwicks.training.selection import HardExamples
 from fenwicks.training.steps import StepRunner
 
-
 _OPTIONAL = ('image_sizes', 'freeze', 'accumulate', 'share', 'proxy_share')  # of `_settings`
 
 
@@ -88,6 +87,7 @@ class ResumableRunner(StepRunner):
             **settings,
             'history': self.records,
             'steps_done': self._steps_done,
+            'steps_taken': self._steps_taken,
             'train_seconds': self.train_seconds,
             **hooks.state(),
         }
@@ -104,6 +104,7 @@ class ResumableRunner(StepRunner):
         # An earlier version trained for whole epochs only.
         whole_epochs = len(self.records) * self._steps_per_epoch
         self._steps_done = state.get('steps_done', whole_epochs)
+        self._steps_taken = state.get('steps_taken', self._steps_done)
         self.train_seconds = state['train_seconds']
         self._half_trained = self._finalized = False
         places = self._averages.places(self.model)

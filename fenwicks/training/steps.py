@@ -84,7 +84,9 @@ class StepRunner:
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
         self.records: list[dict[str, Any]] = []
-        self._steps_per_epoch = self._steps_done = self._outputs = 0
+        # Steps so far: those of all epochs, and as many as the epochs have with the present data.
+        self._steps_taken = self._steps_done = 0
+        self._steps_per_epoch = self._outputs = 0
         self._labels = np.zeros(0, np.int32)
         self._half_trained = False
         self.replicas.check_scope(model, optimizer)
@@ -305,7 +307,7 @@ class StepRunner:
         Afterwards the model has its own weights again. Without `averaging`, or before its first
         update, the context has no effect.
         """
-        return self._averages.in_place(self._steps_done)
+        return self._averages.in_place(self._steps_taken)
 
     def get_weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The weights as the last step left them, also within `averaged`, and their averages.

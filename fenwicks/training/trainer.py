@@ -318,5 +318,6 @@ class Trainer(ResumableRunner):
         record |= {f'train_{name}': value for name, value in self._metrics.results().items()}
         self._half_trained = False
         self._steps_done += count
+        self._steps_taken += count
         self.train_seconds += record['seconds']
         self.records.append(record)

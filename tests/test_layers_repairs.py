@@ -1,0 +1,63 @@
+"""Faults of layers in other projects, each found by a user's program and mended."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from fenwicks import diagnostics, layers, losses, optimizers
+
+pytestmark = pytest.mark.backend('tensorflow', 'jax')
+
+
+def array(tensor):
+    return ops.convert_to_numpy(tensor)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_layers_of_integers(training):
+    numbers = np.array([-1, 2], np.int32)
+    for layer, exact in (
+        (layers.CELU(1.0), [np.expm1(-1), 2]),
+        (layers.SiLU(), [-1 / (1 + np.e), 2 / (1 + np.exp(-2))]),
+        (layers.GELU(), [-0.158655, 1.954500]),
+    ):
+        np.testing.assert_allclose(array(layer(numbers, training=training)), exact, rtol=1e-5)
+    image = np.array([[[[-1], [-2]], [[-3], [-4]]]], np.int32)
+    assert array(layers.MaxPooling2D(2)(image, training=training)).item() == -1
+    assert array(layers.MaxPooling2D(2)(-image.astype(np.int8), training=training)).item() == 4
+
+
+class Wrapped(keras.layers.Layer):
+    """Its shapes Keras infers with a symbolic batch."""
+
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def call(self, inputs, training=None):
+        return self.part(inputs, training=training)
+
+
+@pytest.mark.parametrize('shape', [(8,), (4, 4, 3)])
+def test_shapes_of_a_training_batch_of_unknown_size(shape):
+    assert (
+        Wrapped(layers.BatchNormalization())(keras.Input(shape), training=True).shape[1:] == shape
+    )
+
+
+@pytest.mark.backend('tensorflow')
+def test_layer_normalization_has_no_hessian_on_tensorflow():
+    model = keras.Sequential(
+        [keras.Input((4,)), keras.layers.LayerNormalization(), keras.layers.Dense(3)]
+    )
+    inputs, labels = np.zeros((8, 4), np.float32), np.zeros(8, np.int32)
+    with pytest.raises(ValueError, match='a LayerNormalization'):
+        diagnostics.Hessian(model, losses.CrossEntropy(), inputs, labels)
+
+
+@pytest.mark.backend('tensorflow')
+def test_muon_keeps_kernels_of_64_bits():
+    kernel = keras.Variable(np.full((2, 2), 1 / 3), dtype='float64')
+    optimizers.Muon(0.0).apply([ops.ones((2, 2), 'float64')], [kernel])
+    assert array(kernel).tolist() == np.full((2, 2), 1 / 3).tolist()
