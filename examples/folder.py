@@ -10,7 +10,8 @@
 
 Small images train a ResNet-9 from the beginning; large ones a network that was trained on ImageNet
 before, whose weights Keras downloads once. A fifth of the images is kept for the test, unless the
-folder is divided into `train` and `test` (or `val`) already. Copies of an image stay on one side.
+folder is divided into `train` and `test` (or `val`) already. Copies of an image stay on one side;
+in a folder divided already they are counted.
 """
 
 from __future__ import annotations
@@ -136,6 +137,12 @@ def chosen(source):
     if name == 'auto':
         name = BACKBONE if side >= LARGE and not given else 'none'
     if name.lower() == 'none':
+        for flag in ('weights', 'stages', 'stage_factor'):
+            if FLAGS[flag].present:
+                raise ValueError(
+                    f'`{flag}` needs `pretrained`, such as {BACKBONE}. '
+                    f'Received: {flag}={FLAGS[flag].value}'
+                )
         recipe = recipe_flags.chosen(FLAGS)
         size = FLAGS.image_size or (32 if side <= 48 else 64)
         why = (

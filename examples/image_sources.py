@@ -86,6 +86,9 @@ def by_flags(folder: str | None) -> Source:
         raise ValueError('DIR must be a folder of images, or use --csv, --tfrecord or --dataset')
     if folder is not None and kind in ('tfrecord', 'dataset'):
         raise ValueError(f'DIR must not be given with `{kind}`. Received: DIR={folder}')
+    for name in ('path_column', 'label_column', 'group_column', 'extension'):
+        if FLAGS[name].present and kind != 'csv':
+            raise ValueError(f'`{name}` needs `csv`. Received: {name}={FLAGS[name].value}')
     with command.renamed({'root': 'DIR'}):
         return {
             'csv': from_csv,

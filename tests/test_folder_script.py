@@ -286,6 +286,8 @@ BAD_FOLDERS = {
         "`folds` must be at most 1, the number of images of class 0 ('blue')",
     ),
     'a pattern that misses': (None, ('--pattern=^(b[^/]+)/',), '`pattern` must match the path of'),
+    'groups of no CSV file': (None, ('--group_column=patient',), '`group_column` needs `csv`'),
+    'weights of nothing': (None, ('--weights=no.h5',), '`weights` needs `pretrained`'),
     'a wrong pattern': (None, ('--pattern=(',), '`pattern` must be a regular expression'),
 }
 
