@@ -3,9 +3,10 @@
 import keras
 import numpy as np
 import pytest
-from training_toys import dense_model, make, sgd, toy
+from stream_toys import Changed, Shuffled
+from training_toys import BATCH, COUNT, dense_model, make, sgd, toy
 
-from fenwicks import augment, optimizers, training
+from fenwicks import augment, evaluate, losses, optimizers, training
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 IMAGES, LABELS = toy(24)
@@ -125,3 +126,73 @@ def test_a_function_as_loss_is_what_evaluate_reports():
     trainer.fit(IMAGES, LABELS, 1, validation_data=(IMAGES, LABELS), verbose=0)
     expected = trainer.history.history['val_loss'][-1]
     assert trainer.evaluate(IMAGES, LABELS).loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['integers', 'one-hot', 'probabilities', 'binary'])
+def test_evaluate_leaves_smoothing_out_whatever_the_labels(kind):
+    """The loss of one-hot labels, and those of probabilities, were the smoothed one."""
+    one_hot = np.eye(3, dtype=np.float32)[LABELS]
+    labels = LABELS if kind == 'integers' else one_hot
+    make_loss = {
+        'integers': losses.CrossEntropy,
+        'one-hot': losses.CrossEntropy,
+        'probabilities': keras.losses.CategoricalCrossentropy,
+        'binary': keras.losses.BinaryCrossentropy,
+    }[kind]
+    last = {'probabilities': 'softmax', 'binary': 'sigmoid'}.get(kind)
+    dense = keras.layers.Dense(3, activation=last)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), dense])
+    outputs = make(model, loss=make_loss()).predict(IMAGES)
+    found = make(model, loss=make_loss(label_smoothing=0.3)).evaluate(IMAGES, labels).loss
+    if kind in ('integers', 'one-hot'):
+        outputs = evaluate.probabilities(outputs)
+    true = np.log(outputs)[one_hot == 1].mean()
+    if kind == 'binary':
+        true = (np.log(outputs) * one_hot + np.log1p(-outputs) * (1 - one_hot)).mean()
+    assert found == pytest.approx(-true, rel=1e-4)
+
+
+@pytest.mark.parametrize('streamed', [False, True])
+def test_a_loss_of_integers_is_refused_with_mixed_labels(streamed):
+    """It was found while the program compiled, by a traceback."""
+    mixing = augment.random_mixup
+    trainer = make(dense_model(), loss=crossentropy(), augment=mixing)
+    data = (Changed(-1, None), None) if streamed else toy()
+    message = '`loss` must take probabilities .* Received: loss=sparse_categorical_crossentropy$'
+    with pytest.raises(ValueError, match=message):
+        trainer.fit(*data, 1)
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+@pytest.mark.parametrize('kind', ['dataset', 'keras'])
+def test_a_second_fit_goes_on_with_the_passes_of_a_stream(kind, resumed, tmp_path):
+    """It asked for those of the first `fit` once more."""
+    source = Shuffled() if kind == 'keras' else shuffled_dataset()
+    whole, parts = make(dense_model()), make(dense_model())
+    whole.fit(Shuffled() if kind == 'keras' else shuffled_dataset(), epochs=4)
+    parts.fit(source, epochs=2)
+    if resumed:
+        options = {'checkpoint': tmp_path / 'c.npz', 'fingerprint': 'toy'}
+        parts.fit(source, epochs=3, **options)
+        parts.fit(source, epochs=4, resume=True, **options)
+    else:
+        parts.fit(source, epochs=4)
+    for found, expected in zip(parts.variables, whole.variables, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def shuffled_dataset():
+    tf = pytest.importorskip('tensorflow')
+    batches = tf.data.Dataset.from_tensor_slices(toy()).shuffle(COUNT, seed=4)
+    return batches.batch(BATCH, drop_remainder=True)
+
+
+def test_a_source_of_batches_is_never_read_as_an_array():
+    """NumPy asked it for batches until the memory was full."""
+    source = Changed(-1, None)  # has no end
+    trainer = make(dense_model())
+    with pytest.raises(ValueError, match=r'`labels` must be None with a source.* int$'):
+        trainer.fit(source, 10)
+    for scored in (lambda: trainer.predict(source), lambda: trainer.evaluate(source, LABELS)):
+        with pytest.raises(ValueError, match=r'`images` must be an array\. Received: Changed$'):
+            scored()

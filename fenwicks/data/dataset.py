@@ -23,6 +23,9 @@ def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None =
     Traceback (most recent call last):
     ValueError: `labels` must be in [0, 3). Received: labels from 0 to 3
     """
+    if not hasattr(images, '__array__') and not isinstance(images, list | tuple):
+        # NumPy would ask a source of batches for items until there are no more, which may be never.
+        raise ValueError(f'`images` must be an array. Received: {type(images).__name__}')
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
         raise ValueError(f'`images` must be uint8. Received: dtype={images.dtype}')

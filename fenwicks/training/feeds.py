@@ -12,7 +12,7 @@ from fenwicks import augment as augmentation
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
 from fenwicks.training.phase_engines import PhaseEngines
-from fenwicks.training.streams import is_stream, open_stream
+from fenwicks.training.streams import Stream, is_source, is_stream, open_stream
 
 
 class ArrayFeed:
@@ -30,7 +30,10 @@ class ArrayFeed:
         outputs: number of the model's outputs for an image.
         dtype, image_shape: of the images, and of each of them.
         labels: as the device holds them; of a stream those of the first batch.
+        stream: None.
     """
+
+    stream = None
 
     def __init__(
         self,
@@ -56,6 +59,8 @@ class ArrayFeed:
         weights = targets.image_weights(
             self.labels, self.outputs, class_weight, sample_weight, loss
         )
+        if augmentation.takes_labels(settings.augment):
+            targets.check_mixing(loss, self.labels[:batch_size], self.outputs)
         checks.check_weights(settings.replicas, settings.accumulate, loss, weights)
         self.images, self._targets = np.asarray(images), (self.labels, *weights)
         self.dtype, self.image_shape = self.images.dtype, self.images.shape[1:]
@@ -98,6 +103,10 @@ class StreamFeed:
         engines: those that train.
         budget: bytes of a device's memory for two chunks, or `None` for a default.
         class_weight: as of `Trainer.fit`.
+        before: the stream of the `fit` before, which may be of the same source.
+
+    Attributes:
+        stream: the `Stream`.
     """
 
     def __init__(
@@ -106,25 +115,30 @@ class StreamFeed:
         engines: PhaseEngines,
         budget: int | None,
         class_weight: dict[int, float] | None = None,
+        before: Stream | None = None,
     ):
         settings = engines.settings
         replicas = settings.replicas
-        self._stream = open_stream(source, settings.batch_size, replicas.processes)
-        first, self._loss = self._stream.first, settings.loss
+        self.stream = open_stream(source, settings.batch_size, replicas.processes)
+        if before is not None and before.source is source:
+            self.stream.passes = before.passes  # it has given these already
+        first, self._loss = self.stream.first, settings.loss
         self.outputs = checks.check_image_shape(settings.model, first.images)
         self.dtype, self.image_shape = first.images.dtype, first.images.shape[1:]
         self._class_weight = class_weight
         self._first = self.labels, *weights = self._targets_of(first)
         targets.check_loss_takes(self._loss, self.labels, self.outputs)
+        if augmentation.takes_labels(settings.augment):
+            targets.check_mixing(self._loss, self.labels, self.outputs)
         checks.check_weights(replicas, settings.accumulate, self._loss, weights)
-        counts = replicas.numbers_of_processes(self._stream.steps)
+        counts = replicas.numbers_of_processes(self.stream.steps)
         if len(set(counts)) > 1:
             raise ValueError(
                 '`images` must give equally many batches in each process: drop_remainder=True. '
                 f'Received: {", ".join(map(str, counts))} batches'
             )
         context = augmentation.context_arguments(settings.augment)
-        if 'indices' in context and not self._stream.gives_indices:
+        if 'indices' in context and not self.stream.gives_indices:
             raise ValueError(
                 '`augment` must not ask for the `indices` of the images in the data set where '
                 'the source does not give them: stream a data.ImageBatches, or give the source a '
@@ -133,10 +147,10 @@ class StreamFeed:
             )
         self._engines, self._devices, self._budget = engines, replicas.local_count, budget
         self._chunks: chunks.Chunks | None = None
-        self.steps = self._stream.steps
+        self.steps = self.stream.steps
 
     def origin(self) -> dict[str, Any]:
-        digest = self._stream.digest()
+        digest = self.stream.digest()
         if self._class_weight is not None:
             weights = sorted((int(label), float(w)) for label, w in self._class_weight.items())
             digest = hashlib.sha256(f'{digest} {weights}'.encode()).hexdigest()[:16]
@@ -145,10 +159,10 @@ class StreamFeed:
     def warn_unless_known(self) -> None:
         # Not even the first batch may be compared: a source that shuffles or augments by itself
         # gives another one each time.
-        if not self._stream.knows_data:
+        if not self.stream.knows_data:
             warnings.warn(
                 'a resumed training can only check the form of the batches of a '
-                f'{type(self._stream.source).__name__}: describe what it gives, '
+                f'{type(self.stream.source).__name__}: describe what it gives, '
                 "fit(..., fingerprint={'data': ...}), to have that compared with the checkpoint",
                 stacklevel=3,
             )
@@ -157,10 +171,10 @@ class StreamFeed:
         engines, budget = self._engines, self._budget
         if budget is None:
             budget = self._default_budget(engines.at(epoch).on_cpu)
-        size = chunks.steps_per_chunk(self._stream, self._first, self._devices, budget)
+        size = chunks.steps_per_chunk(self.stream, self._first, self._devices, budget)
         place = engines.at(epoch).place_chunk
         self._chunks = chunks.Chunks(
-            self._stream, size, self._devices, place, epochs, self._targets_of
+            self.stream, size, self._devices, place, epochs, self._targets_of
         )
         engines.stream(self._chunks, epoch, self.outputs)
 
@@ -189,8 +203,14 @@ def open_feed(
     budget: int | None,
     class_weight: dict[int, float] | None = None,
     sample_weight: Any = None,
+    before: Stream | None = None,
 ) -> ArrayFeed | StreamFeed:
-    """The feed of what `fit` was given."""
+    """The feed of what `fit` was given; `before` is the stream of the `fit` before."""
+    if is_source(images) and labels is not None:
+        raise ValueError(
+            '`labels` must be None with a source of batches, which gives (images, labels): name '
+            f'the other arguments, such as epochs=10. Received: {type(labels).__name__}'
+        )
     if not is_stream(images, labels):
         return ArrayFeed(images, labels, engines, budget, class_weight, sample_weight)
     if sample_weight is not None:
@@ -198,4 +218,4 @@ def open_feed(
             '`sample_weight` must be None with a source of batches, which gives (images, labels, '
             f'sample_weight). Received: {type(sample_weight).__name__}'
         )
-    return StreamFeed(images, engines, budget, class_weight)
+    return StreamFeed(images, engines, budget, class_weight, before)

@@ -89,6 +89,7 @@ class StepRunner:
         self._steps_per_epoch = self._outputs = 0
         self._labels = np.zeros(0, np.int32)
         self._half_trained = False
+        self._stream: streams.Stream | None = None  # of the last `fit`, if it had one
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
             checks.build(optimizer, model)
@@ -280,7 +281,7 @@ class StepRunner:
             plain = evaluation.metrics(outputs, labels)
             loss, accuracy = plain.loss, plain.accuracy
         else:
-            mean_loss = self.replicas.local_loss(self.loss)
+            mean_loss = self.replicas.local_loss(targets.without_smoothing(self.loss))
             tensors = keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(outputs)
             loss = float(keras.ops.convert_to_numpy(mean_loss(*tensors)))
             correct = self._engines.at(0).correct(outputs, labels)
@@ -328,9 +329,9 @@ class StepRunner:
         with self.replicas.scope():
             if follow_trainable(self.optimizer, self.model):
                 self._engines.rebuild()
-        feed = open_feed(
-            images, labels, self._engines, self.memory_budget, class_weight, sample_weight
-        )
+        weights = class_weight, sample_weight
+        feed = open_feed(images, labels, self._engines, self.memory_budget, *weights, self._stream)
+        self._stream = feed.stream
         check_outputs(self.model, self.loss, self._engines.at(0), feed.image_shape, feed.dtype)
         if self._steps_done == len(self.records) * self._steps_per_epoch:  # whole epochs
             self._steps_done = len(self.records) * feed.steps  # of other data, maybe

@@ -22,7 +22,7 @@ def is_stream(images: Any, labels: Any) -> bool:
 def is_source(data: Any) -> bool:
     """Whether data that may be arrays are a source of batches."""
     indexed = hasattr(data, '__getitem__') and not isinstance(data, tuple | list | dict | str)
-    return hasattr(data, 'element_spec') or (indexed and not isinstance(data, np.ndarray))
+    return hasattr(data, 'element_spec') or (indexed and not hasattr(data, '__array__'))
 
 
 class Stream:

@@ -45,6 +45,13 @@ def of_logits(loss: Any) -> bool | None:
         return None
 
 
+def without_smoothing(loss: Any) -> Any:
+    """The same loss of labels as they are."""
+    if not isinstance(loss, keras.losses.Loss) or not getattr(loss, 'label_smoothing', 0):
+        return loss
+    return type(loss).from_config({**loss.get_config(), 'label_smoothing': 0.0})
+
+
 def has_accuracy(loss: Any, labels: np.ndarray) -> bool:
     """Whether answers are right or wrong."""
     return kind_of(loss) != OTHER or labels.ndim == 1
@@ -136,6 +143,19 @@ def check_loss_takes(loss: Any, labels: np.ndarray, outputs: int) -> None:
     shape = tuple(np.shape(value))
     if shape:
         raise ValueError(f'`loss` must return a scalar. Received: shape={shape}')
+
+
+def check_mixing(loss: Any, labels: np.ndarray, outputs: int) -> None:
+    """Raises unless the loss takes what an augmentation makes of labels, floats of each class."""
+    mixed = labels if labels.ndim > 1 else np.eye(outputs, dtype=np.float32)[labels]
+    try:
+        check_loss_takes(loss, mixed, outputs)
+    except ValueError:
+        name = getattr(loss, 'name', getattr(loss, '__name__', loss))
+        raise ValueError(
+            '`loss` must take probabilities of the classes where `augment` mixes labels, such as '
+            f'fenwicks.losses.CrossEntropy(). Received: loss={name}'
+        ) from None
 
 
 def image_weights(
