@@ -160,7 +160,8 @@ def from_pattern(folder: str) -> Source:
 
 def from_tfrecord(_: None) -> Source:
     """TFRecord shards."""
-    files = find_files(FLAGS.tfrecord)
+    with command.renamed({'pattern': 'tfrecord'}):
+        files = find_files(FLAGS.tfrecord)
     if not files:
         raise FileNotFoundError(
             f'`tfrecord` must match files. Received: tfrecord={FLAGS.tfrecord!r}'

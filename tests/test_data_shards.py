@@ -152,6 +152,31 @@ def test_bad_arguments(images, tmp_path, options, message):
         data.write_shards(images, tmp_path / 'out', **options)
 
 
+@pytest.mark.parametrize('reader', [data.decode_shards, data.streaming.shard_dataset])
+def test_a_set_without_some_of_its_shards(images, tmp_path, reader):
+    """The others were taken for the whole."""
+    paths = data.write_shards(images, tmp_path / 'out', shards=4, show_progress=False)
+    paths[2].unlink()
+    options = {} if reader is data.decode_shards else {'batch_size': 2}
+    for pattern in ('out/*', 'out/images-*.tfrecord', '**', 'out/images-*-of-00004.tfrecord'):
+        with pytest.raises(FileNotFoundError, match=r'without .*/images-00002-of-00004.tfrecord$'):
+            reader(tmp_path / pattern, image_size=(8, 8), **options)
+    paths[1].unlink()
+    with pytest.raises(FileNotFoundError, match=r'/images-00001-of-00004.tfrecord and 1 more$'):
+        reader(tmp_path / 'out' / '*', image_size=(8, 8), **options)
+
+
+def test_a_pattern_of_some_shards(images, tmp_path):
+    data.write_shards(images, tmp_path / 'out', shards=4, show_progress=False)
+    (tmp_path / 'out' / 'images-00003-of-00004.tfrecord').unlink()
+    found = data.storage.find_files(tmp_path / 'out' / 'images-0000[0-2]-of-*')
+    assert len(found) == 3
+    assert data.storage.find_files(found[1]) == [found[1]]
+    for name in ('a.tfrecord-00000-of-00001', 'b-0-of-1.tfrecord', 'c-1-of-99999999', 'd-of-3'):
+        (tmp_path / name).write_bytes(b'')
+    assert len(data.storage.find_files(tmp_path / '*')) == 4
+
+
 # Reading what others wrote, and damage.
 
 

@@ -89,6 +89,26 @@ def test_other_ways_to_say_the_classes_train_the_same(script, photos, tmp_path):
             np.testing.assert_array_equal(mine, theirs)
 
 
+def test_a_finished_run_of_other_data_is_refused(script, photos, tmp_path, capsys):
+    """Its result was given out as that of the new data."""
+    folder, out = tmp_path / 'some', tmp_path / 'out'
+    shutil.copytree(photos, folder)
+    flags = (folder, *SMALL, f'--out={out}', '--resume')
+    call(script, *flags[:-1])
+    (folder / 'blue').rename(folder / 'azure')  # the same images and labels, but another name
+    line = refused(script, *flags)
+    assert line.startswith(f'`resume` must go on with the data of the finished run in {out}, ')
+    (folder / 'azure').rename(folder / 'blue')
+    (folder / 'blue' / '0 .jpg').rename(tmp_path / 'kept')
+    shutil.copy(folder / 'grey' / '0 .jpg', folder / 'blue' / '0 .jpg')
+    assert 'images or labels have changed since' in refused(script, *flags)
+    result = read(out)
+    del result['data_digest']  # as of a run of an earlier version
+    (out / 'result.json').write_text(json.dumps(result))
+    call(script, *flags)
+    assert 'holds a finished run' in capsys.readouterr().out
+
+
 def test_folds_test_on_every_image_once(script, photos, tmp_path, capsys):
     call(script, photos, *SMALL, '--folds=2', f'--out={tmp_path}/out')
     assert 'over 2 folds on phötos' in capsys.readouterr().out

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import importlib.util
 import os
+import re
 from typing import BinaryIO, cast
 
 
@@ -78,12 +80,29 @@ def find_files(pattern: str | os.PathLike[str]) -> list[str]:
         List of paths or URLs.
 
     Raises:
+        FileNotFoundError: some shards `NAME-00003-of-00008` of a set are there, and others that the
+            pattern matches too are not.
         ImportError: nothing that is installed opens such a URL.
 
     >>> find_files('no-such-folder/*')
     []
     """
     pattern = os.fspath(pattern)
+    found = _matching(pattern)
+    # A training on a part of the data looks like any other. A pattern that leaves shards out, such
+    # as `images-0000[0-3]-of-*`, does so on purpose: only what it would match can be missing.
+    wanted = re.compile(fnmatch.translate(os.path.basename(pattern)))
+    missing = [path for path in _missing_shards(found) if wanted.match(os.path.basename(path))]
+    if missing:
+        rest = f' and {len(missing) - 1} more' if len(missing) > 1 else ''
+        raise FileNotFoundError(
+            '`pattern` must match whole sets of shards: fetch what is missing, or write a pattern '
+            f'that leaves it out. Received: pattern={pattern!r}, without {missing[0]}{rest}'
+        )
+    return found
+
+
+def _matching(pattern):
     if not is_url(pattern):
         return sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
     if _remote(pattern) == 'fsspec':
@@ -94,3 +113,16 @@ def find_files(pattern: str | os.PathLike[str]) -> list[str]:
     import tensorflow as tf
 
     return sorted(tf.io.gfile.glob(pattern))
+
+
+def _missing_shards(paths):
+    """Paths of the shards that belong to sets of which some are among `paths`."""
+    sets: dict[tuple[str, ...], set[int]] = {}
+    for path in paths:
+        # Five digits are usual; of a number of more than six no shards are listed.
+        if match := re.fullmatch(r'(.*-)(\d{1,6})(-of-0*(\d{1,6})(?!\d)[^/]*)', path):
+            before, number, after, count = match.groups()
+            sets.setdefault((before, after, count, str(len(number))), set()).add(int(number))
+    for (before, after, count, digits), numbers in sets.items():
+        for number in sorted({*range(int(count))} - numbers):
+            yield f'{before}{number:0{digits}d}{after}'
