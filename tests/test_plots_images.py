@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from fenwicks import augment, evaluate, layers, plots
@@ -194,3 +195,27 @@ def test_filters_of_a_whitening_layer_are_those_that_it_has():
     whitening.adapt(RNG.standard_normal((4, 8, 8, 3)))
     (axes,) = plots.filters(whitening.kernel).axes
     assert len(axes.images) == 12
+
+
+ODD_NAMES = ['a$b$c', '$\\frac$', 'x' * 200, 'two\nlines', 'كلب', '\u202ecat']
+
+
+@pytest.mark.filterwarnings('ignore:Glyph', 'ignore:Matplotlib currently does not support')
+def test_names_are_drawn_as_they_are():
+    """Two `$` were read as a formula, and many formulas are invalid."""
+    labels = np.arange(6)
+    for figure in (
+        plots.class_counts(labels, ODD_NAMES),
+        plots.confusion_matrix(labels, labels[::-1], ODD_NAMES),
+        plots.mistakes(np.repeat(IMAGES[:1], 6, 0), labels[::-1], np.eye(6), ODD_NAMES),
+        plots.images(np.repeat(IMAGES[:1], 6, 0), ODD_NAMES),
+        plots.learning_curves({name: [{'epoch': 1, '$m$': 1.0}] for name in ODD_NAMES}, ['$m$']),
+        plots.schedule({name: lambda step: 1.0 for name in ODD_NAMES}, 2, label='$\\frac$'),
+        plots.accuracy_against_time(
+            [{'recipe': name, 'test_accuracy': 0.5, 'train_seconds': 1} for name in ODD_NAMES]
+        ),
+    ):
+        figure.savefig(io.BytesIO(), format='png')
+        texts = [text for text in figure.findobj(Text) if '$' in text.get_text()]
+        assert texts
+        assert not any(text.get_parse_math() for text in texts)

@@ -49,7 +49,10 @@ THEMES = {
 }
 DASHES = ('-', '--', '-.', ':')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
+# Of a text that users chose, whose `$` are letters.
+PLAIN: dict[str, Any] = {'parse_math': False}
 _LONG_LABEL = 30  # letters of a legend's entry
+_LONGEST = 24, 60  # letters of a name beside the data, and of a legend's entry
 
 
 class NotebookFigure(Figure):
@@ -120,9 +123,17 @@ def legend(axes: Axes, theme: Theme, **settings: Any) -> None:
     _, labels = axes.get_legend_handles_labels()
     if max(map(len, labels), default=0) > _LONG_LABEL:
         settings = {**settings, 'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.18)}
-    axes.legend(
+    made = axes.legend(
         labelcolor=theme.ink, facecolor=theme.paper, edgecolor=theme.faint, framealpha=1, **settings
     )
+    for text in made.get_texts():
+        text.set(text=shortened(text.get_text(), _LONGEST[1]), **PLAIN)
+
+
+def shortened(text: object, most: int = _LONGEST[0]) -> str:
+    """A text whose end is left out where it would take the room of the data."""
+    words = str(text)
+    return words if len(words) <= most else f'{words[: most - 1]}…'
 
 
 def line_style(number: int, theme: Theme) -> dict:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from fenwicks.data.dataset import check_labels
-from fenwicks.plots.canvas import figure_of, grid, prepare
+from fenwicks.plots.canvas import PLAIN, figure_of, grid, prepare, shortened
 
 # Up to so many classes the matrix has a name beside each row and a number in each cell.
 _NAMED = 25
@@ -51,7 +51,7 @@ def class_counts(
     axes, colours = prepare(axes, theme, (6.4, 0.8 + 0.24 * classes))
     bars = axes.barh(np.arange(classes), counts, color=colours.series[3], height=0.75)
     axes.bar_label(bars, [f'{count:,}' for count in counts], padding=3, color=colours.ink)
-    axes.set_yticks(np.arange(classes), list(class_names))
+    axes.set_yticks(np.arange(classes), list(map(shortened, class_names)), **PLAIN)
     axes.set_ylim(classes - 0.4, -0.6)  # the first class on top
     axes.set_xlim(0, 1.12 * max(1, counts.max()))
     axes.set_xlabel('images')
@@ -113,8 +113,10 @@ def confusion_matrix(
     axes.imshow(cells, interpolation='none')
     axes.set(xlabel='prediction', ylabel='label')
     if named:
-        axes.set_xticks(range(classes), list(class_names), rotation=45, ha='right')
-        axes.set_yticks(range(classes), list(class_names))
+        axes.set_xticks(
+            range(classes), list(map(shortened, class_names)), rotation=45, ha='right', **PLAIN
+        )
+        axes.set_yticks(range(classes), list(map(shortened, class_names)), **PLAIN)
         axes.set_xticks(np.arange(1, classes) - 0.5, minor=True)
         axes.set_yticks(np.arange(1, classes) - 0.5, minor=True)
         axes.grid(which='minor', color=colours.faint, linewidth=0.5)

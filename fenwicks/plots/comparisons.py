@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fenwicks.ablation import Row
-from fenwicks.plots.canvas import figure_of, grid, legend, marker_style, prepare
+from fenwicks.plots.canvas import PLAIN, figure_of, grid, legend, marker_style, prepare
 
 
 def accuracy_against_time(
@@ -140,7 +140,7 @@ def differences(rows: Sequence[Row], *, axes: Axes | None = None, theme: str = '
             capsize=3,
             color=added if row.arm.added else removed,
         )
-    axes.set_yticks(range(len(rows)), [row.arm.name for row in rows])
+    axes.set_yticks(range(len(rows)), [row.arm.name for row in rows], **PLAIN)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.axvline(0, color=colours.ink, linewidth=0.8)
     axes.set_xlabel('difference in test accuracy, points, with two standard errors')

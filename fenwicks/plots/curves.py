@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fenwicks._checks import positive_integer
-from fenwicks.plots.canvas import figure_of, grid, legend, line_style, prepare
+from fenwicks.plots.canvas import PLAIN, figure_of, grid, legend, line_style, prepare
 
 History = Sequence[Mapping]
 
@@ -73,7 +73,7 @@ def schedule(
         values = [np.asarray(keras.ops.convert_to_numpy(function(step))).item() for step in steps]
         axes.plot(np.asarray(steps) / unit, values, label=name, **line_style(number, colours))
     axes.set_xlabel('step' if steps_per_epoch is None else 'epoch')
-    axes.set_ylabel(label)
+    axes.set_ylabel(label, **PLAIN)
     axes.set_ylim(bottom=min(0.0, axes.dataLim.y0))
     grid(axes, colours)
     if len(several) > 1:
@@ -152,7 +152,7 @@ def learning_curves(
     axes.set_xlabel('epoch')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     words = _METRICS.get(metrics[0], metrics[0]) if len(metrics) == 1 else _shared(metrics)
-    axes.set_ylabel(f'{words}, %' if _is_accuracy(metrics[0]) else words)
+    axes.set_ylabel(f'{words}, %' if _is_accuracy(metrics[0]) else words, **PLAIN)
     grid(axes, colours)
     if number > 1:
         legend(axes, colours)

@@ -17,7 +17,7 @@ from fenwicks import augment as augmentations
 from fenwicks import evaluate
 from fenwicks._checks import positive_integer
 from fenwicks._typing import Tensor
-from fenwicks.plots.canvas import figure_of, prepare
+from fenwicks.plots.canvas import PLAIN, figure_of, prepare, shortened
 
 _TILE = 0.9  # side of an image in a new figure, in inches
 _LINE = 0.2  # height of a line of a caption, as a share of an image's
@@ -252,11 +252,12 @@ def draw_grid(
             axes.text(
                 left + 0.47,
                 top + 0.97,
-                caption,
+                '\n'.join(map(shortened, caption.split('\n'))),
                 ha='center',
                 va='top',
                 fontsize=8,
                 color=colours.ink,
+                **PLAIN,
             )
     axes.set(xlim=(-0.03, columns), ylim=(rows * pitch, -0.03), aspect='equal')
     axes.xaxis.set_visible(False)
