@@ -56,6 +56,30 @@ def test_the_report(images, capsys):
         assert part in text
 
 
+def test_damaged_is_what_cannot_be_decoded(tmp_path, monkeypatch):
+    """Large JPEG files were called damaged, floats and integers beyond 16 bits were not."""
+    monkeypatch.setattr(data.images, 'MAX_PIXELS', 1000)
+    grey = np.full((9, 9), 70_000)
+    files = {
+        'large.jpg': file_of(picture(), 'jpeg'),
+        'large.png': file_of(picture()),
+        'half.jpg': file_of(picture(), 'jpeg')[:300],
+        'floats.tiff': file_of(grey.astype(np.float32), 'tiff'),
+        'integers.tiff': file_of(grey.astype(np.int32), 'tiff'),
+        'grey.tiff': file_of((grey // 2).astype(np.uint16), 'tiff'),
+        'small.jpg': file_of(picture(9, 9), 'jpeg'),
+    }
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    images = data.ImageList.unlabelled(tmp_path)
+    report = data.check_images(images, show_progress=False)
+    decoded = data.decode_images(
+        images, (4, 4), skip_damaged=True, cache_dir=tmp_path / 'cache', show_progress=False
+    )
+    assert {images.paths[index] for index in report.damaged} == set(decoded.skipped)
+    assert set(decoded.names) == {'large.jpg', 'grey.tiff', 'small.jpg'}
+
+
 def test_duplicates_across_a_split(images):
     report = data.check_images(images, workers=1, show_progress=False)
     assert report.shared([0, 1, 2, 8], [3, 4, 9]) == [(0, 4), (8, 9)]

@@ -52,6 +52,27 @@ def test_names_that_are_no_unicode(tmp_path):
     assert images.files[0].read_bytes() == b'x'
 
 
+@pytest.mark.parametrize('name', [b'caf\xe9', b'two\nlines', b'\x1b[31mred'])
+def test_classes_whose_names_are_no_line_of_text(tmp_path, name):
+    """They failed where the trained model was saved."""
+    try:
+        touch(tmp_path, f'{os.fsdecode(name)}/1.png', 'b/1.png')
+    except (OSError, UnicodeError):
+        pytest.skip('this file system takes Unicode only')
+    for make in (
+        lambda: ImageList.from_folders(tmp_path),
+        lambda: ImageList.from_pattern(tmp_path, r'(?s)^(.*)/'),
+    ):
+        line = refused(make, match='each name of a class must be one line of UTF-8: rename it')
+        assert line.removeprefix(str(tmp_path)).isascii()
+
+
+def test_a_line_break_in_a_label_of_a_csv_file(tmp_path):
+    touch(tmp_path, '1.png', '2.png')
+    path = csv_of(tmp_path, 'path,label\n1.png,"a\nb"\n2.png,b\n')
+    assert refused(lambda: ImageList.from_csv(path), match='one line of UTF-8').endswith(r"'a\nb'")
+
+
 def test_an_empty_class(tmp_path):
     touch(tmp_path, 'a/1.png', 'b/1.png', 'c/readme.txt')
     (tmp_path / 'd').mkdir()

@@ -210,6 +210,24 @@ def _decoded_jpeg(image, channels, side):
     return _with_exif(Image.fromarray(pixels[..., 0] if space == 'GRAY' else pixels), image)
 
 
+def reduced(image: Image.Image) -> Image.Image:
+    """An open image, checked as `decode_image` checks it, and only as small as its checks demand.
+
+    A JPEG file of more than `MAX_PIXELS` pixels is decoded at an eighth of its size, as it would be
+    for a small size asked for; any other image stays whole.
+
+    Raises:
+        ValueError: `decode_image` would refuse it.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        image = _decoded_jpeg(image, 3, 1) or image
+        _check_pixels(image.size, 'its frame')
+    elif image.mode == 'F' or image.mode.startswith('I'):
+        _converted(image, 'L')
+    return image
+
+
 def _check_webp(head, name):
     """Raises if a WebP file states too many pixels: opening it allocates them."""
     if len(head) < 30 or head[:4] != b'RIFF' or head[8:12] != b'WEBP':

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fenwicks.data.decoded import in_order
-from fenwicks.data.images import MAX_PIXELS, ORIENTATION, RULE, open_image
+from fenwicks.data.images import ORIENTATION, RULE, open_image, reduced
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList
 from fenwicks.data.progress import progress_bar
@@ -146,10 +146,9 @@ def _looked_at(path):
     try:
         with open_image(path) as image, damage_named(os.fspath(path), RULE):
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ValueError(f'{width} x {height} pixels, more than {MAX_PIXELS}')
             mode, frames = image.mode, getattr(image, 'n_frames', 1)
-            pixels = image.convert('RGBA') if mode == 'P' else image
+            pixels = reduced(image)
+            pixels = pixels.convert('RGBA') if mode == 'P' else pixels
             digest = hashlib.sha256(repr((pixels.mode, image.size)).encode())
             digest.update(pixels.tobytes())
             try:

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -263,6 +264,26 @@ class ImageList:
         return cls(folder, tuple(_image_files(folder)))
 
 
+def check_names(where: StrPath, names: Sequence[str]) -> None:
+    """Raises unless each name of a class is a line of text.
+
+    Models and JSON hold nothing else than Unicode, which names of folders need not be.
+
+    Args:
+        where: what holds them, for the message.
+        names: the names.
+
+    Raises:
+        ValueError: one is no Unicode, or has a line break or another control character in it.
+    """
+    for name in names:
+        if any(unicodedata.category(letter) in ('Cc', 'Cs') for letter in name):
+            raise ValueError(
+                f'{where}: each name of a class must be one line of UTF-8: rename it. '
+                f'Received: {name!a}'
+            )
+
+
 def _folder(root):
     root = pathlib.Path(root).expanduser()
     if not root.is_dir():
@@ -282,6 +303,7 @@ def _some(names, count=3):
 def _labelled(cls, root, pairs, where, min_classes=2):
     """An ImageList of (path, class name) pairs that were found in `where`."""
     names = sorted({name for _, name in pairs})
+    check_names(where, names)
     if len(names) < min_classes:
         raise ValueError(
             f'{where}: the images must have at least two classes. Received: {_some(names)}'

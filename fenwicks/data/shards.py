@@ -19,7 +19,7 @@ from fenwicks.data.decoded import ImageArrays, cache_file, cached, in_order
 from fenwicks.data.example import decode_example, encode_example
 from fenwicks.data.images import check_options, decode_image, resize_image
 from fenwicks.data.limits import damage_named
-from fenwicks.data.listing import ImageList, StrPath
+from fenwicks.data.listing import ImageList, StrPath, check_names
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.tfrecord import RecordReader, write_records
 
@@ -272,6 +272,7 @@ def _class_names(paths, labels, label_feature):
         )
     (names,) = found
     if names is not None:
+        check_names(found[names], names)
         return names
     highest = int(labels.max()) if len(labels) else 0
     if labels.min(initial=0) < 0 or highest >= 2**20:
