@@ -92,7 +92,7 @@ def classify(arguments):
             if arguments.picture:
                 drawn.append((name, best[0]))
     if drawn:
-        draw(drawn, arguments.picture)
+        draw(drawn, arguments.picture, fit)
     if failed:
         sys.exit(1)
 
@@ -175,11 +175,11 @@ def check_picture(path):
         plots.check_path(path)
 
 
-def draw(drawn, path):
+def draw(drawn, path, fit):
     """Draws a contact sheet: each picture, as the model has seen it but finer, and its class."""
     from fenwicks import plots
 
-    pictures = np.stack([decode_image(name, THUMBNAIL) for name, _ in drawn])
+    pictures = np.stack([decode_image(name, THUMBNAIL, fit) for name, _ in drawn])
     captions = [
         f'{shortened(pathlib.Path(name).name)}\n{shortened(label)} {100 * share:.0f} %'
         for name, (label, share) in drawn

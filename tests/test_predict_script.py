@@ -86,6 +86,19 @@ def test_pictures_fit_as_in_the_training(script, capsys, tmp_path):
     assert likeliest('--fit=crop') == 'red'
 
 
+def test_the_contact_sheet_shows_what_the_model_saw(script, model, capsys, tmp_path, monkeypatch):
+    plots = pytest.importorskip('fenwicks.plots')
+    wide = picture(tmp_path / 'wide.png', size=(24, 8))
+    shown = []
+    monkeypatch.setattr(plots, 'images', lambda pictures, _: shown.append(pictures))
+    monkeypatch.setattr(plots, 'save', lambda *_: None)
+    flags = (f'--picture={tmp_path}/sheet.png', '--fit=pad')
+    assert predict(script, capsys, model, wide, *flags)[0] == 0
+    ((sheet,),) = shown
+    assert not sheet[:30].any()
+    assert sheet[48].any()
+
+
 def test_names_the_likeliest_classes_with_their_probabilities(script, capsys, model, red):
     shares = np.exp([5.0, 1.0, 0.0]) / np.exp([5.0, 1.0, 0.0]).sum()
     expected = ', '.join(

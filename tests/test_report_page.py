@@ -402,3 +402,15 @@ def test_the_tricks_of_a_changed_recipe():
     assert tricks_of(recipe) == ['celu', 'jitter']
     assert 'celu' not in tricks_of(recipes.get('page10', removed=['celu']))
     assert tricks_of(dataclasses.replace(recipe, name='mine')) == []
+
+
+def test_folders_in_any_sequence(tmp_path):
+    folders = [write_run(tmp_path / name, extra=False) for name in 'ab']
+    pages = [
+        report.write(given, tmp_path / 'page.html').read_text()
+        for given in (folders, tuple(folders), map(str, folders))
+    ]
+    assert pages[0] == pages[1] == pages[2]
+    for nothing in ([], (), 5, None, b'run', [5]):
+        with pytest.raises(ValueError, match=r'^`runs` must be the folder of a run, or a list of'):
+            report.write(nothing, tmp_path / 'page.html')

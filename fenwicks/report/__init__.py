@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterable
 
 from fenwicks.report.material import Material
 
@@ -29,12 +30,13 @@ __all__ = ['Material', 'write']
 
 
 def write(
-    runs: str | os.PathLike | list[str | os.PathLike], path: str | os.PathLike | None = None
+    runs: str | os.PathLike | Iterable[str | os.PathLike],
+    path: str | os.PathLike | None = None,
 ) -> pathlib.Path:
     """Writes the page of a run, or of several.
 
     Args:
-        runs: the folder of a run; or a list of folders. A folder without a run of its own stands
+        runs: the folder of a run; or several folders. A folder without a run of its own stands
             for all runs in the folders within it, as `examples/cifar10.py --runs=5` leaves them.
         path: of the page; `None` for `report.html` in the folder, of which there must be one then.
 
@@ -56,7 +58,15 @@ def write(
     from fenwicks.report.runs import find_runs
     from fenwicks.runlog import written_whole
 
-    folders = runs if isinstance(runs, list) else [runs]
+    folders: list[str | os.PathLike] = []
+    if isinstance(runs, str | os.PathLike):
+        folders = [runs]
+    elif isinstance(runs, Iterable):
+        folders = list(runs)
+    if not folders or not all(isinstance(folder, str | os.PathLike) for folder in folders):
+        raise ValueError(
+            f'`runs` must be the folder of a run, or a list of such folders. Received: {runs!r:.80}'
+        )
     if path is None:
         if len(folders) != 1:
             raise ValueError(f'`path` must be given for several runs. Received: {len(folders)}')
