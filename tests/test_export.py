@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from html import escape
 
 import keras
 import numpy as np
@@ -188,6 +189,44 @@ def test_the_card_of_a_data_set_of_ones_own():
     assert 'datasets' not in found
     assert found['model-index'][0]['name'] == 'page10: "mine" on cats\' & dogs'
     assert found['model-index'][0]['results'][0]['dataset']['name'] == "cats' & dogs"
+
+
+@pytest.mark.parametrize('name', ['a|b', '<b>', 'two\nlines', '🦊 \u202e', '`x`', '_a_', 'x' * 200])
+def test_the_card_shows_names_as_they_are(name):
+    run = {'recipe': name, 'dataset': name, 'test_accuracy': 0.5, 'class_names': [name, 'b']}
+    found, body = metadata(
+        export.model_card({**run, 'hardware': name, 'command': f'python {name}'})
+    )
+    assert found['model-index'][0]['results'][0]['dataset']['name'] == name
+    markdown = pytest.importorskip('markdown_it')
+    html = markdown.MarkdownIt('commonmark').enable('table').render(body)
+    line = escape(' '.join(name.split()))
+    assert f'Classes, in the order of the logits: {line}, b.' in html
+    assert f'<td>{line}</td>' in html
+    assert f'<h1>{line} on {line}</h1>' in html
+    assert html.count('<table>') == 1
+    assert f'python {escape(name)}\n</code>' in html
+
+
+@pytest.mark.parametrize(
+    ('network', 'begun'),
+    [
+        (None, 'trained from scratch with'),
+        ({'name': 'ResNet50', 'weights': None}, 'a ResNet50 trained from random weights with'),
+        (
+            {'name': 'ResNet50', 'weights': 'imagenet', 'stages': 2},
+            'a ResNet50 of pretrained weights (imagenet), trained on, its last 2 stages alone with',
+        ),
+        (
+            {'name': 'keras_hub:vit', 'weights': 'imagenet', 'stages': None},
+            'a keras_hub:vit of pretrained weights (those of the preset), trained on with',
+        ),
+    ],
+)
+def test_the_card_says_what_the_training_began_with(network, begun):
+    settings = {} if network is None else {'pretrained': network}
+    card = export.model_card(result(settings=settings))
+    assert f'An image classifier, {begun} fenwicks. It' in card
 
 
 def test_the_command_exports_a_finished_run(model, tmp_path, capsys):

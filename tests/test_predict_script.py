@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scripts import ROOT, loaded
 
-from fenwicks import layers
+from fenwicks import export, layers
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -84,6 +84,32 @@ def test_pictures_fit_as_in_the_training(script, capsys, tmp_path):
     (tmp_path / 'result.json').write_text('{"settings": {"fit": "stretch"}}')
     assert likeliest() == 'blue'
     assert likeliest('--fit=crop') == 'red'
+
+
+@pytest.mark.parametrize('settings', [{}, {'fit': 'pad'}, {'fit': 'stretch'}])
+def test_the_code_of_the_card_says_the_same(script, capsys, tmp_path, monkeypatch, settings):
+    """It turned no picture that EXIF turns, and stretched all."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 3))
+    dense = keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(0, 0.002))
+    keras.Model(images, dense(keras.layers.Flatten()(images))).save(tmp_path / 'model.keras')
+    (tmp_path / 'result.json').write_text(json.dumps({'settings': settings}))
+    noise = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(tmp_path / 'photo.png', exif=exif)
+    card = export.model_card(
+        {'recipe': 'mine', 'dataset': 'own', 'test_accuracy': 0.5, 'settings': settings}
+    )
+    monkeypatch.chdir(tmp_path)
+    found: dict = {}
+    exec(card.partition('```python\n')[2].partition('```')[0], found)
+    capsys.readouterr()
+    _, (line,), _ = predict(script, capsys, tmp_path, tmp_path / 'photo.png', '--json')
+    said = {each['class']: each['probability'] for each in json.loads(line)['predictions']}
+    shares = keras.ops.convert_to_numpy(found['probabilities'])[0]
+    np.testing.assert_allclose([said[f'class {n}'] for n in range(3)], shares, rtol=1e-5)
+    assert np.ptp(shares) > 0.1
 
 
 def test_the_contact_sheet_shows_what_the_model_saw(script, model, capsys, tmp_path, monkeypatch):

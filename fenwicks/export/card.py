@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from fenwicks.data.images import FITS
 from fenwicks.export.formats import FORMATS
 
 # Where the Hugging Face hub keeps the data sets.
@@ -54,22 +55,55 @@ def _title(result):
 
 
 def _metadata(result: Mapping[str, Any]) -> Iterator[str]:
-    """YAML: every text in it is quoted as in JSON, which YAML takes."""
     dataset = result['dataset']
     yield from ('---', 'library_name: keras', 'pipeline_tag: image-classification')
     yield from ('tags:', '- keras', '- fenwicks', '- image-classification')
     if dataset in _HUB:
         yield from ('datasets:', f'- {_HUB[dataset]}')
-    yield from ('metrics:', '- accuracy', 'model-index:', f'- name: {json.dumps(_title(result))}')
+    yield from ('metrics:', '- accuracy', 'model-index:', f'- name: {_quoted(_title(result))}')
     yield from ('  results:', '  - task:', '      type: image-classification', '    dataset:')
-    yield f'      name: {json.dumps(dataset)}'
-    yield f'      type: {json.dumps(_HUB.get(dataset, dataset))}'
+    yield f'      name: {_quoted(dataset)}'
+    yield f'      type: {_quoted(_HUB.get(dataset, dataset))}'
     yield from ('      split: test', '    metrics:')
     yield from ('    - type: accuracy', f'      value: {result["test_accuracy"]:.4f}', '---')
 
 
+def _quoted(text: object) -> str:
+    """A text in YAML. JSON's quotes won't do: they write an emoji as two numbers, not one."""
+    escaped = {'"': r'\"', '\\': r'\\'}
+    letters = (
+        escaped.get(letter, letter) if letter.isprintable() else f'\\U{ord(letter):08x}'
+        for letter in str(text)
+    )
+    return f'"{"".join(letters)}"'
+
+
+def _plain(text: object) -> str:
+    """A text on one line of Markdown, whose letters stand for themselves."""
+    line = ' '.join(str(text).split())
+    return re.sub(r'[\\`*\[\]<>|~$&#]|(?<!\w)_|_(?!\w)', r'\\\g<0>', line)
+
+
+def _begun(result):
+    """What the training began with, for the card's first sentence."""
+    settings = result.get('settings')
+    network = settings.get('pretrained') if isinstance(settings, Mapping) else None
+    if not isinstance(network, Mapping):
+        return 'trained from scratch with fenwicks'
+    name = str(network.get('name'))
+    hub = name.lower().startswith('keras_hub:')
+    weights = 'those of the preset' if hub else network.get('weights')
+    if weights is None:
+        return f'a {_plain(name)} trained from random weights with fenwicks'
+    stages = network.get('stages')
+    part = '' if stages is None else f' in its last {stages} stages'
+    return (
+        f'a pretrained {_plain(name)} (weights: {_plain(weights)}), fine-tuned{part} with fenwicks'
+    )
+
+
 def _about(result: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f'# {_title(result)}', '')
+    yield from (f'# {_plain(_title(result))}', '')
     images = f'{result["test_images"]:,} test images' if 'test_images' in result else 'test images'
     views = result.get('test_time_augmentation')
     plain = result.get('test_accuracy_plain')
@@ -80,13 +114,15 @@ def _about(result: Mapping[str, Any]) -> Iterator[str]:
             f' {100 * plain:.2f} %.'
         )
     yield (
-        f'An image classifier, trained from scratch with fenwicks. It classifies '
-        f'{100 * result["test_accuracy"]:.2f} % of the {images} of {result["dataset"]} '
+        f'An image classifier, {_begun(result)}. It classifies '
+        f'{100 * result["test_accuracy"]:.2f} % of the {images} of {_plain(result["dataset"])} '
         f'correctly.{remark} That is one run: another seed gives a slightly different number.'
     )
 
 
 def _use(result: Mapping[str, Any]) -> Iterator[str]:
+    settings = result.get('settings')
+    fit = settings.get('fit') if isinstance(settings, Mapping) else None
     yield from (
         '## Use',
         '',
@@ -95,23 +131,24 @@ def _use(result: Mapping[str, Any]) -> Iterator[str]:
         '```python',
         'import fenwicks  # registers its layers',
         'import keras',
-        'import numpy as np',
-        'from PIL import Image',
+        'from fenwicks.data.images import decode_image',
         '',
         "model = keras.saving.load_model('model.keras')",
-        "pixels = Image.open('photo.png').convert('RGB').resize(model.input_shape[2:0:-1])",
-        "logits = model.predict(np.asarray(pixels, 'float32')[None])",
+        '_, height, width, channels = model.input_shape',
+        "pixels = decode_image('photo.png', (height, width), "
+        f"fit='{fit if fit in FITS else FITS[0]}', channels=channels)",
+        "logits = model.predict(pixels[None].astype('float32'))",
         'probabilities = keras.ops.softmax(logits)',
         '```',
     )
     names = result.get('class_names')
     if names:
-        listed = ', '.join(names[:100]) + (', ...' if len(names) > 100 else '')
+        listed = ', '.join(map(_plain, names[:100])) + (', ...' if len(names) > 100 else '')
         yield from ('', f'Classes, in the order of the logits: {listed}.')
     yield from (
         '',
-        f'It knows only what is in {result["dataset"]}: of any other picture it names one of its '
-        'classes all the same, often with a high probability.',
+        f'It knows only what is in {_plain(result["dataset"])}: of any other picture it names one '
+        'of its classes all the same, often with a high probability.',
     )
 
 
@@ -135,11 +172,13 @@ def _training(result: Mapping[str, Any]) -> Iterator[str]:
             yield (
                 f'| {word} | {value:,.1f} |'
                 if isinstance(value, float)
-                else (f'| {word} | {value} |')
+                else (f'| {word} | {_plain(value)} |')
             )
     if result.get('command'):
         yield from ('', 'The command that trains the same again:', '')
-        yield from ('```bash', result['command'], '```')
+        command = str(result['command'])
+        fence = max([*re.findall('`+', command), '``'], key=len) + '`'
+        yield from (f'{fence}bash', command, fence)
 
 
 def _files(files: Iterable[str]) -> Iterator[str]:
