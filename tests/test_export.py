@@ -215,11 +215,11 @@ def test_the_card_shows_names_as_they_are(name):
         ({'name': 'ResNet50', 'weights': None}, 'a ResNet50 trained from random weights with'),
         (
             {'name': 'ResNet50', 'weights': 'imagenet', 'stages': 2},
-            'a ResNet50 of pretrained weights (imagenet), trained on, its last 2 stages alone with',
+            'a pretrained ResNet50 (weights: imagenet), fine-tuned in its last 2 stages with',
         ),
         (
             {'name': 'keras_hub:vit', 'weights': 'imagenet', 'stages': None},
-            'a keras_hub:vit of pretrained weights (those of the preset), trained on with',
+            'a pretrained keras_hub:vit (weights: those of the preset), fine-tuned with',
         ),
     ],
 )

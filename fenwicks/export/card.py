@@ -97,9 +97,8 @@ def _begun(result):
         return f'a {_plain(name)} trained from random weights with fenwicks'
     stages = network.get('stages')
     part = '' if stages is None else f' in its last {stages} stages'
-    return (
-        f'a pretrained {_plain(name)} (weights: {_plain(weights)}), fine-tuned{part} with fenwicks'
-    )
+    source = f'{_plain(name)} (weights: {_plain(weights)})'
+    return f'a pretrained {source}, fine-tuned{part} with fenwicks'
 
 
 def _about(result: Mapping[str, Any]) -> Iterator[str]:
