@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import pathlib
 import statistics
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from absl import flags, logging
 from fenwicks import command, data
 from fenwicks.data.example import decode_example
 from fenwicks.data.images import open_image
+from fenwicks.data.listing import is_shown
 from fenwicks.data.storage import find_files
 from fenwicks.data.tfrecord import RecordReader
 
@@ -103,7 +105,7 @@ def from_folders(folder: str) -> Source:
     """A folder for each class; or such folders in `train`, and in `test` or `val`."""
     root = pathlib.Path(folder).expanduser()
     folders = [each for each in root.iterdir() if each.is_dir()] if root.is_dir() else []
-    classes = {each.name.lower(): each.name for each in folders if each.name[0] != '.'}
+    classes = {each.name.lower(): each.name for each in folders if is_shown(each.name)}
     trains, tests = (
         [classes[name] for name in names if name in classes]
         for names in (TRAIN_FOLDERS, TEST_FOLDERS)
@@ -208,7 +210,9 @@ def _listed(images, split=None):
     def decode(size):
         return data.decode_images(images, size, **_settings())
 
-    return Source(images.root.resolve().name, short_sides, decode, split)
+    # A name that is no UTF-8 could be neither printed nor drawn.
+    name = os.fsencode(images.root.resolve().name).decode(errors='replace')
+    return Source(name, short_sides, decode, split)
 
 
 def _short_side(image):

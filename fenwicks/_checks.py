@@ -9,7 +9,18 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
+
+
+def some_of(values: Sequence[object], count: int = 3) -> str:
+    """The first of several values for a message, and how many more there are.
+
+    >>> some_of(['a', 'b', 'c'], 2)
+    "'a', 'b' and 1 more"
+    """
+    rest = f' and {len(values) - count} more' if len(values) > count else ''
+    return ', '.join(map(repr, values[:count])) + rest
 
 
 def positive_integer(name: str, value: Any) -> int:

@@ -75,6 +75,20 @@ def test_changes_are_decoded_anew(images, tmp_path):
     assert len(cache_files(tmp_path)) == 8
 
 
+def test_files_of_the_same_size_and_time_that_change_places(tmp_path):
+    """An archive gives all files one time, and files of one format may have one size."""
+    images = data.ImageList.from_folders(folder_of(tmp_path / 'pictures', kind='bmp'))
+    for path in images.files:
+        os.utime(path, (10**9, 10**9))
+    first = decode(images, tmp_path).images[:, 0, 0, 0].tolist()
+    one, other = images.files[0], images.files[-1]
+    one.rename(tmp_path / 'kept')
+    other.rename(one)
+    (tmp_path / 'kept').rename(other)
+    again = decode(images, tmp_path).images[:, 0, 0, 0].tolist()
+    assert again == [first[-1], *first[1:-1], first[0]]
+
+
 def test_workers_make_no_difference(tmp_path):
     images = data.ImageList.from_folders(folder_of(tmp_path / 'p', 60))
     one = decode(images, tmp_path, workers=1, show_progress=False)

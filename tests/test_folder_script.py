@@ -141,7 +141,7 @@ def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
 def test_all_three_parts(script, photos, tmp_path, caplog):
     """They were taken for three classes."""
     parts = tmp_path / 'parts'
-    for part in ('Train', 'val', 'test', '.ipynb_checkpoints'):
+    for part in ('Train', 'val', 'test', '.ipynb_checkpoints', '__MACOSX'):
         shutil.copytree(photos, parts / part)
     for path in (parts / 'test').glob('*/[2-9]*'):
         path.unlink()

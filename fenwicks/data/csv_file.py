@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+from fenwicks._checks import some_of
 from fenwicks.data.limits import check_size, damage_named
 
 _MOST_BYTES = 2**28
@@ -65,6 +66,4 @@ def _place(path, name, header):
         return header.index(name)
     if isinstance(name, int) and 0 <= name < len(header):
         return name
-    rest = f' and {len(header) - 10} more' if len(header) > 10 else ''
-    received = ', '.join(map(repr, header[:10])) + rest
-    raise ValueError(f'{path}: must have a column {name!r}. Received: {received}')
+    raise ValueError(f'{path}: must have a column {name!r}. Received: {some_of(header, 10)}')

@@ -225,7 +225,8 @@ def cache_file(
     if cache_dir is None:
         cache_dir = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
     states = [(os.fspath(file), os.stat(file)) for file in files]
-    entries = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    # Archives unpack to whole seconds, so that files exchanged since may differ in `ctime` alone.
+    entries = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
     text = json.dumps([2, PIL.__version__, simplejpeg.__version__, settings, entries])
     digest = hashlib.sha256(text.encode('ascii')).hexdigest()[:32]
     return pathlib.Path(cache_dir).expanduser() / f'{digest}.images'

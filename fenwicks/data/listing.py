@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fenwicks._checks import some_of
 from fenwicks.data.csv_file import read_columns
 from fenwicks.data.images import EXTENSIONS
 
@@ -115,7 +116,7 @@ class ImageList:
         by_class: dict[str, list[str]] = {
             name: []
             for name in sorted(os.listdir(folder))
-            if _shown(name)
+            if is_shown(name)
             and (folder / name).is_dir()
             and _identity(folder / name) != _identity(folder)  # a link back to where it lies
         }
@@ -129,14 +130,14 @@ class ImageList:
         if len(by_class) < min_classes:
             raise ValueError(
                 f'{folder}: must hold a folder for each class, at least {min_classes}. '
-                f'Received: folders for {_some(sorted(by_class)) or "none"}, '
+                f'Received: folders for {some_of(sorted(by_class)) or "none"}, '
                 f'and {loose} images beside them'
             )
         empty = sorted(name for name, paths in by_class.items() if not paths)
         if empty:
             raise ValueError(
                 f'{folder}: each folder must hold images of its class, or be removed. '
-                f'Received: no image in {_some(empty)}'
+                f'Received: no image in {some_of(empty)}'
             )
         if loose:
             _log.warning('%s: %d images outside of the classes are left out', folder, loose)
@@ -238,7 +239,7 @@ class ImageList:
         if unmatched and not skip_unmatched:
             raise ValueError(
                 f'`pattern` must match the path of every image. Received: pattern={pattern!r}, '
-                f'which does not match {_some(unmatched)}'
+                f'which does not match {some_of(unmatched)}'
             )
         if unmatched:
             _log.warning(
@@ -291,13 +292,9 @@ def _folder(root):
     return root
 
 
-def _shown(name):
+def is_shown(name: str) -> bool:
+    """Whether files of that name count: neither hidden ones nor what macOS adds to archives."""
     return not name.startswith('.') and name != '__MACOSX'
-
-
-def _some(names, count=3):
-    rest = f' and {len(names) - count} more' if len(names) > count else ''
-    return ', '.join(map(repr, names[:count])) + rest
 
 
 def _labelled(cls, root, pairs, where, min_classes=2):
@@ -306,7 +303,7 @@ def _labelled(cls, root, pairs, where, min_classes=2):
     check_names(where, names)
     if len(names) < min_classes:
         raise ValueError(
-            f'{where}: the images must have at least two classes. Received: {_some(names)}'
+            f'{where}: the images must have at least two classes. Received: {some_of(names)}'
         )
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[name] for _, name in pairs], np.int32)
@@ -319,7 +316,7 @@ def _image_files(root: pathlib.Path) -> Iterator[str]:
     pending: list[tuple[str, tuple]] = [('', (_identity(root),))]
     while pending:
         prefix, ancestors = pending.pop()
-        for name in filter(_shown, os.listdir(root / prefix)):
+        for name in filter(is_shown, os.listdir(root / prefix)):
             path = f'{prefix}{name}'
             if os.path.isdir(root / path):
                 identity = _identity(root / path)
