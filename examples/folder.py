@@ -73,6 +73,17 @@ def main(folder=None):
             f'`folds` must not be given for {source.name}, which has its own test images. '
             f'Received: folds={FLAGS.folds}'
         )
+    for flag in ('test_fraction', 'split_seed'):
+        if FLAGS[flag].present and source.split is not None:
+            raise ValueError(
+                f'`{flag}` must not be given for {source.name}, which has its own test images. '
+                f'Received: {flag}={FLAGS[flag].value}'
+            )
+    if FLAGS['test_fraction'].present and FLAGS.folds is not None:
+        raise ValueError(
+            '`test_fraction` must not be given with `folds`, which divide the images evenly. '
+            f'Received: test_fraction={FLAGS.test_fraction}'
+        )
     recipe, network, size, reason = chosen(source)
     assemble.augmentations(recipe)  # raises where it names a transform that there isn't
     count, of_each = (FLAGS.runs, 'runs') if FLAGS.folds is None else (FLAGS.folds, 'folds')

@@ -91,6 +91,13 @@ def by_flags(folder: str | None) -> Source:
     for name in ('path_column', 'label_column', 'group_column', 'extension'):
         if FLAGS[name].present and kind != 'csv':
             raise ValueError(f'`{name}` needs `csv`. Received: {name}={FLAGS[name].value}')
+    if FLAGS['data_dir'].present and kind != 'dataset':
+        raise ValueError(f'`data_dir` needs `dataset`. Received: data_dir={FLAGS.data_dir}')
+    for name in ('skip_damaged', 'cache_dir'):
+        if FLAGS[name].value and kind == 'dataset':
+            raise ValueError(
+                f'`{name}` must not be given with `dataset`. Received: {name}={FLAGS[name].value}'
+            )
     with command.renamed({'root': 'DIR'}):
         return {
             'csv': from_csv,

@@ -127,7 +127,9 @@ def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
     result = read(tmp_path / 'out')
     assert (result['train_images'], result['test_images']) == (48, 16)
     assert 'one of them' not in capsys.readouterr().out
-    assert '`folds` must not be given' in refused(script, tmp_path / 'divided', '--folds=2')
+    for flag in ('--folds=2', '--test_fraction=0.1', '--split_seed=1'):
+        name = flag[2:].partition('=')[0]
+        assert f'`{name}` must not be given' in refused(script, tmp_path / 'divided', flag)
     for part in ('train', 'val'):
         (tmp_path / 'divided' / part / 'blue' / '0 .jpg').write_bytes(b'damaged')
     assert '`skip_damaged`' in refused(script, tmp_path / 'divided', *SMALL)
@@ -308,6 +310,12 @@ BAD_FOLDERS = {
     'a pattern that misses': (None, ('--pattern=^(b[^/]+)/',), '`pattern` must match the path of'),
     'groups of no CSV file': (None, ('--group_column=patient',), '`group_column` needs `csv`'),
     'weights of nothing': (None, ('--weights=no.h5',), '`weights` needs `pretrained`'),
+    'a share of folds': (
+        None,
+        ('--folds=2', '--test_fraction=0.5'),
+        '`test_fraction` must not be given with `folds`',
+    ),
+    'a place of no data set': (None, ('--data_dir=x',), '`data_dir` needs `dataset`'),
     'a wrong pattern': (None, ('--pattern=(',), '`pattern` must be a regular expression'),
 }
 
@@ -461,6 +469,7 @@ def test_bad_tfrecords(script, photos, tmp_path):
         (['a', 'b'], 'there are no arguments besides flags and FOLDER. Received: b'),
         (['a', '--tfrecord=b'], 'DIR must not be given with `tfrecord`'),
         (['--csv=a', '--tfrecord=b'], '`csv` must not be given with `tfrecord`'),
+        (['--dataset=tfds:x', '--skip_damaged'], '`skip_damaged` must not be given with `dataset`'),
         (['--csv=nowhere.csv'], 'nowhere.csv: no such file'),
     ],
 )
