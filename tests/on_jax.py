@@ -33,7 +33,7 @@ PARTS = {
     ),
 }
 NETWORKS = {
-    'models': ('test_models.py', 'test_pretrained.py', 'test_export.py'),
+    'models': ('test_models.py', 'test_pretrained.py', 'test_export.py', 'test_export_jax.py'),
     'around': ('test_devices.py', 'test_tta.py', 'test_diagnostics.py', 'test_rate_finder.py'),
 }
 TRAINING = {

@@ -80,7 +80,15 @@ def takes_shortcuts(training: bool | None) -> bool:
     A program traced for inference may be exported to runtimes that have standard operations only.
     Whoever runs it here and now has the kernels as well within `override(in_inference=True)`.
     """
-    return bool(training or _overridden.get('in_inference')) and on_cpu()
+    return runs_here(training) and on_cpu()
+
+
+def runs_here(training: bool | None) -> bool:
+    """Returns whether a program runs in this process, and isn't traced for another runtime.
+
+    Programs for training do, and those traced within `override(in_inference=True)`.
+    """
+    return bool(training or _overridden.get('in_inference'))
 
 
 def traces_in_place() -> bool:

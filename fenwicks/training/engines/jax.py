@@ -26,11 +26,11 @@ from fenwicks.training.engines.jax_data import Chunk, WholeSet
 from fenwicks.training.engines.jax_scores import COUNTERS, Scorer
 from fenwicks.training.engines.jax_state import (
     all_finite,
-    call,
     divided_axes,
     evaluated,
     first_carry,
     holds_convolution,
+    infer,
     measuring,
 )
 from fenwicks.training.replicas.jax_base import JaxReplicas, default_device
@@ -347,4 +347,4 @@ class JaxEngine(Engine):
             return self.optimizer.scale_loss(jnp.float32(1))
 
     def _logits(self, trainable, fixed, images):
-        return call(self.model, trainable, fixed, images, training=False)[0].astype('float32')
+        return infer(self.model, trainable, fixed, images).astype('float32')

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from fenwicks.kernels.device import override
+
 
 def scope_of(model, trainable, fixed):
     """A context in which a model's variables have these values, and in which `model.losses` are
@@ -20,13 +22,14 @@ def holds_convolution(lowered):
     return 'stablehlo.convolution' in lowered.as_text()
 
 
-def call(model, trainable, fixed, inputs, training):
-    """Calls the model with these values of its variables; see `evaluated`.
+def infer(model, trainable, fixed, inputs):
+    """The model's outputs at inference with these values of its variables.
 
     Not by Keras's `stateless_call`, which tells the layers within a subclass of `Model` that they
     are being trained only where the subclass passes `training` on.
     """
-    return evaluated(model, trainable, fixed, lambda: model(inputs, training=training))
+    with override(in_inference=True):  # this program runs here and isn't exported
+        return evaluated(model, trainable, fixed, lambda: model(inputs, training=False))[0]
 
 
 def evaluated(model, trainable, fixed, function):
