@@ -56,15 +56,58 @@ def give_weights(layer, shape, **values):
     return layer
 
 
-def test_moments_of_large_means():
-    """A thousand standard deviations off zero, and the shift near: nothing is lost."""
+@pytest.mark.parametrize('ratio', [0, 10, 300, 1000])
+@pytest.mark.parametrize('shape', [(64, 8, 8, 3), (64, 64, 3), (4096, 3)])
+def test_moments_of_large_means(ratio, shape):
+    """Many standard deviations off zero, where the moving averages are in the first step."""
+    inputs = ratio + normal(*shape)
+    axes = tuple(range(len(shape) - 1))
+    for call in (batch_norm_jax.moments, jax.jit(batch_norm_jax.moments, static_argnums=1)):
+        means, variances = call(jnp.asarray(inputs), axes, jnp.zeros(3))
+        exact = inputs.astype(np.float64)
+        np.testing.assert_allclose(means.ravel(), exact.mean(axes), rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(variances.ravel(), exact.var(axes), rtol=2e-6)
+
+
+def test_moments_where_the_first_image_is_unlike_the_others():
     inputs = 1000 + normal(64, 8, 8, 3)
-    means, variances = batch_norm_jax.moments(
-        jnp.asarray(inputs), (0, 1, 2), np.float32([999, 1000, 990])
-    )
-    exact = inputs.astype(np.float64)
-    np.testing.assert_allclose(means.ravel(), exact.mean((0, 1, 2)), rtol=1e-6)
-    np.testing.assert_allclose(variances.ravel(), exact.var((0, 1, 2)), rtol=1e-4)
+    inputs[0] = -500
+    _, variances = batch_norm_jax.moments(jnp.asarray(inputs), (0, 1, 2), jnp.zeros(3))
+    exact = inputs.astype(np.float64).var((0, 1, 2))
+    np.testing.assert_allclose(variances.ravel(), exact, rtol=1e-4)
+
+
+@pytest.mark.parametrize('kind', [BatchNormalization, partial(GhostBatchNormalization, 16)])
+@pytest.mark.parametrize('ratio', [0, 300, 1000])
+def test_gradients_of_large_means(kind, ratio):
+    """The first step, against the formula in float64."""
+    inputs, upstream = ratio + normal(64, 4, 4, 3), normal(64, 4, 4, 3, seed=1)
+    size = 64 if kind is BatchNormalization else 16
+    layer = give_weights(kind(center=False, scale=False), inputs.shape)
+    outputs, *_, gradient = trained(layer, inputs, upstream)
+    x, g = (a.astype(np.float64).reshape(-1, size * 16, 3) for a in (inputs, upstream))
+    deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    y = (x - x.mean(1, keepdims=True)) / deviation
+    exact = (g - g.mean(1, keepdims=True) - y * (g * y).mean(1, keepdims=True)) / deviation
+    rounding = max(1e-5, 1e-6 * ratio)  # that of the mean, in float32
+    np.testing.assert_allclose(outputs, y.reshape(inputs.shape), atol=rounding)
+    np.testing.assert_allclose(gradient, exact.reshape(inputs.shape), atol=rounding)
+
+
+def test_moments_on_a_tpu_wait_for_no_image():
+    """There the sums are part of the convolution before them."""
+
+    def sums(inputs):
+        return batch_norm_jax.moments(inputs, (0, 1, 2), jnp.zeros(3))
+
+    traced = jax.jit(sums).trace(jax.ShapeDtypeStruct((64, 8, 8, 3), 'float32'))
+    program = {
+        platform: traced.lower(lowering_platforms=(platform,)).as_text()
+        for platform in ('cpu', 'tpu')
+    }
+    assert 'stablehlo.slice' in program['cpu']
+    assert 'stablehlo.slice' not in program['tpu']
+    assert ' conditional(' not in traced.lower().compile().as_text()
 
 
 def test_moments_of_a_handful():

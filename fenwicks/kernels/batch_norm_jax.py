@@ -42,19 +42,21 @@ def moments(inputs: Any, axes: tuple[int, ...], shift: Any) -> tuple[Any, Any]:
     variance = mean((x - shift) ** 2) - mean(x - shift) ** 2
     ```
 
-    The nearer the shift is to the mean, the smaller the rounding error. Moving averages are a good
-    shift, for they are known before the inputs. Fewer than 64 values may lie close together and far
-    from the shift; their variance is computed about their mean.
+    The nearer the shift is to the mean, the smaller the rounding error. The mean of the first image
+    is never so far that the variance loses more than a few digits, but must be known before the
+    sums. On a TPU they are taken of images as a convolution makes them, so that the moving averages
+    are the shift: far off in the first steps, where means are hundreds of standard deviations.
+    Fewer than 64 values have their variance computed about their mean.
 
     Args:
         inputs: float32 or float64, any shape.
         axes: the axes to average over.
-        shift: array that broadcasts to the shape of the inputs. No gradient flows to it.
+        shift: for images on a TPU, broadcasts to the shape of the inputs. No gradient flows to it.
 
     Returns:
         Means and biased variances, of the inputs' rank, with length 1 along `axes`.
     """
-    shift = ops.stop_gradient(ops.cast(shift, inputs.dtype))
+    shift = ops.stop_gradient(_nearby(inputs, axes, ops.cast(shift, inputs.dtype)))
     moved = inputs - shift
     mean = ops.mean(moved, axes, keepdims=True)
     sizes = [inputs.shape[axis] for axis in axes]
@@ -63,6 +65,24 @@ def moments(inputs: Any, axes: tuple[int, ...], shift: Any) -> tuple[Any, Any]:
         return mean + shift, ops.mean(ops.square(moved - mean), axes, keepdims=True)
     variance = ops.mean(ops.square(moved), axes, keepdims=True) - ops.square(mean)
     return mean + shift, ops.maximum(variance, 0)  # rounding may leave it below zero
+
+
+def _nearby(inputs, axes, estimate):
+    """The mean of the first image, or on a TPU the estimate, as a shift for `moments`."""
+    from jax import lax
+
+    shape = [1 if axis in axes else size for axis, size in enumerate(inputs.shape)]
+
+    def before(inputs, estimate):
+        return ops.broadcast_to(estimate, shape)
+
+    def of_first(inputs, estimate):
+        first = lax.slice_in_dim(inputs, 0, 1, axis=axes[0])
+        return ops.mean(first, axes, keepdims=True)
+
+    if len(axes) < 3:  # no images: to know the shift before gains nothing
+        return of_first(inputs, estimate)
+    return lax.platform_dependent(inputs, estimate, tpu=before, default=of_first)
 
 
 def normalize(
