@@ -1,5 +1,7 @@
 """Faults of layers in other projects, each found by a user's program and mended."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -39,11 +41,25 @@ class Wrapped(keras.layers.Layer):
         return self.part(inputs, training=training)
 
 
-@pytest.mark.parametrize('shape', [(8,), (4, 4, 3)])
-def test_shapes_of_a_training_batch_of_unknown_size(shape):
-    assert (
-        Wrapped(layers.BatchNormalization())(keras.Input(shape), training=True).shape[1:] == shape
-    )
+@pytest.mark.parametrize('shape', [(8,), (4, 6, 3)])
+@pytest.mark.parametrize('axis', [-1, 1])
+@pytest.mark.parametrize(
+    'kind', [layers.BatchNormalization, partial(layers.GhostBatchNormalization, 4)]
+)
+def test_shapes_of_a_training_batch_of_unknown_size(kind, axis, shape):
+    assert Wrapped(kind(axis=axis))(keras.Input(shape), training=True).shape[1:] == shape
+
+
+def test_groups_of_a_model_traced_for_any_batch():
+    """Keras infers shapes with a symbolic batch; a real one is normalized in its groups."""
+    inputs = keras.Input((4, 6, 3))
+    ghost = layers.GhostBatchNormalization(2, axis=1, epsilon=0.0)
+    model = keras.Model(inputs, Wrapped(ghost)(inputs, training=True))
+    images = np.random.default_rng(0).standard_normal((4, 4, 6, 3))
+    groups = images.reshape(2, 2, 4, 6, 3)
+    mean, std = (f(groups, (1, 3, 4), keepdims=True) for f in (np.mean, np.std))
+    found = array(model(images.astype('float32'), training=True))
+    np.testing.assert_allclose(found, ((groups - mean) / std).reshape(images.shape), atol=1e-5)
 
 
 @pytest.mark.backend('tensorflow')

@@ -243,7 +243,10 @@ class GhostBatchNormalization(BatchNormalization):
         axis = self.axis % len(shape) + 1
         channels = shape[axis - 1]
         # (groups, ghost_batch_size, ...): the axis of the channels is one further on
-        groups = ops.reshape(inputs, (-1, self.ghost_batch_size, *shape[1:]))
+        if kernels.device.on_jax() and not isinstance(inputs.shape[0], int):
+            groups = ops.expand_dims(inputs, 0)  # Keras infers shapes: the batch is a symbol
+        else:
+            groups = ops.reshape(inputs, (-1, self.ghost_batch_size, *shape[1:]))
         groups = ops.cast(groups, keras.backend.result_type(inputs.dtype, 'float32'))
         reduced = tuple(i for i in range(1, len(shape) + 1) if i != axis)
         statistics_shape = [channels if i == axis else 1 for i in range(len(shape) + 1)]
