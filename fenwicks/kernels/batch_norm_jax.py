@@ -31,6 +31,9 @@ from typing import Any
 import keras
 from keras import ops
 
+if keras.backend.backend() == 'jax':
+    from jax import lax
+
 _FEW = 64  # values, of which the variance is computed about their mean
 
 
@@ -69,8 +72,6 @@ def moments(inputs: Any, axes: tuple[int, ...], shift: Any) -> tuple[Any, Any]:
 
 def _nearby(inputs, axes, estimate):
     """The mean of the first image, or on a TPU the estimate, as a shift for `moments`."""
-    from jax import lax
-
     shape = [1 if axis in axes else size for axis, size in enumerate(inputs.shape)]
 
     def before(inputs, estimate):
