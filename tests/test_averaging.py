@@ -340,6 +340,21 @@ def test_a_second_fit_goes_on(swap_at_end):
     assert_same(halves.get_weights(), whole.get_weights())
 
 
+@pytest.mark.backend('tensorflow', 'jax')
+def test_lookahead_leaves_a_layer_alone_that_was_frozen_after_it():
+    model, averaging = new_model(), WeightAveraging(Lookahead(0.5, every=3), swap_at_end=False)
+    fit(model, averaging, epochs=1)
+    frozen = model.layers[:2]
+    for layer in frozen:
+        layer.trainable = False
+    before = [numpy_of(layer.weights) for layer in frozen]
+    model.compile(SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    fit(model, averaging, epochs=2)
+    averaging.use_averages()
+    for layer, old in zip(frozen, before, strict=True):
+        assert_same(numpy_of(layer.weights), old, rtol=0, atol=0)
+
+
 def test_without_a_swap_the_training_weights_stay():
     plain = new_model()
     fit(plain)

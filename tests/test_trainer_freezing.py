@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from training_toys import STEPS, dense_model, make, toy
+from training_toys import STEPS, conv_model, dense_model, make, toy
 
 from fenwicks import optimizers
 
@@ -62,6 +62,19 @@ def test_a_frozen_layer_stays_and_the_slots_of_others_survive(kind, monkeypatch)
     assert not np.array_equal(before[0], body.get_weights()[0])
     assert not np.array_equal(moved[0], head.get_weights()[0])
     assert int(trainer.optimizer.iterations) == 3 * STEPS
+
+
+@pytest.mark.parametrize('rule', [optimizers.Lookahead(0.5, every=3), optimizers.EMA(0.5, every=3)])
+def test_averages_leave_a_frozen_layer_alone(rule):
+    """Its moving statistics, too; frozen two steps after an averaging."""
+    trainer = make(conv_model(), optimizers.SGD(0.05), averaging=rule)
+    trainer.fit(*toy(), 1)
+    block = trainer.model.layers[0]
+    block.trainable = False
+    before = block.get_weights()
+    trainer.fit(*toy(), 2)
+    for old, new in zip(before, block.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_freezing_and_unfreezing_without_a_step_changes_nothing():

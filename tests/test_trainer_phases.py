@@ -80,6 +80,20 @@ def test_a_frozen_variable_keeps_its_value_whatever_its_rate():
     assert changed == set(before) - {BIASES}
 
 
+def test_lookahead_leaves_a_frozen_variable_alone():
+    """Frozen a step after an averaging, when the average is another number than the value."""
+    learning = trainer(freeze=FREEZE, averaging=optimizers.Lookahead(0.5, every=3))
+    learning.fit(*toy(), 1)
+    learning.run_steps(1, 0, 2)
+    before = of(learning)
+    learning.run_steps(1, 2, STEPS)
+    after = of(learning)
+    changed = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert changed == set(before) - {BIASES}
+    with learning.averaged():
+        np.testing.assert_array_equal(of(learning)[BIASES], before[BIASES])
+
+
 def test_steps_across_the_boundary_are_those_on_both_sides():
     whole, parts = trainer(freeze=FREEZE), trainer(freeze=FREEZE)
     for one in (whole, parts):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import keras
 from keras import ops
 
+from fenwicks import _keras
 from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._typing import Step, Tensor
 
@@ -47,6 +48,12 @@ def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Va
 def float_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
     """The float weights that a model has so far."""
     return [v for v in model.weights if keras.backend.is_float_dtype(v.dtype)]
+
+
+def frozen_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
+    """The variables of the layers that aren't trained: no step changes them."""
+    layers = _keras.flatten_layers(model)
+    return [v for layer in layers if not layer.trainable for v in layer.variables]
 
 
 def initial_averages(values: Sequence[Tensor]) -> list[Tensor]:

@@ -9,7 +9,13 @@ from keras import ops
 
 from fenwicks import _keras
 from fenwicks._typing import Tensor
-from fenwicks.optimizers.averaging import Rule, check_rule, float_variables, initial_averages
+from fenwicks.optimizers.averaging import (
+    Rule,
+    check_rule,
+    float_variables,
+    frozen_variables,
+    initial_averages,
+)
 
 
 class WeightAveraging(keras.callbacks.Callback):
@@ -93,6 +99,7 @@ class WeightAveraging(keras.callbacks.Callback):
             self._check_not_needed_yet()
         self._find_variables()
         self.restore()
+        self._restart_frozen()
         self._fitting, self._within_epoch = True, False
         _keras.call_after_last_epoch(self.model, self._finish)
 
@@ -206,6 +213,15 @@ class WeightAveraging(keras.callbacks.Callback):
         started = dict(zip(map(id, new), initial_averages(new), strict=True))
         self._variables = variables
         self._averages = [{**known, **started}[id(variable)] for variable in variables]
+
+    def _restart_frozen(self) -> None:
+        """Sets the averages of frozen layers to their values, which the rule might move."""
+        if self.rule.replaces_values:
+            frozen = set(map(id, frozen_variables(self.model)))
+            self._averages = [
+                initial_averages([v])[0] if id(v) in frozen else average
+                for v, average in zip(self._variables, self._averages, strict=True)
+            ]
 
     def _check_not_needed_yet(self) -> None:
         if getattr(self.rule, 'needs_initial_values', True):

@@ -46,6 +46,19 @@ class Averages:
         ):
             average.assign(value)
 
+    def restart_frozen(self, variables):
+        """Sets the averages of variables that are frozen now to their values.
+
+        A rule that resets the values to the averages would move them otherwise. An average that is
+        equal to its value leaves it exactly as it is.
+        """
+        if self.rule is None or not self.rule.replaces_values:
+            return
+        frozen = set(map(id, variables))
+        for average, source in zip(self.variables, self.sources, strict=True):
+            if id(source) in frozen:
+                average.assign(averaging.initial_averages([source])[0])
+
     def check_not_in_place(self):
         """Raises while the averages are in the place of the weights."""
         if self._raw is not None:

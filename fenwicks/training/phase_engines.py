@@ -46,6 +46,7 @@ class PhaseEngines:
         self._engines = {
             phase: make_engine(_for_phase(self.settings, phase)) for phase in self.phases.all
         }
+        self._latest: Engine | None = None
 
     def at(self, epoch: int, step: int = 0) -> Engine:
         """The engine of a step of an epoch, both from 0."""
@@ -57,7 +58,10 @@ class PhaseEngines:
         ends = [first for first, _ in self._of_epoch(epoch) if start < first < stop]
         correct, taken = 0, 0
         for first, end in itertools.pairwise((start, *ends, stop)):
-            totals = self.at(epoch, first).run(epoch, first, end, loss_sum)
+            engine = self.at(epoch, first)
+            if end > first and engine is not self._latest:
+                self._begin(engine)
+            totals = engine.run(epoch, first, end, loss_sum)
             loss_sum, taken, correct = (
                 totals.loss_sum,
                 taken + totals.steps,
@@ -66,6 +70,14 @@ class PhaseEngines:
             if totals.steps < end - first:  # the loss isn't finite
                 break
         return totals._replace(correct=correct, steps=taken)
+
+    def _begin(self, engine):
+        """Notes that an engine takes the next steps, and which variables it leaves alone."""
+        self._latest = engine
+        with self.settings.replicas.scope():
+            self.settings.averages.restart_frozen(
+                [engine.model.trainable_variables[place] for place in engine.frozen]
+            )
 
     def _of_epoch(self, epoch):
         return self.phases.of_epoch(epoch, self.steps_per_epoch)

@@ -15,6 +15,7 @@ from fenwicks import evaluate as evaluation
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
+from fenwicks.optimizers.averaging import frozen_variables
 from fenwicks.training import checks, streams, targets
 from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.defaults import default_normalize, unchanged
@@ -329,6 +330,7 @@ class StepRunner:
         with self.replicas.scope():
             if follow_trainable(self.optimizer, self.model):
                 self._engines.rebuild()
+            self._averages.restart_frozen(frozen_variables(self.model))
         weights = class_weight, sample_weight
         feed = open_feed(images, labels, self._engines, self.memory_budget, *weights, self._stream)
         self._stream = feed.stream
