@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from stream_toys import Changed, Shuffled
-from training_toys import BATCH, COUNT, dense_model, make, sgd, toy
+from training_toys import BATCH, COUNT, conv_model, dense_model, make, sgd, toy, values
 
 from fenwicks import augment, evaluate, losses, optimizers, training
 
@@ -196,3 +196,42 @@ def test_a_source_of_batches_is_never_read_as_an_array():
     for scored in (lambda: trainer.predict(source), lambda: trainer.evaluate(source, LABELS)):
         with pytest.raises(ValueError, match=r'`images` must be an array\. Received: Changed$'):
             scored()
+
+
+def check_gradients(trainer, expected=None):
+    """That they are those of a second call, and that no variable is changed."""
+    before = values(trainer)
+    loss, gradients = trainer.gradients(*toy(8))
+    for old, new in zip(before, values(trainer), strict=True):
+        np.testing.assert_array_equal(new, old)
+    again = trainer.gradients(*toy(8)) if expected is None else expected
+    np.testing.assert_allclose(loss, again[0], rtol=1e-5)
+    for one, other in zip(gradients, again[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    return loss, gradients
+
+
+def with_noise():
+    return dense_model(keras.layers.BatchNormalization(), keras.layers.Dropout(0.5, seed=3))
+
+
+@pytest.mark.parametrize('network', [conv_model, with_noise])
+def test_gradients_leave_the_model_as_it_was(network):
+    check_gradients(make(network(), averaging=optimizers.EMA(0.5, every=1)))
+
+
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize('batch_norm', ['per_replica', 'synchronized'])
+def test_gradients_in_the_scope_of_a_strategy(batch_norm):
+    import tensorflow as tf
+
+    from fenwicks.training.replicas import tensorflow as mirroring
+
+    keras.utils.set_random_seed(0)
+    expected = check_gradients(make(conv_model()))
+    replicas = mirroring.from_strategy(tf.distribute.MirroredStrategy(['CPU:0']), batch_norm)
+    with replicas.scope():
+        keras.utils.set_random_seed(0)
+        trainer = make(conv_model(), replicas=replicas)
+        check_gradients(trainer, expected)
+    check_gradients(trainer, expected)

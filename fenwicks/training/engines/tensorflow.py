@@ -273,10 +273,15 @@ class TensorFlowEngine(Engine):
         )
 
     def _gradients_of(self, images, labels):
-        """The loss of a uint8 batch as it is, and its gradients."""
-        loss, _, gradients = self._differentiate(self.normalize(images), (labels,))
-        scale = self.optimizer.scale_loss(tf.ones([]))
-        weights = [variable.value for variable in self.model.trainable_variables]
+        """The loss of a uint8 batch as it is, and its gradients; changes no variable."""
+        variables = self.model.variables
+        # As tensors: a strategy's variables can be watched only where a device's step runs.
+        values = [tf.convert_to_tensor(variable.value) for variable in variables]
+        pairs = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(pairs, collect_losses=True):
+            loss, _, gradients = self._differentiate(self.normalize(images), (labels,))
+            scale = self.optimizer.scale_loss(tf.ones([]))
+            weights = [variable.value for variable in self.model.trainable_variables]
         return loss, [
             tf.zeros_like(weight) if gradient is None else gradient / tf.cast(scale, gradient.dtype)
             for weight, gradient in zip(weights, gradients, strict=True)
