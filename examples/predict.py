@@ -29,6 +29,7 @@ from fenwicks.data.images import FITS, decode_image
 NAME = 'predict.py'
 BATCH = 100  # pictures that are in memory at a time
 THUMBNAIL = (96, 96)
+LETTERS = 18  # of a line under a picture
 
 
 def main(argv=None):
@@ -178,18 +179,15 @@ def check_picture(path):
 def draw(drawn, path, fit):
     """Draws a contact sheet: each picture, as the model has seen it but finer, and its class."""
     from fenwicks import plots
+    from fenwicks.plots.canvas import shortened
 
     pictures = np.stack([decode_image(name, THUMBNAIL, fit) for name, _ in drawn])
     captions = [
-        f'{shortened(pathlib.Path(name).name)}\n{shortened(label)} {100 * share:.0f} %'
+        f'{shortened(pathlib.Path(name).name, LETTERS)}\n'
+        f'{shortened(label, LETTERS)} {100 * share:.0f} %'
         for name, (label, share) in drawn
     ]
     plots.save(plots.images(pictures, captions), path)
-
-
-def shortened(text, most=18):
-    """A text that fits under a picture."""
-    return text if len(text) <= most else f'{text[: most - 1]}…'
 
 
 if __name__ == '__main__':

@@ -59,8 +59,6 @@ class ArrayFeed:
         weights = targets.image_weights(
             self.labels, self.outputs, class_weight, sample_weight, loss
         )
-        if augmentation.takes_labels(settings.augment):
-            targets.check_mixing(loss, self.labels[:batch_size], self.outputs)
         checks.check_weights(settings.replicas, settings.accumulate, loss, weights)
         self.images, self._targets = np.asarray(images), (self.labels, *weights)
         self.dtype, self.image_shape = self.images.dtype, self.images.shape[1:]
@@ -128,8 +126,6 @@ class StreamFeed:
         self._class_weight = class_weight
         self._first = self.labels, *weights = self._targets_of(first)
         targets.check_loss_takes(self._loss, self.labels, self.outputs)
-        if augmentation.takes_labels(settings.augment):
-            targets.check_mixing(self._loss, self.labels, self.outputs)
         checks.check_weights(replicas, settings.accumulate, self._loss, weights)
         counts = replicas.numbers_of_processes(self.stream.steps)
         if len(set(counts)) > 1:
@@ -211,11 +207,19 @@ def open_feed(
             '`labels` must be None with a source of batches, which gives (images, labels): name '
             f'the other arguments, such as epochs=10. Received: {type(labels).__name__}'
         )
-    if not is_stream(images, labels):
-        return ArrayFeed(images, labels, engines, budget, class_weight, sample_weight)
-    if sample_weight is not None:
+    streams = is_stream(images, labels)
+    if streams and sample_weight is not None:
         raise ValueError(
             '`sample_weight` must be None with a source of batches, which gives (images, labels, '
             f'sample_weight). Received: {type(sample_weight).__name__}'
         )
-    return StreamFeed(images, engines, budget, class_weight, before)
+    feed = (
+        StreamFeed(images, engines, budget, class_weight, before)
+        if streams
+        else ArrayFeed(images, labels, engines, budget, class_weight, sample_weight)
+    )
+    settings = engines.settings
+    if augmentation.takes_labels(settings.augment):
+        labels = feed.labels[: settings.batch_size]
+        targets.check_mixing(settings.loss, labels, feed.outputs)
+    return feed
