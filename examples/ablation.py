@@ -97,6 +97,7 @@ def train_grid(arms):
         'precision': chosen_precision,
         'backend': keras.backend.backend(),
         'hardware': hardware.describe(device),
+        'data_digest': dataset.digest(),
     }
     log = pathlib.Path(FLAGS.log).expanduser()
     runs = runlog.read_lines(log) if log.exists() else []
@@ -113,7 +114,8 @@ def check_same_budget(log, runs, budget, planned):
     recipes_now = {recipe.name: recipe for recipe in planned.values()}
     for run in runs:
         recipe = recipes_now.get(run.get('recipe'))
-        same = all(run.get(key) == value for key, value in budget.items())
+        logged_budget = {'data_digest': budget['data_digest'], **run}  # earlier versions had none
+        same = all(logged_budget.get(key) == value for key, value in budget.items())
         if recipe is not None:
             same &= run.get('epochs') == recipe.epochs
             same &= logged.settings(run) in (None, recipe)

@@ -6,14 +6,12 @@ import quiet
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shlex
 import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
 import pages
 import watch
 from absl import flags
@@ -201,16 +199,6 @@ def summary(results: list[dict], dataset: str, of_each: str = 'run') -> str:
     )
 
 
-def data_digest(dataset: data.Dataset) -> str:
-    """A digest of all images, labels and names of classes: of CIFAR-10 in a quarter of a second.
-
-    Not among the settings, which a checkpoint of an earlier version must equal.
-    """
-    names = np.frombuffer(json.dumps(dataset.class_names).encode(), np.uint8)
-    arrays = (dataset.train_labels, dataset.test_images, dataset.test_labels, names)
-    return training.checkpoint.origin(dataset.train_images, *arrays)['data_digest']
-
-
 def train(
     job: Job, machine: Machine, seed: int, folder: pathlib.Path, script: str, about: dict
 ) -> dict:
@@ -225,7 +213,8 @@ def train(
         'batch_norm': replicas.batch_norm,
     }
     settings = {'recipe': dataclasses.asdict(recipe), **shared, **job.settings}
-    digest = data_digest(dataset)
+    # Not among the settings, which a checkpoint of an earlier version must equal.
+    digest = dataset.digest()
     if result_path.exists():
         finished = runlog.read_json(result_path)
         if not isinstance(finished.get('test_accuracy'), float):

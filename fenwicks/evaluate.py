@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from fenwicks import _keras
+from fenwicks import _forward, _keras
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
@@ -203,22 +203,13 @@ def predict_logits(
     Raises:
         ValueError: there is no image, or `batch_size` is no positive integer.
     """
-    if not len(images):
-        raise ValueError(f'`images` must not be empty. Received: shape={np.shape(images)}')
-    batch_size = min(positive_integer('batch_size', batch_size), len(images))
-    logits = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        filling = batch_size - len(batch)
-        if filling:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], filling, axis=0)])
-        logits.append(predict(batch)[..., : batch_size - filling, :])
-    return np.concatenate(logits, axis=-2)
+    size, batches = _forward.of_one_size(_forward.slices(images, batch_size))
+    return np.concatenate([_forward.filled(predict, batch, size) for batch in batches], axis=-2)
 
 
 def predict_views(
     predict: Callable[[np.ndarray, Sequence[ImageFunction]], np.ndarray],
-    images: np.ndarray,
+    images: np.ndarray | Iterator[np.ndarray],
     batch_size: int,
     tta: TTA,
 ) -> np.ndarray:
@@ -227,21 +218,37 @@ def predict_views(
     Where `tta` has a `margin`, those of views that aren't computed are the plain ones.
 
     Args:
-        predict: from a uint8 batch and some of the `transforms` to the logits of these views,
+        predict: from a batch and some of the `transforms` to the logits of these views,
             `(views, batch_size, classes)`.
-        images, batch_size: as of `predict_logits`.
+        images: as of `predict_logits`, or an iterator of parts of them, the first of which is as
+            large as the batches that `predict` sees.
+        batch_size: as of `predict_logits`, where `images` is an array.
         tta: which views.
+
+    Raises:
+        ValueError: as of `predict_logits`.
     """
+    parts = images if isinstance(images, Iterator) else _forward.slices(images, batch_size)
+    size, batches = _forward.of_one_size(parts)
+
+    def logits_of(batch, transforms):
+        return _forward.filled(lambda images: predict(images, transforms), batch, size)
+
     if math.isinf(tta.margin):
-        return predict_logits(lambda batch: predict(batch, tta.transforms), images, batch_size)
-    plain, others = tta.transforms[:1], tta.transforms[1:]
-    logits = predict_logits(lambda batch: predict(batch, plain), images, batch_size)
-    views = np.repeat(logits, len(tta.transforms), axis=0)
-    doubtful = np.flatnonzero(ops.convert_to_numpy(tta.is_doubtful(logits[0])))
-    if others and len(doubtful):
-        views[1:, doubtful] = predict_logits(
-            lambda batch: predict(batch, others), images[doubtful], batch_size
-        )
+        return np.concatenate([logits_of(each, tta.transforms) for each in batches], axis=1)
+    plain, doubtful = [], []
+
+    def doubtful_images():
+        for batch in batches:
+            plain.append(logits_of(batch, tta.transforms[:1]))
+            doubtful.append(ops.convert_to_numpy(tta.is_doubtful(plain[-1][0])))
+            yield batch[doubtful[-1]]
+
+    again = _forward.rebatched(doubtful_images(), size)
+    others = [logits_of(each, tta.transforms[1:]) for each in again if len(tta.transforms) > 1]
+    views = np.repeat(np.concatenate(plain, axis=1), len(tta.transforms), axis=0)
+    if others:
+        views[1:, np.concatenate(doubtful)] = np.concatenate(others, axis=1)
     return views
 
 

@@ -103,6 +103,30 @@ def test_a_log_of_other_epochs(script, tmp_path, monkeypatch):
     assert trained == ARMS
 
 
+def test_a_log_of_data_that_changed_since(script, tmp_path, monkeypatch):
+    reached = {'test_accuracy': 0.5, 'train_seconds': 1.0}
+    monkeypatch.setattr(
+        script,
+        'train',
+        lambda recipe, dataset, precision, seed: {
+            'recipe': recipe.name,
+            'epochs': recipe.epochs,
+            'seed': seed,
+            **reached,
+        },
+    )
+    log = tmp_path / 'log.jsonl'
+    call(script, f'--log={log}', '--runs=1', *SMALL)
+    lines = runlog.read_lines(log)
+    log.write_text(json.dumps({**lines[0], 'data_digest': '0' * 16}) + '\n')
+    line = refused(script, f'--log={log}', '--runs=1', *SMALL)
+    assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
+    del lines[0]['data_digest']  # as an earlier version logged it
+    log.write_text(json.dumps(lines[0]) + '\n')
+    call(script, f'--log={log}', '--runs=1', *SMALL)
+    assert len(runlog.read_lines(log)) == len(lines)
+
+
 def test_a_log_that_cannot_be_written(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script, 'train', lambda *arguments: pytest.fail('trained'))
     line = refused(script, f'--log={tmp_path / "no" / "log.jsonl"}', '--runs=1', *SMALL)

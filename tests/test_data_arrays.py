@@ -70,6 +70,20 @@ def test_dataset_checks_its_arrays():
         data.Dataset('made', images, labels, images[:, :2], labels, ('a', 'b', 'c'), 'memory')
 
 
+def test_a_digest_is_of_all_that_a_data_set_holds():
+    dataset = data.load('digits')
+    digest = dataset.digest()
+    assert len(digest) == 16
+    assert digest == data.load('digits').digest()
+    others = [dataset.limit(100)]
+    for name in ('train_images', 'train_labels', 'test_images', 'test_labels'):
+        array = getattr(dataset, name).copy()
+        array.flat[-1] ^= 1
+        others.append(dataclasses.replace(dataset, **{name: array}))
+    others.append(dataclasses.replace(dataset, class_names=(*dataset.class_names[:-1], 'ten')))
+    assert len({digest, *(other.digest() for other in others)}) == 7
+
+
 def test_limit_takes_the_first_training_images_only():
     limited = made().limit(2)
     np.testing.assert_array_equal(limited.train_images, made().train_images[:2])

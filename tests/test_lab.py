@@ -214,6 +214,20 @@ def test_a_log_of_other_runs_is_refused(frame, tmp_path, change, named):
     assert (tmp_path / 'log.jsonl').read_text() == before
 
 
+def test_a_log_of_data_that_changed_since_is_refused(frame, tmp_path):
+    log = tmp_path / 'log.jsonl'
+    start(frame, counting(frame), f'--log={log}')
+    line = runlog.read_lines(log)[0]
+    runlog.append_line(log, {**line, 'seed': 7, 'data_digest': '0' * 16})
+    with pytest.raises(ValueError, match=r"`log` must hold runs of one .*{'data_digest': '0000"):
+        start(frame, counting(frame), f'--log={log}')
+    del line['data_digest']  # as an earlier version logged it
+    log.unlink()
+    runlog.append_line(log, line)
+    start(frame, counting(frame), f'--log={log}')
+    start(frame, counting(frame), f'--log={log}', '--render')
+
+
 def test_runs_of_two_machines_are_never_pooled(frame, tmp_path, monkeypatch):
     log = f'--log={tmp_path / "log.jsonl"}'
     start(frame, counting(frame), log)

@@ -155,6 +155,19 @@ def test_accuracy_against_time_has_a_point_with_errors_for_each_recipe():
         plots.accuracy_against_time(runs[3:])
 
 
+def test_names_that_begin_with_an_underscore_are_in_the_legend():
+    """Matplotlib leaves such labels out."""
+    history = [{'epoch': 1, 'loss': 1.0}]
+    runs = [{'recipe': '_mine', 'test_accuracy': 0.9, 'train_seconds': 10.0}]
+    rate = {'_flat': lambda step: 1.0, 'b': lambda step: 2.0}
+    for figure, expected in (
+        (plots.learning_curves({'_a': history, 'b': history}, ['loss']), ['_a', 'b']),
+        (plots.schedule(rate, 2), ['_flat', 'b']),
+        (plots.accuracy_against_time(runs), ['_mine (n = 1)']),
+    ):
+        assert legend_texts(figure.axes[0]) == expected
+
+
 def test_differences_show_each_trick_with_its_error():
     runs = [
         {'recipe': recipe, 'test_accuracy': accuracy, 'train_seconds': 9, 'epochs': 24}

@@ -75,6 +75,16 @@ def test_a_search_goes_on(made, tmp_path, capsys):
     assert short == '| speed94_muon epochs=4 | 4.00 | 2 | 90.50 ± 1.00 | 103 |'
 
 
+def test_a_search_never_goes_on_with_other_data(made, tmp_path):
+    options = [*SMALL, f'--log={tmp_path / "log.jsonl"}', '--variant=speed94_muon']
+    with loaded(FOLDER / 'search.py') as script:
+        call(script, *options)
+        for other in ('--limit=100', '--test_limit=100'):
+            said = refused(script, *options, '--seeds=0,1', other)
+            assert said.startswith('`log` must hold trainings on one data set: pass another file.')
+    assert len(made) == 1
+
+
 @pytest.mark.parametrize(
     ('variant', 'message'),
     [

@@ -8,7 +8,7 @@ import statistics
 from fenwicks import command, runlog
 
 
-def train_missing(path, arms, seeds, key):
+def train_missing(path, arms, seeds, key, dataset):
     """Trains each arm with each seed that the log lacks, one seed of all arms after the other.
 
     Args:
@@ -16,20 +16,31 @@ def train_missing(path, arms, seeds, key):
         arms: by name, a function from a seed to the result of its training, a dict.
         seeds: integers.
         key: under which a line of the log holds the name of its arm.
+        dataset: what they train on, a `data.Dataset`.
 
     Returns:
         The lines of these arms and seeds, earlier ones included.
+
+    Raises:
+        ValueError: the log holds trainings on other data.
     """
     path = pathlib.Path(path).expanduser()
+    about = {
+        'dataset': dataset.name,
+        'train_images': len(dataset.train_images),
+        'data_digest': dataset.digest(),
+    }
     command.say_how_to_go_on('the same command goes on')
     runlog.start_log(path)
     with runlog.locked(path):
-        done = {(line.get(key), line.get('seed')) for line in runlog.read_lines(path)}
+        lines = runlog.read_lines(path)
+        check_same_data(path, lines, about)
+        done = {(line.get(key), line.get('seed')) for line in lines}
         for seed in seeds:
             for name, train in arms.items():
                 if (name, seed) in done:
                     continue
-                result = {key: name, **train(seed)}
+                result = {key: name, **about, **train(seed)}
                 runlog.append_line(path, result)
                 print(
                     f'{name}, seed {seed}: {100 * result["test_accuracy"]:.2f} % '
@@ -38,6 +49,17 @@ def train_missing(path, arms, seeds, key):
                 )
     wanted = {(name, seed) for name in arms for seed in seeds}
     return [x for x in runlog.read_lines(path) if (x.get(key), x.get('seed')) in wanted]
+
+
+def check_same_data(path, lines, about):
+    """Raises where a log has a line of other data; lines of earlier versions have no digest."""
+    for line in lines:
+        if any(line.get(name, value) != value for name, value in about.items()):
+            raise ValueError(
+                '`log` must hold trainings on one data set: pass another file. Received: '
+                f'log={path}, with one on {line.get("train_images")} images of '
+                f'{line.get("dataset")}, which are other images now'
+            )
 
 
 def accuracy(lines):

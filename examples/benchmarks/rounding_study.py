@@ -56,7 +56,7 @@ def main():
     recipe = recipe_flags.changed(recipes.get(FLAGS.recipe), FLAGS, scale_rate=True)
     dataset = trainings.load_dataset(FLAGS)
     arms = {name: arm(name, recipe, dataset) for name in FLAGS.arms}
-    print(table(resumable.train_missing(FLAGS.log, arms, seeds, 'arm')))
+    print(table(resumable.train_missing(FLAGS.log, arms, seeds, 'arm', dataset)))
 
 
 def arm(name, recipe, dataset):

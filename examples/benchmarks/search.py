@@ -68,7 +68,7 @@ def main():
     else:
         dataset = trainings.load_dataset(FLAGS)
         arms = {text: arm(recipe, dataset) for text, recipe in planned.items()}
-        lines = resumable.train_missing(FLAGS.log, arms, seeds, 'variant')
+        lines = resumable.train_missing(FLAGS.log, arms, seeds, 'variant', dataset)
     print(table(planned, lines))
 
 

@@ -180,6 +180,7 @@ def train_missing(experiment: Experiment, settings: Settings, log: pathlib.Path)
         'backend': keras.backend.backend(),
         'precision': precision.set_precision(experiment.precision, device),
         'hardware': hardware.describe(device),
+        'data_digest': dataset.digest(),
     }
     shared = {'shared_machine': True} if FLAGS.shared_machine else {}
     runlog.start_log(log)
@@ -232,7 +233,9 @@ def fixed(settings: Settings) -> Settings:
 def check_lines(log, lines, about):
     """Raises where the log holds a run that differs in one of `about`."""
     for line in lines:
-        other = {key: line.get(key) for key, value in about.items() if line.get(key) != value}
+        # Lines of earlier versions have no digest.
+        known = {'data_digest': about.get('data_digest'), **line}
+        other = {key: known.get(key) for key, value in about.items() if known.get(key) != value}
         if other:
             raise ValueError(
                 f'`log` must hold runs of one experiment, its present settings and one hardware: '

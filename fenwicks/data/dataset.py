@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,7 +28,13 @@ def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None =
     if not hasattr(images, '__array__') and not isinstance(images, list | tuple):
         # NumPy would ask a source of batches for items until there are no more, which may be never.
         raise ValueError(f'`images` must be an array. Received: {type(images).__name__}')
-    images, labels = np.asarray(images), np.asarray(labels)
+    try:
+        images, labels = np.asarray(images), np.asarray(labels)
+    except ValueError as error:  # of a tuple (images, labels), or images of several sizes
+        raise ValueError(
+            '`images` must be one array, of images of one size, and `labels` another. '
+            f'Received: {type(images).__name__} of parts of several shapes'
+        ) from error
     if images.dtype != np.uint8:
         raise ValueError(f'`images` must be uint8. Received: dtype={images.dtype}')
     if images.ndim != 4:
@@ -65,6 +73,15 @@ def check_labels(labels: np.ndarray, count: int, num_classes: int | None = None)
     if low < 0 or (num_classes is not None and high >= num_classes):
         bound = 'inf' if num_classes is None else num_classes
         raise ValueError(f'`labels` must be in [0, {bound}). Received: labels from {low} to {high}')
+
+
+def digest_of(*arrays: np.ndarray) -> str:
+    """A hash of arrays with their dtypes and shapes, 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f'{array.dtype} {array.shape}'.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -117,6 +134,15 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """`(height, width, channels)` of one image."""
         return tuple(self.train_images.shape[1:])
+
+    def digest(self) -> str:
+        """A hash of all images, labels and names of classes, 16 hexadecimal digits.
+
+        Of CIFAR-10 it takes a quarter of a second.
+        """
+        names = np.frombuffer(json.dumps(self.class_names).encode(), np.uint8)
+        images, labels = self.train_images, self.train_labels
+        return digest_of(images, labels, self.test_images, self.test_labels, names)
 
     def limit(self, n: int | None) -> Dataset:
         """The same data set with the first `n` training images only; the test set stays whole.

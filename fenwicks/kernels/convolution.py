@@ -41,21 +41,28 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor, sides: tuple[int, int] | None =
         `(batch, *sides, filters)`.
     """
     sides = None if sides == tuple(images.shape[1:3]) else sides
-    return _differentiable_convolution(images, kernel, sides=sides, has_amx=device.has_amx())
+    processor = {'has_amx': device.has_amx(), 'has_avx512': device.has_avx512()}
+    return _differentiable_convolution(images, kernel, sides=sides, **processor)
 
 
 @traced_apart
-def _differentiable_convolution(images, kernel, *, sides, has_amx):
+def _differentiable_convolution(images, kernel, *, sides, has_amx, has_avx512):
     forward = input_gradient = _convolve_directly
     kernel_gradient = _kernel_gradient_directly
+    whole = tuple(images.shape[1:3])
     if images.dtype == tf.bfloat16 and has_amx:
         kernel_gradient = _kernel_gradient_side_by_side
-    elif winograd.pays(images, kernel, sides):
-        input_gradient, kernel_gradient = winograd.convolve, winograd.kernel_gradient
+    elif winograd.supports(images, kernel):
+        channels, filters = kernel.shape[2:]
+        costs = winograd.AVX512 if has_avx512 else winograd.AVX2
         # Winograd's rounding errors in bfloat16 are larger: acceptable for gradients only.
-        if images.dtype == tf.float32:
+        is_exact = images.dtype == tf.float32
+        if is_exact and winograd.pays(costs, channels, filters, sides or whole):
             forward = winograd.convolve
-    whole = sides and tuple(images.shape[1:3])
+        if winograd.pays(costs, filters, channels, whole):
+            input_gradient = winograd.convolve
+        if winograd.pays(costs, channels, filters, sides or whole, of_kernel=True):
+            kernel_gradient = winograd.kernel_gradient
 
     @custom_gradient
     def convolve(images, kernel):
@@ -65,7 +72,7 @@ def _differentiable_convolution(images, kernel, *, sides, has_amx):
             # comes second: the layers below wait for it, and by then `images` has been freed.
             with tf.control_dependencies([to_kernel]):
                 rotated = tf.transpose(tf.reverse(kernel, (0, 1)), (0, 1, 3, 2))
-                to_images = input_gradient(upstream, rotated, whole)
+                to_images = input_gradient(upstream, rotated, whole if sides else None)
             return to_images, to_kernel
 
         return forward(images, kernel, sides), gradient

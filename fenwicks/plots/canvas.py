@@ -51,6 +51,7 @@ DASHES = ('-', '--', '-.', ':')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X')
 # Of a text that users chose, whose `$` are letters.
 PLAIN: dict[str, Any] = {'parse_math': False}
+_SHOWN = '\u2060'  # before a label, where no name begins with it
 _LONG_LABEL = 30  # letters of a legend's entry
 _LONGEST = 24, 60  # letters of a name beside the data, and of a legend's entry
 
@@ -127,7 +128,16 @@ def legend(axes: Axes, theme: Theme, **settings: Any) -> None:
         labelcolor=theme.ink, facecolor=theme.paper, edgecolor=theme.faint, framealpha=1, **settings
     )
     for text in made.get_texts():
-        text.set(text=shortened(text.get_text(), _LONGEST[1]), **PLAIN)
+        words = text.get_text().removeprefix(_SHOWN)
+        text.set(text=shortened(words, _LONGEST[1]), **PLAIN)
+
+
+def label_of(name: object) -> str:
+    """A label for `legend`, which shows it whatever its first letter.
+
+    Matplotlib leaves labels out that begin with an underscore.
+    """
+    return f'{_SHOWN}{name}'
 
 
 def shortened(text: object, most: int = _LONGEST[0]) -> str:

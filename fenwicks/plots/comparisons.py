@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fenwicks.ablation import Row
-from fenwicks.plots.canvas import PLAIN, figure_of, grid, legend, marker_style, prepare
+from fenwicks.plots.canvas import PLAIN, figure_of, grid, label_of, legend, marker_style, prepare
 
 
 def accuracy_against_time(
@@ -68,7 +68,7 @@ def accuracy_against_time(
             accuracy,
             xerr=errors and errors[0],
             yerr=errors and errors[1],
-            label=f'{name} (n = {len(points)})',
+            label=label_of(f'{name} (n = {len(points)})'),
             linestyle='none',
             capsize=3,
             **marker_style(number, colours),

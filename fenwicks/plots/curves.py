@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fenwicks._checks import positive_integer
-from fenwicks.plots.canvas import PLAIN, figure_of, grid, legend, line_style, prepare
+from fenwicks.plots.canvas import PLAIN, figure_of, grid, label_of, legend, line_style, prepare
 
 History = Sequence[Mapping]
 
@@ -71,7 +71,9 @@ def schedule(
     for number, (name, function) in enumerate(several.items()):
         steps = _steps(function, total_steps)
         values = [np.asarray(keras.ops.convert_to_numpy(function(step))).item() for step in steps]
-        axes.plot(np.asarray(steps) / unit, values, label=name, **line_style(number, colours))
+        axes.plot(
+            np.asarray(steps) / unit, values, label=label_of(name), **line_style(number, colours)
+        )
     axes.set_xlabel('step' if steps_per_epoch is None else 'epoch')
     axes.set_ylabel(label, **PLAIN)
     axes.set_ylim(bottom=min(0.0, axes.dataLim.y0))
@@ -142,7 +144,9 @@ def learning_curves(
             words = _METRICS.get(metric, metric)
             label = ', '.join([name] * bool(name) + [words] * (len(metrics) > 1)) or words
             mean = values.mean(axis=0)
-            axes.plot(epochs, mean, label=label, marker='.' if len(epochs) < 30 else '', **style)
+            axes.plot(
+                epochs, mean, label=label_of(label), marker='.' if len(epochs) < 30 else '', **style
+            )
             if len(histories) > 1:
                 error = 2 * values.std(axis=0, ddof=1) / math.sqrt(len(histories))
                 axes.fill_between(

@@ -62,21 +62,33 @@ def as_batch(batch: Any) -> Batch:
     images, labels, *weights = batch
     if labels is None:
         raise ValueError('`images` must give batches with labels. Received: images alone')
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == 'f'):
-        raise ValueError(
-            '`images` must give batches of uint8 or float images (batch, height, width, channels). '
-            f'Received: dtype={images.dtype}, shape={images.shape}'
-        )
+    images, labels = _images(images), np.asarray(labels)
     if labels.dtype.kind not in _KINDS or not labels.ndim:
         raise ValueError(
             '`images` must give batches with labels that are numbers, for each image. '
             f'Received: {labels.dtype} of shape {labels.shape}'
         )
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32, copy=False)
     labels = labels.astype(_KINDS[labels.dtype.kind], copy=False)
     return Batch(images, labels, *[_weights(each) for each in weights if each is not None])
+
+
+def images_of(batch: Any) -> np.ndarray:
+    """The images of what a source gives, uint8 or float32: a tuple that begins with them, or them.
+
+    Raises:
+        ValueError: they are no images of a kind that the Trainer takes.
+    """
+    return _images(batch[0] if isinstance(batch, tuple | list) and batch else batch)
+
+
+def _images(images):
+    images = np.asarray(images)
+    if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == 'f'):
+        raise ValueError(
+            '`images` must give batches of uint8 or float images (batch, height, width, channels). '
+            f'Received: dtype={images.dtype}, shape={images.shape}'
+        )
+    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
 
 
 def _weights(weights):

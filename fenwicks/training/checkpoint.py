@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import math
 import os
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 
 from fenwicks import _files
+from fenwicks.data.dataset import digest_of
 
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
 
@@ -36,11 +36,7 @@ def origin(images: np.ndarray, *targets: np.ndarray) -> dict:
     Returns:
         A dict of `format`, `fenwicks` (its version) and `data_digest`.
     """
-    digest = hashlib.sha256()
-    for array in (images, *targets):
-        digest.update(f'{array.dtype} {array.shape}'.encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return origin_of(digest.hexdigest()[:16])
+    return origin_of(digest_of(images, *targets))
 
 
 def origin_of(data_digest: str) -> dict:

@@ -12,7 +12,7 @@ from fenwicks import augment as augmentation
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
 from fenwicks.training.phase_engines import PhaseEngines
-from fenwicks.training.streams import Stream, is_source, is_stream, open_stream
+from fenwicks.training.streams import Stream, check_no_labels_beside, is_stream, open_stream
 
 
 class ArrayFeed:
@@ -202,11 +202,7 @@ def open_feed(
     before: Stream | None = None,
 ) -> ArrayFeed | StreamFeed:
     """The feed of what `fit` was given; `before` is the stream of the `fit` before."""
-    if is_source(images) and labels is not None:
-        raise ValueError(
-            '`labels` must be None with a source of batches, which gives (images, labels): name '
-            f'the other arguments, such as epochs=10. Received: {type(labels).__name__}'
-        )
+    check_no_labels_beside(images, labels)
     streams = is_stream(images, labels)
     if streams and sample_weight is not None:
         raise ValueError(

@@ -1,17 +1,15 @@
-"""The compiled program of a training, a few steps at a time, and inference."""
+"""The compiled program of a training, a few steps at a time."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import numpy as np
 
-from fenwicks import evaluate as evaluation
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
@@ -23,14 +21,15 @@ from fenwicks.training.engines.base import Loss, Settings, StepTotals
 from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
-from fenwicks.training.metrics import MetricSet, warn_unless_finite
+from fenwicks.training.inference import Predictor
+from fenwicks.training.metrics import MetricSet
 from fenwicks.training.outputs import check_outputs
 from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.phases import check_freeze, check_image_sizes
 from fenwicks.training.replicas import Replicas, default_replicas
 
 
-class StepRunner:
+class StepRunner(Predictor):
     """Compiles the training program, takes some of its steps, and predicts: a `Trainer` without
     `fit`.
 
@@ -210,106 +209,6 @@ class StepRunner:
         """
         labels, _ = checks.check_data(self.model, self.loss, images, labels)
         return self._engines.at(0).gradients(images, labels)
-
-    def predict(
-        self, images: np.ndarray, batch_size: int = 500, tta: evaluation.TTA = evaluation.NONE
-    ) -> np.ndarray:
-        """Float32 logits `(count, classes)` of uint8 images, in their order.
-
-        Args:
-            images: uint8 `(count, height, width, channels)`.
-            batch_size: images of a forward pass.
-            tta: test-time augmentation, an `evaluate.TTA`.
-
-        Raises:
-            ValueError: the model does not take these images.
-        """
-        return tta.combine(self.predict_views(images, batch_size, tta))
-
-    def predict_views(
-        self, images: np.ndarray, batch_size: int = 500, tta: evaluation.TTA = evaluation.NONE
-    ) -> np.ndarray:
-        """Float32 logits `(views, count, classes)` of each view of the images.
-
-        The first view is the images themselves; `tta.combine` combines the views.
-        """
-        checks.check_images(self.model, images)
-        with self.averaged():
-            return evaluation.predict_views(self._engines.at(0).predict, images, batch_size, tta)
-
-    def evaluate(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        batch_size: int = 500,
-        tta: evaluation.TTA = evaluation.NONE,
-    ) -> evaluation.Metrics:
-        """Exact loss and accuracy over all images.
-
-        Args:
-            images: uint8 `(count, height, width, channels)`.
-            labels: integer `(count,)`.
-            batch_size: images of a forward pass.
-            tta: test-time augmentation, an `evaluate.TTA`.
-
-        Returns:
-            An `evaluate.Metrics`.
-        """
-        score, _ = self.evaluate_views(images, labels, batch_size, tta)
-        return score
-
-    def evaluate_views(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        batch_size: int = 500,
-        tta: evaluation.TTA = evaluation.NONE,
-    ) -> tuple[evaluation.Metrics, evaluation.Metrics]:
-        """As `evaluate`, with test-time augmentation and without it, in one pass.
-
-        Returns:
-            A pair of `evaluate.Metrics`: of the combined views, and of the images as they are.
-        """
-        labels, outputs = checks.check_data(self.model, self.loss, images, labels)
-        self._metrics.fit_to(labels[:1], outputs)
-        views = self.predict_views(images, batch_size, tta)
-        return self._metrics_of(tta.combine(views), labels), self._metrics_of(views[0], labels)
-
-    def _metrics_of(self, outputs, labels):
-        """The `evaluate.Metrics` of the outputs for all images."""
-        others = self._metrics.named(self._metrics.of_all(labels, outputs))
-        if labels.ndim == 1 and targets.of_logits(self.loss):
-            plain = evaluation.metrics(outputs, labels)
-            loss, accuracy = plain.loss, plain.accuracy
-        else:
-            mean_loss = self.replicas.local_loss(targets.without_smoothing(self.loss))
-            tensors = keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(outputs)
-            loss = float(keras.ops.convert_to_numpy(mean_loss(*tensors)))
-            correct = self._engines.at(0).correct(outputs, labels)
-            accuracy = self._accuracy(correct, len(outputs), labels)
-        warn_unless_finite({'loss': loss})
-        return evaluation.Metrics(loss, accuracy, others)
-
-    def _accuracy(self, correct, images, labels=None):
-        """The share of right answers; `None` where no answer is right or wrong."""
-        labels = self._labels if labels is None else labels
-        if not targets.has_accuracy(self.loss, labels):
-            return None
-        each = labels.shape[1] if targets.kind_of(self.loss) == targets.BINARY else 1
-        return correct / (images * each)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """A context in which the averages take the place of the model's weights, for saving it.
-
-        ```python
-        with trainer.averaged():
-            trainer.model.save('model.keras')
-        ```
-
-        Afterwards the model has its own weights again. Without `averaging`, or before its first
-        update, the context has no effect.
-        """
-        return self._averages.in_place(self._steps_taken)
 
     def get_weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The weights as the last step left them, also within `averaged`, and their averages.

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from fenwicks import data
-from fenwicks.training.batches import Batch, Form, as_batch, not_pairs
+from fenwicks.training.batches import Batch, Form, as_batch, images_of, not_pairs
+
+_INFINITE = -1  # the cardinality of a `tf.data.Dataset` that repeats itself
 
 
 def is_stream(images: Any, labels: Any) -> bool:
@@ -23,6 +25,15 @@ def is_source(data: Any) -> bool:
     """Whether data that may be arrays are a source of batches."""
     indexed = hasattr(data, '__getitem__') and not isinstance(data, tuple | list | dict | str)
     return hasattr(data, 'element_spec') or (indexed and not hasattr(data, '__array__'))
+
+
+def check_no_labels_beside(source: Any, labels: Any) -> None:
+    """Raises where labels were given beside a source of batches, which has them."""
+    if is_source(source) and labels is not None:
+        raise ValueError(
+            '`labels` must be None with a source of batches, which gives (images, labels): name '
+            f'the other arguments, such as epochs=10. Received: {type(labels).__name__}'
+        )
 
 
 class Stream:
@@ -104,11 +115,7 @@ class IndexedStream(Stream):
         source = self.source
         self._batches = batches = _length(source)
         self.workers = max(1, int(getattr(source, 'workers', 1) or 1))
-        if isinstance(source, data.ImageBatches) and (source.normalize or source.augment):
-            raise ValueError(
-                '`images` must be an ImageBatches without `normalize` and `augment`: give them to '
-                'the Trainer, which applies them on the device. Received: one with them'
-            )
+        _check_stored(source)
         self.gives_indices = hasattr(source, 'stored_batch')
         self.knows_data = isinstance(source, data.ImageBatches) and source.process_count == 1
         self.first = self._get(0) if batches else Batch(np.zeros((0, 0, 0, 0)), np.zeros(0))
@@ -233,12 +240,49 @@ def open_stream(source: Any, batch_size: int, processes: int = 1) -> Stream:
 
 
 def all_batches(source: Any) -> Iterator[Batch]:
-    """The batches of a pass over a source, the incomplete last one too."""
+    """The batches of a pass over a source, the incomplete last one too.
+
+    Raises:
+        ValueError: the source has no end, or a batch isn't one of the Trainer's.
+    """
+    return _pass_over(source, as_batch, _fetch)
+
+
+def all_images(source: Any) -> Iterator[np.ndarray]:
+    """The images of a pass over a source, whose batches need no labels.
+
+    Raises:
+        ValueError: as of `all_batches`.
+    """
+    return _pass_over(source, images_of, _fetch_images)
+
+
+def _pass_over(source, read, fetch):
     if hasattr(source, 'element_spec'):
-        yield from map(as_batch, source.as_numpy_iterator())
-    else:
-        for number in range(_length(source)):
-            yield _fetch(source, number)
+        if int(source.cardinality()) == _INFINITE:
+            raise ValueError(
+                '`images` must have an end: leave out .repeat(). Received: a tf.data.Dataset that '
+                'repeats its batches for ever'
+            )
+        yield from map(read, source.as_numpy_iterator())
+        return
+    _check_stored(source)
+    count = _length(source)
+    for number in range(count):
+        try:
+            batch = fetch(source, number)
+        except IndexError as error:
+            raise _ended_early(count, number) from error
+        yield batch
+
+
+def _check_stored(source):
+    """Raises where the Trainer would leave out what a source does with its images."""
+    if isinstance(source, data.ImageBatches) and (source.normalize or source.augment):
+        raise ValueError(
+            '`images` must be an ImageBatches without `normalize` and `augment`: give them to '
+            'the Trainer, which applies them on the device. Received: one with them'
+        )
 
 
 def _fetch(source, number):
@@ -248,6 +292,11 @@ def _fetch(source, number):
         return as_batch(source[number])
     images, labels, indices, *weights = stored(number)
     return as_batch((images, labels, *weights))._replace(indices=np.asarray(indices, np.int32))
+
+
+def _fetch_images(source, number):
+    stored = getattr(source, 'stored_batch', None)
+    return images_of(source[number] if stored is None else stored(number))
 
 
 def _length(source):

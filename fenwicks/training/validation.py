@@ -10,10 +10,9 @@ import numpy as np
 from fenwicks._checks import positive_integer
 from fenwicks.training.batches import Form
 from fenwicks.training.engines.base import Engine
+from fenwicks.training.inference import BATCH_SIZE
 from fenwicks.training.metrics import MetricSet, warn_unless_finite
 from fenwicks.training.streams import all_batches, is_source
-
-BATCH_SIZE = 500  # images of a forward pass
 
 
 class Validation:
