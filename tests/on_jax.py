@@ -50,7 +50,7 @@ TRAINING = {
         'test_trainer_checkpoints.py',
         'test_jax_loop.py',
     ),
-    'streams': ('test_trainer_streams.py', 'test_accumulation.py'),
+    'streams': ('test_trainer_streams.py', 'test_trainer_evaluate.py', 'test_accumulation.py'),
 }
 
 marks = [
