@@ -50,6 +50,10 @@ def _jax_jit(function, *arrays):
 
 RUNNERS = {f.__name__[1:]: f for f in (_numpy, _tf, _tf_graph, _tf_xla, _tf_data, _jax, _jax_jit)}
 EAGER = {name: RUNNERS[name] for name in ('numpy', 'tf', 'jax')}
+# As parameters: compiling takes long, and is for the second half of the suite.
+COMPILED_LATER = [
+    name if name in EAGER else pytest.param(name, marks=pytest.mark.thorough) for name in RUNNERS
+]
 
 
 def pixels(batch=5, height=8, width=7, channels=3, seed=0):

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from augment_runners import EAGER, RUNNERS, pixels
+from augment_runners import COMPILED_LATER, EAGER, RUNNERS, pixels
 
 from fenwicks import augment
 
@@ -57,7 +57,7 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(params=COMPILED_LATER)
 def run(request):
     return RUNNERS[request.param]
 

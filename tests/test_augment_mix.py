@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from augment_runners import RUNNERS, pixels
+from augment_runners import COMPILED_LATER, RUNNERS, pixels
 
 from fenwicks import augment
 from fenwicks.augment.mix import beta_quantiles
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(params=COMPILED_LATER)
 def run(request):
     return RUNNERS[request.param]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import PIL
 import pytest
-from augment_runners import EAGER, RUNNERS, pixels
+from augment_runners import COMPILED_LATER, EAGER, RUNNERS, pixels
 from PIL import Image
 
 from fenwicks import augment
@@ -20,7 +20,7 @@ PILLOW = {
 SIZES = [(24, 24), (28, 28), (64, 48), (16, 16), (1, 1), (32, 7), (5, 40), (33, 31), (96, 3)]
 
 
-@pytest.fixture(params=RUNNERS)
+@pytest.fixture(params=COMPILED_LATER)
 def run(request):
     return RUNNERS[request.param]
 

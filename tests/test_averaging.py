@@ -506,6 +506,7 @@ def fit_with_choice(place, tmp_path, *, swap_at_end=True, epochs=6, **options):
     return model, averaging, history['val_loss']
 
 
+@pytest.mark.thorough
 @ORDERS
 @pytest.mark.parametrize('swap_at_end', [True, False])
 def test_what_was_validated_is_saved_and_restored(place, swap_at_end, tmp_path):
@@ -571,6 +572,7 @@ class LogsEpochs(keras.callbacks.Callback):
         logs['epoch'] = float(epoch)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('place', [0, 2])
 @pytest.mark.parametrize('chooser', [chooses_the_last, AssignsTheLast])
 @pytest.mark.parametrize('validated', [True, False])

@@ -446,6 +446,7 @@ def test_seeds_take_turns_until_time_is_up(monkeypatch, tmp_path, capsys):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_a_training_of_the_library_reports(tmp_path):
     log = tmp_path / 'log.jsonl'
@@ -535,6 +536,7 @@ def test_time_is_shared_by_what_runs_at_once():
     assert share_time(events) == {('a', 'Mul'): 2}
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_a_profile_adds_up(tmp_path, capsys):
     log = tmp_path / 'log.jsonl'
@@ -646,6 +648,7 @@ def test_bad_input_of_rounding(flag, line):
         assert refused(script, flag).startswith(line)
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_augmentations_are_timed(tmp_path, capsys):
     log = tmp_path / 'log.jsonl'
@@ -657,6 +660,7 @@ def test_augmentations_are_timed(tmp_path, capsys):
     assert '| step of ResNet-9, float32 | ' in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_the_ways_from_files_to_batches_are_timed(tmp_path, monkeypatch):
     monkeypatch.setenv('FENWICKS_OFFLINE', '1')

@@ -205,6 +205,7 @@ def test_two_processes_share_the_batches_and_one_of_them_speaks_and_writes(tmp_p
     assert accuracy == pytest.approx(result['test_accuracy_plain'], abs=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ('flags', 'line'),
     [
@@ -415,6 +416,7 @@ def test_a_damaged_result_is_one_line_that_names_it(script, tmp_path, content):
     assert names(tmp_path) == ['result.json']
 
 
+@pytest.mark.thorough
 def test_settings_from_outside(script, tmp_path):
     first, second = tmp_path / 'first', tmp_path / 'second'
     small = tuple(flag for flag in SMALL if 'recipe' not in flag and 'width' not in flag)

@@ -19,6 +19,7 @@ def test_there_are_programs():
     assert len(PROGRAMS) == 5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('program', PROGRAMS, ids=range(len(PROGRAMS)))
 def test_programs(program, tmp_path):
     draw = np.random.default_rng(0)

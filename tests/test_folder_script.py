@@ -89,6 +89,7 @@ def test_other_ways_to_say_the_classes_train_the_same(script, photos, tmp_path):
             np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.thorough
 def test_a_finished_run_of_other_data_is_refused(script, photos, tmp_path, capsys):
     """Its result was given out as that of the new data."""
     folder, out = tmp_path / 'some', tmp_path / 'out'
@@ -109,6 +110,7 @@ def test_a_finished_run_of_other_data_is_refused(script, photos, tmp_path, capsy
     assert 'holds a finished run' in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_folds_test_on_every_image_once(script, photos, tmp_path, capsys):
     call(script, photos, *SMALL, '--folds=2', f'--out={tmp_path}/out')
     assert 'over 2 folds on phötos' in capsys.readouterr().out
@@ -118,6 +120,7 @@ def test_folds_test_on_every_image_once(script, photos, tmp_path, capsys):
     assert results[0]['settings']['split'] == [0, 0, 2]
 
 
+@pytest.mark.thorough
 def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
     for part in ('train', 'val'):
         shutil.copytree(photos, tmp_path / 'divided' / part)

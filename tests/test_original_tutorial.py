@@ -111,6 +111,7 @@ def test_the_tutorial(tmp_path):
     assert score.accuracy == np.mean(logits.argmax(1) == dataset.test_labels)
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_the_second_tutorial_cross_validates_a_pretrained_network(tmp_path, monkeypatch):
     """Was `crossval_ds` and `fw.keras_models.get_model`, with `get_fastai_transforms`."""

@@ -354,6 +354,7 @@ def test_more_bad_flags(flags, message):
     assert message in error_of(run_module(*flags.split()))
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_a_narrow_network_compiles_and_is_remembered(tmp_path):
     flags = ('--recipe=fenwicks24', '--width=0.0625', '--dataset=digits', '--json')

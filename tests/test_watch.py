@@ -118,6 +118,7 @@ def test_wandb(run):
     assert end == 'finished'
 
 
+@pytest.mark.thorough
 def test_quiet_is_one_line_at_the_end(script, tmp_path, capfd):
     out = tmp_path / 'out'
     call(script, *SMALL, '--verbosity=-1', f'--out={out}')
