@@ -33,9 +33,9 @@ def prepare() -> None:
 def quiet_start() -> Iterator[None]:
     """A block in which TensorFlow prints nothing on its own start, where that is wanted.
 
-    It is in the commands `python -m fenwicks...`, and with `FENWICKS_QUIET=1`. Where the processor
-    has AVX-512, TensorFlow 2.21 prints four lines before it looks at `TF_CPP_MIN_LOG_LEVEL`; they
-    would hide an error of one line. So what is written to standard error, by C++ too, is held back,
+    It is in the commands `python -m fenwicks...`, and with `FENWICKS_QUIET=1`. With oneDNN,
+    TensorFlow 2.21 prints four lines before it looks at `TF_CPP_MIN_LOG_LEVEL`; they would hide an
+    error of one line. So what is written to standard error, by C++ too, is held back,
     and shown if there is an error.
     """
     is_command = sys.argv[:1] == ['-m'] and any('fenwicks' in each for each in sys.orig_argv)
