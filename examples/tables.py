@@ -287,6 +287,7 @@ TABLES = {
     'estimates': estimates_table,
     'profile': lambda: profile_table('avx512_bf16'),
     'profile_amx': lambda: profile_table('amx_bf16'),
+    'profile_avx2': lambda: profile_table('avx2'),
     **data_tables.TABLES,
     **lab_tables.TABLES,
     **search_tables.TABLES,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 
 def prepare() -> None:
-    """Sets three environment variables where the user left them open.
+    """Sets `TF_CPU_ALLOCATOR_USE_BFC` and `KERAS_BACKEND` where the user left them open.
 
     With `FENWICKS_KEEP_ENVIRONMENT=1` the environment stays as it is.
     """
@@ -23,9 +23,6 @@ def prepare() -> None:
     # again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
     # allocator keeps them. TensorFlow reads this once, when it first touches the device.
     os.environ.setdefault('TF_CPU_ALLOCATOR_USE_BFC', 'true')
-    # On processors without AVX-512 TensorFlow leaves oneDNN's kernels unused. With them a step of
-    # `speed94` takes 0.8 of the time on AVX2.
-    os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
     _choose_backend()
 
 

@@ -171,16 +171,16 @@ def test_what_winograd_supports(kernel, dtype, supported):
 @pytest.mark.parametrize(
     ('costs', 'channels', 'filters', 'side', 'pays', 'pays_for_kernels'),
     [
-        (winograd.AVX512, 128, 256, 8, True, True),
-        (winograd.AVX512, 64, 64, 8, False, False),
-        (winograd.AVX512, 256, 256, 7, True, True),
-        (winograd.AVX512, 128, 128, 5, False, False),
+        (winograd.USUAL, 128, 256, 8, True, True),
+        (winograd.USUAL, 64, 64, 8, False, False),
+        (winograd.USUAL, 256, 256, 7, True, True),
+        (winograd.USUAL, 128, 128, 5, False, False),
         # Measured on Zen 3, as shares of the sliding window's time:
-        (winograd.AVX2, 256, 256, 7, True, True),  # 0.60, 0.43
-        (winograd.AVX2, 256, 256, 5, False, True),  # 1.26, 0.60
-        (winograd.AVX2, 64, 64, 15, False, True),  # 1.17, 0.85
-        (winograd.AVX2, 24, 64, 30, False, True),  # 1.74, 0.61
-        (winograd.AVX2, 3, 64, 32, False, False),
+        (winograd.ONEDNN_ON_AVX2, 256, 256, 7, True, True),  # 0.60, 0.43
+        (winograd.ONEDNN_ON_AVX2, 256, 256, 5, False, True),  # 1.26, 0.60
+        (winograd.ONEDNN_ON_AVX2, 64, 64, 15, False, True),  # 1.17, 0.85
+        (winograd.ONEDNN_ON_AVX2, 24, 64, 30, False, True),  # 1.74, 0.61
+        (winograd.ONEDNN_ON_AVX2, 3, 64, 32, False, False),
     ],
 )
 def test_where_winograd_pays(costs, channels, filters, side, pays, pays_for_kernels):
@@ -189,8 +189,8 @@ def test_where_winograd_pays(costs, channels, filters, side, pays, pays_for_kern
     assert of_kernel is pays_for_kernels
 
 
-@pytest.mark.parametrize('has_avx512', [True, False])
-def test_each_direction_of_a_convolution_goes_its_fastest_way(monkeypatch, has_avx512):
+@pytest.mark.parametrize('onednn', [True, False])
+def test_each_direction_of_a_convolution_goes_its_fastest_way(monkeypatch, onednn):
     """For outputs of 4x4, of images of 5x5, tiles waste nothing; on the way back they do."""
     taken = []
     for name in ('convolve', 'kernel_gradient'):
@@ -201,7 +201,8 @@ def test_each_direction_of_a_convolution_goes_its_fastest_way(monkeypatch, has_a
             return function(*arguments)
 
         monkeypatch.setattr(winograd, name, noted)
-    monkeypatch.setattr(device, 'has_avx512', lambda: has_avx512)
+    monkeypatch.setattr(device, 'has_avx512', lambda: False)
+    monkeypatch.setattr(device, 'uses_onednn', lambda: onednn)
     images, kernel = normal(2, 5, 5, 256), normal(3, 3, 256, 256, seed=1)
     upstream = normal(2, 4, 4, 256, seed=2)
 
@@ -223,6 +224,23 @@ def test_conv2d_takes_the_winograd_way():
     assert_close(found, gradients(direct, upstream, images, kernel), 3e-5)
     # Rounding tells which way it went.
     assert not np.array_equal(found[0], direct(images, kernel))
+
+
+@pytest.mark.parametrize(
+    ('flags', 'variable', 'uses'),
+    [
+        ({'avx2'}, None, False),
+        ({'avx2'}, '1', True),
+        ({'avx2', 'avx512f', 'avx512_vnni'}, None, True),
+        ({'avx2', 'avx512f', 'avx512_vnni'}, '0', False),
+    ],
+)
+def test_whether_tensorflow_uses_onednn(monkeypatch, flags, variable, uses):
+    monkeypatch.setattr(device, '_flags', lambda: frozenset(flags))
+    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
+    if variable is not None:
+        monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', variable)
+    assert device.uses_onednn() is uses
 
 
 def errors_of_rounding(found, *inputs):

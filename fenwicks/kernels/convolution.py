@@ -41,12 +41,13 @@ def conv2d(images: tf.Tensor, kernel: tf.Tensor, sides: tuple[int, int] | None =
         `(batch, *sides, filters)`.
     """
     sides = None if sides == tuple(images.shape[1:3]) else sides
-    processor = {'has_amx': device.has_amx(), 'has_avx512': device.has_avx512()}
+    onednn_on_avx2 = device.uses_onednn() and not device.has_avx512()
+    processor = {'has_amx': device.has_amx(), 'onednn_on_avx2': onednn_on_avx2}
     return _differentiable_convolution(images, kernel, sides=sides, **processor)
 
 
 @traced_apart
-def _differentiable_convolution(images, kernel, *, sides, has_amx, has_avx512):
+def _differentiable_convolution(images, kernel, *, sides, has_amx, onednn_on_avx2):
     forward = input_gradient = _convolve_directly
     kernel_gradient = _kernel_gradient_directly
     whole = tuple(images.shape[1:3])
@@ -54,7 +55,7 @@ def _differentiable_convolution(images, kernel, *, sides, has_amx, has_avx512):
         kernel_gradient = _kernel_gradient_side_by_side
     elif winograd.supports(images, kernel):
         channels, filters = kernel.shape[2:]
-        costs = winograd.AVX512 if has_avx512 else winograd.AVX2
+        costs = winograd.ONEDNN_ON_AVX2 if onednn_on_avx2 else winograd.USUAL
         # Winograd's rounding errors in bfloat16 are larger: acceptable for gradients only.
         is_exact = images.dtype == tf.float32
         if is_exact and winograd.pays(costs, channels, filters, sides or whole):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -12,7 +13,11 @@ import keras
 if keras.backend.backend() == 'tensorflow':
     import tensorflow as tf
 
-_QUESTIONS = {'on_cpu', 'has_avx512', 'has_amx', 'in_inference', 'in_place', 'launched'}
+_QUESTIONS = {
+    *('on_cpu', 'has_avx512', 'has_amx', 'uses_onednn', 'in_inference', 'in_place', 'launched')
+}
+# One of these instruction sets makes TensorFlow use oneDNN.
+_ONEDNN_BY_DEFAULT = {'avx512_vnni', 'avx512_bf16', 'avx_vnni', 'amx_tile'}
 _overridden: dict[str, bool] = {}
 
 
@@ -45,9 +50,9 @@ def override(**answers: bool) -> Iterator[None]:
     ```
 
     Args:
-        **answers: by the names of the functions `on_cpu`, `has_avx512` and `has_amx`; and
-            `in_inference`, see `takes_shortcuts`, `in_place`, see `traces_in_place`, and
-            `launched`, see `launches`.
+        **answers: by the names of the functions `on_cpu`, `has_avx512`, `has_amx` and
+            `uses_onednn`; and `in_inference`, see `takes_shortcuts`, `in_place`, see
+            `traces_in_place`, and `launched`, see `launches`.
 
     Raises:
         ValueError: `answers` holds another name.
@@ -117,6 +122,14 @@ def on_jax() -> bool:
 def has_avx512() -> bool:
     """Returns whether the processor has AVX-512, which oneDNN's batch normalization needs."""
     return _overridden.get('has_avx512', 'avx512f' in _flags())
+
+
+def uses_onednn() -> bool:
+    """Returns whether TensorFlow's convolutions are oneDNN's: where its authors have it so, or by
+    the environment variable `TF_ENABLE_ONEDNN_OPTS`, which TensorFlow reads when it is imported."""
+    default = bool(_flags() & _ONEDNN_BY_DEFAULT)
+    set_on = os.environ.get('TF_ENABLE_ONEDNN_OPTS', str(int(default))) in ('1', 'true')
+    return _overridden.get('uses_onednn', set_on)
 
 
 def has_amx() -> bool:
