@@ -20,8 +20,8 @@ def slices(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
 
 def of_one_size(parts: Iterator[np.ndarray]) -> tuple[int, Iterator[np.ndarray]]:
     """The number of images in the first of some parts, and batches of as many."""
-    first = next(parts, ())
-    if not len(first):
+    first = next(parts, None)
+    if first is None or not len(first):
         raise ValueError('`images` must not be empty. Received: a source without images')
     return len(first), rebatched(itertools.chain([first], parts), len(first))
 
