@@ -114,15 +114,15 @@ class Predictor:
 
     def _read(self, batches, found=None):
         """The images of batches of a source, checked; their labels are added to `found`."""
-        first = None
+        first, outputs = None, 0
         for images, labels in batches:
             kind = images.dtype.name, images.shape[1:]
-            first = first or kind
+            if first is None:  # once, since it calls the model
+                first, outputs = kind, checks.check_image_shape(self.model, images)
             if kind != first:
                 raise ValueError(
                     f'`images` must give batches of one form. Received: {first}, then {kind}'
                 )
-            outputs = checks.check_image_shape(self.model, images)
             if found is not None:
                 found.append(targets.check_labels(self.loss, labels, len(images), outputs, 1))
             yield images

@@ -124,10 +124,7 @@ class IndexedStream(Stream):
         self.steps = batches if last_is_whole else batches - 1
 
     def _get(self, number):
-        try:
-            return _fetch(self.source, number)
-        except IndexError as error:
-            raise _ended_early(self._batches, number) from error
+        return _fetch_one_of(self._batches, _fetch, self.source, number)
 
     def begin_pass(self, epoch):
         if hasattr(self.source, 'epoch'):
@@ -269,11 +266,15 @@ def _pass_over(source, read, fetch):
     _check_stored(source)
     count = _length(source)
     for number in range(count):
-        try:
-            batch = fetch(source, number)
-        except IndexError as error:
-            raise _ended_early(count, number) from error
-        yield batch
+        yield _fetch_one_of(count, fetch, source, number)
+
+
+def _fetch_one_of(count, fetch, source, number):
+    """What `fetch` gets of a source that says it has `count` batches."""
+    try:
+        return fetch(source, number)
+    except IndexError as error:
+        raise _ended_early(count, number) from error
 
 
 def _check_stored(source):
