@@ -11,11 +11,13 @@ runtimes, `runlog` and `hardware` record runs, `plots` draws all of it, `report`
 runs (both with Matplotlib), and `tpu` estimates what a training takes on a TPU. The modules from
 `recipes` on are loaded when they are first used: `import fenwicks` is enough.
 
-Importing fenwicks sets two environment variables, unless they are set already or
+Importing fenwicks sets three environment variables, unless they are set already or
 `FENWICKS_KEEP_ENVIRONMENT` is 1:
 
 - `TF_CPU_ALLOCATOR_USE_BFC=true`: TensorFlow keeps memory between steps on a CPU, where it would
   return each large activation to the operating system.
+- `TF_ENABLE_ONEDNN_OPTS=1`, on x86 processors, if TensorFlow isn't imported yet: its convolutions
+  are oneDNN's, as they are by default on the newer of these processors only.
 - `KERAS_BACKEND=jax`, where no backend was chosen, TensorFlow is not installed and JAX is; and for
   the command `python -m fenwicks.tpu`, which compiles programs of JAX.
 

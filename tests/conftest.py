@@ -13,6 +13,10 @@ import signal
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow's notes on its own start
 os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
 
+# Before Keras, as it sets the environment of TensorFlow: the processes that tests start compute in
+# the same kernels.
+import fenwicks  # noqa: F401  isort: skip
+
 import keras
 import pytest
 

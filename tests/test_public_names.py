@@ -10,6 +10,7 @@ import importlib
 import inspect
 import os
 import pathlib
+import platform
 import subprocess
 import sys
 import types
@@ -20,6 +21,9 @@ import fenwicks as fw
 
 ROOT = pathlib.Path(__file__).parent.parent
 LIST = ROOT / 'tests' / 'public_names.txt'
+of_x86 = pytest.mark.skipif(
+    platform.machine() not in ('x86_64', 'AMD64'), reason='sets a variable on x86 only'
+)
 
 
 def public_names(module: types.ModuleType) -> list[str]:
@@ -97,16 +101,34 @@ assert 'fenwicks.assemble' not in sys.modules
     run(code)
 
 
-SHOW = 'import os, fenwicks; print(os.environ.get("TF_CPU_ALLOCATOR_USE_BFC"))'
+SHOW = """
+import os, fenwicks
+print(os.environ.get("TF_CPU_ALLOCATOR_USE_BFC"), os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
+"""
 
 
+@of_x86
 @pytest.mark.parametrize(
-    ('keep', 'before', 'after'),
-    [('', '', 'true'), ('0', '', 'true'), ('1', '', 'None'), ('', 'false', 'false')],
+    ('keep', 'allocator', 'onednn', 'after'),
+    [
+        ('', '', '', 'true 1'),
+        ('0', '', '', 'true 1'),
+        ('1', '', '', 'None None'),
+        ('', 'false', '0', 'false 0'),
+    ],
 )
-def test_what_importing_sets_can_be_declined(keep, before, after):
-    printed = run(SHOW, FENWICKS_KEEP_ENVIRONMENT=keep, TF_CPU_ALLOCATOR_USE_BFC=before)
-    assert printed == after
+def test_what_importing_sets_can_be_declined(keep, allocator, onednn, after):
+    variables = {'TF_CPU_ALLOCATOR_USE_BFC': allocator, 'TF_ENABLE_ONEDNN_OPTS': onednn}
+    assert run(SHOW, FENWICKS_KEEP_ENVIRONMENT=keep, **variables) == after
+
+
+@of_x86
+def test_a_tensorflow_that_is_imported_already_is_not_said_to_use_onednn():
+    pytest.importorskip('tensorflow')
+    printed = run(
+        'import tensorflow' + SHOW, FENWICKS_KEEP_ENVIRONMENT='', TF_ENABLE_ONEDNN_OPTS=''
+    )
+    assert printed == 'true None'
 
 
 # `_backend.py` imports nothing of the library, so it runs here by itself; JAX alone is installed.
