@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -21,6 +21,31 @@ def some_of(values: Sequence[object], count: int = 3) -> str:
     """
     rest = f' and {len(values) - count} more' if len(values) > count else ''
     return ', '.join(map(repr, values[:count])) + rest
+
+
+def sequence(name: str, value: Any, of: str) -> tuple[Any, ...]:
+    """Returns `value` as a tuple if it holds several things, and isn't a text of several letters.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the argument, anything that can be iterated over.
+        of: what it must hold, in the plural, for the message.
+
+    Raises:
+        ValueError: `value` is a single thing or a text.
+
+    Example:
+
+    >>> sequence('steps', [1, 3], 'integers')
+    (1, 3)
+    >>> sequence('steps', 3, 'integers')
+    Traceback (most recent call last):
+    ...
+    ValueError: `steps` must be a sequence of integers. Received: steps=3
+    """
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise ValueError(f'`{name}` must be a sequence of {of}. Received: {name}={value!r}')
+    return tuple(value)
 
 
 def positive_integer(name: str, value: Any) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks import _forward, _keras
-from fenwicks._checks import positive_integer
+from fenwicks._checks import positive_integer, sequence
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
 
@@ -108,6 +108,8 @@ class TTA:
     def __post_init__(self):
         if not self.margin > 0:
             raise ValueError(f'`margin` must be above 0. Received: margin={self.margin}')
+        sequence('transforms', self.transforms, 'functions')
+        sequence('weights', self.weights, 'numbers')
         if not self.transforms or self.transforms[0] is not unchanged:
             raise ValueError(
                 '`transforms` must begin with `unchanged`. '
@@ -165,7 +167,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
         `margin` it computes all views too, and uses them for doubtful images only.
 
     Raises:
-        ValueError: the model, or Keras's configuration, has images channels first.
+        ValueError: the model, or Keras's configuration, has images channels first; or no `TTA`.
 
     Example:
 
@@ -175,6 +177,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     better.evaluate(test_images, test_labels)
     ```
     """
+    _check_tta(tta)
     _keras.check_channels_last('tta_model', model)
     images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name='images')
     views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
@@ -226,8 +229,9 @@ def predict_views(
         tta: which views.
 
     Raises:
-        ValueError: as of `predict_logits`.
+        ValueError: as of `predict_logits`, or `tta` is something else.
     """
+    _check_tta(tta)
     parts = images if isinstance(images, Iterator) else _forward.slices(images, batch_size)
     size, batches = _forward.of_one_size(parts)
 
@@ -252,19 +256,35 @@ def predict_views(
     return views
 
 
+def _check_tta(tta):
+    if not isinstance(tta, TTA):
+        raise ValueError(f'`tta` must be an evaluate.TTA, such as evaluate.FLIP. Received: {tta=}')
+
+
 def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Mean cross-entropy and accuracy of float logits `(count, classes)`, in float64.
 
     Raises:
-        ValueError: the labels aren't integers `(count,)` in [0, classes).
+        ValueError: the labels aren't integers `(count,)` in [0, classes), or there is no image.
     """
-    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    count, classes = logits.shape
-    check_labels(labels, count, classes)
+    logits, labels = _checked_logits(logits), np.asarray(labels)
+    check_labels(labels, *logits.shape)
+    if not len(labels):
+        raise ValueError('`logits` must not be empty. Received: those of 0 images')
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     picked = log_probabilities[np.arange(len(labels)), labels]
     return Metrics(float(-picked.mean()), float((logits.argmax(axis=1) == labels).mean()))
+
+
+def _checked_logits(logits):
+    """The logits in float64; raises unless they are a row for each image."""
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2 or not logits.shape[1]:
+        raise ValueError(
+            f'`logits` must have the shape (count, classes). Received: shape={logits.shape}'
+        )
+    return logits
 
 
 def score(
@@ -284,13 +304,16 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     probabilities = exp(logits) / sum(exp(logits))    # over the classes of each row
     ```
 
+    Raises:
+        ValueError: the logits have another shape.
+
     Example:
 
     >>> probabilities(np.array([[0.0, 0.0], [1000.0, 0.0]]))
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
-    logits = np.asarray(logits, np.float64)
+    logits = _checked_logits(logits)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return shares / shares.sum(axis=1, keepdims=True)
 
@@ -319,7 +342,7 @@ def most_confident_mistakes(
     ([0, 2], [0.95, 0.73])
     """
     count = positive_integer('count', count)
-    logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
+    logits, labels = _checked_logits(logits), np.asarray(labels)
     check_labels(labels, *logits.shape)
     confidence = probabilities(logits).max(axis=1)
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)

@@ -113,19 +113,19 @@ class CrossEntropy(keras.losses.Loss):
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
+        y_true, y_pred = map(_as_tensor, (y_true, y_pred))
         # Before Keras casts the labels to floats, after which nobody can tell what they were.
         if _keras.is_softmax_output(y_pred):
             raise ValueError(
                 '`y_pred` must be logits: remove the softmax at the end of the model, or use '
                 'keras.losses.SparseCategoricalCrossentropy. Received: the output of a softmax'
             )
-        labels = y_true if hasattr(y_true, 'dtype') else ops.convert_to_tensor(y_true)
-        shape, logit_shape = tuple(labels.shape), tuple(np.shape(y_pred))
-        if not _is_float(labels) and len(shape) == len(logit_shape) and shape[-1:] == (1,):
+        shape, logit_shape = tuple(y_true.shape), tuple(np.shape(y_pred))
+        if not _is_float(y_true) and len(shape) == len(logit_shape) and shape[-1:] == (1,):
             shape = shape[:-1]
         _check_logits(y_pred)
-        if not (_is_float(labels) and _builds_for_devices()):
-            _check_form(labels, shape, logit_shape)
+        if not (_is_float(y_true) and _builds_for_devices()):
+            _check_form(y_true, shape, logit_shape)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
@@ -160,6 +160,10 @@ def _check_label_smoothing(label_smoothing: Any) -> float:
 
 def _dtype(tensor: Tensor) -> str:
     return keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _as_tensor(values: Any) -> Tensor:
+    return values if hasattr(values, 'shape') else ops.convert_to_tensor(values)
 
 
 def _is_float(tensor: Tensor) -> bool:

@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from fenwicks._checks import finite_number, integer
+from fenwicks._checks import finite_number, integer, sequence
 from fenwicks._typing import Config, Step, Tensor
 
 
@@ -238,7 +238,7 @@ class Warmup(LearningRateSchedule):
     Args:
         schedule: any `LearningRateSchedule`, or a number >= 0 for a constant rate.
         warmup_steps: number of updates in the rise, > 0.
-        initial: float >= 0, the value at step 0.
+        initial: float >= 0, the value at step 0 and before.
 
     Call arguments:
         step: as for `PiecewiseLinear`.
@@ -279,12 +279,12 @@ class Warmup(LearningRateSchedule):
     def __call__(self, step: Step) -> Tensor:
         if _is_plain(step):
             step = np.asarray(step, dtype='float64')
-            t = np.minimum(step / self.warmup_steps, 1.0)
+            t = np.clip(step / self.warmup_steps, 0.0, 1.0)
             after = self._after(np.maximum(step - self.warmup_steps, 0.0))
             after = np.asarray(ops.convert_to_numpy(after), dtype='float64')
             return _plain(np.where(t < 1, (1 - t) * self.initial + t * after, after))
         step = ops.cast(step, 'float32')
-        t = ops.minimum(step / self.warmup_steps, 1.0)
+        t = ops.clip(step / self.warmup_steps, 0.0, 1.0)
         # During the rise the clipped step is 0, so `after` is schedule(0), where the rise ends.
         after = ops.cast(self._after(ops.maximum(step - self.warmup_steps, 0.0)), 'float32')
         return (1.0 - t) * self.initial + t * after
@@ -331,14 +331,19 @@ class AtSteps(LearningRateSchedule):
     """
 
     def __init__(self, steps: Sequence[int]) -> None:
+        steps = sequence('steps', steps, 'integers')
         self.steps = tuple(integer('steps', step, low=0) for step in steps)
 
     def __call__(self, step: Step) -> Tensor:
         if _is_plain(step):
             return _plain(np.isin(step, self.steps).astype('float64'))
-        step = ops.expand_dims(ops.cast(step, 'float32'), -1)
-        steps = ops.convert_to_tensor(np.array(self.steps, 'float32'))
-        return ops.cast(ops.any(step == steps, axis=-1), 'float32')
+        step = ops.expand_dims(ops.convert_to_tensor(step), -1)
+        dtype = keras.backend.standardize_dtype(step.dtype)
+        if 'int' in dtype:  # exact, where float32 is not beyond 2**24
+            steps = np.array([each for each in self.steps if each <= np.iinfo(dtype).max], dtype)
+        else:
+            step, steps = ops.cast(step, 'float32'), np.array(self.steps, 'float32')
+        return ops.cast(ops.any(step == ops.convert_to_tensor(steps), axis=-1), 'float32')
 
     def get_config(self) -> Config:
         """The constructor's arguments."""

@@ -129,6 +129,17 @@ def test_on_pixels_sees_pixels():
         (lambda: augment.random_erasing(pixels(), (1, 2), area=0.5), '`area` must be two numbers'),
         (lambda: augment.random_erasing(pixels(), (1, 2), probability=-1), '`probability` must'),
         (lambda: augment.layer(None), '`transform` must be callable'),
+        (lambda: augment.apply(None), '`transform` must be callable'),
+        (lambda: augment.compose(augment.random_flip), '`transforms` must be a sequence of call'),
+        (lambda: augment.choice(augment.random_flip), '`transforms` must be a sequence of call'),
+        (lambda: augment.layer(augment.random_mixup), 'a seed only. Received: .* needs labels$'),
+        (lambda: augment.apply(augment.random_mixup), 'a seed only. Received: .* needs labels$'),
+        (lambda: augment.in_groups(augment.random_cutmix), 'a seed only. Received: .* labels$'),
+        (lambda: augment.choice([augment.random_mixup]), 'a seed only. Received: .* labels$'),
+        (lambda: augment.layer(augment.compose([augment.random_mixup])), 'labels, epoch, ind'),
+        (lambda: augment.layer(augment.random_flip, -1), r'`seed` must be .* \[0, 2\*\*31\)'),
+        (lambda: augment.layer(augment.random_flip, 2**31), '`seed` must be an integer in'),
+        (lambda: augment.layer(augment.random_flip, 1.5), '`seed` must be an integer in'),
     ],
 )
 def test_bad_arguments(call, message):

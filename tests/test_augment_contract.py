@@ -121,6 +121,15 @@ def test_narrow_dtypes_stay(eager, name):
     assert close.mean() >= (0.98 if name in POLICIES else 1)
 
 
+@pytest.mark.parametrize('eager', EAGER)
+def test_float64_is_floats_too(eager, name):
+    images = images_of(4).astype('float64')
+    result = EAGER[eager](TRANSFORMS[name], images, np.array([5, -6], 'int32'))
+    assert result.dtype == ('float32' if eager == 'jax' else 'float64')
+    close = np.isclose(result, TRANSFORMS[name](images, (5, -6)), rtol=1e-4, atol=2e-3)
+    assert close.mean() >= (0.98 if name in POLICIES else 1)
+
+
 def test_it_can_be_pickled(name):
     transform, images = TRANSFORMS[name], pixels(4, 10, 10)
     copy = pickle.loads(pickle.dumps(transform))

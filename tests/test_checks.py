@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from fenwicks._checks import finite_number, integer, positive_integer
+import fenwicks as fw
+from fenwicks._checks import finite_number, integer, positive_integer, sequence
+from fenwicks.training.metrics import MetricSet
 
 
 @pytest.mark.parametrize('value', [1, 24, np.int64(24), np.uint8(3)])
@@ -94,3 +96,26 @@ def test_limits(limits, allowed, refused, rule):
         with pytest.raises(ValueError) as raised:
             finite_number('x', value, **limits)
         assert str(raised.value) == f'`x` must be {rule}. Received: x={value!r}'
+
+
+@pytest.mark.parametrize('values', [[1, 2], (1, 2), range(1, 3), np.array([1, 2]), iter([1, 2])])
+def test_sequences_come_back_as_tuples(values):
+    assert sequence('steps', values, 'integers') == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ('call', 'name'),
+    [
+        (lambda: fw.optimizers.SGD(0.1, groups=fw.optimizers.ParameterGroup('bias')), 'groups'),
+        (lambda: fw.optimizers.SGD(0.1, groups='bias'), 'groups'),
+        (lambda: fw.optimizers.Muon(0.1, others_match='bias'), 'others_match'),
+        (lambda: fw.optimizers.Muon(0.1, others_match=3), 'others_match'),
+        (lambda: fw.layers.ClassNames('cat'), 'class_names'),
+        (lambda: fw.layers.ClassNames(None), 'class_names'),
+        (lambda: MetricSet('accuracy', of_logits=True), 'metrics'),
+    ],
+)
+def test_one_thing_is_no_sequence(call, name):
+    """A text would be taken apart into its letters."""
+    with pytest.raises(ValueError, match=f'^`{name}` must be a sequence of .* Received: {name}='):
+        call()

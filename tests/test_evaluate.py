@@ -1,5 +1,6 @@
 """Evaluation: exact over the whole set, whatever the size of a batch and of the logits."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -84,6 +85,35 @@ def test_bad_input():
         evaluate.predict_logits(lambda batch: batch, images, 0)
     with pytest.raises(ValueError, match='`images` must not be empty'):
         evaluate.predict_logits(lambda batch: batch, images[:0], 2)
+
+
+def test_logits_that_are_none():
+    labels = np.zeros(3, int)
+    for shape in ((3,), (3, 0), (1, 3, 2)):
+        calls = (
+            lambda logits: evaluate.metrics(logits, labels),
+            evaluate.probabilities,
+            lambda logits: evaluate.most_confident_mistakes(logits, labels),
+        )
+        for call in calls:
+            with pytest.raises(ValueError, match=r'^`logits` must have the shape \(count, class'):
+                call(np.zeros(shape))
+    with pytest.raises(ValueError, match='`logits` must not be empty'):
+        evaluate.metrics(np.zeros((0, 3)), labels[:0])
+
+
+def test_a_name_is_no_augmentation():
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()])
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    for call in (
+        lambda: evaluate.tta_model(model, 'flip'),
+        lambda: evaluate.predict_views(None, images, 2, 'flip'),
+    ):
+        with pytest.raises(ValueError, match=r"^`tta` must be an evaluate\.TTA.* tta='flip'$"):
+            call()
+    for arguments in ((evaluate.unchanged, (1.0,)), ((evaluate.unchanged,), None)):
+        with pytest.raises(ValueError, match='must be a sequence of'):
+            evaluate.TTA('mine', *arguments)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def gradient(function, at):
     return at.grad.numpy()
 
 
+def test_lists_are_arrays():
+    logits, labels = [[1.0, 2.0], [2.0, 1.0]], [0, 1]
+    expected = CrossEntropy()(np.array(labels), np.float32(logits))
+    for y_true in (labels, np.array(labels), [[0], [1]], [[1.0, 0.0], [0.0, 1.0]]):
+        for y_pred in (logits, np.float32(logits)):
+            np.testing.assert_allclose(CrossEntropy()(y_true, y_pred), expected, rtol=1e-6)
+
+
 def test_worked_by_hand():
     # p = (1/4, 3/4): -log p = (1.386294, 0.287682), their mean 0.836988.
     logits = np.float32([[0.0, np.log(3.0)]])

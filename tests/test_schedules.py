@@ -271,7 +271,24 @@ def test_at_steps(step):
     assert at(AtSteps([]), step) == AtSteps([])(step) == 0
 
 
-@pytest.mark.parametrize('steps', [(1, -1), (1.5,)])
+def test_at_steps_counts_integers_exactly():
+    """In float32 2**24 and the step after it are equal."""
+    schedule = AtSteps([300, 2**24])
+    steps = np.int32([2**24 - 1, 2**24, 2**24 + 1])
+    found = schedule(keras.ops.convert_to_tensor(steps))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(found), [0, 1, 0])
+    narrow = schedule(keras.ops.convert_to_tensor(np.uint8([300 - 256])))  # 300 is beyond it
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(narrow), [0])
+
+
+@pytest.mark.parametrize('step', [-5, -0.5])
+def test_before_its_start_a_warmup_stays_at_its_first_value(step):
+    for schedule in (Warmup(0.4, 10, 0.05), Warmup(OneCycle(0.4, 100, 0, 0.1), 10, 0.05)):
+        assert schedule(step) == 0.05
+        np.testing.assert_allclose(at(schedule, step), 0.05, rtol=1e-6)
+
+
+@pytest.mark.parametrize('steps', [(1, -1), (1.5,), 3, None])
 def test_bad_steps(steps):
     with pytest.raises(ValueError, match=r'^`steps` must .* Received: steps='):
         AtSteps(steps)

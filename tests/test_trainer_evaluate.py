@@ -148,6 +148,36 @@ def test_labels_belong_to_arrays_alone(trainer):
         assert '\n' not in str(error.value)
 
 
+class Loader:
+    """Batches one after the other, as PyTorch's loaders give them, none by its number."""
+
+    def __len__(self):
+        return 2
+
+    def __iter__(self):
+        return iter([(IMAGES, LABELS)] * 2)
+
+
+def test_a_loader_has_no_numbered_batches(trainer):
+    calls = (
+        lambda loader: trainer.fit(loader, epochs=1),
+        lambda loader: trainer.fit(IMAGES, LABELS, 1, validation_data=loader),
+        trainer.evaluate,
+        trainer.predict,
+    )
+    for call in calls:
+        for loader in (Loader(), iter(Loader())):
+            with pytest.raises(ValueError, match=r'a source of batches: .* Received: ') as error:
+                call(loader)
+            assert '\n' not in str(error.value)
+
+
+def test_a_name_is_no_augmentation(trainer):
+    for call in (trainer.predict, lambda images, tta: trainer.evaluate(images, LABELS, tta=tta)):
+        with pytest.raises(ValueError, match=r'^`tta` must be an evaluate\.TTA'):
+            call(IMAGES, tta='flip')
+
+
 @pytest.mark.parametrize('tta', [evaluate.FLIP, MARGIN], ids=lambda tta: tta.name)
 def test_a_forward_pass_has_one_size(tta):
     """Batches of other sizes would be other programs to compile."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import positive_integer, sequence
 from fenwicks.augment.seeds import fold, hashed_integers
 
 CONTEXT = ('epoch', 'indices', 'run_seed')
@@ -57,7 +57,7 @@ def compose(transforms: Sequence[Callable]) -> Callable:
 
 def check_callables(transforms: Sequence[Callable]) -> tuple[Callable, ...]:
     """`transforms` as a tuple; raises unless all of them are callable."""
-    transforms = tuple(transforms)
+    transforms = sequence('transforms', transforms, 'callables')
     for transform in transforms:
         if not callable(transform):
             raise ValueError(f'`transforms` must be callables. Received: {transform!r}')
@@ -147,11 +147,15 @@ def in_groups(transform: Callable, groups: int = 200) -> Callable:
 
 
 def check_without_context(transform: Callable) -> None:
-    """Raises if a transform needs the training's context."""
-    if context_arguments(transform):
+    """Raises unless a transform is a callable that needs neither labels nor the training's
+    context."""
+    if not callable(transform):
+        raise ValueError(f'`transform` must be callable. Received: {transform!r}')
+    further = ('labels',) * takes_labels(transform) + context_arguments(transform)
+    if further:
         raise ValueError(
             '`transform` must take images and a seed only. '
-            f'Received: one that also needs {", ".join(context_arguments(transform))}'
+            f'Received: one that also needs {", ".join(further)}'
         )
 
 

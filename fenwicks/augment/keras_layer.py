@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fenwicks._checks import channels_last
+from fenwicks._checks import channels_last, integer
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.augment import (
     chain,
@@ -77,7 +77,7 @@ class Augment(keras.layers.Layer):
 
     Raises:
         ValueError: The transform isn't callable, needs more than a seed, or changes the images'
-            shape.
+            shape, or `seed` is out of range.
 
     Example:
         >>> from functools import partial
@@ -90,9 +90,9 @@ class Augment(keras.layers.Layer):
     def __init__(self, transform: Callable, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         channels_last('augment.layer', keras.config.image_data_format())
-        if not callable(transform):
-            raise ValueError(f'`transform` must be callable. Received: {transform!r}')
         check_without_context(transform)
+        if seed is not None:
+            seed = integer('seed', seed, low=0, below=2**31)
         self.transform, self.seed = transform, seed
         self.generator = keras.random.SeedGenerator(seed)
         self.built = True
@@ -133,7 +133,8 @@ def layer(transform: Callable, seed: int | None = None) -> Augment:
         An `Augment`.
 
     Raises:
-        ValueError: The transform isn't callable or needs more than a seed.
+        ValueError: The transform isn't callable or needs more than a seed, or `seed` is out of
+            range.
 
     Example:
         >>> from fenwicks.augment import random_flip

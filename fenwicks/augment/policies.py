@@ -117,7 +117,8 @@ class _Policy:
 
 def brightness_factor(images: Tensor, factor: Tensor) -> Tensor:
     """Multiplies the values of each image in 0...255 by its factor, and clips."""
-    return to_byte_range(images * factor[:, None, None, None])
+    xp = namespace(images, factor)
+    return to_byte_range(images * cast(xp, factor, images.dtype)[:, None, None, None])
 
 
 def rand_augment(

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from fenwicks._checks import sequence
 from fenwicks._typing import Config, Shape, Tensor
 
 
@@ -43,9 +44,9 @@ class ClassNames(keras.layers.Layer):
     def __init__(self, class_names: Sequence[str], **kwargs: Any) -> None:
         # float32 logits stay as they are in a model of mixed precision.
         super().__init__(autocast=False, **kwargs)
-        if isinstance(class_names, str) or not all(isinstance(each, str) for each in class_names):
+        self.class_names = sequence('class_names', class_names, 'texts')
+        if not all(isinstance(each, str) for each in self.class_names):
             raise ValueError(f'`class_names` must be texts. Received: class_names={class_names!r}')
-        self.class_names = tuple(class_names)
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import finite_number, sequence
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers.patterns import check_match, matches, nearest
 
@@ -131,7 +131,7 @@ class ParameterGroup:
 
 def checked_groups(groups: Sequence[ParameterGroup]) -> tuple[ParameterGroup, ...]:
     """Returns the groups as a tuple, or raises a ValueError where one is something else."""
-    groups = tuple(groups)
+    groups = sequence('groups', groups, 'ParameterGroups')
     for group in groups:
         if not isinstance(group, ParameterGroup):
             raise ValueError(f'`groups` must hold ParameterGroups. Received: {group!r}')

@@ -10,7 +10,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from fenwicks import _keras
-from fenwicks._checks import finite_number, positive_integer
+from fenwicks._checks import finite_number, positive_integer, sequence
 from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import UNCHANGED, group_of_each, matches_none
@@ -128,11 +128,7 @@ class Muon(MomentumOptimizer):
             raise ValueError(f'`others` must be a fenwicks SGD or None. Received: {others=}')
         if others is not None:
             _check_only_settings(others)
-        if isinstance(others_match, str):
-            raise ValueError(
-                f'`others_match` must be a sequence of strings. Received: {others_match=}'
-            )
-        others_match = tuple(others_match)
+        others_match = sequence('others_match', others_match, 'strings')
         for match in others_match:
             check_match('others_match', match)
         super().__init__(

@@ -47,7 +47,8 @@ class Predictor:
         Raises:
             ValueError: the model does not take these images, or the source has no end.
         """
-        return tta.combine(self.predict_views(images, batch_size, tta))
+        views = self.predict_views(images, batch_size, tta)
+        return tta.combine(views)
 
     def predict_views(
         self, images: Any, batch_size: int | None = None, tta: evaluation.TTA = evaluation.NONE

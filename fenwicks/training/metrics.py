@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from fenwicks._checks import sequence
+
 _ACCURACY = ('accuracy', 'acc')
 # Metrics that are of probabilities and can't be told that they get logits.
 _OF_PROBABILITIES = (
@@ -98,7 +100,7 @@ class MetricSet:
     """
 
     def __init__(self, metrics: Sequence[Any] | None, of_logits: bool | None):
-        given = keras.tree.flatten(list(metrics)) if metrics else []
+        given = keras.tree.flatten(sequence('metrics', metrics or (), 'metrics or their names'))
         self._given = [each for each in given if each not in _ACCURACY]
         self._of_logits = of_logits
         self.metrics = self.copies()

@@ -23,8 +23,9 @@ def is_stream(images: Any, labels: Any) -> bool:
 
 def is_source(data: Any) -> bool:
     """Whether data that may be arrays are a source of batches."""
-    indexed = hasattr(data, '__getitem__') and not isinstance(data, tuple | list | dict | str)
-    return hasattr(data, 'element_spec') or (indexed and not hasattr(data, '__array__'))
+    several = hasattr(data, '__getitem__') or hasattr(data, '__iter__')
+    held = hasattr(data, '__array__') or isinstance(data, tuple | list | dict | str)
+    return hasattr(data, 'element_spec') or (several and not held)
 
 
 def check_no_labels_beside(source: Any, labels: Any) -> None:
@@ -218,14 +219,9 @@ def open_stream(source: Any, batch_size: int, processes: int = 1) -> Stream:
     share = batch_size // processes
     if hasattr(source, 'element_spec'):
         stream: Stream = DatasetStream(source, share)
-    elif hasattr(source, '__getitem__'):
-        stream = IndexedStream(source, share)
     else:
-        raise ValueError(
-            '`images` must be an array with `labels`, or a source of batches: a tf.data.Dataset, a '
-            'keras.utils.PyDataset such as data.ImageBatches, or an object with __len__ and '
-            f'__getitem__. Received: {type(source).__name__}'
-        )
+        _check_indexed(source)
+        stream = IndexedStream(source, share)
     found = len(stream.first.images)
     if found != share:
         shares = f', of which each of the {processes} processes has a share' * (processes > 1)
@@ -263,10 +259,21 @@ def _pass_over(source, read, fetch):
             )
         yield from map(read, source.as_numpy_iterator())
         return
+    _check_indexed(source)
     _check_stored(source)
     count = _length(source)
     for number in range(count):
         yield _fetch_one_of(count, fetch, source, number)
+
+
+def _check_indexed(source):
+    """Raises unless single batches of a source can be had, by their numbers."""
+    if not hasattr(source, '__getitem__'):
+        raise ValueError(
+            '`images` must be an array with `labels`, or a source of batches: a tf.data.Dataset, a '
+            'keras.utils.PyDataset such as data.ImageBatches, or an object with __len__ and '
+            f'__getitem__. Received: {type(source).__name__}'
+        )
 
 
 def _fetch_one_of(count, fetch, source, number):
