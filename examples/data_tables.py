@@ -70,6 +70,26 @@ def rounding_table():
     return runlog.markdown(header, rows)
 
 
+def rounding_pairs_table():
+    """The runs of `speed94` in float32 and in bfloat16 with the same seeds, and all of them."""
+    runs = [run for run in logged.whole_runs() if run['recipe'] == 'speed94']
+    exact, rounded = (
+        {run['seed']: 100 * run['test_accuracy'] for run in runs if run['precision'] == precision}
+        for precision in ('float32', 'bfloat16')
+    )
+    seeds = sorted(exact.keys() & rounded.keys())
+    rows = [
+        [seed, f'{exact[seed]:.2f}', f'{rounded[seed]:.2f}', f'{rounded[seed] - exact[seed]:+.2f}']
+        for seed in seeds
+    ]
+    mean = runlog.mean_and_error([rounded[seed] - exact[seed] for seed in seeds])
+    rows.append([f'these {len(seeds)}', '', '', mean])
+    every = [runlog.mean_and_error(list(each.values())) for each in (exact, rounded)]
+    rows.append([f'all {len(exact)} and {len(rounded)}', *every, ''])
+    header = ['seed', 'float32, %', 'bfloat16, %', 'bfloat16 less float32, points']
+    return runlog.markdown(header, rows) if seeds else NOTHING
+
+
 def hessian_table():
     """One row for each logged search for the leading eigenvalues of a Hessian."""
     rows = [
@@ -91,6 +111,7 @@ def hessian_table():
 TABLES = {
     'hessian': hessian_table,
     'rounding': rounding_table,
+    'rounding_pairs': rounding_pairs_table,
     'image_data': image_data_table,
     'augmentation': augmentation_table,
 }

@@ -155,12 +155,11 @@ def chosen(source):
                     f'Received: {flag}={FLAGS[flag].value}'
                 )
         recipe = recipe_flags.chosen(FLAGS)
-        size = FLAGS.image_size or (32 if side <= 48 else 64)
-        why = (
-            'as asked for'
-            if FLAGS.image_size
-            else f'since the median side of those looked at is {side}'
-        )
+        size, why = FLAGS.image_size, 'as asked for'
+        if size is None:
+            size = 32 if side <= 48 else 64
+            why = f'since the median side of those looked at is {side}'
+        check_size(recipe, size)
         return recipe, None, size, f'{recipe.network} on images of {size} x {size}, {why}'
     if given:
         raise ValueError(
@@ -174,10 +173,27 @@ def chosen(source):
     network = fine_tuning.PretrainedNetwork(name, weights, FLAGS.stages, FLAGS.stage_factor)
     hub = name.lower().startswith('keras_hub:')
     with command.renamed({'name': 'pretrained'}):
-        size = FLAGS.image_size or (224 if hub else default_image_size(name))
+        size = FLAGS.image_size
+        if size is None:
+            size = 224 if hub else default_image_size(name)
     given_weights = 'of the preset' if hub else weights
     how = 'of random weights' if weights is None else f'with the weights {given_weights}'
     return recipe, network, size, f'{name} {how}, on images of {size} x {size}'
+
+
+def check_size(recipe, size):
+    """Raises where the recipe's network doesn't take images of this size."""
+    if size >= 16:  # which all of them take
+        return
+    try:
+        assemble.network(recipe, (size, size, 3), 2)
+    except ValueError as error:
+        if 'input_shape' not in str(error):
+            raise
+        raise ValueError(
+            f'`image_size` must be larger for {recipe.network}, the network of {recipe.name}. '
+            f'Received: image_size={size}'
+        ) from error
 
 
 def check(network, dataset):
@@ -205,7 +221,10 @@ def split(arrays, source):
         'groups': groups,
         'class_names': arrays.class_names,
     }
-    with command.renamed({'fraction': 'test_fraction', 'seed': 'split_seed'}):
+    names = {'fraction': 'test_fraction', 'seed': 'split_seed'}
+    if arrays.groups is not None:
+        names['groups'] = 'group_column' if FLAGS.csv else 'pattern'
+    with command.renamed(names):
         if FLAGS.folds is not None:
             return data.k_folds(len(arrays), FLAGS.folds, **settings)
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]

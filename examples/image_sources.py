@@ -14,8 +14,8 @@ from absl import flags, logging
 
 from fenwicks import command, data
 from fenwicks.data.example import decode_example
+from fenwicks.data.folders import is_shown
 from fenwicks.data.images import open_image
-from fenwicks.data.listing import is_shown
 from fenwicks.data.storage import find_files
 from fenwicks.data.tfrecord import RecordReader
 
@@ -121,6 +121,11 @@ def from_folders(folder: str) -> Source:
         raise ValueError(
             f'{root}: must hold a folder for each class, or use --csv or --pattern for labels '
             'that are elsewhere. Received: no folders'
+        )
+    if len(classes) == 1 and trains:
+        raise ValueError(
+            f'{root}: must hold a folder to test on, too, such as test. Or name {root / trains[0]} '
+            f'as DIR, of which some images are then for the test. Received: {trains[0]} alone'
         )
     others = sorted({*classes.values()} - {*trains, *tests})
     if not tests or (others and not trains):

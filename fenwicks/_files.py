@@ -17,6 +17,20 @@ except ImportError:  # on Windows, where nothing is locked
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
+def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
+    """A file to be written, with the home folder for `~`; raises before the work what would after.
+
+    Raises:
+        ValueError: there is no such folder, or the path is one.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise ValueError(f'`path` must lie in a folder that exists. Received: path={path}')
+    if path.is_dir():
+        raise ValueError(f'`path` must be that of a file. Received: path={path}, a folder')
+    return path
+
+
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[pathlib.Path]:
     """A temporary path beside `path` that gets its name when the block ends without an error.

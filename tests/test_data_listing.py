@@ -42,6 +42,33 @@ def test_a_folder_for_each_class(tmp_path):
     assert images.select(images.labels == 1).paths == images.paths[1:]
 
 
+def test_files_that_are_left_out_are_told(tmp_path, caplog):
+    """Files that may well be pictures; not the texts that often lie beside them."""
+    touch(tmp_path, 'cat/1.png', 'cat/2.HEIC', 'cat/3.heic', 'cat/notes.txt', 'dog/1.png', 'dog/2')
+    (tmp_path / 'dog' / 'lost.png').symlink_to(tmp_path / 'nowhere.png')
+    assert len(ImageList.from_folders(tmp_path)) == 2
+    assert [record.message for record in caplog.records] == [
+        f'{tmp_path}: 4 files that are no known images are left out '
+        '(2 .heic, 1 links to nothing, 1 without an extension)'
+    ]
+    caplog.clear()
+    assert len(ImageList.unlabelled(tmp_path / 'cat')) == 1
+    assert '(2 .heic)' in caplog.text
+
+
+def test_a_class_of_files_of_another_kind_is_not_called_empty(tmp_path):
+    touch(tmp_path, 'cat/1.png', 'dog/1.heic', 'dog/deep/2.avif')
+    line = refused(lambda: ImageList.from_folders(tmp_path), match="no image in 'dog', but '.avif")
+    assert "'.heic': convert files that are none of .bmp" in line
+
+
+def test_two_names_of_one_look(tmp_path):
+    touch(tmp_path, 'caf\u00e9/1.png', 'cafe\u0301/1.png', 'tea/1.png')
+    if len(os.listdir(tmp_path)) < 3:
+        pytest.skip('this file system has one name for both')
+    refused(lambda: ImageList.from_folders(tmp_path), match='names of classes must look different')
+
+
 def test_names_that_are_no_unicode(tmp_path):
     name = os.fsdecode(b'\xff\xfe.png')
     try:

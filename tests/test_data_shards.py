@@ -166,6 +166,14 @@ def test_a_set_without_some_of_its_shards(images, tmp_path, reader):
         reader(tmp_path / 'out' / '*', image_size=(8, 8), **options)
 
 
+def test_a_description_beside_shards_is_no_shard(images, tmp_path):
+    """It was read as one, and said to be damaged."""
+    paths = data.write_shards(images, tmp_path, shards=2, show_progress=False)
+    (tmp_path / 'labels.txt').write_text('cat')
+    assert data.storage.find_files(tmp_path / '*') == sorted(map(str, paths))
+    assert data.storage.find_files(tmp_path / '*.json') == [str(tmp_path / 'images.json')]
+
+
 def test_a_pattern_of_some_shards(images, tmp_path):
     data.write_shards(images, tmp_path / 'out', shards=4, show_progress=False)
     (tmp_path / 'out' / 'images-00003-of-00004.tfrecord').unlink()

@@ -135,7 +135,7 @@ def test_groups_are_balanced_where_they_can_be():
             lambda: data.train_validation_split(3, labels=[0, 0, 1], class_names=('cat', 'owl')),
             "at least two images of class 1 .'owl'.. Received: one",
         ),
-        (lambda: data.train_validation_split(3, 0.5, groups=[1, 1, 1]), 'Received: one group'),
+        (lambda: data.train_validation_split(3, 0.5, groups=[1, 1, 1]), 'Received: one'),
     ],
 )
 def test_splits_that_cannot_be(call, message):

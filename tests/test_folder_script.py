@@ -287,6 +287,13 @@ def all_damaged(folder):
         path.write_bytes(b'nonsense')
 
 
+def only_train(folder):
+    parts = list(folder.iterdir())
+    (folder / 'train').mkdir()
+    for part in parts:
+        part.rename(folder / 'train' / part.name)
+
+
 def side_by_side(folder):
     for path in list(folder.glob('*/*')):
         path.rename(folder / f'{path.parent.name} {path.name}')
@@ -319,6 +326,24 @@ BAD_FOLDERS = {
         '`test_fraction` must not be given with `folds`',
     ),
     'a place of no data set': (None, ('--data_dir=x',), '`data_dir` needs `dataset`'),
+    'images of no pixels': (None, ('--image_size=0',), '`image_size` must be larger for'),
+    'images of minus one': (None, ('--image_size=-1',), '`image_size` must be larger for'),
+    'tiny images': (None, ('--image_size=4',), '`image_size` must be larger for resnet9'),
+    'a cache in a file': (
+        lambda folder: text(folder / 'notes.txt'),
+        ('--cache_dir=bad/notes.txt',),
+        '`cache_dir` must be a folder that can be made and written to. Received: bad/notes.txt',
+    ),
+    'one group': (
+        None,
+        ('--pattern=^(?P<label>[^/]+)/(?P<group>)',),
+        '`pattern` must hold two different groups or more. Received: one',
+    ),
+    'training images alone': (
+        lambda folder: only_train(folder),
+        (),
+        'as DIR, of which some images are then for the test. Received: train alone',
+    ),
     'a wrong pattern': (None, ('--pattern=(',), '`pattern` must be a regular expression'),
 }
 
@@ -338,7 +363,9 @@ def test_bad_folders_are_one_line_and_nothing_is_written(
     # Images that were decoded before the fault was found are kept whole, for the next start.
     kept = {path.suffix for path in tmp_path.glob('data/**/*') if path.is_file()}
     assert kept <= (
-        {'.images'} if case.endswith(('of a class', 'than images', 'left out')) else set()
+        {'.images'}
+        if case.endswith(('of a class', 'than images', 'left out', 'one group'))
+        else set()
     )
 
 
@@ -474,6 +501,8 @@ def test_bad_tfrecords(script, photos, tmp_path):
         (['--csv=a', '--tfrecord=b'], '`csv` must not be given with `tfrecord`'),
         (['--dataset=tfds:x', '--skip_damaged'], '`skip_damaged` must not be given with `dataset`'),
         (['--csv=nowhere.csv'], 'nowhere.csv: no such file'),
+        (['a', '--csv='], "`csv` must not be empty. Received: csv=''"),
+        (['a', '--out='], "`out` must not be empty. Received: out=''"),
     ],
 )
 def test_bad_arguments(script, tmp_path, monkeypatch, arguments, line):

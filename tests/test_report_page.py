@@ -414,3 +414,16 @@ def test_folders_in_any_sequence(tmp_path):
     for nothing in ([], (), 5, None, b'run', [5]):
         with pytest.raises(ValueError, match=r'^`runs` must be the folder of a run, or a list of'):
             report.write(nothing, tmp_path / 'page.html')
+
+
+@pytest.mark.parametrize(
+    ('path', 'message'),
+    [
+        ('none/x.html', '`path` must lie in a folder that exists'),
+        ('', '`path` must be that of a f'),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path, path, message):
+    folder = write_run(tmp_path / 'run', extra=False)
+    with pytest.raises(ValueError, match=message):
+        report.write(folder, tmp_path / path)

@@ -288,7 +288,13 @@ def cached(
                 yield image
 
     (height, width), channels = options[0], options[3]
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f'`cache_dir` must be a folder that can be made and written to. '
+            f'Received: {path.parent}: {error.strerror}'
+        ) from error
     with progress_bar('decoding', total, shown=show_progress) as bar:
         result = write_cache(
             path,

@@ -9,13 +9,13 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from fenwicks._checks import some_of
 from fenwicks.data.csv_file import read_columns
-from fenwicks.data.images import EXTENSIONS
+from fenwicks.data.folders import identity_of, image_files, is_shown, others_in
 
 _log = logging.getLogger('fenwicks')
 
@@ -118,10 +118,10 @@ class ImageList:
             for name in sorted(os.listdir(folder))
             if is_shown(name)
             and (folder / name).is_dir()
-            and _identity(folder / name) != _identity(folder)  # a link back to where it lies
+            and identity_of(folder / name) != identity_of(folder)  # a link back to where it lies
         }
         loose = 0
-        for path in _image_files(folder):
+        for path in image_files(folder):
             name, separator, _ = path.partition('/')
             if separator:
                 by_class.setdefault(name, []).append(path)
@@ -137,7 +137,7 @@ class ImageList:
         if empty:
             raise ValueError(
                 f'{folder}: each folder must hold images of its class, or be removed. '
-                f'Received: no image in {some_of(empty)}'
+                f'Received: no image in {some_of(empty)}{others_in(folder / empty[0])}'
             )
         if loose:
             _log.warning('%s: %d images outside of the classes are left out', folder, loose)
@@ -227,7 +227,7 @@ class ImageList:
                 f'Received: pattern={pattern!r}'
             )
         pairs, groups, unmatched = [], [], []
-        for path in _image_files(folder):
+        for path in image_files(folder):
             match = expression.search(path)
             label = match and match[names.get('label', 1)]
             group = match['group'] if match and 'group' in names else ''
@@ -262,26 +262,36 @@ class ImageList:
             ValueError: it holds no image.
         """
         folder = _folder(root)
-        return cls(folder, tuple(_image_files(folder)))
+        return cls(folder, tuple(image_files(folder)))
 
 
 def check_names(where: StrPath, names: Sequence[str]) -> None:
     """Raises unless each name of a class is a line of text.
 
-    Models and JSON hold nothing else than Unicode, which names of folders need not be.
+    Models and JSON hold nothing else than Unicode, which names of folders need not be. It writes
+    some letters in two ways, and the same name from macOS and from Linux would be two classes.
 
     Args:
         where: what holds them, for the message.
         names: the names.
 
     Raises:
-        ValueError: one is no Unicode, or has a line break or another control character in it.
+        ValueError: one is no Unicode, or has a line break or another control character in it, or
+            two look the same.
     """
     for name in names:
         if any(unicodedata.category(letter) in ('Cc', 'Cs') for letter in name):
             raise ValueError(
                 f'{where}: each name of a class must be one line of UTF-8: rename it. '
                 f'Received: {name!a}'
+            )
+    seen: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        same = seen.setdefault(unicodedata.normalize('NFC', name), name)
+        if same != name:
+            raise ValueError(
+                f'{where}: names of classes must look different: give both the same letters. '
+                f'Received: {same!a} and {name!a}'
             )
 
 
@@ -290,11 +300,6 @@ def _folder(root):
     if not root.is_dir():
         raise FileNotFoundError(f'`root` must be a folder. Received: root={str(root)!r}')
     return root
-
-
-def is_shown(name: str) -> bool:
-    """Whether files of that name count: neither hidden ones nor what macOS adds to archives."""
-    return not name.startswith('.') and name != '__MACOSX'
 
 
 def _labelled(cls, root, pairs, where, min_classes=2):
@@ -308,27 +313,3 @@ def _labelled(cls, root, pairs, where, min_classes=2):
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[name] for _, name in pairs], np.int32)
     return cls(root, tuple(path for path, _ in pairs), labels, tuple(names))
-
-
-def _image_files(root: pathlib.Path) -> Iterator[str]:
-    """Paths from `root` of all images in it, sorted; a folder within itself is not entered."""
-    found: list[str] = []
-    pending: list[tuple[str, tuple]] = [('', (_identity(root),))]
-    while pending:
-        prefix, ancestors = pending.pop()
-        for name in filter(is_shown, os.listdir(root / prefix)):
-            path = f'{prefix}{name}'
-            if os.path.isdir(root / path):
-                identity = _identity(root / path)
-                if identity in ancestors:
-                    _log.warning('%s links to a folder around it, and is left out', root / path)
-                else:
-                    pending.append((f'{path}/', (*ancestors, identity)))
-            elif os.path.splitext(name)[1].lower() in EXTENSIONS and os.path.isfile(root / path):
-                found.append(path)
-    return iter(sorted(found))
-
-
-def _identity(path):
-    status = path.stat()
-    return status.st_dev, status.st_ino

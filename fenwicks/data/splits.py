@@ -107,7 +107,7 @@ def train_validation_split(
     classes, group, draw = _checked(count, seed, labels, groups)
     if group is not None:
         if not group.max():
-            raise ValueError('`groups` must be at least two. Received: one group')
+            raise ValueError('`groups` must hold two different groups or more. Received: one')
         return _sides(_by_group(classes, group, np.array([1 - fraction, fraction]), draw) == 1)
     validation = np.zeros(len(classes), bool)
     for number in range(classes.max() + 1):

@@ -89,6 +89,8 @@ def find_files(pattern: str | os.PathLike[str]) -> list[str]:
     """
     pattern = os.fspath(pattern)
     found = _matching(pattern)
+    # Beside shards lie descriptions of them: PREFIX.json, and texts of TensorFlow Datasets.
+    found = [path for path in found if not path.endswith(('.json', '.txt'))] or found
     # A training on a part of the data looks like any other. A pattern that leaves shards out, such
     # as `images-0000[0-3]-of-*`, does so on purpose: only what it would match can be missing.
     wanted = re.compile(fnmatch.translate(os.path.basename(pattern)))

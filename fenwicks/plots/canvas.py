@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from fenwicks._files import written_whole
+from fenwicks._files import check_target, written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,11 +166,10 @@ def check_path(path: str | os.PathLike[str]) -> None:
     """Raises what would keep `save` from writing a figure there, to be called before the work.
 
     Raises:
-        ValueError: Matplotlib doesn't know the file's suffix, or there is no such folder.
+        ValueError: Matplotlib doesn't know the file's suffix, or there is no such folder, or the
+            path is one.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.parent.is_dir():
-        raise ValueError(f'`path` must lie in a folder that exists. Received: path={path}')
+    path = check_target(path)
     known = FigureCanvasBase.get_supported_filetypes()
     if _kind(path) not in known:
         raise ValueError(

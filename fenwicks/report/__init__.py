@@ -24,6 +24,7 @@ import os
 import pathlib
 from collections.abc import Iterable
 
+from fenwicks._files import check_target, written_whole
 from fenwicks.report.material import Material
 
 __all__ = ['Material', 'write']
@@ -56,7 +57,6 @@ def write(
     """
     from fenwicks.report.pages import page  # which needs Matplotlib
     from fenwicks.report.runs import find_runs
-    from fenwicks.runlog import written_whole
 
     folders: list[str | os.PathLike] = []
     if isinstance(runs, str | os.PathLike):
@@ -71,7 +71,9 @@ def write(
         if len(folders) != 1:
             raise ValueError(f'`path` must be given for several runs. Received: {len(folders)}')
         path = pathlib.Path(folders[0], 'report.html')
-    text = page(find_runs(folders))
+    found = find_runs(folders)
+    path = check_target(path)
+    text = page(found)
     with written_whole(path) as part:
         part.write_text(text, encoding='utf-8')
-    return pathlib.Path(path)
+    return path

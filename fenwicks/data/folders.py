@@ -1,0 +1,72 @@
+"""Image files in folders, at any depth, and what lies beside them."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+
+from fenwicks._checks import some_of
+from fenwicks.data.images import EXTENSIONS
+
+_log = logging.getLogger('fenwicks')
+
+# What lies beside images without being any; other files that are left out are told.
+_NO_IMAGES = {
+    *('.txt', '.csv', '.tsv', '.json', '.jsonl', '.xml', '.yaml', '.yml', '.md', '.html', '.pdf'),
+    *('.db', '.ini', '.log', '.py', '.npy', '.npz', '.mat', '.zip', '.tar', '.gz', '.sh'),
+}
+
+
+def is_shown(name: str) -> bool:
+    """Whether files of that name count: neither hidden ones nor what macOS adds to archives."""
+    return not name.startswith('.') and name != '__MACOSX'
+
+
+def image_files(root: pathlib.Path) -> Iterator[str]:
+    """Paths from `root` of all images in it, sorted; a folder within itself is not entered."""
+    found: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    pending: list[tuple[str, tuple]] = [('', (identity_of(root),))]
+    while pending:
+        prefix, ancestors = pending.pop()
+        for name in filter(is_shown, os.listdir(root / prefix)):
+            path = f'{prefix}{name}'
+            if os.path.isdir(root / path):
+                identity = identity_of(root / path)
+                if identity in ancestors:
+                    _log.warning('%s links to a folder around it, and is left out', root / path)
+                else:
+                    pending.append((f'{path}/', (*ancestors, identity)))
+            elif not os.path.isfile(root / path):
+                others['links to nothing'] += 1
+            elif (suffix := os.path.splitext(name)[1].lower()) in EXTENSIONS:
+                found.append(path)
+            elif suffix not in _NO_IMAGES:
+                others[suffix or 'without an extension'] += 1
+    if others:
+        most = sorted((-count, kind) for kind, count in others.items())[:4]
+        kinds = ', '.join(f'{-count} {kind}' for count, kind in most)
+        kinds = kinds.encode('ascii', 'backslashreplace').decode()  # an extension may be no UTF-8
+        _log.warning(
+            '%s: %d files that are no known images are left out (%s)', root, others.total(), kinds
+        )
+    return iter(sorted(found))
+
+
+def others_in(folder: pathlib.Path) -> str:
+    """What else lies in a folder without images, for a message; nothing where it is empty."""
+    files = [path for path in folder.rglob('*') if is_shown(path.name) and path.is_file()]
+    suffixes = {path.suffix for path in files if path.suffix}
+    if not suffixes:
+        return ''
+    known = ' '.join(sorted(EXTENSIONS))
+    return f', but {some_of(sorted(suffixes))}: convert files that are none of {known}'
+
+
+def identity_of(path: pathlib.Path) -> tuple[int, int]:
+    """What two links to one folder have in common."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
