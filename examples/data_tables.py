@@ -78,6 +78,8 @@ def rounding_pairs_table():
         for precision in ('float32', 'bfloat16')
     )
     seeds = sorted(exact.keys() & rounded.keys())
+    if not seeds:
+        return NOTHING
     rows = [
         [seed, f'{exact[seed]:.2f}', f'{rounded[seed]:.2f}', f'{rounded[seed] - exact[seed]:+.2f}']
         for seed in seeds
@@ -87,7 +89,7 @@ def rounding_pairs_table():
     every = [runlog.mean_and_error(list(each.values())) for each in (exact, rounded)]
     rows.append([f'all {len(exact)} and {len(rounded)}', *every, ''])
     header = ['seed', 'float32, %', 'bfloat16, %', 'bfloat16 less float32, points']
-    return runlog.markdown(header, rows) if seeds else NOTHING
+    return runlog.markdown(header, rows)
 
 
 def hessian_table():

@@ -71,7 +71,9 @@ def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def find_files(pattern: str | os.PathLike[str]) -> list[str]:
-    """Names of the files that match a pattern, sorted.
+    """Names of the files that match a pattern, sorted, without descriptions beside shards.
+
+    `PREFIX.json` and texts of TensorFlow Datasets are left out, unless nothing else matches.
 
     Args:
         pattern: as for `glob.glob`, `**` included; or a URL with `*` in it.
