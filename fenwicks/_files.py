@@ -17,17 +17,21 @@ except ImportError:  # on Windows, where nothing is locked
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 
 
-def check_target(path: str | os.PathLike[str]) -> pathlib.Path:
+def check_target(path: str | os.PathLike[str], name: str = 'path') -> pathlib.Path:
     """A file to be written, with the home folder for `~`; raises before the work what would after.
+
+    Args:
+        path: of the file.
+        name: of the caller's argument, for the error.
 
     Raises:
         ValueError: there is no such folder, or the path is one.
     """
     path = pathlib.Path(path).expanduser()
     if not path.parent.is_dir():
-        raise ValueError(f'`path` must lie in a folder that exists. Received: path={path}')
+        raise ValueError(f'`{name}` must lie in a folder that exists. Received: {name}={path}')
     if path.is_dir():
-        raise ValueError(f'`path` must be that of a file. Received: path={path}, a folder')
+        raise ValueError(f'`{name}` must be the path of a file. Received: {name}={path}, a folder')
     return path
 
 
@@ -203,8 +207,12 @@ def _locked_file(path):
         os.close(descriptor)  # its process removed it after it had been opened here
 
 
-def check_writable(folder: str | os.PathLike[str]) -> None:
+def check_writable(folder: str | os.PathLike[str], name: str = 'folder') -> None:
     """Creates `folder`, and checks that files can be written there, before hours are spent.
+
+    Args:
+        folder: with its parents.
+        name: of the caller's argument, for the error.
 
     Raises:
         OSError: they can't.
@@ -220,5 +228,6 @@ def check_writable(folder: str | os.PathLike[str]) -> None:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise OSError(
-            f'`folder` must be one that can be written to. Received: {folder} ({error.strerror})'
+            f'`{name}` must be a folder that can be written to. '
+            f'Received: {folder} ({error.strerror})'
         ) from error

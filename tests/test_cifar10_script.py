@@ -538,7 +538,7 @@ def test_a_file_in_the_way_of_out(script, tmp_path):
     (tmp_path / 'file').write_text('kept')
     for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
         line = refused(script, *SMALL, f'--out={out}')
-        assert line.startswith(f'`out` must be one that can be written to. Received: {out}')
+        assert line.startswith(f'`out` must be a folder that can be written to. Received: {out}')
     assert (tmp_path / 'file').read_text() == 'kept'
 
 

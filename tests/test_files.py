@@ -163,7 +163,7 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
 def test_a_file_in_the_way(tmp_path):
     (tmp_path / 'file').write_text('kept')
     for folder in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-        with pytest.raises(OSError, match='`folder` must be one that can be') as raised:
+        with pytest.raises(OSError, match='`folder` must be a folder that can be') as raised:
             _files.check_writable(folder)
         assert str(folder) in str(raised.value)
         assert '\n' not in str(raised.value)

@@ -332,7 +332,7 @@ BAD_FOLDERS = {
     'a cache in a file': (
         lambda folder: text(folder / 'notes.txt'),
         ('--cache_dir=bad/notes.txt',),
-        '`cache_dir` must be a folder that can be made and written to. Received: bad/notes.txt',
+        '`cache_dir` must be a folder that can be written to. Received: bad/notes.txt',
     ),
     'one group': (
         None,

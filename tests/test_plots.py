@@ -159,5 +159,7 @@ def test_paths_that_cannot_be_saved_to_are_refused_before_the_work(tmp_path):
         plots.check_path(tmp_path / 'figure.docx')
     with pytest.raises(ValueError, match='`path` must lie in a folder that exists'):
         plots.save(drawn('schedule'), tmp_path / 'none' / 'figure.png')
-    with pytest.raises(ValueError, match=r'`path` must be that of a file\. Received: .* a folder$'):
+    with pytest.raises(
+        ValueError, match=r'`path` must be the path of a file\. Received: .* a folder$'
+    ):
         plots.check_path(tmp_path)

@@ -46,7 +46,7 @@ np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), atol=1e
 """,
     'fw.models.unfreeze': """
 import keras, numpy as np
-assert [each.path for each in model.trainable_variables][0].startswith('block4')
+assert [each.path for each in model.trainable_variables][0].startswith('conv_dw_6/')
 loaded = keras.models.load_model('fine_tuned.keras')
 images = dataset.test_images[:8]
 np.testing.assert_allclose(loaded.predict(images), trainer.predict(images), atol=1e-3)

@@ -229,6 +229,13 @@ def test_a_fingerprint_of_numpy_numbers(tmp_path):
     make(dense_model()).fit(*toy(), 1, checkpoint=path, resume=True, fingerprint=plain)
 
 
+def test_a_checkpoint_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    for resume in (False, True):
+        make(dense_model()).fit(*toy(), 1 + resume, checkpoint='~/c.npz', resume=resume)
+    assert [path.name for path in tmp_path.iterdir()] == ['c.npz']
+
+
 def test_a_folder_is_no_checkpoint(tmp_path):
     for resume in (False, True):
         trainer = make(dense_model())

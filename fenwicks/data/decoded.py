@@ -19,6 +19,7 @@ import simplejpeg
 from PIL import Image
 
 from fenwicks._checks import positive_integer
+from fenwicks._files import check_writable
 from fenwicks.data.dataset import Dataset, check_arrays
 from fenwicks.data.image_cache import read_cache, write_cache
 from fenwicks.data.images import check_options, decode_image
@@ -288,13 +289,7 @@ def cached(
                 yield image
 
     (height, width), channels = options[0], options[3]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(
-            f'`cache_dir` must be a folder that can be made and written to. '
-            f'Received: {path.parent}: {error.strerror}'
-        ) from error
+    check_writable(path.parent, 'cache_dir')
     with progress_bar('decoding', total, shown=show_progress) as bar:
         result = write_cache(
             path,

@@ -48,23 +48,6 @@ def origin_of(data_digest: str) -> dict:
     }
 
 
-def check_path(path: Path, writes: bool) -> None:
-    """Raises unless a checkpoint can be at a path.
-
-    Args:
-        path: of the file.
-        writes: whether this process is to write it.
-    """
-    if os.path.isdir(path):
-        raise ValueError(
-            f'`checkpoint` must be the path of a file. Received: a folder, checkpoint={path}'
-        )
-    if writes and not pathlib.Path(path).parent.is_dir():
-        raise ValueError(
-            f'`checkpoint` must lie in a folder that exists. Received: checkpoint={path}'
-        )
-
-
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
     """A block in which this process alone writes the checkpoint, into a folder that takes it.

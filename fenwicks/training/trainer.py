@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from fenwicks._checks import finite_number
+from fenwicks._files import check_target
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, targets
 from fenwicks.training.epochs import DivergedError, Epochs
@@ -212,7 +213,9 @@ class Trainer(ResumableRunner):
             raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
         writes = checkpoint is not None and self.replicas.chief
         if checkpoint is not None:
-            checkpoints.check_path(checkpoint, writes)
+            checkpoint = os.path.expanduser(checkpoint)
+            if writes:
+                check_target(checkpoint, 'checkpoint')
         callbacks = check_callbacks(callbacks)
         verbose = check_verbose(verbose) if self.replicas.chief else 0
         feed = self._open_feed(images, labels, class_weight, sample_weight)
