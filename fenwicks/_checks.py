@@ -199,3 +199,12 @@ def channels_last(name: str, data_format: str) -> None:
             "keras.config.set_image_data_format('channels_last'). "
             f'Received: {data_format}'
         )
+
+
+def no_class(name: str, value: Any) -> None:
+    """Raises where a class stands for an object of it."""
+    if isinstance(value, type):
+        raise ValueError(
+            f'`{name}` must be an object, not a class: {value.__name__}(...). '
+            f'Received: {name}={value.__name__}'
+        )

@@ -25,6 +25,37 @@ def flatten_layers(model: keras.Model) -> list:
     return list(model._flatten_layers())
 
 
+def steps_from_input(model: keras.Model) -> list | None:
+    """The layers and operations of a model in the order in which an image passes them, those of
+    nested models in their place; `None` where a subclass of Model hides them."""
+    if isinstance(model, keras.Sequential):
+        found = list(model.layers)
+    elif getattr(model, 'operations', None) is not None and model._nodes_by_depth:
+        depths = sorted(model._nodes_by_depth, reverse=True)
+        found = [node.operation for depth in depths for node in model._nodes_by_depth[depth]]
+    else:
+        return None
+    steps: list = []
+    for step in found:
+        if isinstance(step, keras.layers.Pipeline):
+            steps += step.layers
+        elif isinstance(step, keras.Model):
+            steps += steps_from_input(step) or [step]
+        else:
+            steps.append(step)
+    return steps
+
+
+def input_like_that_of(model: keras.Model, name: str) -> keras.KerasTensor:
+    """A new input of a model's image shape and dtype; raises where it doesn't know the shape."""
+    if not model.built or getattr(model, 'inputs', None) is None:
+        raise ValueError(
+            '`model` must know its input shape: begin it with keras.Input(shape). '
+            f'Received: {model.name}, which does not'
+        )
+    return keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=name)
+
+
 def check_channels_last(name: str, model: keras.Model) -> None:
     """Raises where Keras's configuration, or a layer of the model, has images channels first.
 

@@ -167,7 +167,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
         `margin` it computes all views too, and uses them for doubtful images only.
 
     Raises:
-        ValueError: the model, or Keras's configuration, has images channels first; or no `TTA`.
+        ValueError: no `TTA`, a model without an input shape, or images with channels first.
 
     Example:
 
@@ -179,7 +179,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     """
     _check_tta(tta)
     _keras.check_channels_last('tta_model', model)
-    images = keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name='images')
+    images = _keras.input_like_that_of(model, name='images')
     views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
     logits = tta.combine(views)
     if not math.isinf(tta.margin):

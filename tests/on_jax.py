@@ -42,6 +42,7 @@ TRAINING = {
         'test_trainer_fit.py',
         'test_trainer_targets.py',
         'test_trainer_models.py',
+        'test_trainer_moved.py',
         'test_trainer_freezing.py',
         'test_transfers.py',
     ),

@@ -74,7 +74,9 @@ def refused(path):
         load(path)
     message = str(raised.value)
     assert '\n' not in message
-    assert message.startswith('the checkpoint must be whole: delete it to start anew. Received: ')
+    assert message.startswith(
+        'the checkpoint must be a whole one that a Trainer wrote: name another'
+    )
     assert str(path) in message
     return message
 

@@ -372,8 +372,13 @@ def test_seeds_that_are_none(seed):
 @pytest.mark.parametrize(
     ('name', 'value', 'rule'),
     [
-        ('optimizer', 'sgd', 'a Keras optimizer'),
-        ('loss', 'mse', r'a keras\.losses\.Loss'),
+        ('optimizer', 'sgd2', 'a Keras optimizer, or the name of one, such as adam'),
+        ('loss', 'mse2', r'a keras\.losses\.Loss, the name of one, or a .* and outputs'),
+        ('loss', 3, r'a keras\.losses\.Loss, the name of one, or a .* and outputs'),
+        ('optimizer', 0.1, 'a Keras optimizer'),
+        ('jit_compile', 'yes', 'be True, False or None'),
+        ('jit_compile', 1, 'be True, False or None'),
+        ('normalize', 1 / 255, 'be a function of a batch of images, .* or None'),
         ('replicas', 4, r'come from training\.replicate'),
     ],
 )
@@ -429,7 +434,11 @@ IMAGES, LABELS = toy()
         (IMAGES[..., :1], LABELS, r'the shape \(count, 8, 8, 3\) .* shape=\(22, 8, 8, 1\)'),
         (IMAGES[:0], LABELS[:0], '`images` must not be empty'),
         (IMAGES, LABELS[:-1], 'the same length as the images. Received: 22 images and 21'),
-        (IMAGES, LABELS[:, None], r'`labels` must have the shape \(n,\)'),
+        (
+            IMAGES,
+            LABELS[:, None].repeat(2, 1),
+            r'`labels` must be integers \(n,\), or',
+        ),
         (IMAGES, LABELS.astype(np.float32), '`labels` must be integers'),
         (IMAGES, LABELS + 1, r'`labels` must be in \[0, 3\). Received: labels from 1 to 3'),
         (IMAGES, LABELS - 1, r'`labels` must be in .* Received: labels from -1 to 1'),

@@ -198,7 +198,7 @@ def test_a_damaged_checkpoint_is_an_error_of_one_line(tmp_path):
     path = tmp_path / 'c.npz'
     make(dense_model()).fit(*toy(), 1, checkpoint=path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r'the checkpoint must be whole: .*c\.npz') as raised:
+    with pytest.raises(ValueError, match=r'the checkpoint must be a whole one .*c\.npz') as raised:
         make(dense_model()).fit(*toy(), 2, checkpoint=path, resume=True)
     assert '\n' not in str(raised.value)
 

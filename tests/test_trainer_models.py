@@ -129,7 +129,8 @@ def test_layers_within_a_subclass_learn_whether_they_are_trained():
     own, plain = Net(parts()), keras.Sequential([keras.Input((8, 8, 3)), *parts()])
     own(np.zeros((1, 8, 8, 3), np.float32))
     own.set_weights(plain.get_weights())
-    own, plain = (make(model, sgd(0.05)) for model in (own, plain))
+    normalize = functools.partial(augment.normalize, mean=0, std=255)
+    own, plain = (make(model, sgd(0.05), normalize=normalize) for model in (own, plain))
     for trainer in (own, plain):
         trainer.fit(*toy(), 2)
     assert numbers(own.records) == numbers(plain.records)

@@ -251,7 +251,7 @@ def test_class_weights_need_classes_and_a_loss_that_takes_them():
         make(dense_model(), loss=LOGITS).fit(IMAGES, BITS, 1, class_weight={0: 2.0})
     function = losses.cross_entropy
     trainer = make(dense_model(), loss=lambda y, p: keras.ops.mean(function(y, p)))
-    with pytest.raises(ValueError, match=r'`loss` must be a keras.losses.Loss to take weights'):
+    with pytest.raises(ValueError, match=r'`loss` must be a keras.losses.Loss, .* to take weights'):
         trainer.fit(IMAGES, LABELS, 1, class_weight={0: 2.0})
 
 

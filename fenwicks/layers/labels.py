@@ -32,7 +32,7 @@ class ClassNames(keras.layers.Layer):
         `inputs`.
 
     Raises:
-        ValueError: if `class_names` aren't texts.
+        ValueError: if `class_names` aren't texts, or one occurs twice.
 
     Example:
 
@@ -47,6 +47,10 @@ class ClassNames(keras.layers.Layer):
         self.class_names = sequence('class_names', class_names, 'texts')
         if not all(isinstance(each, str) for each in self.class_names):
             raise ValueError(f'`class_names` must be texts. Received: class_names={class_names!r}')
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError(
+                f'`class_names` must be different. Received: class_names={class_names!r}'
+            )
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from fenwicks import _keras
-from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks._checks import finite_number, integer, no_class, positive_integer
 from fenwicks._typing import Step, Tensor
 
 
@@ -221,6 +221,7 @@ class Lookahead:
 
 def check_rule(name: str, rule: Any) -> None:
     """Raises a ValueError unless the argument of this name is a rule for averaging."""
+    no_class(name, rule)
     if not all(hasattr(rule, part) for part in ('every', 'update', 'replaces_values')):
         raise ValueError(
             f'`{name}` must be a rule such as optimizers.EMA, with `every`, `update` and '

@@ -82,6 +82,11 @@ def images_of(batch: Any) -> np.ndarray:
 
 
 def _images(images):
+    if isinstance(images, dict):
+        raise ValueError(
+            '`images` must give batches of one array of images each. '
+            f'Received: a dict of {", ".join(map(str, images))}'
+        )
     images = np.asarray(images)
     if images.ndim != 4 or not (images.dtype == np.uint8 or images.dtype.kind == 'f'):
         raise ValueError(

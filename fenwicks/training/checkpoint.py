@@ -48,6 +48,23 @@ def origin_of(data_digest: str) -> dict:
     }
 
 
+def as_path(path: Any, writes: bool) -> pathlib.Path:
+    """The path of a checkpoint, with the home folder for `~`.
+
+    Args:
+        path: of the file.
+        writes: whether this process is to write it.
+
+    Raises:
+        ValueError: it is no path, or the file can't be written there.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f'`checkpoint` must be the path of a file. Received: {path!r}')
+    if writes:
+        return _files.check_target(path, 'checkpoint')
+    return pathlib.Path(path).expanduser()
+
+
 @contextlib.contextmanager
 def claimed(path: Path) -> Iterator[None]:
     """A block in which this process alone writes the checkpoint, into a folder that takes it.
@@ -147,7 +164,14 @@ def load_values(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndar
             found = [_header(archive, name, size, 'fiub')[0] for name in names]
             if found == expected:
                 return [_read(archive, name, size, 'fiub') for name in names]
-    raise _unfit(expected, f'{count} variables, or other shapes, in {path}')
+            different = [i for i in range(count) if found[i] != expected[i]]
+            first = different[0]
+            raise _unfit(
+                expected,
+                f'{path}, where {len(different)} have other shapes, first {found[first]} for the '
+                f'{expected[first]} of {variables[first].path}',
+            )
+    raise _unfit(expected, f'{count} variables in {path}')
 
 
 def load_list(path: Path, name: str, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
@@ -192,7 +216,8 @@ def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
 def _damaged(path, error):
     reason = ' '.join(str(error).split()) or type(error).__name__
     return ValueError(
-        f'the checkpoint must be whole: delete it to start anew. Received: {path} ({reason})'
+        'the checkpoint must be a whole one that a Trainer wrote: name another file to start anew. '
+        f'Received: {path} ({reason})'
     )
 
 

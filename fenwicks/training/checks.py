@@ -10,7 +10,7 @@ import numpy as np
 
 from fenwicks import _keras, data
 from fenwicks import augment as augmentation
-from fenwicks._checks import positive_integer
+from fenwicks._checks import no_class, positive_integer
 from fenwicks.layers import PatchWhitening
 from fenwicks.training import targets
 from fenwicks.training.replicas.base import Replicas
@@ -25,6 +25,8 @@ NO_PROBABILITIES = '`loss` must be of logits: pass from_logits=True'
 
 def check(model, optimizer, loss, seed, seconds_per_call, replicas):
     """Raises unless each argument of a Trainer keeps its rule."""
+    for name, value in (('model', model), ('optimizer', optimizer), ('loss', loss)):
+        no_class(name, value)
     if not model.built:
         raise ValueError('`model` must be built: give it an input shape or call it once')
     _keras.check_channels_last('the Trainer', model)
@@ -32,9 +34,18 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
         raise ValueError(
             f'`optimizer` must be a Keras optimizer. Received: optimizer={optimizer!r}'
         )
-    outputs = getattr(model, 'outputs', None)
+    inputs, outputs = getattr(model, 'inputs', None), getattr(model, 'outputs', None)
+    if inputs is not None and len(inputs) != 1:
+        raise ValueError(f'`model` must have one input, images. Received: {len(inputs)} inputs')
     if outputs is not None and len(outputs) != 1:
         raise _no_logits([tuple(output.shape) for output in outputs])
+    check_standard_steps(model)
+    if 'float16' in _keras.compute_dtypes(model) and not hasattr(optimizer, 'inner_optimizer'):
+        raise ValueError(
+            '`optimizer` must be a keras.optimizers.LossScaleOptimizer for a model that computes '
+            'in float16, where small gradients become 0. '
+            f'Received: {type(optimizer).__name__}'
+        )
     if keras.distribution.distribution() is not None:
         raise ValueError(
             'the Trainer must divide the batches itself, among its `replicas`: call '
@@ -42,7 +53,10 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
             f'a keras.distribution.{type(keras.distribution.distribution()).__name__}'
         )
     if loss is not None and not callable(loss):
-        raise ValueError(f'`loss` must be a keras.losses.Loss. Received: loss={loss!r}')
+        raise ValueError(
+            '`loss` must be a keras.losses.Loss, the name of one, or a function of labels and '
+            f'outputs. Received: loss={loss!r}'
+        )
     if not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**31:
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
     if not isinstance(replicas, Replicas | None):
@@ -52,6 +66,47 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
     if seconds_per_call is not None and not seconds_per_call > 0:
         raise ValueError(
             f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call}'
+        )
+
+
+def check_standard_steps(model):
+    """Raises where a model has a step of its own, which the Trainer would not take."""
+    for name in ('train_step', 'test_step', 'compute_loss', 'compute_metrics'):
+        if getattr(type(model), name) is not getattr(keras.Model, name):
+            raise ValueError(
+                f'`model` must not override {name}, since the Trainer has steps of its own: train '
+                f"it by Keras's fit. Received: {type(model).__name__}.{name}"
+            )
+
+
+def as_optimizer(optimizer):
+    """An optimizer, which may be given by the name that Keras knows it by."""
+    if not isinstance(optimizer, str):
+        return optimizer
+    try:
+        return keras.optimizers.get(optimizer)
+    except ValueError:
+        raise ValueError(
+            '`optimizer` must be a Keras optimizer, or the name of one, such as adam. '
+            f'Received: optimizer={optimizer!r}'
+        ) from None
+
+
+def check_jit_compile(jit_compile):
+    """True, False or, for 'auto' too, `None`."""
+    if not (jit_compile is None or isinstance(jit_compile, bool) or jit_compile == 'auto'):
+        raise ValueError(
+            f'`jit_compile` must be True, False or None. Received: jit_compile={jit_compile!r}'
+        )
+    return None if jit_compile == 'auto' else jit_compile
+
+
+def check_normalize(normalize):
+    """Raises unless `normalize` can be called."""
+    if not callable(normalize):
+        raise ValueError(
+            '`normalize` must be a function of a batch of images, such as partial(augment.normalize'
+            f', mean=mean, std=std), or None. Received: normalize={normalize!r}'
         )
 
 
@@ -204,15 +259,16 @@ def _logits(model, images):
     """What the model returns of an image, as a `KerasTensor`."""
     outputs = model(keras.KerasTensor((1, *np.shape(images)[1:]), 'float32'), training=False)
     if not isinstance(outputs, keras.KerasTensor) or len(outputs.shape) != 2:
-        outputs = keras.tree.flatten(outputs)
-        raise _no_logits([(None, *output.shape[1:]) for output in outputs])
+        shapes = keras.tree.map_structure(lambda output: (None, *output.shape[1:]), outputs)
+        raise _no_logits(shapes if isinstance(shapes, dict | list) else [shapes])
     return outputs
 
 
 def _no_logits(shapes):
     return ValueError(
         '`model` must have one output, logits (batch, classes). '
-        f'Received: outputs of shape {", ".join(map(str, shapes))}'
+        f'Received: outputs of shape '
+        f'{shapes if isinstance(shapes, dict) else ", ".join(map(str, shapes))}'
     )
 
 

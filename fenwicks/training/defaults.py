@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import keras
+import numpy as np
 
 from fenwicks import _keras
 from fenwicks._typing import ImageFunction, Tensor
+from fenwicks.layers import ImageNetNormalization
+
+_NORMALIZERS = (
+    keras.layers.Rescaling,
+    keras.layers.Normalization,
+    keras.layers.BatchNormalization,
+    ImageNetNormalization,
+)
+_log = logging.getLogger('fenwicks')
 
 
 def unchanged(images: Tensor, seed: Tensor) -> Tensor:
@@ -14,7 +26,7 @@ def unchanged(images: Tensor, seed: Tensor) -> Tensor:
 
 
 def to_unit_range(images: Tensor) -> Tensor:
-    """The default normalisation: uint8 to float32 in [0, 1]."""
+    """The default normalisation: pixels in [0, 255] to float32 in [0, 1]."""
     return as_floats(images) / 255.0
 
 
@@ -24,9 +36,51 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 def default_normalize(model: keras.Model) -> ImageFunction:
-    """`as_floats` for a model that begins with a `Rescaling` or `Normalization`, or else
-    `to_unit_range`."""
-    containers = keras.Model, keras.layers.InputLayer
-    layers = [each for each in _keras.flatten_layers(model) if not isinstance(each, containers)]
-    normalizes = isinstance(layers[0], keras.layers.Rescaling | keras.layers.Normalization)
-    return as_floats if normalizes else to_unit_range
+    """`as_floats` for a model that normalises its images, or else `to_unit_range`.
+
+    What happens to the images before the first layer with weights decides. The code of a subclass
+    of Model can't be seen: there one of the layers that normalise does, wherever it is.
+    """
+    steps = _keras.steps_from_input(model)
+    if steps is not None:
+        return as_floats if _normalizes(steps) else to_unit_range
+    if any(isinstance(layer, _NORMALIZERS[:2]) for layer in _keras.flatten_layers(model)):
+        return as_floats
+    _log.warning(
+        'pixels are divided by 255 for %s, whose code may do so too: pass '
+        '`normalize` to say what it takes',
+        type(model).__name__,
+    )
+    return to_unit_range
+
+
+def check_pixels(normalize: ImageFunction, images: np.ndarray) -> None:
+    """Raises where the default would divide floats by 255 that are no pixels in [0, 255]."""
+    if normalize is not to_unit_range or images.dtype.kind != 'f' or not images.size:
+        return
+    low, high = images.min(), images.max()
+    if low < 0 or 0 < high <= 1:
+        raise ValueError(
+            '`images` must be pixels in [0, 255] where the Trainer divides them by 255, as it does '
+            'by default: pass it normalize=partial(augment.normalize, mean=0, std=1) to take them '
+            f'as they are. Received: {images.dtype} images from {low:.4g} to {high:.4g}'
+        )
+
+
+def _normalizes(steps):
+    """Whether an image is scaled before the first of the layers that have weights."""
+    for step in steps:
+        if isinstance(step, _NORMALIZERS) or _is_arithmetic(step):
+            return True
+        if getattr(step, 'weights', None):
+            return False
+    return False
+
+
+def _is_arithmetic(step):
+    """Whether a step without weights may scale its inputs: an operation such as `images / 255`, or
+    a layer of the user's own."""
+    if isinstance(step, keras.layers.Layer):
+        own = not type(step).__module__.startswith(('keras.', 'fenwicks.'))
+        return (own or isinstance(step, keras.layers.Lambda)) and not step.weights
+    return type(step).__name__ in ('Add', 'Divide', 'Multiply', 'Subtract', 'TrueDivide')

@@ -112,6 +112,12 @@ class Epochs:
         }
 
     def _diverged(self, totals, epoch, step, rate):
+        if not math.isfinite(totals.last_loss) and epoch == 0 and step == 1:
+            return DivergedError(
+                'the training loss must be finite at the first step, before any update: look at '
+                'what `normalize`, `augment`, the model and the loss return. '
+                f'Received: loss {totals.last_loss} at epoch 1, step 1'
+            )
         what, which = 'loss', ''
         if math.isfinite(totals.last_loss):
             variable = self.not_finite()

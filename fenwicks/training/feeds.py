@@ -11,6 +11,7 @@ import numpy as np
 from fenwicks import augment as augmentation
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
+from fenwicks.training.defaults import check_pixels
 from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.streams import Stream, check_no_labels_beside, is_stream, open_stream
 
@@ -121,6 +122,7 @@ class StreamFeed:
         if before is not None and before.source is source:
             self.stream.passes = before.passes  # it has given these already
         first, self._loss = self.stream.first, settings.loss
+        check_pixels(settings.normalize, first.images)
         self.outputs = checks.check_image_shape(settings.model, first.images)
         self.dtype, self.image_shape = first.images.dtype, first.images.shape[1:]
         self._class_weight = class_weight

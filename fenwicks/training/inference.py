@@ -12,6 +12,7 @@ import numpy as np
 from fenwicks import evaluate as evaluation
 from fenwicks.training import checks, streams, targets
 from fenwicks.training.averages import Averages
+from fenwicks.training.defaults import check_pixels
 from fenwicks.training.engines.base import Loss
 from fenwicks.training.metrics import MetricSet, warn_unless_finite
 from fenwicks.training.phase_engines import PhaseEngines
@@ -119,6 +120,7 @@ class Predictor:
         for images, labels in batches:
             kind = images.dtype.name, images.shape[1:]
             if first is None:  # once, since it calls the model
+                check_pixels(self._engines.settings.normalize, images)
                 first, outputs = kind, checks.check_image_shape(self.model, images)
             if kind != first:
                 raise ValueError(

@@ -63,6 +63,7 @@ class StepRunner(Predictor):
         memory_budget: int | None = None,
         freeze: Sequence[tuple[float, str]] = (),
     ):
+        optimizer, loss = checks.as_optimizer(optimizer), targets.as_loss(loss)
         checks.check(model, optimizer, loss, seed, seconds_per_call, replicas)
         augment = unchanged if augment is None else augment
         checks.check_augment(augment)
@@ -72,8 +73,9 @@ class StepRunner(Predictor):
         self.metrics = metrics
         self.batch_size = positive_integer('batch_size', batch_size)
         self.normalize = default_normalize(model) if normalize is None else normalize
+        checks.check_normalize(self.normalize)
         self.augment, self.averaging = augment, averaging
-        self.jit_compile = jit_compile
+        self.jit_compile = checks.check_jit_compile(jit_compile)
         self.image_sizes = check_image_sizes(image_sizes, model)
         self.freeze = check_freeze(freeze, model)
         self.replicas = default_replicas() if replicas is None else replicas
@@ -107,7 +109,7 @@ class StepRunner(Predictor):
                 metrics=self._metrics,
                 kind=targets.kind_of(self.loss),
                 replicas=self.replicas,
-                jit_compile=jit_compile,
+                jit_compile=self.jit_compile,
                 accumulate=self.accumulate,
             )
             self._engines = PhaseEngines(settings, self.image_sizes, self.freeze)

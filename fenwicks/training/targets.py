@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +26,42 @@ _OF_CLASSES = (
     keras.losses.CategoricalFocalCrossentropy,
 )
 _BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+
+
+def as_loss(loss: Any) -> Any:
+    """A loss as Keras's `compile` takes it: its name becomes an object, and a function that returns
+    a value for each image one that returns their mean.
+
+    Raises:
+        ValueError: Keras knows no such name, or the function doesn't take labels and outputs.
+    """
+    if isinstance(loss, str):
+        try:
+            function = keras.losses.get(loss)
+        except ValueError:
+            raise ValueError(
+                '`loss` must be a keras.losses.Loss, the name of one, or a function of labels and '
+                f'outputs. Received: loss={loss!r}'
+            ) from None
+        title = getattr(function, '__name__', '').replace('_', ' ').title().replace(' ', '')
+        loss = getattr(keras.losses, title)() if hasattr(keras.losses, title) else function
+    if loss is None or isinstance(loss, keras.losses.Loss | type) or not callable(loss):
+        return loss
+    try:
+        inspect.signature(loss).bind(None, None)
+    except TypeError:
+        raise ValueError(
+            '`loss` must be a function of labels and outputs. '
+            f'Received: one with the parameters {inspect.signature(loss)}'
+        ) from None
+    except ValueError:  # some callables written in C have no signature
+        pass
+
+    @functools.wraps(loss)
+    def mean(labels, outputs):
+        return keras.ops.mean(loss(labels, outputs))
+
+    return mean
 
 
 def kind_of(loss: Any) -> str:
@@ -81,6 +119,8 @@ def check_labels(loss: Any, labels: Any, count: int, outputs: int, batch_size: i
 def check_form(loss: Any, labels: Any, count: int, outputs: int) -> np.ndarray:
     """As `check_labels`, without trying the loss."""
     labels = np.asarray(labels)
+    if labels.shape == (count, 1) and labels.dtype.kind in 'iu' and outputs > 1:
+        labels = labels[:, 0]  # as keras.datasets.cifar10.load_data has them
     is_custom = kind_of(loss) == OTHER and not type(loss).__module__.startswith('keras.')
     if kind_of(loss) == CLASSES or (is_custom and labels.dtype.kind != 'f'):
         return _class_labels(loss, labels, count, outputs)
@@ -89,6 +129,11 @@ def check_form(loss: Any, labels: Any, count: int, outputs: int) -> np.ndarray:
 
 def _class_labels(loss, labels, count, outputs):
     if labels.shape != (count, outputs):
+        if labels.ndim == 2 and len(labels) == count:
+            raise ValueError(
+                f'`labels` must be integers (n,), or have the {outputs} columns of the outputs. '
+                f'Received: shape={labels.shape}'
+            )
         check_class_labels(labels, count, outputs)
         return labels.astype(np.int32)
     labels = labels.astype(np.float32)
@@ -183,7 +228,8 @@ def image_weights(
         factors.append(check_sample_weight(sample_weight, len(labels)))
     if factors and not isinstance(loss, keras.losses.Loss):
         raise ValueError(
-            '`loss` must be a keras.losses.Loss to take weights of classes or images. '
+            '`loss` must be a keras.losses.Loss, such as a subclass whose `call` is the function, '
+            'to take weights of classes or images. '
             f'Received: loss={loss!r}'
         )
     return (np.prod(factors, axis=0, dtype=np.float32),) if factors else ()

@@ -14,9 +14,9 @@ import keras
 import numpy as np
 
 from fenwicks._checks import finite_number
-from fenwicks._files import check_target
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, targets
+from fenwicks.training.defaults import check_pixels
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
 from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
@@ -53,18 +53,21 @@ class Trainer(ResumableRunner):
     Args:
         model: a built Keras model from float images `(batch, height, width, channels)` to logits
             `(batch, classes)`. Its `losses` (those of regularizers) are added to the loss. One of
-            `training.HardExamples` is trained on a part of each batch.
-        optimizer: a Keras optimizer, not shared with another model. A model in `mixed_float16`
-            needs a `keras.optimizers.LossScaleOptimizer`.
-        loss: a `keras.losses.Loss`, or a function of labels and outputs that returns the mean; by
-            default `CrossEntropy()`.
+            `training.HardExamples` is trained on a part of each batch. One with a `train_step` or
+            `compute_loss` of its own is refused.
+        optimizer: a Keras optimizer, not shared with another model, or the name of one. A model in
+            `mixed_float16` must have a `keras.optimizers.LossScaleOptimizer`.
+        loss: a `keras.losses.Loss` or its name, or a function of labels and outputs that returns
+            the mean or a value for each image; by default `CrossEntropy()`.
         batch_size: images in a step, a positive integer. An epoch drops its incomplete last batch.
         metrics: names or objects of `keras.metrics` beside the loss and the accuracy, which are
             always there. They are of the outputs as the model returns them, logits mostly, and are
             accumulated in the compiled steps. Integer labels come one-hot to a metric that takes
             them in no other form.
-        normalize: function from a uint8 batch to the model's float input; by default division by
-            255, or nothing for a model that begins with a `Rescaling` or `Normalization` layer.
+        normalize: function from a uint8 batch to the model's float input. By default division by
+            255; or nothing for a model that scales its images before the first layer with weights,
+            by a layer (`Rescaling`, `Normalization`, `BatchNormalization`, one of the user's own)
+            or an operation (`images / 255`). What a subclass of Model does in its code isn't seen.
         augment: function `augment(images, seed)` of normalised float batches, such as
             `augment.compose` returns; by default none. Where it has parameters `epoch` (from 0),
             `indices` (int32 `(batch,)`, the places of the images in the data set) or `run_seed`
@@ -79,9 +82,9 @@ class Trainer(ResumableRunner):
             accelerator, or where several processes train together, and 5 s on a CPU.
         replicas: the devices that share each batch, from `training.replicate`. `None` is all
             accelerators on JAX, those of the strategy in scope on TensorFlow, or else one device.
-        jit_compile: whether XLA compiles the loop over the steps as one program. `None` is yes on
-            an accelerator and no on a CPU, where TensorFlow then runs the loop as a graph and JAX
-            calls a compiled step; if that holds no convolution, yes on JAX.
+        jit_compile: whether XLA compiles the loop over the steps as one program. `None`, or 'auto',
+            is yes on an accelerator and no on a CPU, where TensorFlow then runs the loop as a graph
+            and JAX calls a compiled step; if that holds no convolution, yes on JAX.
         image_sizes: pairs `(epoch, size)`: from that epoch on, counted from 0, the augmented images
             are resized to `size` x `size` pixels, bilinearly and without antialiasing. Empty: they
             keep their size. The model must take each size, as one with an input of `(None, None,
@@ -163,16 +166,17 @@ class Trainer(ResumableRunner):
                 device while others train. It shuffles itself, and `normalize` gets its images,
                 uint8 or float, as they are. Of several processes each streams its share of each
                 batch.
-            labels: what the loss takes: integers `(count,)`; floats `(count, classes)`, one-hot or
-                probabilities; for a binary loss numbers `(count, outputs)` in [0, 1]; for others
-                numbers `(count, outputs)`, or `(count,)` for one output; `None` with a source of
-                batches.
+            labels: what the loss takes: integers `(count,)` or `(count, 1)`; floats `(count,
+                classes)`, one-hot or probabilities; for a binary loss numbers `(count, outputs)` in
+                [0, 1]; for others numbers `(count, outputs)`, or `(count,)` for one output; `None`
+                with a source of batches.
             epochs: number of epochs in all, above 0. The last may be a part of one: 2.5 epochs of
                 10 steps are 25 steps.
             validation_data: `(images, labels)` or `(images, labels, sample_weight)`, or a source of
                 such batches, which is read once, to be scored after epochs; `None` for none. All
                 images count, and the averages are in the place of the weights, where there are any.
-                `val_loss` is the mean of the Trainer's loss, as in Keras.
+                `val_loss` is the mean of the Trainer's loss and the losses of regularizers. What
+                layers add by `add_loss` or `activity_regularizer` is in the training's loss only.
             validation_freq: epochs from one validation to the next, or the epochs, from 1, to
                 validate after.
             callbacks: `keras.callbacks.Callback`s that work from the beginnings and ends of epochs,
@@ -213,9 +217,7 @@ class Trainer(ResumableRunner):
             raise ValueError('`resume` needs a `checkpoint` to go on from. Received: None')
         writes = checkpoint is not None and self.replicas.chief
         if checkpoint is not None:
-            checkpoint = os.path.expanduser(checkpoint)
-            if writes:
-                check_target(checkpoint, 'checkpoint')
+            checkpoint = checkpoints.as_path(checkpoint, writes)
         callbacks = check_callbacks(callbacks)
         verbose = check_verbose(verbose) if self.replicas.chief else 0
         feed = self._open_feed(images, labels, class_weight, sample_weight)
@@ -223,6 +225,7 @@ class Trainer(ResumableRunner):
         if validation_data is not None:
             held_out = arrays_of(validation_data)
             validation_data = checks.check_validation(self.model, self.loss, held_out, feed.dtype)
+            check_pixels(self.normalize, validation_data[0])
         settings = {} if checkpoint is None else self._settings(feed, fingerprint)
         known: dict[str, Any] = {}
         if resume and checkpoint is not None and os.path.exists(checkpoint):
