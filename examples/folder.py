@@ -65,6 +65,8 @@ flags.DEFINE_integer('split_seed', 0, 'Of the choice of test images.')
 def main(folder=None):
     """Checks the flags, decodes the images, and trains."""
     code = hardware.provenance()
+    if folder is not None and FLAGS.csv is None:  # a CSV file names the pictures one by one
+        image_sources.check_outside(folder, 'out', FLAGS.out or 'out')
     source = image_sources.by_flags(folder)
     if FLAGS.folds is not None and FLAGS.runs > 1:
         raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')
@@ -95,6 +97,7 @@ def main(folder=None):
     train, test = splits[0]
     machine.say(described(arrays, source, len(train), len(test)))
     machine.say(reason)
+    warn_of_classes(arrays, source.name, splits)
     recipe = fitted(recipe, min(len(train) for train, _ in splits))
     jobs = []
     for number in range(count):
@@ -228,6 +231,21 @@ def split(arrays, source):
         if FLAGS.folds is not None:
             return data.k_folds(len(arrays), FLAGS.folds, **settings)
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
+
+
+def warn_of_classes(arrays, name, splits):
+    """Warns of classes that have no images on one side of a split."""
+    for number, sides in enumerate(splits):
+        lacking = []
+        for side, use in zip(sides, ('train', 'test'), strict=True):
+            there = np.bincount(arrays.labels[side], minlength=arrays.num_classes)
+            if not there.all():
+                names = [arrays.class_names[label] for label in np.flatnonzero(there == 0)]
+                rest = f' and {len(names) - 10} more' if len(names) > 10 else ''
+                lacking.append(f'to {use} on of {", ".join(names[:10])}{rest}')
+        if lacking:
+            fold = f', fold {number}' if len(splits) > 1 else ''
+            logging.warning('%s%s: no images %s', name, fold, '; '.join(lacking))
 
 
 def copies(images):

@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags, logging
 
 from fenwicks import command, data
+from fenwicks.data.decoded import cache_folder
 from fenwicks.data.example import decode_example
 from fenwicks.data.folders import is_shown
 from fenwicks.data.images import open_image
@@ -98,6 +99,8 @@ def by_flags(folder: str | None) -> Source:
             raise ValueError(
                 f'`{name}` must not be given with `dataset`. Received: {name}={FLAGS[name].value}'
             )
+    if kind in ('folders', 'pattern'):
+        check_outside(folder, 'cache_dir', cache_folder(FLAGS.cache_dir), ', or set FENWICKS_DATA')
     with command.renamed({'root': 'DIR'}):
         return {
             'csv': from_csv,
@@ -106,6 +109,22 @@ def by_flags(folder: str | None) -> Source:
             'dataset': from_tfds,
             'folders': from_folders,
         }[kind](folder)
+
+
+def check_outside(folder: str, name: str, path: str | os.PathLike[str], hint: str = '') -> None:
+    """Raises if `path`, which is written to, is the folder of pictures or lies in it.
+
+    What is written there would be a class, or in one, the next time.
+    """
+    root = pathlib.Path(folder).expanduser()
+    target = pathlib.Path(path).expanduser().resolve()
+    # A class may be a link to elsewhere, and so may a class in `train`.
+    for holder in (root, *root.glob('*/'), *root.glob('*/*/')):
+        if holder.is_dir() and target.is_relative_to(holder.resolve()):
+            raise ValueError(
+                f'`{name}` must lie outside of the folder of pictures, or they could not be read '
+                f'as classes again: name another{hint}. Received: {name}={path}, in {root}'
+            )
 
 
 def from_folders(folder: str) -> Source:

@@ -283,7 +283,7 @@ def test_paths_that_do_not_match(tmp_path, caplog):
     assert '4 images whose path does not match are left out' in caplog.text
 
 
-@pytest.mark.parametrize('pattern', ['(', 'x', '(a)(b)', '(?P<other>a)(b)'])
+@pytest.mark.parametrize('pattern', ['(', 'x', '(a)(b)', '(?P<other>a)(b)', '(?P<group>a)'])
 def test_bad_patterns(tmp_path, pattern):
     touch(tmp_path, 'a.png')
     refused(lambda: ImageList.from_pattern(tmp_path, pattern), match='`pattern` must')

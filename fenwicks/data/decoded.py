@@ -223,14 +223,18 @@ def cache_file(
     Raises:
         OSError: a file is not there.
     """
-    if cache_dir is None:
-        cache_dir = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
     states = [(os.fspath(file), os.stat(file)) for file in files]
     # Archives unpack to whole seconds, so that files exchanged since may differ in `ctime` alone.
     entries = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
     text = json.dumps([2, PIL.__version__, simplejpeg.__version__, settings, entries])
     digest = hashlib.sha256(text.encode('ascii')).hexdigest()[:32]
-    return pathlib.Path(cache_dir).expanduser() / f'{digest}.images'
+    return cache_folder(cache_dir) / f'{digest}.images'
+
+
+def cache_folder(cache_dir: StrPath | None = None) -> pathlib.Path:
+    """The folder of the cache: `cache_dir`, or the usual one."""
+    usual = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
+    return (usual if cache_dir is None else pathlib.Path(cache_dir)).expanduser()
 
 
 def cached(

@@ -221,10 +221,10 @@ class ImageList:
                 f'`pattern` must be a regular expression ({error}). Received: pattern={pattern!r}'
             ) from None
         names = expression.groupindex
-        if 'label' not in names and expression.groups != 1:
+        if 'label' not in names and (expression.groups != 1 or 'group' in names):
             raise ValueError(
-                '`pattern` must have one group, or one named `label`. '
-                f'Received: pattern={pattern!r}'
+                '`pattern` must have one group, or one named `label`, for the class; one named '
+                f'`group` is for images that stay together. Received: pattern={pattern!r}'
             )
         pairs, groups, unmatched = [], [], []
         for path in image_files(folder):
