@@ -27,6 +27,7 @@ from fenwicks import command, evaluate, layers, runlog
 from fenwicks.data.images import FITS, decode_image
 
 NAME = 'predict.py'
+SAVED = ('.keras', '.h5', '.hdf5')  # what Keras loads
 BATCH = 100  # pictures that are in memory at a time
 THUMBNAIL = (96, 96)
 LETTERS = 18  # of a line under a picture
@@ -110,8 +111,18 @@ def load(path):
             f'MODEL must be one of the runs in this folder, such as {folder / "0"}. '
             f'Received: {folder}'
         )
+    if folder != path and not path.is_file():
+        raise ValueError(
+            'MODEL must be a file that Keras saved, or the folder of a finished run. '
+            f'Received: {folder}, a folder without {path.name}'
+        )
     if not path.is_file():
         raise ValueError(f'MODEL must be a file that Keras saved. Received: {path}, no such file')
+    if path.suffix not in SAVED:
+        raise ValueError(
+            'MODEL must be a file that Keras saved (.keras), or the folder of a run. '
+            f'Received: {path}'
+        )
     if path.suffix == '.keras' and not zipfile.is_zipfile(path):
         raise ValueError(
             f'MODEL must be a whole file, as Keras saves it. Received: {path}, damaged or cut short'
@@ -151,7 +162,10 @@ def decode(name, input_shape, fit):
     """The pixels of a file, in the shape that the model takes."""
     _, height, width, channels = input_shape
     if pathlib.Path(name).is_dir():
-        raise ValueError(f'IMAGE must be a file. Received: {name}, a folder')
+        inside = pathlib.Path(name) / '*'
+        raise ValueError(
+            f'IMAGE must be a file: name those in {inside}. Received: {name}, a folder'
+        )
     try:
         return decode_image(name, (height, width), fit, channels=channels)
     except OSError as error:
@@ -174,6 +188,7 @@ def check_picture(path):
 
     with command.renamed({'path': 'picture'}):
         plots.check_path(path)
+        runlog.check_target(path, writable=True)
 
 
 def draw(drawn, path, fit):
