@@ -110,9 +110,10 @@ def main(folder=None):
             settings['fit'] = FLAGS.fit
         job = training_runs.Job(
             recipe,
-            arrays.dataset(train, test, source.name),
+            dataset(arrays, train, test, source.name),
             settings=settings,
             arguments=(folder,) if folder else (),
+            train_folder=source.folder_of(arrays.names[index] for index in train),
         )
         if network is not None:
             job = dataclasses.replace(
@@ -213,9 +214,13 @@ def split(arrays, source):
     if source.split is not None:
         train, test = source.split(arrays)
         same = copies(arrays.images)
-        both = 0 if same is None else np.isin(same[test], same[train]).sum()
-        if both:
-            logging.warning('%d test images are in the training set, too', both)
+        both = [] if same is None else test[np.isin(same[test], same[train])]
+        if len(both):
+            which = 'test image is' if len(both) == 1 else 'test images are'
+            names = ', '.join(arrays.names[index] for index in both[:3] if arrays.names)
+            logging.warning(
+                '%d %s in the training set, too%s', len(both), which, names and f': {names}'
+            )
         return [(train, test)]
     groups = joined(arrays.groups, copies(arrays.images))
     settings = {
@@ -231,6 +236,20 @@ def split(arrays, source):
         if FLAGS.folds is not None:
             return data.k_folds(len(arrays), FLAGS.folds, **settings)
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
+
+
+def dataset(arrays, train, test, name):
+    """The two parts in memory; an error names the flag that makes them fit."""
+    try:
+        return arrays.dataset(train, test, name)
+    except ValueError as error:
+        if '`memory_budget`' not in str(error):
+            raise
+        side = arrays.image_shape[0]
+        raise ValueError(
+            '`image_size` must be small enough for the images to take at most 8 GB of memory. '
+            f'Received: image_size={side}, for {len(train) + len(test)} images'
+        ) from error
 
 
 def warn_of_classes(arrays, name, splits):

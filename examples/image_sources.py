@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from absl import flags, logging
@@ -61,17 +61,36 @@ class Source:
         decode: from a size to the images.
         split: from the decoded images to the indices to train and to test on, where the source says
             which images are which.
+        folder: where the names of the images start, if they are files.
     """
 
     name: str
     short_sides: Callable[[], Iterable[int]]
     decode: Callable[[tuple[int, int]], data.ImageArrays]
     split: Callable[[data.ImageArrays], tuple[np.ndarray, np.ndarray]] | None = None
+    folder: pathlib.Path | None = None
+
+    def folder_of(self, names: Iterable[str]) -> str | None:
+        """The innermost folder that holds these of the images; None if they are no files."""
+        if self.folder is None:
+            return None
+        return os.path.commonpath([os.path.dirname(self.folder.resolve() / name) for name in names])
 
     def median_side(self) -> int:
         """The median of the shorter sides of some of the images; 0 if none of them can be read."""
-        sides = list(self.short_sides())
+        with named_as_flags():
+            sides = list(self.short_sides())
         return int(statistics.median(sides)) if sides else 0
+
+
+@contextlib.contextmanager
+def named_as_flags() -> Iterator[None]:
+    """A block in which the library's errors advise flags, and not arguments."""
+    names = {'skip_damaged': '--skip_damaged'}
+    if FLAGS.cache_dir is None:  # the usual place is at fault
+        names['cache_dir'] = '--cache_dir'
+    with command.renamed(names):
+        yield
 
 
 def by_flags(folder: str | None) -> Source:
@@ -99,8 +118,9 @@ def by_flags(folder: str | None) -> Source:
             raise ValueError(
                 f'`{name}` must not be given with `dataset`. Received: {name}={FLAGS[name].value}'
             )
-    if kind in ('folders', 'pattern'):
-        check_outside(folder, 'cache_dir', cache_folder(FLAGS.cache_dir), ', or set FENWICKS_DATA')
+    cache = cache_folder(FLAGS.cache_dir)
+    if kind in ('folders', 'pattern') and not cache.is_file():  # of which decoding complains
+        check_outside(folder, 'cache_dir', cache, ', or set FENWICKS_DATA')
     with command.renamed({'root': 'DIR'}):
         return {
             'csv': from_csv,
@@ -204,14 +224,15 @@ def from_tfrecord(_: None) -> Source:
         for _, record in zip(
             range(LOOKED_AT), RecordReader(files[0], FLAGS.skip_damaged), strict=False
         ):
-            features = decode_example(record)
-            if 'shape' in features:
-                yield min(map(int, features['shape'][:2]))
-            elif features.get('image'):
-                yield from _short_side(features['image'][0])
+            with contextlib.suppress(ValueError, TypeError):  # decoding complains of it
+                features = decode_example(record)
+                if 'shape' in features:
+                    yield min(map(int, features['shape'][:2]))
+                elif features.get('image'):
+                    yield from _short_side(features['image'][0])
 
     def decode(size):
-        with command.renamed({'pattern': 'tfrecord'}):
+        with command.renamed({'pattern': 'tfrecord'}), named_as_flags():
             return data.decode_shards(FLAGS.tfrecord, size, **_settings())
 
     return Source(pathlib.PurePath(files[0]).stem.partition('-')[0], short_sides, decode)
@@ -239,11 +260,12 @@ def _listed(images, split=None):
             yield from _short_side(file)
 
     def decode(size):
-        return data.decode_images(images, size, **_settings())
+        with named_as_flags():
+            return data.decode_images(images, size, **_settings())
 
     # A name that is no UTF-8 could be neither printed nor drawn.
     name = os.fsencode(images.root.resolve().name).decode(errors='replace')
-    return Source(name, short_sides, decode, split)
+    return Source(name, short_sides, decode, split, images.root)
 
 
 def _short_side(image):

@@ -153,9 +153,14 @@ def load(path):
 
 def fit_of_training(path):
     """How the pictures of the run that made a model were brought to one size."""
-    result = (path if path.is_dir() else path.parent) / 'result.json'
-    settings = runlog.read_json(result).get('settings') if result.is_file() else None
+    settings = result_of_training(path).get('settings')
     return settings.get('fit', 'crop') if isinstance(settings, dict) else 'crop'
+
+
+def result_of_training(path):
+    """What is in the result.json of the run that made a model; empty where there is none."""
+    result = (path if path.is_dir() else path.parent) / 'result.json'
+    return runlog.read_json(result) if result.is_file() else {}
 
 
 def decode(name, input_shape, fit):

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import Formatter
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -42,6 +43,8 @@ def run(main: Callable[..., object], name: str, arguments: Sequence[str] = ()) -
         name: of the command, for its errors.
         arguments: names of those that it may have, in their order.
     """
+    # Warnings look alike in all commands: absl would put its own time and place before them.
+    logging.get_absl_handler().setFormatter(Formatter('%(message)s'))
     signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     for number in signals:
         signal.signal(number, _interrupt)
@@ -87,6 +90,10 @@ def parse_flags(argv: Sequence[str], name: str, arguments: Sequence[str] = ()) -
     """Parses the flags; a wrong flag, and an argument too many, ends the process with one line."""
     try:
         rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        dashed = f'-{error.flagname}'
+        hint = f': write ./{dashed} where a folder is meant' if dashed in argv and arguments else ''
+        fail(name, f'{error}{hint}')
     except flags.Error as error:
         fail(name, error)
     except SystemExit:  # absl ends --help with status 1
@@ -136,7 +143,9 @@ def _line(name, error):
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f'the whole of {error.filename}' if error.filename else 'what is printed and written'
-        error = f'the disk must have room for {what}. Received: {error.strerror}'
+        error = OSError(f'the disk must have room for {what}. Received: {error.strerror}')
+    if isinstance(error, OSError) and _how_to_go_on and 'the disk must' in str(error):
+        error = f'{error}; {_how_to_go_on}'
     return f'{name}: {" ".join(str(error).split())}'
 
 

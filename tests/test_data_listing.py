@@ -48,8 +48,9 @@ def test_files_that_are_left_out_are_told(tmp_path, caplog):
     (tmp_path / 'dog' / 'lost.png').symlink_to(tmp_path / 'nowhere.png')
     assert len(ImageList.from_folders(tmp_path)) == 2
     assert [record.message for record in caplog.records] == [
-        f'{tmp_path}: 4 files that are no known images are left out '
-        '(2 .heic, 1 links to nothing, 1 without an extension)'
+        f'{tmp_path}: 4 files that are no known images '
+        '(2 .heic, 1 links to nothing, 1 without an extension) are left out: '
+        "'cat/2.HEIC', 'cat/3.heic', 'dog/2' and 1 more"
     ]
     caplog.clear()
     assert len(ImageList.unlabelled(tmp_path / 'cat')) == 1
@@ -110,14 +111,14 @@ def test_one_class_only(tmp_path):
     touch(tmp_path, 'a/1.png', 'loose.png')
     refused(
         lambda: ImageList.from_folders(tmp_path),
-        match="at least 2. Received: folders for 'a', and 1 images beside them",
+        match="at least 2. Received: folders for 'a', and 1 image in it",
     )
 
 
 def test_images_beside_the_classes_are_left_out(tmp_path, caplog):
     touch(tmp_path, 'a/1.png', 'b/1.png', 'loose.png')
     assert len(ImageList.from_folders(tmp_path)) == 2
-    assert '1 images outside of the classes are left out' in caplog.text
+    assert "1 image outside of the classes is left out: 'loose.png'" in caplog.text
 
 
 def test_links_in_a_loop(tmp_path, caplog):
@@ -280,7 +281,7 @@ def test_paths_that_do_not_match(tmp_path, caplog):
         match="does not match '_1.jpg', 'x.jpg', 'y.jpg' and 1 more",
     )
     assert len(ImageList.from_pattern(tmp_path, pattern, skip_unmatched=True)) == 2
-    assert '4 images whose path does not match are left out' in caplog.text
+    assert "4 images whose path does not match are left out: '_1.jpg', 'x.jpg'" in caplog.text
 
 
 @pytest.mark.parametrize('pattern', ['(', 'x', '(a)(b)', '(?P<other>a)(b)', '(?P<group>a)'])
@@ -317,3 +318,18 @@ def test_commas_in_a_value_of_a_csv_file(tmp_path):
     path.write_text('file,city\n0.png,Portland, OR\n1.png,Bath\n')
     with pytest.raises(ValueError, match=r'line 2 must have at most 2 values.*Received: 3 values'):
         ImageList.from_csv(path)
+
+
+def test_arguments_that_are_no_paths_are_named(tmp_path):
+    refused(lambda: ImageList.from_pattern(tmp_path, None), match='`pattern` must be a text')
+    refused(lambda: ImageList.from_folders(None), match='`root` must be the path of a folder')
+    refused(lambda: ImageList.from_csv(None), match='`csv_file` must be the path of a file')
+
+
+def test_a_folder_of_one_class_is_told_apart(tmp_path):
+    touch(tmp_path, '1.png', '2.png')
+    refused(
+        lambda: ImageList.from_folders(tmp_path, min_classes=1),
+        match='must hold a folder of images for each class, at least 1. '
+        'Received: no folders, but 2 images in it',
+    )

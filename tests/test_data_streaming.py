@@ -136,7 +136,7 @@ def test_damage_is_named_or_counted(pattern, caplog):
         list(stream(pattern))
     with caplog.at_level(logging.WARNING):
         assert len(flat(labels_of(stream(pattern, skip_damaged=True)))) == 21
-    assert '1 damaged images are left out' in caplog.text
+    assert '1 damaged image is left out' in caplog.text
 
 
 def test_images_that_cannot_be_decoded(tmp_path):

@@ -2,11 +2,15 @@
 
 import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 from scripts import ROOT, call, loaded, refused
+
+from fenwicks import data
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -92,3 +96,107 @@ def test_classes_without_test_images_are_told(script, shapes, caplog):
     call(script, 'divided', *SMALL, '--out=new')
     told = [each.message for each in caplog.records if 'no images' in each.message]
     assert told == ['divided: no images to test on of square']
+
+
+def test_flags_that_a_finished_run_cannot_follow_are_told(script, shapes, capsys):
+    flags = (shapes, *SMALL, '--out=new')
+    call(script, *flags)
+    new = ('--export=onnx,litert', '--history_csv', '--validate', '--verbosity=-1')
+    capsys.readouterr()
+    call(script, *flags, '--resume', *new)
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == (
+        'new holds a finished run; these flags ask for what it lacks: model.onnx, model.tflite '
+        '(python -m fenwicks.export new --formats=onnx,litert writes it), '
+        'history.csv (result.json has the metrics of each epoch), '
+        'the test accuracy after each epoch (that needs another training)'
+    )
+    card = (pathlib.Path('new') / 'README.md').read_text()
+    assert ' --epochs=1 ' in card
+    assert '| epochs | 1 |' in card
+
+
+def test_a_second_training_in_folds_names_what_was_passed(script, shapes):
+    for fold in '12':
+        (pathlib.Path('f1') / fold).mkdir(parents=True)
+        (pathlib.Path('f1') / fold / 'result.json').write_text('{}')
+    line = refused(script, shapes, *SMALL, '--folds=3', '--out=f1')
+    assert line.endswith('Received: out=f1, which holds f1/1')
+
+
+def test_a_full_disk_at_the_end_keeps_the_checkpoint_and_says_so(script, shapes, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, 'No space left on device')
+
+    flags = (shapes, *SMALL, '--out=new')
+    with monkeypatch.context() as patch:
+        patch.setattr('keras.Model.save', full)
+        line = refused(script, *flags)
+    assert line == (
+        'the disk must take the whole of new/model.keras. Received: No space left on device; '
+        'the checkpoint is kept, the same flags with --resume --out=new go on from it'
+    )
+    assert (pathlib.Path('new') / 'checkpoint.npz').exists()
+    call(script, *flags, '--resume')
+
+
+def test_a_folder_whose_name_begins_with_a_dash(script):
+    line = refused(script, '-dash')
+    assert line == "Unknown command line flag 'dash': write ./-dash where a folder is meant"
+
+
+def test_warnings_have_no_prefix(shapes):
+    """absl wrote the time, the process and the line of the code before them."""
+    (shapes / 'loose.png').write_bytes(b'')
+    command = [sys.executable, ROOT / 'examples' / 'folder.py', shapes, '--image_size=0']
+    told = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+    assert told.splitlines()[0].startswith('shapes: 1 image outside of the classes is left out')
+
+
+def test_a_cache_that_cannot_be_written_names_the_flag(script, shapes, monkeypatch):
+    pathlib.Path('file').touch()
+    monkeypatch.setenv('FENWICKS_DATA', 'file')
+    line = refused(script, shapes, *SMALL)
+    assert line.startswith('`--cache_dir` must be a folder that can be written to. Received: file/')
+    assert line.endswith('(Not a directory): pass `--cache_dir`, or set FENWICKS_DATA')
+
+
+def test_images_beyond_the_memory_name_the_flag(script, shapes, monkeypatch):
+    def too_large(*_):
+        raise ValueError('`memory_budget` must be at least the 9.00 GB of the images, or they ...')
+
+    monkeypatch.setattr(data.ImageArrays, 'dataset', too_large)
+    line = refused(script, shapes, *SMALL)
+    assert line.startswith('`image_size` must be small enough for the images to take at most 8 GB')
+
+
+def test_evaluating_on_the_training_images_is_told(script, shapes, caplog, capsys):
+    call(script, shapes, *SMALL, '--out=new')
+    shutil.copytree(shapes, 'others')
+    with loaded(ROOT / 'examples' / 'evaluate.py') as evaluate:
+        for folder in ('shapes', 'others'):
+            caplog.clear()
+            evaluate.main(['new', folder])
+            told = [each.message for each in caplog.records]
+            assert told == (
+                [
+                    f'the training images of the run, in {shapes.resolve()}, are among these: '
+                    'the accuracy on new pictures is lower'
+                ]
+                if folder == 'shapes'
+                else []
+            )
+    assert 'on 30 images' in capsys.readouterr().out
+
+
+def test_the_test_images_of_a_divided_folder_are_new(script, shapes, caplog):
+    for part in ('train', 'val'):
+        shutil.copytree(shapes, f'divided/{part}')
+    for path in pathlib.Path('divided/val').glob('*/*_[2-9].png'):
+        path.unlink()
+    call(script, 'divided', *SMALL, '--out=new')
+    with loaded(ROOT / 'examples' / 'evaluate.py') as evaluate:
+        for part, warnings in (('val', 0), ('train', 1)):
+            caplog.clear()
+            evaluate.main(['new', f'divided/{part}'])
+            assert len(caplog.records) == warnings

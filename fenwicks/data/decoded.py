@@ -23,6 +23,7 @@ from fenwicks._files import check_writable
 from fenwicks.data.dataset import Dataset, check_arrays
 from fenwicks.data.image_cache import read_cache, write_cache
 from fenwicks.data.images import check_options, decode_image
+from fenwicks.data.limits import left_out
 from fenwicks.data.listing import ImageList, StrPath
 from fenwicks.data.progress import progress_bar
 
@@ -293,7 +294,7 @@ def cached(
                 yield image
 
     (height, width), channels = options[0], options[3]
-    check_writable(path.parent, 'cache_dir')
+    _check_cache(path.parent)
     with progress_bar('decoding', total, shown=show_progress) as bar:
         result = write_cache(
             path,
@@ -302,8 +303,17 @@ def cached(
             lambda: {'names': names, 'labels': labels, 'skipped': skipped},
         )
     if skipped:
-        _log.warning('%d damaged images are left out', len(skipped))
+        _log.warning(left_out([*skipped], 'damaged image is', 'damaged images are'))
     return result
+
+
+def _check_cache(folder):
+    try:
+        check_writable(folder, 'cache_dir')
+    except OSError as error:
+        if folder != cache_folder():
+            raise
+        raise OSError(f'{error}: pass `cache_dir`, or set FENWICKS_DATA') from error
 
 
 def in_order(
