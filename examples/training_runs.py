@@ -255,17 +255,23 @@ def train(
     began = time.perf_counter()
     trainer = job.build(recipe, dataset, precision=machine.precision, seed=seed, replicas=replicas)
     build_seconds = time.perf_counter() - began
-    trainer.fit(
-        dataset.train_images,
-        dataset.train_labels,
-        recipe.epochs,
-        checkpoint=checkpoint,
-        resume=FLAGS.resume,
-        fingerprint=settings,
-        **watch.arguments(recipe, dataset, folder, settings, replicas.chief),
-    )
+    kept = f'the checkpoint is kept, {how_to_go_on} from it'
+    try:
+        trainer.fit(
+            dataset.train_images,
+            dataset.train_labels,
+            recipe.epochs,
+            checkpoint=checkpoint,
+            resume=FLAGS.resume,
+            fingerprint=settings,
+            **watch.arguments(recipe, dataset, folder, settings, replicas.chief),
+        )
+    except OSError:
+        if checkpoint.exists():
+            command.say_how_to_go_on(kept, kept=True)
+        raise
 
-    command.say_how_to_go_on(f'the checkpoint is kept, {how_to_go_on} from it')
+    command.say_how_to_go_on(kept, kept=True)
     machine.say('evaluating on the test images')
     began = time.perf_counter()
     tta = assemble.views(recipe)

@@ -28,6 +28,7 @@ SECONDS_TO_END = 10  # that an interrupted command has before it is ended
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _how_to_go_on = ''
+_is_kept = False
 _received: int = signal.SIGINT  # the last signal that interrupted
 
 
@@ -144,7 +145,7 @@ def _line(name, error):
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f'the whole of {error.filename}' if error.filename else 'what is printed and written'
         error = OSError(f'the disk must have room for {what}. Received: {error.strerror}')
-    if isinstance(error, OSError) and _how_to_go_on and 'the disk must' in str(error):
+    if isinstance(error, OSError) and _is_kept and 'the disk must' in str(error):
         error = f'{error}; {_how_to_go_on}'
     return f'{name}: {" ".join(str(error).split())}'
 
@@ -173,10 +174,16 @@ def renamed(names: Mapping[str, str]) -> Iterator[None]:
         raise (ValueError if isinstance(error, ValueError) else OSError)(text) from error
 
 
-def say_how_to_go_on(text: str) -> None:
-    """Sets what an interrupt's line says after `interrupted`."""
-    global _how_to_go_on
-    _how_to_go_on = text
+def say_how_to_go_on(text: str, kept: bool = False) -> None:
+    """Sets what an interrupt's line says after `interrupted`.
+
+    Args:
+        text: what the user can do.
+        kept: whether that goes on from what is on the disk: then the line of a full disk says it,
+            too.
+    """
+    global _how_to_go_on, _is_kept
+    _how_to_go_on, _is_kept = text, kept
 
 
 def _interrupt(number, frame):

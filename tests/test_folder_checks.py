@@ -11,6 +11,7 @@ from PIL import Image
 from scripts import ROOT, call, loaded, refused
 
 from fenwicks import data
+from fenwicks.data import example, tfrecord
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -200,3 +201,24 @@ def test_the_test_images_of_a_divided_folder_are_new(script, shapes, caplog):
             caplog.clear()
             evaluate.main(['new', f'divided/{part}'])
             assert len(caplog.records) == warnings
+
+
+def test_tfrecords_of_other_features_say_which_they_have(script, shapes):
+    """`skip_damaged` was advised, which left out all of them."""
+    record = example.encode_example({'img': [b'x'], 'label': [1]})
+    tfrecord.write_records(pathlib.Path('keys.tfrecord'), [record, record])
+    line = refused(script, '--tfrecord=keys.tfrecord', *SMALL)
+    assert line == (
+        "keys.tfrecord: record 0: must have a feature 'image', the bytes of an image. "
+        "Received: 'img', 'label'"
+    )
+    line = refused(script, '--tfrecord=keys.tfrecord', *SMALL, '--skip_damaged')
+    assert line.startswith(
+        'keys.tfrecord: must hold at least one image. Received: none (keys.tfrec'
+    )
+    pathlib.Path('text.tfrecord').write_text('no record at all')
+    line = refused(script, '--tfrecord=text.tfrecord', *SMALL)
+    assert '`--skip_damaged` leaves such records out' in line
+    tfrecord.write_records(pathlib.Path('odd.tfrecord'), [b'no example'])
+    line = refused(script, '--tfrecord=odd.tfrecord', *SMALL)
+    assert line.startswith("odd.tfrecord: record 0: must be an example with 'image'")
