@@ -28,7 +28,11 @@ LOOKED_AT = 200  # images, whose sizes say how large the others are
 
 def define_flags() -> None:
     """Defines the flags that say where images and labels are."""
-    flags.DEFINE_string('csv', None, 'Labels in this CSV file; DIR is where its paths start.')
+    flags.DEFINE_string(
+        'csv',
+        None,
+        'Labels in this CSV file; its paths are absolute, or start in DIR, by default its folder.',
+    )
     flags.DEFINE_string('path_column', '0', 'Of the CSV file: header or number, from 0.')
     flags.DEFINE_string('label_column', '1', 'Of the CSV file: header or number.')
     flags.DEFINE_string(

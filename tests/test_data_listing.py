@@ -223,9 +223,16 @@ def test_csv_as_spreadsheets_write_it(tmp_path, separator):
         ('1.png,a\n2.png,b\n', "must begin with a header, not with '1.png', an image"),
         ('path,label\n', 'at least two classes'),
         ('path,label\n1.png,a\n2.png,a\n', "at least two classes. Received: 'a'"),
-        ('path,label\n"1.png,a\n', 'must be a CSV file in UTF-8'),
-        ('path,label\n1.png,\0\n', 'labels.csv: '),
+        ('path,label\n"1.png,a\n', r'must be a CSV .*\(line 2: a quotation mark is not closed\)'),
+        ('path,label\n1.png,"a\n' + 'x' * 200_000, r'line 2: a quotation mark is not closed'),
+        ('path,label\n1.png,a\n"2.png"x,b\n', r'must be a CSV file in UTF-8 \(line 3: '),
+        ('path,label\n1.png,\0\n', 'line 2 must be text. Received: a NUL byte in column 1'),
+        ('path,label\n1.png\0,a\n', 'line 2 must be text. Received: a NUL byte in column 0'),
         ('path,label\n' + 'x' * 200_000, 'must be a CSV file in UTF-8'),
+        (
+            'path,label\n1.png,a\nhttps://x.org/2.png,b\n',
+            "line 3 must name a file on this machine: fetch it first. Received: 'https://x.org/2.p",
+        ),
         (b'path,label\n\xff\xfe.png,a\n', 'must be a CSV file in UTF-8'),
     ],
 )
@@ -333,3 +340,32 @@ def test_a_folder_of_one_class_is_told_apart(tmp_path):
         match='must hold a folder of images for each class, at least 1. '
         'Received: no folders, but 2 images in it',
     )
+
+
+def test_columns_of_one_name_and_one_column_twice_are_refused(tmp_path):
+    """The first was taken; each image was a class of its own."""
+    touch(tmp_path, '1.png', '2.png')
+    path = csv_of(tmp_path, 'path,label,label\n1.png,a,x\n2.png,b,y\n')
+    refused(
+        lambda: ImageList.from_csv(path, label_column='label'),
+        match="must have one column 'label', or be read by a number. Received: columns 1, 2 of",
+    )
+    assert ImageList.from_csv(path, label_column=2).class_names == ('x', 'y')
+    for column in (0, 'path'):
+        refused(
+            lambda column=column: ImageList.from_csv(path, label_column=column),
+            match='`label_column` must be another column than `path_column`. Received: ',
+        )
+
+
+def test_an_extension_without_its_dot(tmp_path):
+    touch(tmp_path, '1.png', '2.png')
+    path = csv_of(tmp_path, 'path,label\n1,a\n2,b\n')
+    assert ImageList.from_csv(path, extension='png').paths == ('1.png', '2.png')
+
+
+def test_absolute_paths_in_a_csv_file(tmp_path):
+    touch(tmp_path, 'far/1.png', 'far/2.png')
+    path = csv_of(tmp_path, f'path,label\n{tmp_path}/far/1.png,a\n{tmp_path}/far/2.png,b\n')
+    files = ImageList.from_csv(path).files
+    assert files == [tmp_path / 'far' / '1.png', tmp_path / 'far' / '2.png']

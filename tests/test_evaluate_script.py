@@ -83,7 +83,7 @@ def test_a_home_that_cannot_be_written_to(script, run, capsys, caplog, monkeypat
     monkeypatch.setenv('FENWICKS_DATA', str(run / 'file'))
     script.main([str(run), str(run / 'pictures')])
     assert capsys.readouterr().out.startswith('accuracy 83.33 %')
-    assert [record.message for record in caplog.records] == [
+    assert [each.message for each in caplog.records if each.name == 'fenwicks'] == [
         'the decoded pictures are not kept (set FENWICKS_DATA): '
         f'{run}/file/images (Not a directory)'
     ]

@@ -16,7 +16,9 @@ import numpy as np
 from fenwicks._checks import some_of
 from fenwicks.data.csv_file import read_columns
 from fenwicks.data.folders import identity_of, image_files, is_shown, others_in
+from fenwicks.data.images import EXTENSIONS
 from fenwicks.data.limits import left_out
+from fenwicks.data.storage import is_url
 
 _log = logging.getLogger('fenwicks')
 
@@ -168,7 +170,7 @@ class ImageList:
             path_column: header or number (from 0) of the column of paths.
             label_column: the same for the classes' names; None for images without labels.
             group_column: the same for groups; None for no groups.
-            extension: what to append to each path, such as '.jpg'.
+            extension: what to append to each path, such as '.jpg'; 'jpg' is the same.
 
         Raises:
             FileNotFoundError: the CSV file, the folder, or a file that a row names is not there.
@@ -179,12 +181,19 @@ class ImageList:
         csv_file = pathlib.Path(csv_file)
         folder = _folder(csv_file.parent if root is None else root)
         columns = [path_column, label_column, group_column]
+        if f'.{extension.lower()}' in EXTENSIONS:
+            extension = f'.{extension}'
         (_, (header, *_)), *rows = read_columns(csv_file, columns)
         if (folder / f'{header}{extension}').is_file():
             raise ValueError(f'{csv_file}: must begin with a header, not with {header!r}, an image')
         pairs, groups = [], []
         lines: dict[str, int] = {}
         for line, (path, label, group) in rows:
+            if is_url(path):
+                raise ValueError(
+                    f'{csv_file}: line {line} must name a file on this machine: fetch it first. '
+                    f'Received: {path!r}'
+                )
             path = os.path.normpath(path + extension).replace(os.sep, '/')
             if path in lines:
                 raise ValueError(
