@@ -138,13 +138,17 @@ def by_flags(folder: str | None) -> Source:
 def check_outside(folder: str, name: str, path: str | os.PathLike[str], hint: str = '') -> None:
     """Raises if `path`, which is written to, is the folder of pictures or lies in it.
 
-    What is written there would be a class, or in one, the next time.
+    What is written there would be a class, or in one, the next time; not in a hidden folder, where
+    a cache may lie.
     """
     root = pathlib.Path(folder).expanduser()
     target = pathlib.Path(path).expanduser().resolve()
     # A class may be a link to elsewhere, and so may a class in `train`.
     for holder in (root, *root.glob('*/'), *root.glob('*/*/')):
-        if holder.is_dir() and target.is_relative_to(holder.resolve()):
+        if not holder.is_dir() or not target.is_relative_to(holder.resolve()):
+            continue
+        inside = target.relative_to(holder.resolve()).parts
+        if name != 'cache_dir' or all(map(is_shown, inside)):
             raise ValueError(
                 f'`{name}` must lie outside of the folder of pictures, or they could not be read '
                 f'as classes again: name another{hint}. Received: {name}={path}, in {root}'

@@ -122,6 +122,9 @@ class ArgumentParser(argparse.ArgumentParser):
         self.name = name
 
     def error(self, message: str) -> NoReturn:
+        _, dash, rest = message.partition('unrecognized arguments: -')
+        if dash and not rest.startswith('-'):
+            message += f': write ./-{rest.split()[0]} where a file is meant'
         fail(self.name, message)
 
 

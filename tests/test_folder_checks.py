@@ -63,6 +63,8 @@ def test_results_among_the_pictures_are_refused(script, shapes, out, more):
 def test_other_folders_among_the_pictures_are_refused(script, shapes, monkeypatch):
     line = refused(script, shapes, *SMALL, '--cache_dir=shapes/cache', '--out=new')
     assert line.startswith('`cache_dir` must lie outside of the folder of pictures')
+    hidden = ('--cache_dir=shapes/.cache', '--image_size=4')
+    assert refused(script, shapes, *SMALL, *hidden).startswith('`image_size` must be larger')
     monkeypatch.chdir(shapes)
     line = refused(script, '.', *SMALL)  # the default is a new folder below out/
     assert line.endswith('Received: out=out, in .')

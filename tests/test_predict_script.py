@@ -322,3 +322,8 @@ def test_a_folder_of_pictures_is_told_how_to_be_named(script, capsys, model, tmp
 def test_a_sheet_that_nobody_may_write_is_refused_before_the_work(script, model, red, denied):
     line = refused(script, model, red, f'--picture={denied}/sheet.png')
     assert line.startswith('`picture` must lie in a folder that can be written to. Received: pict')
+
+
+def test_a_file_whose_name_begins_with_a_dash(script, model):
+    line = refused(script, model, 'a.png', '-dash.png')
+    assert line == 'unrecognized arguments: -dash.png: write ./-dash.png where a file is meant'

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fenwicks._checks import positive_integer, some_of
-from fenwicks._files import written_whole
+from fenwicks._files import check_writable, written_whole
 from fenwicks.data import storage
 from fenwicks.data.decoded import ImageArrays, cache_file, cached, in_order
 from fenwicks.data.example import ExampleError, decode_example, encode_example
@@ -67,7 +67,7 @@ def write_shards(
     if not prefix or pathlib.Path(prefix).name != prefix or '*' in prefix:
         raise ValueError(f'`prefix` must be a file name. Received: prefix={prefix!r}')
     folder = pathlib.Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     description = {
         'class_names': list(images.class_names),
         'images': len(images),
@@ -200,7 +200,7 @@ def decode_shards(
             for number, record in enumerate(reader):
                 if not number and not skip_damaged:
                     # All records lack what the first one does: it is no damage to be left out.
-                    _check_first(f'{path}: record 0', record, image_feature, label_feature)
+                    check_first(f'{path}: record 0', record, image_feature, label_feature)
                 yield f'{path}: record {number}', record
             if reader.skipped:
                 yield f'{path}: {reader.skipped} records of damaged checksums', None
@@ -295,8 +295,8 @@ def _check_features(name, features, image_feature, label_feature):
         )
 
 
-def _check_first(name, record, image_feature, label_feature):
-    """As `_check_features`, of a record that may be damaged, of which decoding complains."""
+def check_first(name, record, image_feature, label_feature):
+    """Raises where the first record lacks a feature; damage is left to decoding."""
     with contextlib.suppress(ExampleError):
         features = decode_example(record)
         _check_features(name, features, image_feature, label_feature)
