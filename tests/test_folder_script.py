@@ -1,6 +1,7 @@
 """examples/folder.py: from a folder of pictures to a model, and what it says to bad input."""
 
 import json
+import pathlib
 import shutil
 
 import keras
@@ -417,7 +418,7 @@ def test_interrupted_in_a_fold_it_goes_on_and_ends_with_the_same_numbers(
 
     def save_and_interrupt(path, *state):
         save(path, *state)
-        if path.parent.name == '1':
+        if pathlib.Path(path).parent.name == '1':
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
