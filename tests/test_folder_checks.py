@@ -102,15 +102,16 @@ def test_classes_without_test_images_are_told(script, shapes, caplog):
 
 
 def test_flags_that_a_finished_run_cannot_follow_are_told(script, shapes, capsys):
+    pytest.importorskip('safetensors')
     flags = (shapes, *SMALL, '--out=new')
     call(script, *flags)
-    new = ('--export=onnx,litert', '--history_csv', '--validate', '--verbosity=-1')
+    new = ('--export=safetensors', '--history_csv', '--validate', '--verbosity=-1')
     capsys.readouterr()
     call(script, *flags, '--resume', *new)
     said = capsys.readouterr().out.splitlines()[0]
     assert said == (
-        'new holds a finished run; these flags ask for what it lacks: model.onnx, model.tflite '
-        '(python -m fenwicks.export new --formats=onnx,litert writes it), '
+        'new holds a finished run; these flags ask for what it lacks: model.safetensors '
+        '(python -m fenwicks.export new --formats=safetensors writes it), '
         'history.csv (result.json has the metrics of each epoch), '
         'the test accuracy after each epoch (that needs another training)'
     )
