@@ -7,6 +7,10 @@ MODEL is a file that Keras saved, or the folder of a run, which holds `model.ker
 folder of pictures for each class, by the names that the classes had in the training; not every
 class needs to be there. Prints accuracy and loss over all pictures, the accuracy of each class, and
 what was taken for what most often.
+
+Take pictures that the model was not trained on: `python examples/folder.py photos` trains on four
+fifths of them, and the accuracy on `photos` is then higher than on new pictures. A warning says so
+where the run's result.json has the folder that it trained on.
 """
 
 from __future__ import annotations
@@ -14,17 +18,22 @@ from __future__ import annotations
 import quiet  # noqa: F401
 
 import argparse
+import contextlib
 import json
+import logging
 import pathlib
+import tempfile
 
 import numpy as np
 import predict
 
-from fenwicks import command, data, evaluate
+from fenwicks import command, data, evaluate, runlog
+from fenwicks.data.decoded import cache_folder
 
 NAME = 'evaluate.py'
 BATCH = 100  # pictures that are in memory at a time
 MISTAKES = 5  # pairs of classes that are named
+_log = logging.getLogger('fenwicks')
 
 
 def main(argv=None):
@@ -46,7 +55,7 @@ def parse_arguments(argv):
 
 
 def report(arguments):
-    """Evaluates, and prints what came out."""
+    """Reads the model and the pictures, and evaluates."""
     model_path = pathlib.Path(arguments.model)
     with command.renamed({'root': 'DIR'}):
         images = data.ImageList.from_folders(arguments.folder, min_classes=1)
@@ -56,14 +65,49 @@ def report(arguments):
             f'DIR must hold folders of the classes that the model knows '
             f'({", ".join(class_names)}). Received: {", ".join(unknown[:3])}'
         )
+    if trained := trained_on(model_path, images.root):
+        _log.warning(
+            'the training images of the run, in %s, are among these: the accuracy on new pictures '
+            'is lower',
+            trained,
+        )
+    with contextlib.ExitStack() as stack:
+        arrays = decoded(images, model, arguments, stack)
+        print_scores(arrays, model, class_names, arguments)
+
+
+def trained_on(model_path, folder):
+    """The folder of the images that a model was trained on, if the folder has some of them."""
+    trained = predict.result_of_training(model_path).get('train_folder')
+    if not isinstance(trained, str):
+        return None
+    there, here = pathlib.Path(trained), folder.resolve()
+    return there if here.is_relative_to(there) or there.is_relative_to(here) else None
+
+
+def decoded(images, model, arguments, stack):
+    """The pixels; in a temporary folder where those of other calls can't be kept."""
+    cache = None
+    try:
+        runlog.check_writable(cache_folder())
+    except OSError as error:
+        cache = stack.enter_context(tempfile.TemporaryDirectory())
+        reason = str(error).partition('Received: ')[2]
+        _log.warning('the decoded pictures are not kept (set FENWICKS_DATA): %s', reason)
     _, height, width, channels = model.input_shape
-    arrays = data.decode_images(
-        images,
-        (height, width),
-        arguments.fit or predict.fit_of_training(model_path),
-        channels=channels,
-        skip_damaged=arguments.skip_damaged,
-    )
+    with command.renamed({'skip_damaged': '--skip_damaged'}):
+        return data.decode_images(
+            images,
+            (height, width),
+            arguments.fit or predict.fit_of_training(pathlib.Path(arguments.model)),
+            channels=channels,
+            skip_damaged=arguments.skip_damaged,
+            cache_dir=cache,
+        )
+
+
+def print_scores(arrays, model, class_names, arguments):
+    """Evaluates the model, and prints what came out."""
     labels = np.array([class_names.index(name) for name in arrays.class_names])[arrays.labels]
     answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
     logits = evaluate.predict_logits(
@@ -97,9 +141,10 @@ def scores(logits, labels, class_names):
 def described(result):
     """The result as text."""
     skipped = f', {result["skipped"]} damaged left out' if result['skipped'] else ''
+    noun = 'image' if result['images'] == 1 else 'images'
     lines = [
         f'accuracy {100 * result["accuracy"]:.2f} %, loss {result["loss"]:.4f} on '
-        f'{result["images"]} images{skipped}',
+        f'{result["images"]} {noun}{skipped}',
         *(f'{100 * share:6.2f} % of {name}' for name, share in result['classes'].items()),
         *(f'{count} of {truth} taken for {answer}' for truth, answer, count in result['mistakes']),
     ]

@@ -65,6 +65,8 @@ flags.DEFINE_integer('split_seed', 0, 'Of the choice of test images.')
 def main(folder=None):
     """Checks the flags, decodes the images, and trains."""
     code = hardware.provenance()
+    if folder is not None and FLAGS.csv is None:  # a CSV file names the pictures one by one
+        image_sources.check_outside(folder, 'out', FLAGS.out or 'out')
     source = image_sources.by_flags(folder)
     if FLAGS.folds is not None and FLAGS.runs > 1:
         raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')
@@ -95,6 +97,7 @@ def main(folder=None):
     train, test = splits[0]
     machine.say(described(arrays, source, len(train), len(test)))
     machine.say(reason)
+    warn_of_classes(arrays, source.name, splits)
     recipe = fitted(recipe, min(len(train) for train, _ in splits))
     jobs = []
     for number in range(count):
@@ -107,9 +110,10 @@ def main(folder=None):
             settings['fit'] = FLAGS.fit
         job = training_runs.Job(
             recipe,
-            arrays.dataset(train, test, source.name),
+            dataset(arrays, train, test, source.name),
             settings=settings,
             arguments=(folder,) if folder else (),
+            train_folder=source.folder_of(arrays.names[index] for index in train),
         )
         if network is not None:
             job = dataclasses.replace(
@@ -210,9 +214,13 @@ def split(arrays, source):
     if source.split is not None:
         train, test = source.split(arrays)
         same = copies(arrays.images)
-        both = 0 if same is None else np.isin(same[test], same[train]).sum()
-        if both:
-            logging.warning('%d test images are in the training set, too', both)
+        both = [] if same is None else test[np.isin(same[test], same[train])]
+        if len(both):
+            which = 'test image is' if len(both) == 1 else 'test images are'
+            names = ', '.join(arrays.names[index] for index in both[:3] if arrays.names)
+            logging.warning(
+                '%d %s in the training set, too%s', len(both), which, names and f': {names}'
+            )
         return [(train, test)]
     groups = joined(arrays.groups, copies(arrays.images))
     settings = {
@@ -228,6 +236,35 @@ def split(arrays, source):
         if FLAGS.folds is not None:
             return data.k_folds(len(arrays), FLAGS.folds, **settings)
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
+
+
+def dataset(arrays, train, test, name):
+    """The two parts in memory; an error names the flag that makes them fit."""
+    try:
+        return arrays.dataset(train, test, name)
+    except ValueError as error:
+        if '`memory_budget`' not in str(error):
+            raise
+        side = arrays.image_shape[0]
+        raise ValueError(
+            '`image_size` must be small enough for the images to take at most 8 GB of memory. '
+            f'Received: image_size={side}, for {len(train) + len(test)} images'
+        ) from error
+
+
+def warn_of_classes(arrays, name, splits):
+    """Warns of classes that have no images on one side of a split."""
+    for number, sides in enumerate(splits):
+        lacking = []
+        for side, use in zip(sides, ('train', 'test'), strict=True):
+            there = np.bincount(arrays.labels[side], minlength=arrays.num_classes)
+            if not there.all():
+                names = [arrays.class_names[label] for label in np.flatnonzero(there == 0)]
+                rest = f' and {len(names) - 10} more' if len(names) > 10 else ''
+                lacking.append(f'to {use} on of {", ".join(names[:10])}{rest}')
+        if lacking:
+            fold = f', fold {number}' if len(splits) > 1 else ''
+            logging.warning('%s%s: no images %s', name, fold, '; '.join(lacking))
 
 
 def copies(images):

@@ -7,12 +7,13 @@ import dataclasses
 import os
 import pathlib
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from absl import flags, logging
 
 from fenwicks import command, data
+from fenwicks.data.decoded import cache_folder
 from fenwicks.data.example import decode_example
 from fenwicks.data.folders import is_shown
 from fenwicks.data.images import open_image
@@ -27,7 +28,11 @@ LOOKED_AT = 200  # images, whose sizes say how large the others are
 
 def define_flags() -> None:
     """Defines the flags that say where images and labels are."""
-    flags.DEFINE_string('csv', None, 'Labels in this CSV file; DIR is where its paths start.')
+    flags.DEFINE_string(
+        'csv',
+        None,
+        'Labels in this CSV file; its paths are absolute, or start in DIR, by default its folder.',
+    )
     flags.DEFINE_string('path_column', '0', 'Of the CSV file: header or number, from 0.')
     flags.DEFINE_string('label_column', '1', 'Of the CSV file: header or number.')
     flags.DEFINE_string(
@@ -60,17 +65,36 @@ class Source:
         decode: from a size to the images.
         split: from the decoded images to the indices to train and to test on, where the source says
             which images are which.
+        folder: where the names of the images start, if they are files.
     """
 
     name: str
     short_sides: Callable[[], Iterable[int]]
     decode: Callable[[tuple[int, int]], data.ImageArrays]
     split: Callable[[data.ImageArrays], tuple[np.ndarray, np.ndarray]] | None = None
+    folder: pathlib.Path | None = None
+
+    def folder_of(self, names: Iterable[str]) -> str | None:
+        """The innermost folder that holds these of the images; None if they are no files."""
+        if self.folder is None:
+            return None
+        return os.path.commonpath([os.path.dirname(self.folder.resolve() / name) for name in names])
 
     def median_side(self) -> int:
         """The median of the shorter sides of some of the images; 0 if none of them can be read."""
-        sides = list(self.short_sides())
+        with named_as_flags():
+            sides = list(self.short_sides())
         return int(statistics.median(sides)) if sides else 0
+
+
+@contextlib.contextmanager
+def named_as_flags() -> Iterator[None]:
+    """A block in which the library's errors advise flags, and not arguments."""
+    names = {'skip_damaged': '--skip_damaged'}
+    if FLAGS.cache_dir is None:  # the usual place is at fault
+        names['cache_dir'] = '--cache_dir'
+    with command.renamed(names):
+        yield
 
 
 def by_flags(folder: str | None) -> Source:
@@ -98,6 +122,9 @@ def by_flags(folder: str | None) -> Source:
             raise ValueError(
                 f'`{name}` must not be given with `dataset`. Received: {name}={FLAGS[name].value}'
             )
+    cache = cache_folder(FLAGS.cache_dir)
+    if kind in ('folders', 'pattern') and not cache.is_file():  # of which decoding complains
+        check_outside(folder, 'cache_dir', cache, ', or set FENWICKS_DATA')
     with command.renamed({'root': 'DIR'}):
         return {
             'csv': from_csv,
@@ -106,6 +133,26 @@ def by_flags(folder: str | None) -> Source:
             'dataset': from_tfds,
             'folders': from_folders,
         }[kind](folder)
+
+
+def check_outside(folder: str, name: str, path: str | os.PathLike[str], hint: str = '') -> None:
+    """Raises if `path`, which is written to, is the folder of pictures or lies in it.
+
+    What is written there would be a class, or in one, the next time; not in a hidden folder, where
+    a cache may lie.
+    """
+    root = pathlib.Path(folder).expanduser()
+    target = pathlib.Path(path).expanduser().resolve()
+    # A class may be a link to elsewhere, and so may a class in `train`.
+    for holder in (root, *root.glob('*/'), *root.glob('*/*/')):
+        if not holder.is_dir() or not target.is_relative_to(holder.resolve()):
+            continue
+        inside = target.relative_to(holder.resolve()).parts
+        if name != 'cache_dir' or all(map(is_shown, inside)):
+            raise ValueError(
+                f'`{name}` must lie outside of the folder of pictures, or they could not be read '
+                f'as classes again: name another{hint}. Received: {name}={path}, in {root}'
+            )
 
 
 def from_folders(folder: str) -> Source:
@@ -185,14 +232,15 @@ def from_tfrecord(_: None) -> Source:
         for _, record in zip(
             range(LOOKED_AT), RecordReader(files[0], FLAGS.skip_damaged), strict=False
         ):
-            features = decode_example(record)
-            if 'shape' in features:
-                yield min(map(int, features['shape'][:2]))
-            elif features.get('image'):
-                yield from _short_side(features['image'][0])
+            with contextlib.suppress(ValueError, TypeError):  # decoding complains of it
+                features = decode_example(record)
+                if 'shape' in features:
+                    yield min(map(int, features['shape'][:2]))
+                elif features.get('image'):
+                    yield from _short_side(features['image'][0])
 
     def decode(size):
-        with command.renamed({'pattern': 'tfrecord'}):
+        with command.renamed({'pattern': 'tfrecord'}), named_as_flags():
             return data.decode_shards(FLAGS.tfrecord, size, **_settings())
 
     return Source(pathlib.PurePath(files[0]).stem.partition('-')[0], short_sides, decode)
@@ -220,11 +268,12 @@ def _listed(images, split=None):
             yield from _short_side(file)
 
     def decode(size):
-        return data.decode_images(images, size, **_settings())
+        with named_as_flags():
+            return data.decode_images(images, size, **_settings())
 
     # A name that is no UTF-8 could be neither printed nor drawn.
     name = os.fsencode(images.root.resolve().name).decode(errors='replace')
-    return Source(name, short_sides, decode, split)
+    return Source(name, short_sides, decode, split, images.root)
 
 
 def _short_side(image):

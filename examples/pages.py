@@ -49,6 +49,31 @@ def publish(model, result, folder):
     runlog.write_text(pathlib.Path(folder) / 'README.md', export.model_card(result, named))
 
 
+def not_written(result, folder):
+    """What the flags ask for and a finished run doesn't have, for a message; '' if nothing."""
+    given, lacking = flags.FLAGS, []
+    formats = [
+        name for name in given.export if not pathlib.Path(folder, export.FORMATS[name]).exists()
+    ]
+    if formats:
+        command_ = f'python -m fenwicks.export {shlex.quote(str(folder))}'
+        lacking.append(
+            f'{", ".join(export.FORMATS[name] for name in formats)} '
+            f'({command_} --formats={",".join(formats)} writes it)'
+        )
+    if given.history_csv and not pathlib.Path(folder, 'history.csv').exists():
+        lacking.append('history.csv (result.json has the metrics of each epoch)')
+    lacking += [
+        f'{name} (that needs another training)'
+        for name in ('tensorboard', 'wandb')
+        if given[name].value and not pathlib.Path(folder, name).exists()
+    ]
+    history = [each for each in result.get('history') or () if isinstance(each, dict)]
+    if given.validate and not any(name.startswith('test_') for each in history for name in each):
+        lacking.append('the test accuracy after each epoch (that needs another training)')
+    return ', '.join(lacking)
+
+
 def keep(folder, recipe, dataset, logits, seed):
     """Writes predictions and images of a run to `folder`/report.npz.
 
@@ -94,7 +119,7 @@ def command_line(script, seed, arguments=(), **chosen):
         **chosen: flags with the values that the script chose where a flag said `auto`.
     """
     given = [
-        flag.serialize()
+        _serialized(flag)
         for module in flags.FLAGS.flags_by_module_dict().values()
         for flag in module
         if flag.present and flag.name not in {*_NOT_REPEATED, *chosen}
@@ -103,3 +128,9 @@ def command_line(script, seed, arguments=(), **chosen):
     parts += [f'--{name}={value}' for name, value in chosen.items()]
     name = f'examples/{pathlib.Path(script).name}'
     return shlex.join(['python', name, *arguments, *parts, f'--seed={seed}'])
+
+
+def _serialized(flag):
+    """A flag as it was probably given: `--epochs=1`, not `--epochs=1.0`."""
+    whole = isinstance(flag.value, float) and flag.value.is_integer()
+    return f'--{flag.name}={int(flag.value)}' if whole else flag.serialize()

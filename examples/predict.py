@@ -27,6 +27,7 @@ from fenwicks import command, evaluate, layers, runlog
 from fenwicks.data.images import FITS, decode_image
 
 NAME = 'predict.py'
+SAVED = ('.keras', '.h5', '.hdf5')  # what Keras loads
 BATCH = 100  # pictures that are in memory at a time
 THUMBNAIL = (96, 96)
 LETTERS = 18  # of a line under a picture
@@ -110,8 +111,18 @@ def load(path):
             f'MODEL must be one of the runs in this folder, such as {folder / "0"}. '
             f'Received: {folder}'
         )
+    if folder != path and not path.is_file():
+        raise ValueError(
+            'MODEL must be a file that Keras saved, or the folder of a finished run. '
+            f'Received: {folder}, a folder without {path.name}'
+        )
     if not path.is_file():
         raise ValueError(f'MODEL must be a file that Keras saved. Received: {path}, no such file')
+    if path.suffix not in SAVED:
+        raise ValueError(
+            'MODEL must be a file that Keras saved (.keras), or the folder of a run. '
+            f'Received: {path}'
+        )
     if path.suffix == '.keras' and not zipfile.is_zipfile(path):
         raise ValueError(
             f'MODEL must be a whole file, as Keras saves it. Received: {path}, damaged or cut short'
@@ -142,16 +153,24 @@ def load(path):
 
 def fit_of_training(path):
     """How the pictures of the run that made a model were brought to one size."""
-    result = (path if path.is_dir() else path.parent) / 'result.json'
-    settings = runlog.read_json(result).get('settings') if result.is_file() else None
+    settings = result_of_training(path).get('settings')
     return settings.get('fit', 'crop') if isinstance(settings, dict) else 'crop'
+
+
+def result_of_training(path):
+    """What is in the result.json of the run that made a model; empty where there is none."""
+    result = (path if path.is_dir() else path.parent) / 'result.json'
+    return runlog.read_json(result) if result.is_file() else {}
 
 
 def decode(name, input_shape, fit):
     """The pixels of a file, in the shape that the model takes."""
     _, height, width, channels = input_shape
     if pathlib.Path(name).is_dir():
-        raise ValueError(f'IMAGE must be a file. Received: {name}, a folder')
+        inside = pathlib.Path(name) / '*'
+        raise ValueError(
+            f'IMAGE must be a file: name those in {inside}. Received: {name}, a folder'
+        )
     try:
         return decode_image(name, (height, width), fit, channels=channels)
     except OSError as error:
@@ -174,6 +193,7 @@ def check_picture(path):
 
     with command.renamed({'path': 'picture'}):
         plots.check_path(path)
+        runlog.check_target(path, writable=True)
 
 
 def draw(drawn, path, fit):

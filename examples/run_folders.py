@@ -78,14 +78,18 @@ class RunFolders:
             if there and not holds_run(folder):
                 raise ValueError(
                     f'`out` must be a folder without {there[0]}, which a run writes. '
-                    f'Received: out={folder}'
+                    f'Received: {self._named(folder)}'
                 )
-        for folder in {self.out, self.out / '0', *self.of_runs()}:
+        for folder in (self.out, self.out / '0', *self.of_runs()):
             if holds_run(folder):
                 raise ValueError(
                     '`out` must not hold a run already: pass --resume to go on with it, or '
-                    f'another folder. Received: out={folder}'
+                    f'another folder. Received: {self._named(folder)}'
                 )
+
+    def _named(self, folder):
+        """`out` as it was passed, and the folder in it that is at fault."""
+        return f'out={self.out}' + ('' if folder == self.out else f', which holds {folder}')
 
     def _check_same_runs(self):
         """Raises if `out` holds one run where several are to go on, or the other way round."""

@@ -131,6 +131,7 @@ class Job:
         settings: JSON values in which the job differs from others of the same recipe.
         chosen: flags for the logged command that name the data, such as what `auto` stood for.
         arguments: positional arguments of the command.
+        train_folder: the folder in which the training images lie, where they are files.
     """
 
     recipe: Recipe
@@ -140,6 +141,7 @@ class Job:
     settings: dict = dataclasses.field(default_factory=dict)
     chosen: dict[str, str] = dataclasses.field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    train_folder: str | None = None
 
     def check(self, machine: Machine) -> None:
         """Raises where the recipe's batches don't fit the images or the devices."""
@@ -171,22 +173,29 @@ def train_all(
         elif folders.out is None:
             folders = dataclasses.replace(folders, out=default_out(folders.name))
         job = jobs[0][0]
+        tests = len(job.dataset.test_images)
         machine.say(
             f'{job.recipe.name} on {job.dataset.name} ({job.dataset.source}): '
-            f'{len(job.dataset.train_images)} training and {len(job.dataset.test_images)} test '
-            f'images, {job.recipe.epochs} epoch{"" if job.recipe.epochs == 1 else "s"} of batch '
+            f'{len(job.dataset.train_images)} training and {counted(tests, "test image")}, '
+            f'{counted(job.recipe.epochs, "epoch")} of batch '
             f'{job.recipe.batch_size}, {machine}'
         )
         out = shlex.quote(str(folders.out))
-        command.say_how_to_go_on(f'the same flags with --resume --out={out} go on')
+        how = f'the same flags with --resume --out={out} go on'
         about = {'device': machine.device, 'hardware': hardware.describe(machine.device), **code}
-        results = [
-            train(job, machine, seed, folder, script, about)
-            for (job, seed), folder in zip(jobs, folders.of_runs(), strict=True)
-        ]
+        results = []
+        for (job, seed), folder in zip(jobs, folders.of_runs(), strict=True):
+            command.say_how_to_go_on(how)
+            results.append(train(job, machine, seed, folder, script, about, how))
+        command.say_how_to_go_on(how)
         if FLAGS.report and machine.replicas.chief:
             pages.write(folders.of_runs(), folders.out)
     return results, folders.out
+
+
+def counted(count: float, noun: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f'{count} {noun}{"" if count == 1 else "s"}'
 
 
 def summary(results: list[dict], dataset: str, of_each: str = 'run') -> str:
@@ -200,7 +209,13 @@ def summary(results: list[dict], dataset: str, of_each: str = 'run') -> str:
 
 
 def train(
-    job: Job, machine: Machine, seed: int, folder: pathlib.Path, script: str, about: dict
+    job: Job,
+    machine: Machine,
+    seed: int,
+    folder: pathlib.Path,
+    script: str,
+    about: dict,
+    how_to_go_on: str,
 ) -> dict:
     """Trains once; returns what it writes to `folder`/result.json."""
     recipe, dataset, replicas = job.recipe, job.dataset, machine.replicas
@@ -230,7 +245,9 @@ def train(
                 f'`resume` must go on with the data of the finished run in {folder}, whose images '
                 'or labels have changed since: pass another --out to train on the new ones'
             )
-        machine.say(f'{folder} holds a finished run')
+        lacking = pages.not_written(finished, folder)
+        added = f'; these flags ask for what it lacks: {lacking}' if lacking else ''
+        machine.say(f'{folder} holds a finished run{added}', also_quiet=bool(lacking))
         return finished
 
     if FLAGS.resume and not checkpoint.exists():
@@ -238,16 +255,23 @@ def train(
     began = time.perf_counter()
     trainer = job.build(recipe, dataset, precision=machine.precision, seed=seed, replicas=replicas)
     build_seconds = time.perf_counter() - began
-    trainer.fit(
-        dataset.train_images,
-        dataset.train_labels,
-        recipe.epochs,
-        checkpoint=checkpoint,
-        resume=FLAGS.resume,
-        fingerprint=settings,
-        **watch.arguments(recipe, dataset, folder, settings, replicas.chief),
-    )
+    kept = f'the checkpoint is kept, {how_to_go_on} from it'
+    try:
+        trainer.fit(
+            dataset.train_images,
+            dataset.train_labels,
+            recipe.epochs,
+            checkpoint=checkpoint,
+            resume=FLAGS.resume,
+            fingerprint=settings,
+            **watch.arguments(recipe, dataset, folder, settings, replicas.chief),
+        )
+    except OSError:
+        if checkpoint.exists():
+            command.say_how_to_go_on(kept, kept=True)
+        raise
 
+    command.say_how_to_go_on(kept, kept=True)
     machine.say('evaluating on the test images')
     began = time.perf_counter()
     tta = assemble.views(recipe)
@@ -298,6 +322,8 @@ def train(
         'settings': settings,
         'history': watch.named(trainer.records),
     }
+    if job.train_folder is not None:
+        result['train_folder'] = job.train_folder  # which evaluate.py reads
     if replicas.chief:
         with trainer.averaged(), runlog.written_whole(folder / 'model.keras') as part:
             model = job.with_pixels(

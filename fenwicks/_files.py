@@ -15,23 +15,36 @@ except ImportError:  # on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 _TAKEN = (errno.EAGAIN, errno.EACCES)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def check_target(path: str | os.PathLike[str], name: str = 'path') -> pathlib.Path:
+def check_target(
+    path: str | os.PathLike[str], name: str = 'path', writable: bool = False
+) -> pathlib.Path:
     """A file to be written, with the home folder for `~`; raises before the work what would after.
 
     Args:
         path: of the file.
         name: of the caller's argument, for the error.
+        writable: whether to try that something can be written in the folder.
 
     Raises:
         ValueError: there is no such folder, or the path is one.
+        OSError: nothing can be written there.
     """
     path = pathlib.Path(path).expanduser()
     if not path.parent.is_dir():
         raise ValueError(f'`{name}` must lie in a folder that exists. Received: {name}={path}')
     if path.is_dir():
         raise ValueError(f'`{name}` must be the path of a file. Received: {name}={path}, a folder')
+    try:
+        if writable:
+            _probe(path.parent)
+    except OSError as error:
+        raise OSError(
+            f'`{name}` must lie in a folder that can be written to. '
+            f'Received: {name}={path} ({error.strerror})'
+        ) from error
     return path
 
 
@@ -72,8 +85,10 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
                 raise OSError('nothing was written')
         os.replace(part, path)
     except OSError as error:
+        full = part is not None or error.errno in _FULL
+        rule = f'the disk must take the whole of {path}'
         raise OSError(
-            f'the disk must take the whole of {path}. '
+            f'{rule if full else f"{path} must lie in a folder that can be written to"}. '
             f'Received: {error.strerror or _one_line(error)}'
         ) from error
     finally:
@@ -220,14 +235,19 @@ def check_writable(folder: str | os.PathLike[str], name: str = 'folder') -> None
     folder = pathlib.Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe, descriptor = _new_file(folder, '.probe.', '')
-        try:
-            with open(descriptor, 'wb') as file:
-                file.write(b'can this be written?')
-        finally:
-            probe.unlink(missing_ok=True)
+        _probe(folder)
     except OSError as error:
         raise OSError(
             f'`{name}` must be a folder that can be written to. '
             f'Received: {folder} ({error.strerror})'
         ) from error
+
+
+def _probe(folder):
+    """Raises OSError where no file can be written in a folder."""
+    probe, descriptor = _new_file(folder, '.probe.', '')
+    try:
+        with open(descriptor, 'wb') as file:
+            file.write(b'can this be written?')
+    finally:
+        probe.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from logging import Formatter
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -27,6 +28,7 @@ SECONDS_TO_END = 10  # that an interrupted command has before it is ended
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _how_to_go_on = ''
+_is_kept = False
 _received: int = signal.SIGINT  # the last signal that interrupted
 
 
@@ -42,6 +44,8 @@ def run(main: Callable[..., object], name: str, arguments: Sequence[str] = ()) -
         name: of the command, for its errors.
         arguments: names of those that it may have, in their order.
     """
+    # Warnings look alike in all commands: absl would put its own time and place before them.
+    logging.get_absl_handler().setFormatter(Formatter('%(message)s'))
     signals = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     for number in signals:
         signal.signal(number, _interrupt)
@@ -87,6 +91,10 @@ def parse_flags(argv: Sequence[str], name: str, arguments: Sequence[str] = ()) -
     """Parses the flags; a wrong flag, and an argument too many, ends the process with one line."""
     try:
         rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        dashed = f'-{error.flagname}'
+        hint = f': write ./{dashed} where a folder is meant' if dashed in argv and arguments else ''
+        fail(name, f'{error}{hint}')
     except flags.Error as error:
         fail(name, error)
     except SystemExit:  # absl ends --help with status 1
@@ -114,6 +122,9 @@ class ArgumentParser(argparse.ArgumentParser):
         self.name = name
 
     def error(self, message: str) -> NoReturn:
+        _, dash, rest = message.partition('unrecognized arguments: -')
+        if dash and not rest.startswith('-'):
+            message += f': write ./-{rest.split()[0]} where a file is meant'
         fail(self.name, message)
 
 
@@ -136,7 +147,9 @@ def _line(name, error):
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         what = f'the whole of {error.filename}' if error.filename else 'what is printed and written'
-        error = f'the disk must have room for {what}. Received: {error.strerror}'
+        error = OSError(f'the disk must have room for {what}. Received: {error.strerror}')
+    if isinstance(error, OSError) and _is_kept and 'the disk must' in str(error):
+        error = f'{error}; {_how_to_go_on}'
     return f'{name}: {" ".join(str(error).split())}'
 
 
@@ -164,10 +177,16 @@ def renamed(names: Mapping[str, str]) -> Iterator[None]:
         raise (ValueError if isinstance(error, ValueError) else OSError)(text) from error
 
 
-def say_how_to_go_on(text: str) -> None:
-    """Sets what an interrupt's line says after `interrupted`."""
-    global _how_to_go_on
-    _how_to_go_on = text
+def say_how_to_go_on(text: str, kept: bool = False) -> None:
+    """Sets what an interrupt's line says after `interrupted`.
+
+    Args:
+        text: what the user can do.
+        kept: whether that goes on from what is on the disk: then the line of a full disk says it,
+            too.
+    """
+    global _how_to_go_on, _is_kept
+    _how_to_go_on, _is_kept = text, kept
 
 
 def _interrupt(number, frame):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -11,10 +12,11 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from fenwicks._files import check_writable, locked, written_whole
+from fenwicks._files import check_target, check_writable, locked, written_whole
 
 __all__ = [
     'append_line',
+    'check_target',
     'check_writable',
     'locked',
     'markdown',
@@ -111,8 +113,11 @@ def append_line(path: str | os.PathLike[str], value: Any) -> None:
         cut = path.exists() and not _ends_a_line(path)
         _append_whole(path, ('\n' * cut + text).encode())
     except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        rule = f'the disk must take the whole of a line of {path}'
         raise OSError(
-            f'the disk must take the whole of a line of {path}. Received: {error.strerror}'
+            f'{f"{path} must be a file that can be written to" if denied else rule}. '
+            f'Received: {error.strerror}'
         ) from error
 
 

@@ -6,6 +6,7 @@ promotion stays as it is: Keras's operations and layers broadcast vectors over b
 does. `test_transfers.py` runs the JAX engine's loop under a guard against transfers.
 """
 
+import errno
 import os
 import signal
 
@@ -42,3 +43,18 @@ def _isolated():
     policy = keras.config.dtype_policy()
     yield
     keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def denied(tmp_path, monkeypatch):
+    """A folder in which nobody may create a file, not even root."""
+    folder, create = tmp_path / 'locked', os.open
+    folder.mkdir()
+
+    def refuse(path, flags, *rest, **more):
+        if flags & os.O_CREAT and str(path).startswith(str(folder)):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return create(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, 'open', refuse)
+    return folder

@@ -138,7 +138,7 @@ def test_damaged_images_can_be_left_out(images, tmp_path, caplog):
         assert found.labels.tolist() == [0, 0, 1, 1]
         assert list(found.skipped) == ['cat/2 ü.png', 'dog/3 ü.png']
         assert 'must be an image that can be read' in found.skipped['cat/2 ü.png']
-    assert '2 damaged images are left out' in caplog.text
+    assert "2 damaged images are left out: 'cat/2 ü.png', 'dog/3 ü.png'" in caplog.text
     for file in images.files:
         file.write_bytes(b'x')
     with pytest.raises(ValueError, match='at least one image'):

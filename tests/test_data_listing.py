@@ -48,8 +48,9 @@ def test_files_that_are_left_out_are_told(tmp_path, caplog):
     (tmp_path / 'dog' / 'lost.png').symlink_to(tmp_path / 'nowhere.png')
     assert len(ImageList.from_folders(tmp_path)) == 2
     assert [record.message for record in caplog.records] == [
-        f'{tmp_path}: 4 files that are no known images are left out '
-        '(2 .heic, 1 links to nothing, 1 without an extension)'
+        f'{tmp_path}: 4 files that are no known images '
+        '(2 .heic, 1 links to nothing, 1 without an extension) are left out: '
+        "'cat/2.HEIC', 'cat/3.heic', 'dog/2' and 1 more"
     ]
     caplog.clear()
     assert len(ImageList.unlabelled(tmp_path / 'cat')) == 1
@@ -110,14 +111,14 @@ def test_one_class_only(tmp_path):
     touch(tmp_path, 'a/1.png', 'loose.png')
     refused(
         lambda: ImageList.from_folders(tmp_path),
-        match="at least 2. Received: folders for 'a', and 1 images beside them",
+        match="at least 2. Received: folders for 'a', and 1 image in it",
     )
 
 
 def test_images_beside_the_classes_are_left_out(tmp_path, caplog):
     touch(tmp_path, 'a/1.png', 'b/1.png', 'loose.png')
     assert len(ImageList.from_folders(tmp_path)) == 2
-    assert '1 images outside of the classes are left out' in caplog.text
+    assert "1 image outside of the classes is left out: 'loose.png'" in caplog.text
 
 
 def test_links_in_a_loop(tmp_path, caplog):
@@ -222,9 +223,16 @@ def test_csv_as_spreadsheets_write_it(tmp_path, separator):
         ('1.png,a\n2.png,b\n', "must begin with a header, not with '1.png', an image"),
         ('path,label\n', 'at least two classes'),
         ('path,label\n1.png,a\n2.png,a\n', "at least two classes. Received: 'a'"),
-        ('path,label\n"1.png,a\n', 'must be a CSV file in UTF-8'),
-        ('path,label\n1.png,\0\n', 'labels.csv: '),
+        ('path,label\n"1.png,a\n', r'must be a CSV .*\(line 2: a quotation mark is not closed\)'),
+        ('path,label\n1.png,"a\n' + 'x' * 200_000, r'line 2: a quotation mark is not closed'),
+        ('path,label\n1.png,a\n"2.png"x,b\n', r'must be a CSV file in UTF-8 \(line 3: '),
+        ('path,label\n1.png,\0\n', 'line 2 must be text. Received: a NUL byte in column 1'),
+        ('path,label\n1.png\0,a\n', 'line 2 must be text. Received: a NUL byte in column 0'),
         ('path,label\n' + 'x' * 200_000, 'must be a CSV file in UTF-8'),
+        (
+            'path,label\n1.png,a\nhttps://x.org/2.png,b\n',
+            "line 3 must name a file on this machine: fetch it first. Received: 'https://x.org/2.p",
+        ),
         (b'path,label\n\xff\xfe.png,a\n', 'must be a CSV file in UTF-8'),
     ],
 )
@@ -280,10 +288,10 @@ def test_paths_that_do_not_match(tmp_path, caplog):
         match="does not match '_1.jpg', 'x.jpg', 'y.jpg' and 1 more",
     )
     assert len(ImageList.from_pattern(tmp_path, pattern, skip_unmatched=True)) == 2
-    assert '4 images whose path does not match are left out' in caplog.text
+    assert "4 images whose path does not match are left out: '_1.jpg', 'x.jpg'" in caplog.text
 
 
-@pytest.mark.parametrize('pattern', ['(', 'x', '(a)(b)', '(?P<other>a)(b)'])
+@pytest.mark.parametrize('pattern', ['(', 'x', '(a)(b)', '(?P<other>a)(b)', '(?P<group>a)'])
 def test_bad_patterns(tmp_path, pattern):
     touch(tmp_path, 'a.png')
     refused(lambda: ImageList.from_pattern(tmp_path, pattern), match='`pattern` must')
@@ -317,3 +325,47 @@ def test_commas_in_a_value_of_a_csv_file(tmp_path):
     path.write_text('file,city\n0.png,Portland, OR\n1.png,Bath\n')
     with pytest.raises(ValueError, match=r'line 2 must have at most 2 values.*Received: 3 values'):
         ImageList.from_csv(path)
+
+
+def test_arguments_that_are_no_paths_are_named(tmp_path):
+    refused(lambda: ImageList.from_pattern(tmp_path, None), match='`pattern` must be a text')
+    refused(lambda: ImageList.from_folders(None), match='`root` must be the path of a folder')
+    refused(lambda: ImageList.from_csv(None), match='`csv_file` must be the path of a file')
+
+
+def test_a_folder_of_one_class_is_told_apart(tmp_path):
+    touch(tmp_path, '1.png', '2.png')
+    refused(
+        lambda: ImageList.from_folders(tmp_path, min_classes=1),
+        match='must hold a folder of images for each class, at least 1. '
+        'Received: no folders, but 2 images in it',
+    )
+
+
+def test_columns_of_one_name_and_one_column_twice_are_refused(tmp_path):
+    """The first was taken; each image was a class of its own."""
+    touch(tmp_path, '1.png', '2.png')
+    path = csv_of(tmp_path, 'path,label,label\n1.png,a,x\n2.png,b,y\n')
+    refused(
+        lambda: ImageList.from_csv(path, label_column='label'),
+        match="must have one column 'label', or be read by a number. Received: columns 1, 2 of",
+    )
+    assert ImageList.from_csv(path, label_column=2).class_names == ('x', 'y')
+    for column in (0, 'path'):
+        refused(
+            lambda column=column: ImageList.from_csv(path, label_column=column),
+            match='`label_column` must be another column than `path_column`. Received: ',
+        )
+
+
+def test_an_extension_without_its_dot(tmp_path):
+    touch(tmp_path, '1.png', '2.png')
+    path = csv_of(tmp_path, 'path,label\n1,a\n2,b\n')
+    assert ImageList.from_csv(path, extension='png').paths == ('1.png', '2.png')
+
+
+def test_absolute_paths_in_a_csv_file(tmp_path):
+    touch(tmp_path, 'far/1.png', 'far/2.png')
+    path = csv_of(tmp_path, f'path,label\n{tmp_path}/far/1.png,a\n{tmp_path}/far/2.png,b\n')
+    files = ImageList.from_csv(path).files
+    assert files == [tmp_path / 'far' / '1.png', tmp_path / 'far' / '2.png']

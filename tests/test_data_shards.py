@@ -223,9 +223,25 @@ def test_the_folder_of_a_tfds_data_set(tmp_path):
 @pytest.mark.parametrize(
     ('record', 'message'),
     [
-        ({'label': 1}, r"record 1: must be an example with 'image' \('image'\)"),
-        ({'image': file_of(picture())}, r"record 1: must be an example with 'image' \('label'\)"),
-        ({'image': [3], 'label': 1}, 'record 1: must be .*it is a number'),
+        (
+            {'label': 1},
+            "record 1: must have a feature 'image', the bytes of an image. Received: 'la",
+        ),
+        (
+            {'image': file_of(picture()), 'name': 'x'},
+            "record 1: must have a feature 'label', the number of its class. "
+            "Received: 'image', 'name'; `skip_damaged` leaves",
+        ),
+        (
+            {'image': [3], 'label': 1},
+            "record 1: the feature 'image' must be the bytes of an image.",
+        ),
+        (
+            {'image': file_of(picture()), 'label': b'cat'},
+            "record 1: the feature 'label' must be an integer, the number of the class. "
+            "Received: b'cat'",
+        ),
+        ({'image': file_of(picture()), 'label': [1.5]}, "'label' must be an integer, .* 1.5"),
         ({'image': b'x', 'label': 1}, 'record 1: must be an image that can be read'),
         ({'image': b'x', 'label': 1, 'shape': [1, 2, 3]}, 'record 1: must be an example'),
         ({'image': b'xx', 'label': 1, 'shape': [1, 1, 2]}, 'record 1: `pixels` must be'),
@@ -242,6 +258,30 @@ def test_damaged_records(tmp_path, record, message):
     found = decode(tmp_path, 'out/*', skip_damaged=True)
     assert len(found) == 2
     assert len(found.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    ('record', 'message'),
+    [
+        ({'img': b'x', 'lbl': 1}, "must have a feature 'image', the bytes of an image. Received: "),
+        ({}, "must have a feature 'image', the bytes of an image. Received: none"),
+        (
+            {'image': b'x'},
+            "must have a feature 'label', the number of its class. Received: 'image'",
+        ),
+        (
+            {'image': [3], 'label': 1},
+            "the feature 'image' must be the bytes of an image. Received: 3",
+        ),
+        ({'image': b'x', 'label': 'cat'}, "the feature 'label' must be an integer, the number of"),
+    ],
+)
+def test_features_of_other_names_are_no_damage(tmp_path, record, message):
+    """It was advised to leave such images out, which are all."""
+    foreign(tmp_path, [record, record])
+    with pytest.raises(ValueError, match='record 0: ' + message) as caught:
+        decode(tmp_path, 'out/*')
+    assert 'skip_damaged' not in str(caught.value)
 
 
 @pytest.mark.parametrize('label', [-1, 2**40])

@@ -8,6 +8,7 @@ import pytest
 from test_data_images import file_of, picture
 
 from fenwicks import augment, data
+from fenwicks.data.example import encode_example
 from fenwicks.data.tfrecord import RecordError, count_records, write_records
 
 tf = pytest.importorskip('tensorflow')
@@ -136,12 +137,10 @@ def test_damage_is_named_or_counted(pattern, caplog):
         list(stream(pattern))
     with caplog.at_level(logging.WARNING):
         assert len(flat(labels_of(stream(pattern, skip_damaged=True)))) == 21
-    assert '1 damaged images are left out' in caplog.text
+    assert '1 damaged image is left out' in caplog.text
 
 
 def test_images_that_cannot_be_decoded(tmp_path):
-    from fenwicks.data.example import encode_example
-
     bad = [{'image': b'x', 'label': 1}, {'image': file_of(picture()), 'label': -1}]
     good = {'image': file_of(picture()), 'label': 1}
     write_records(tmp_path / 'x', map(encode_example, [good, *bad]))
@@ -213,3 +212,10 @@ def test_memory_is_flat_over_epochs(tmp_path, kind):
 
     before = epochs(5)
     assert epochs(10) < 1.02 * before
+
+
+def test_features_of_other_names_are_refused_at_once(tmp_path):
+    record = encode_example({'img': b'x', 'label': 1})
+    write_records(tmp_path / 'x-0', [record])
+    with pytest.raises(ValueError, match=r"a feature 'image', .* Received: 'img', 'label'$"):
+        stream(tmp_path / 'x-*')

@@ -75,3 +75,20 @@ def test_what_is_wrong_is_one_line(script, run):
     assert 'MODEL must be a file that Keras saved' in refused(
         script, run / 'data', run / 'pictures'
     )
+
+
+def test_a_home_that_cannot_be_written_to(script, run, capsys, caplog, monkeypatch):
+    """The error named `cache_dir`, for which there is no flag."""
+    (run / 'file').touch()
+    monkeypatch.setenv('FENWICKS_DATA', str(run / 'file'))
+    script.main([str(run), str(run / 'pictures')])
+    assert capsys.readouterr().out.startswith('accuracy 83.33 %')
+    assert [each.message for each in caplog.records if each.name == 'fenwicks'] == [
+        'the decoded pictures are not kept (set FENWICKS_DATA): '
+        f'{run}/file/images (Not a directory)'
+    ]
+
+
+def test_advice_names_the_flag(script, run):
+    (run / 'pictures' / 'red' / 'damaged.png').write_text('no picture')
+    assert '`--skip_damaged` leaves such images out' in refused(script, run, run / 'pictures')

@@ -260,6 +260,29 @@ def test_the_command_exports_a_finished_run(model, tmp_path, capsys):
     ]
 
 
+def test_the_command_says_before_the_work_which_folder_is_no_run(model, tmp_path, denied, capsys):
+    runs = tmp_path / 'k1'
+    for folder in (runs / '0', denied):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save(folder / 'model.keras')
+        (folder / 'result.json').write_text(json.dumps(result()))
+    for folder, line in (
+        (runs, f'RUN must be one of the runs in this folder, such as {runs}/0. Received: {runs}'),
+        (
+            denied,
+            '`RUN` must be a folder that can be written to. '
+            f'Received: {denied} (Permission denied)',
+        ),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            command_line.main([str(runs / '0'), str(folder), '--formats=safetensors'])
+        assert raised.value.code == f'fenwicks.export: {line}'
+    with pytest.raises(OSError, match='`folder` must be a folder that can be written to'):
+        export.write(model, denied, ['saved_model'])
+    assert capsys.readouterr().out == ''
+    assert not (runs / '0' / 'README.md').exists()
+
+
 @pytest.mark.backend('tensorflow')
 @pytest.mark.parametrize('name', export.FORMATS)
 def test_a_full_disk_leaves_the_former_export_and_says_so_in_a_line(name, tmp_path):

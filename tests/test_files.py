@@ -181,3 +181,25 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r'`folder` must be .*Permission denied'):
         _files.check_writable(tmp_path)
+
+
+def test_a_missing_permission_is_no_full_disk(denied, tmp_path):
+    path = denied / 'page.html'
+    with pytest.raises(OSError, match='must lie in a folder that can be written to') as raised:
+        _files.written_whole(path).__enter__()
+    assert str(raised.value) == (
+        f'{path} must lie in a folder that can be written to. Received: Permission denied'
+    )
+    with pytest.raises(OSError, match=r'nowhere/a.json must lie in a folder that .*No such file'):
+        _files.written_whole(tmp_path / 'nowhere' / 'a.json').__enter__()
+
+
+def test_a_target_in_such_a_folder_is_refused_before_the_work(denied, tmp_path):
+    with pytest.raises(OSError, match='must lie in a folder that can be written to') as raised:
+        _files.check_target(denied / 'page.html', 'out', writable=True)
+    assert str(raised.value) == (
+        '`out` must lie in a folder that can be written to. '
+        f'Received: out={denied}/page.html (Permission denied)'
+    )
+    assert _files.check_target(tmp_path / 'page.html', writable=True) == tmp_path / 'page.html'
+    assert names(tmp_path) == ['locked']

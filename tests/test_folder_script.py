@@ -1,6 +1,7 @@
 """examples/folder.py: from a folder of pictures to a model, and what it says to bad input."""
 
 import json
+import pathlib
 import shutil
 
 import keras
@@ -135,7 +136,7 @@ def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
         assert f'`{name}` must not be given' in refused(script, tmp_path / 'divided', flag)
     for part in ('train', 'val'):
         (tmp_path / 'divided' / part / 'blue' / '0 .jpg').write_bytes(b'damaged')
-    assert '`skip_damaged`' in refused(script, tmp_path / 'divided', *SMALL)
+    assert '`--skip_damaged`' in refused(script, tmp_path / 'divided', *SMALL)
     call(script, tmp_path / 'divided', *SMALL, '--skip_damaged', f'--out={tmp_path}/less')
     result = read(tmp_path / 'less')
     assert (result['train_images'], result['test_images']) == (47, 15)
@@ -303,14 +304,14 @@ def side_by_side(folder):
 
 
 BAD_FOLDERS = {
-    'half a JPEG': (damaged_jpeg, (), '`skip_damaged` leaves such images out'),
+    'half a JPEG': (damaged_jpeg, (), '`--skip_damaged` leaves such images out'),
     'nothing but damage': (all_damaged, (), 'must be an image'),
     'nothing but damage left out': (all_damaged, ('--skip_damaged',), 'at least one image'),
     'pictures side by side': (side_by_side, (), 'or use --csv or --pattern'),
     'a text': (lambda folder: text(folder / 'blue' / 'x.png'), (), 'x.png: must be an image'),
     'a bomb': (bomb, (), 'bomb.png'),
     'an empty class': (lambda folder: (folder / 'none').mkdir(), (), "no image in 'none'"),
-    'one class': (one_class, (), 'must hold a folder for each class, at least 2'),
+    'one class': (one_class, (), 'must hold a folder of images for each class, at least 2'),
     'one of a class': (few_of_a_class, (), 'class 0'),
     'more folds than images': (
         few_of_a_class,
@@ -417,7 +418,7 @@ def test_interrupted_in_a_fold_it_goes_on_and_ends_with_the_same_numbers(
 
     def save_and_interrupt(path, *state):
         save(path, *state)
-        if path.parent.name == '1':
+        if pathlib.Path(path).parent.name == '1':
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -292,3 +292,38 @@ def test_refuses_what_it_cannot_use_in_one_line(script, model, red, tmp_path):
     assert '`picture` must end in one of' in refused(script, model, red, '--picture=a.docx')
     assert "invalid choice: 'twice'" in refused(script, model, red, '--tta=twice')
     assert 'arguments are required: IMAGE' in refused(script, model)
+
+
+def test_what_is_no_saved_model_says_what_is(script, red, tmp_path):
+    """Keras's four sentences on TFSMLayer were repeated."""
+    (tmp_path / 'csvs').mkdir()
+    assert refused(script, tmp_path / 'csvs', red) == (
+        'MODEL must be a file that Keras saved, or the folder of a finished run. '
+        f'Received: {tmp_path}/csvs, a folder without model.keras'
+    )
+    for name in ('model.onnx', 'model.tflite', 'model'):
+        (tmp_path / name).write_bytes(b'?')
+        assert refused(script, tmp_path / name, red) == (
+            'MODEL must be a file that Keras saved (.keras), or the folder of a run. '
+            f'Received: {tmp_path / name}'
+        )
+
+
+def test_a_folder_of_pictures_is_told_how_to_be_named(script, capsys, model, tmp_path):
+    (tmp_path / 'holiday').mkdir()
+    status, _, (line,) = predict(script, capsys, model, tmp_path / 'holiday')
+    assert status == 1
+    assert line == (
+        f'predict.py: IMAGE must be a file: name those in {tmp_path}/holiday/*. '
+        f'Received: {tmp_path}/holiday, a folder'
+    )
+
+
+def test_a_sheet_that_nobody_may_write_is_refused_before_the_work(script, model, red, denied):
+    line = refused(script, model, red, f'--picture={denied}/sheet.png')
+    assert line.startswith('`picture` must lie in a folder that can be written to. Received: pict')
+
+
+def test_a_file_whose_name_begins_with_a_dash(script, model):
+    line = refused(script, model, 'a.png', '-dash.png')
+    assert line == 'unrecognized arguments: -dash.png: write ./-dash.png where a file is meant'

@@ -420,10 +420,17 @@ def test_folders_in_any_sequence(tmp_path):
     ('path', 'message'),
     [
         ('none/x.html', '`path` must lie in a folder that exists'),
-        ('', '`path` must be that of a f'),
+        ('', '`path` must be the path of a f'),
     ],
 )
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path, path, message):
     folder = write_run(tmp_path / 'run', extra=False)
     with pytest.raises(ValueError, match=message):
         report.write(folder, tmp_path / path)
+
+
+def test_a_page_that_nobody_may_write_is_refused_before_the_work(tmp_path, denied, monkeypatch):
+    write_run(tmp_path / 'run')
+    monkeypatch.setattr('fenwicks.report.pages.page', lambda _: pytest.fail('it was drawn'))
+    with pytest.raises(SystemExit, match=r'`out` must lie in a folder that can be written to\. R'):
+        command.main([str(tmp_path / 'run'), '-o', str(denied / 'page.html')])

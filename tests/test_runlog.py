@@ -74,3 +74,12 @@ def test_a_line_is_appended_after_one_that_was_cut(tmp_path):
     log.write_text(log.read_text() + '{"b": 2}')  # without the end of the line
     runlog.append_line(log, {'c': 3})
     assert runlog.read_lines(log) == [{'a': 1}, {'b': 2}, {'c': 3}]
+
+
+def test_a_log_without_permission_is_no_full_disk(tmp_path, monkeypatch):
+    def denied(*_):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(runlog, '_append_whole', denied)
+    with pytest.raises(OSError, match=r'log.jsonl must be a file that can be written to\. Rec'):
+        runlog.append_line(tmp_path / 'log.jsonl', {})

@@ -20,15 +20,15 @@ def read_columns(
 
     Args:
         path: a file in UTF-8 with a header.
-        columns: headers, or numbers from 0; `None` gives `''`.
+        columns: of paths, labels, ...: headers, or numbers from 0; `None` gives `''`.
 
     Returns:
         A list of pairs of a line's number and its values, without the spaces around them, the
         header first.
 
     Raises:
-        ValueError: it is no such file, has no such column, or a line has no value in one of them,
-            or more values than the header.
+        ValueError: it is no such file, has no such column or two of that name, the first two are
+            the same, or a line has no value in one of them, or more values than the header.
         OSError: it can't be read.
     """
     check_size(pathlib.Path(path), _MOST_BYTES)
@@ -40,11 +40,26 @@ def read_columns(
         file.seek(0)
         delimiter = max(',;\t', key=first.count)
         reader = csv.reader(file, strict=True, skipinitialspace=True, delimiter=delimiter)
-        lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        lines, begun = [], 1
+        try:
+            for row in reader:
+                if row:
+                    lines.append((reader.line_num, [cell.strip() for cell in row]))
+                begun = reader.line_num + 1
+        except csv.Error as error:
+            text = str(error)
+            if 'unexpected end of data' in text or 'field limit' in text:
+                text = 'a quotation mark is not closed'
+            raise ValueError(f'line {begun}: {text}') from None
     if not lines:
         raise ValueError(f'{path}: must have a header, and a line for each image')
     header = lines[0][1]
     places = [None if name is None else _place(path, name, header) for name in columns]
+    if len(places) > 1 and places[0] is not None and places[0] == places[1]:
+        raise ValueError(
+            f'{path}: `label_column` must be another column than `path_column`. '
+            f'Received: {columns[1]!r}, which is column {places[0]} too'
+        )
     rows: list[tuple[int, list[str]]] = []
     for line, row in lines:
         if any(row[len(header) :]):
@@ -55,13 +70,23 @@ def read_columns(
             )
         values = ['' if i is None or i >= len(row) else row[i] for i in places]
         for name, place, value in zip(columns, places, values, strict=True):
-            if rows and place is not None and (not value or '\0' in value):
+            if rows and place is not None and not value:
                 raise ValueError(f'{path}: line {line} has no value in column {name!r}')
+            if '\0' in value:
+                raise ValueError(
+                    f'{path}: line {line} must be text. Received: a NUL byte in column {name!r}'
+                )
         rows.append((line, values))
     return rows
 
 
 def _place(path, name, header):
+    if isinstance(name, str) and header.count(name) > 1:
+        places = ', '.join(str(place) for place, each in enumerate(header) if each == name)
+        raise ValueError(
+            f'{path}: must have one column {name!r}, or be read by a number. '
+            f'Received: columns {places} of that name'
+        )
     if isinstance(name, str) and name in header:
         return header.index(name)
     if isinstance(name, int) and 0 <= name < len(header):

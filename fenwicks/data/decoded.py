@@ -23,6 +23,7 @@ from fenwicks._files import check_writable
 from fenwicks.data.dataset import Dataset, check_arrays
 from fenwicks.data.image_cache import read_cache, write_cache
 from fenwicks.data.images import check_options, decode_image
+from fenwicks.data.limits import left_out
 from fenwicks.data.listing import ImageList, StrPath
 from fenwicks.data.progress import progress_bar
 
@@ -223,14 +224,18 @@ def cache_file(
     Raises:
         OSError: a file is not there.
     """
-    if cache_dir is None:
-        cache_dir = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
     states = [(os.fspath(file), os.stat(file)) for file in files]
     # Archives unpack to whole seconds, so that files exchanged since may differ in `ctime` alone.
     entries = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
     text = json.dumps([2, PIL.__version__, simplejpeg.__version__, settings, entries])
     digest = hashlib.sha256(text.encode('ascii')).hexdigest()[:32]
-    return pathlib.Path(cache_dir).expanduser() / f'{digest}.images'
+    return cache_folder(cache_dir) / f'{digest}.images'
+
+
+def cache_folder(cache_dir: StrPath | None = None) -> pathlib.Path:
+    """The folder of the cache: `cache_dir`, or the usual one."""
+    usual = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
+    return (usual if cache_dir is None else pathlib.Path(cache_dir)).expanduser()
 
 
 def cached(
@@ -289,7 +294,7 @@ def cached(
                 yield image
 
     (height, width), channels = options[0], options[3]
-    check_writable(path.parent, 'cache_dir')
+    _check_cache(path.parent)
     with progress_bar('decoding', total, shown=show_progress) as bar:
         result = write_cache(
             path,
@@ -298,8 +303,17 @@ def cached(
             lambda: {'names': names, 'labels': labels, 'skipped': skipped},
         )
     if skipped:
-        _log.warning('%d damaged images are left out', len(skipped))
+        _log.warning(left_out([*skipped], 'damaged image is', 'damaged images are'))
     return result
+
+
+def _check_cache(folder):
+    try:
+        check_writable(folder, 'cache_dir')
+    except OSError as error:
+        if folder != cache_folder():
+            raise
+        raise OSError(f'{error}: pass `cache_dir`, or set FENWICKS_DATA') from error
 
 
 def in_order(

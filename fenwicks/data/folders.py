@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from fenwicks._checks import some_of
 from fenwicks.data.images import EXTENSIONS
+from fenwicks.data.limits import left_out
 
 _log = logging.getLogger('fenwicks')
 
@@ -28,7 +29,7 @@ def is_shown(name: str) -> bool:
 def image_files(root: pathlib.Path) -> Iterator[str]:
     """Paths from `root` of all images in it, sorted; a folder within itself is not entered."""
     found: list[str] = []
-    others: collections.Counter[str] = collections.Counter()
+    others: list[tuple[str, str]] = []  # kind, path
     pending: list[tuple[str, tuple]] = [('', (identity_of(root),))]
     while pending:
         prefix, ancestors = pending.pop()
@@ -41,18 +42,22 @@ def image_files(root: pathlib.Path) -> Iterator[str]:
                 else:
                     pending.append((f'{path}/', (*ancestors, identity)))
             elif not os.path.isfile(root / path):
-                others['links to nothing'] += 1
+                others.append(('links to nothing', path))
             elif (suffix := os.path.splitext(name)[1].lower()) in EXTENSIONS:
                 found.append(path)
             elif suffix not in _NO_IMAGES:
-                others[suffix or 'without an extension'] += 1
+                others.append((suffix or 'without an extension', path))
     if others:
-        most = sorted((-count, kind) for kind, count in others.items())[:4]
+        counts = collections.Counter(kind for kind, _ in others)
+        most = sorted((-count, kind) for kind, count in counts.items())[:4]
         kinds = ', '.join(f'{-count} {kind}' for count, kind in most)
         kinds = kinds.encode('ascii', 'backslashreplace').decode()  # an extension may be no UTF-8
-        _log.warning(
-            '%s: %d files that are no known images are left out (%s)', root, others.total(), kinds
+        which = left_out(
+            sorted(path for _, path in others),
+            f'file that is no known image ({kinds}) is',
+            f'files that are no known images ({kinds}) are',
         )
+        _log.warning('%s: %s', root, which)
     return iter(sorted(found))
 
 

@@ -8,10 +8,12 @@ import io
 import os
 import pathlib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
+
+from fenwicks._checks import some_of
 
 PNG_BYTES = 2**16  # far above any PNG of 32x32 pixels
 
@@ -31,6 +33,15 @@ def reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return ' '.join(str(error).split())[:300] or type(error).__name__
+
+
+def left_out(names: Sequence[str], of_one: str, of_several: str) -> str:
+    """How many things are left out, for a warning, and the first of them.
+
+    >>> left_out(['a.png'], 'damaged image is', 'damaged images are')
+    "1 damaged image is left out: 'a.png'"
+    """
+    return f'{len(names)} {of_one if len(names) == 1 else of_several} left out: {some_of(names)}'
 
 
 @contextlib.contextmanager

@@ -16,6 +16,9 @@ import numpy as np
 from fenwicks._checks import some_of
 from fenwicks.data.csv_file import read_columns
 from fenwicks.data.folders import identity_of, image_files, is_shown, others_in
+from fenwicks.data.images import EXTENSIONS
+from fenwicks.data.limits import left_out
+from fenwicks.data.storage import is_url
 
 _log = logging.getLogger('fenwicks')
 
@@ -120,18 +123,21 @@ class ImageList:
             and (folder / name).is_dir()
             and identity_of(folder / name) != identity_of(folder)  # a link back to where it lies
         }
-        loose = 0
+        loose = []
         for path in image_files(folder):
             name, separator, _ = path.partition('/')
             if separator:
                 by_class.setdefault(name, []).append(path)
             else:
-                loose += 1
+                loose.append(path)
         if len(by_class) < min_classes:
+            found = (
+                f'folders for {some_of(sorted(by_class))}, and' if by_class else 'no folders, but'
+            )
+            images = 'image' if len(loose) == 1 else 'images'
             raise ValueError(
-                f'{folder}: must hold a folder for each class, at least {min_classes}. '
-                f'Received: folders for {some_of(sorted(by_class)) or "none"}, '
-                f'and {loose} images beside them'
+                f'{folder}: must hold a folder of images for each class, at least {min_classes}. '
+                f'Received: {found} {len(loose)} {images} in it'
             )
         empty = sorted(name for name, paths in by_class.items() if not paths)
         if empty:
@@ -140,7 +146,8 @@ class ImageList:
                 f'Received: no image in {some_of(empty)}{others_in(folder / empty[0])}'
             )
         if loose:
-            _log.warning('%s: %d images outside of the classes are left out', folder, loose)
+            which = left_out(loose, 'image outside of the classes is', 'images outside of them are')
+            _log.warning('%s: %s', folder, which)
         names = sorted(by_class)
         pairs = [(path, name) for name in names for path in sorted(by_class[name])]
         return _labelled(cls, folder, pairs, folder, min_classes)
@@ -163,21 +170,30 @@ class ImageList:
             path_column: header or number (from 0) of the column of paths.
             label_column: the same for the classes' names; None for images without labels.
             group_column: the same for groups; None for no groups.
-            extension: what to append to each path, such as '.jpg'.
+            extension: what to append to each path, such as '.jpg'; 'jpg' is the same.
 
         Raises:
             FileNotFoundError: the CSV file, the folder, or a file that a row names is not there.
             ValueError: the file is no CSV, lacks a header, column or value, or repeats an image.
         """
+        if not isinstance(csv_file, str | os.PathLike):
+            raise ValueError(f'`csv_file` must be the path of a file. Received: {csv_file=!r}')
         csv_file = pathlib.Path(csv_file)
         folder = _folder(csv_file.parent if root is None else root)
         columns = [path_column, label_column, group_column]
+        if f'.{extension.lower()}' in EXTENSIONS:
+            extension = f'.{extension}'
         (_, (header, *_)), *rows = read_columns(csv_file, columns)
         if (folder / f'{header}{extension}').is_file():
             raise ValueError(f'{csv_file}: must begin with a header, not with {header!r}, an image')
         pairs, groups = [], []
         lines: dict[str, int] = {}
         for line, (path, label, group) in rows:
+            if is_url(path):
+                raise ValueError(
+                    f'{csv_file}: line {line} must name a file on this machine: fetch it first. '
+                    f'Received: {path!r}'
+                )
             path = os.path.normpath(path + extension).replace(os.sep, '/')
             if path in lines:
                 raise ValueError(
@@ -214,6 +230,8 @@ class ImageList:
                 there are fewer than two classes.
         """
         folder = _folder(root)
+        if not isinstance(pattern, str):
+            raise ValueError(f'`pattern` must be a text. Received: pattern={pattern!r}')
         try:
             expression = re.compile(pattern)
         except re.error as error:
@@ -221,10 +239,10 @@ class ImageList:
                 f'`pattern` must be a regular expression ({error}). Received: pattern={pattern!r}'
             ) from None
         names = expression.groupindex
-        if 'label' not in names and expression.groups != 1:
+        if 'label' not in names and (expression.groups != 1 or 'group' in names):
             raise ValueError(
-                '`pattern` must have one group, or one named `label`. '
-                f'Received: pattern={pattern!r}'
+                '`pattern` must have one group, or one named `label`, for the class; one named '
+                f'`group` is for images that stay together. Received: pattern={pattern!r}'
             )
         pairs, groups, unmatched = [], [], []
         for path in image_files(folder):
@@ -242,9 +260,9 @@ class ImageList:
                 f'which does not match {some_of(unmatched)}'
             )
         if unmatched:
-            _log.warning(
-                '%s: %d images whose path does not match are left out', folder, len(unmatched)
-            )
+            rule = 'whose path does not match'
+            which = left_out(unmatched, f'image {rule} is', f'images {rule} are')
+            _log.warning('%s: %s', folder, which)
         if not pairs:
             raise ValueError(f'{folder}: must hold at least one image. Received: none')
         listed = np.array(groups) if 'group' in names else None
@@ -296,6 +314,8 @@ def check_names(where: StrPath, names: Sequence[str]) -> None:
 
 
 def _folder(root):
+    if not isinstance(root, str | os.PathLike):
+        raise ValueError(f'`root` must be the path of a folder. Received: root={root!r}')
     root = pathlib.Path(root).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f'`root` must be a folder. Received: root={str(root)!r}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fenwicks._checks import positive_integer
-from fenwicks._files import written_whole
+from fenwicks._checks import positive_integer, some_of
+from fenwicks._files import check_writable, written_whole
 from fenwicks.data import storage
 from fenwicks.data.decoded import ImageArrays, cache_file, cached, in_order
-from fenwicks.data.example import decode_example, encode_example
+from fenwicks.data.example import ExampleError, decode_example, encode_example
 from fenwicks.data.images import check_options, decode_image, resize_image
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList, StrPath, check_names
@@ -66,7 +67,7 @@ def write_shards(
     if not prefix or pathlib.Path(prefix).name != prefix or '*' in prefix:
         raise ValueError(f'`prefix` must be a file name. Received: prefix={prefix!r}')
     folder = pathlib.Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    check_writable(folder)
     description = {
         'class_names': list(images.class_names),
         'images': len(images),
@@ -197,6 +198,9 @@ def decode_shards(
         for path in paths:
             reader = RecordReader(path, skip_damaged)
             for number, record in enumerate(reader):
+                if not number and not skip_damaged:
+                    # All records lack what the first one does: it is no damage to be left out.
+                    check_first(f'{path}: record 0', record, image_feature, label_feature)
                 yield f'{path}: record {number}', record
             if reader.skipped:
                 yield f'{path}: {reader.skipped} records of damaged checksums', None
@@ -211,6 +215,9 @@ def decode_shards(
     stored, description = cached(
         cache, decode, pairs, options, skip_damaged, workers, show_progress, None
     )
+    if not len(stored):
+        first = next(iter(description['skipped'].values()), 'no records')
+        raise ValueError(f'{pattern}: must hold at least one image. Received: none ({first})')
     labels = None if label_feature is None else np.array(description['labels'], np.int64)
     if labels is not None and class_names is None:
         class_names = _class_names(paths, labels, label_feature)
@@ -248,10 +255,10 @@ def decode_record(
     """
     with damage_named(name, f'be an example with {image_feature!r}'):
         features = decode_example(record)
-        raw = features[image_feature][0]
-        if not isinstance(raw, bytes):
-            raise ValueError('it is a number')
-        label = None if label_feature is None else int(features[label_feature][0])
+    _check_features(name, features, image_feature, label_feature)
+    raw = features[image_feature][0]
+    label = None if label_feature is None else int(features[label_feature][0])
+    with damage_named(name, f'be an example with {image_feature!r}'):
         shape = features.get('shape')
         if shape is not None:
             height, width, depth = map(int, shape)
@@ -259,6 +266,40 @@ def decode_record(
     if shape is None:
         return decode_image(raw, *options, name=name), label
     return resize_image(pixels, *options, name=name), label
+
+
+def _check_features(name, features, image_feature, label_feature):
+    """Raises unless there is an image, and a label where one is wanted."""
+    wanted = {image_feature: 'the bytes of an image', label_feature: 'the number of its class'}
+    wanted.pop(None, None)
+    for feature, what in wanted.items():
+        if not len(features.get(feature, ())):
+            there = some_of(sorted(key for key in features if len(features[key])), 10)
+            raise ValueError(
+                f'{name}: must have a feature {feature!r}, {what}. Received: {there or "none"}'
+            )
+    if not isinstance(features[image_feature][0], bytes):
+        raise ValueError(
+            f'{name}: the feature {image_feature!r} must be the bytes of an image. '
+            f'Received: {features[image_feature][0]}, a number'
+        )
+    if label_feature is not None:
+        value = features[label_feature][0]
+        with contextlib.suppress(ValueError, OverflowError):  # of a text, of NaN
+            if isinstance(value, bytes) or int(value) == value:
+                int(value)
+                return
+        raise ValueError(
+            f'{name}: the feature {label_feature!r} must be an integer, the number of the class. '
+            f'Received: {value!s:.80}'
+        )
+
+
+def check_first(name, record, image_feature, label_feature):
+    """Raises where the first record lacks a feature; damage is left to decoding."""
+    with contextlib.suppress(ExampleError):
+        features = decode_example(record)
+        _check_features(name, features, image_feature, label_feature)
 
 
 def _class_names(paths, labels, label_feature):

@@ -13,7 +13,7 @@ from fenwicks._checks import positive_integer
 from fenwicks.data import storage
 from fenwicks.data.images import check_options
 from fenwicks.data.listing import StrPath
-from fenwicks.data.shards import decode_record
+from fenwicks.data.shards import check_first, decode_record
 from fenwicks.data.stream import stream_batches
 from fenwicks.data.tfrecord import RecordReader, count_records
 
@@ -89,6 +89,9 @@ def shard_dataset(
     if not paths:
         raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
     options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
+    if not skip_damaged and not storage.is_url(paths[0]):
+        for record in itertools.islice(RecordReader(paths[0], skip_damaged=True), 1):
+            check_first(f'{paths[0]}: record 0', record, image_feature, label_feature)
 
     def order(epoch):
         found = _Shuffle(paths, (seed, epoch), buffer) if shuffle else _InOrder(paths)

@@ -32,20 +32,33 @@ def export_run(folder: str, formats: Sequence[str]) -> None:
 
     Raises:
         ValueError: the folder holds no finished run.
+        OSError: it can't be written to.
     """
-    path = pathlib.Path(folder)
-    missing = [name for name in ('model.keras', 'result.json') if not (path / name).is_file()]
-    if missing:
-        raise ValueError(
-            f'RUN must be the folder of a finished run. Received: {path}, no {missing[0]}'
-        )
-    result = runlog.read_json(path / 'result.json')
+    path, result = pathlib.Path(folder), _finished(folder)
     if formats:
         model = _loaded(path / 'model.keras')
         for written in export.write(model, path, formats):
             print(written, flush=True)
     runlog.write_text(path / 'README.md', export.model_card(result, os.listdir(path)))
     print(path / 'README.md', flush=True)
+
+
+def _finished(folder):
+    """What is in the result of a finished run, in whose folder files can be written."""
+    path = pathlib.Path(folder)
+    missing = [name for name in ('model.keras', 'result.json') if not (path / name).is_file()]
+    if missing and (path / '0' / missing[0]).is_file():
+        raise ValueError(
+            f'RUN must be one of the runs in this folder, such as {path / "0"}. Received: {path}'
+        )
+    if missing:
+        raise ValueError(
+            f'RUN must be the folder of a finished run. Received: {path}, no {missing[0]}'
+        )
+    result = runlog.read_json(path / 'result.json')
+    with command.renamed({'folder': 'RUN'}):
+        runlog.check_writable(path)
+    return result
 
 
 def _loaded(path):
@@ -64,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def work():
         export.check_formats(arguments.formats)
+        for folder in arguments.runs:  # all of them before the first is exported
+            _finished(folder)
         for folder in arguments.runs:
             export_run(folder, arguments.formats)
 

@@ -167,6 +167,8 @@ def _training(result: Mapping[str, Any]) -> Iterator[str]:
     yield from ('## Training', '', '| | |', '| --- | --- |')
     for key, word in words.items():
         value = result.get(key)
+        if key == 'epochs' and isinstance(value, float):
+            value = f'{value:g}'
         if value is not None:
             yield (
                 f'| {word} | {value:,.1f} |'

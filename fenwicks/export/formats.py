@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
-from fenwicks._files import written_whole
+from fenwicks._files import check_writable, written_whole
 from fenwicks.export import onnx_operations
 from fenwicks.layers import ClassNames
 
@@ -97,6 +97,8 @@ def write(
                 '`model` must compute in float32 (see `assemble.with_normalization`). '
                 f'Received: {layer.compute_dtype} in {layer.name}'
             )
+    if formats:
+        check_writable(folder)
     paths = [pathlib.Path(folder) / FORMATS[name] for name in formats]
     if set(formats) - {'safetensors'}:
         exported = _with_constants(model)
@@ -184,7 +186,7 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
         of_tensorflow = type(error).__module__.startswith('tensorflow.')
         if not of_tensorflow and not isinstance(error, OSError):
             raise
-        if 'the disk must take' in str(error):
+        if 'the disk must take' in str(error) or 'can be written to' in str(error):
             raise
         raise OSError(
             f'the disk must take the whole of {path}. Received: {" ".join(str(error).split())}'

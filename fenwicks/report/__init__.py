@@ -72,7 +72,7 @@ def write(
             raise ValueError(f'`path` must be given for several runs. Received: {len(folders)}')
         path = pathlib.Path(folders[0], 'report.html')
     found = find_runs(folders)
-    path = check_target(path)
+    path = check_target(path, writable=True)  # before the pictures are drawn, which takes seconds
     text = page(found)
     with written_whole(path) as part:
         part.write_text(text, encoding='utf-8')
