@@ -114,10 +114,13 @@ class Own(keras.Model):
         return self.dense(self.flat(images))
 
 
-def test_a_subclass_says_what_it_takes_or_is_warned_of(caplog):
+@pytest.mark.parametrize('nested', [False, True])
+def test_a_subclass_says_what_it_takes_or_is_warned_of(nested, caplog):
     models = [Own(rescale) for rescale in (True, False)]
     for model in models:
         model(np.zeros((1, 8, 8, 3), np.float32))
+    if nested:
+        models = [keras.Sequential([keras.Input((8, 8, 3)), flip(), each]) for each in models]
     assert make(models[0]).normalize is defaults.as_floats
     assert not caplog.records
     assert make(models[1]).normalize is defaults.to_unit_range

@@ -38,19 +38,22 @@ def as_floats(images: Tensor) -> Tensor:
 def default_normalize(model: keras.Model) -> ImageFunction:
     """`as_floats` for a model that normalises its images, or else `to_unit_range`.
 
-    What happens to the images before the first layer with weights decides. The code of a subclass
-    of Model can't be seen: there one of the layers that normalise does, wherever it is.
+    What happens to the images before and in the first layer with weights decides. The code of a
+    subclass of Model can't be seen: there a `Rescaling` or `Normalization` among its layers does.
     """
-    steps = _keras.steps_from_input(model)
-    if steps is not None:
-        return as_floats if _normalizes(steps) else to_unit_range
-    if any(isinstance(layer, _NORMALIZERS[:2]) for layer in _keras.flatten_layers(model)):
-        return as_floats
-    _log.warning(
-        'pixels are divided by 255 for %s, whose code may do so too: pass '
-        '`normalize` to say what it takes',
-        type(model).__name__,
-    )
+    for step in _keras.steps_from_input(model) or [model]:
+        if isinstance(step, _NORMALIZERS) or _is_arithmetic(step):
+            return as_floats
+        if getattr(step, 'weights', None):
+            if any(isinstance(layer, _NORMALIZERS[:2]) for layer in _keras.flatten_layers(step)):
+                return as_floats
+            if isinstance(step, keras.Model):
+                _log.warning(
+                    'pixels are divided by 255 for %s, whose code may do so too: pass `normalize` '
+                    'to say what it takes',
+                    type(step).__name__,
+                )
+            break
     return to_unit_range
 
 
@@ -65,16 +68,6 @@ def check_pixels(normalize: ImageFunction, images: np.ndarray) -> None:
             'by default: pass it normalize=partial(augment.normalize, mean=0, std=1) to take them '
             f'as they are. Received: {images.dtype} images from {low:.4g} to {high:.4g}'
         )
-
-
-def _normalizes(steps):
-    """Whether an image is scaled before the first of the layers that have weights."""
-    for step in steps:
-        if isinstance(step, _NORMALIZERS) or _is_arithmetic(step):
-            return True
-        if getattr(step, 'weights', None):
-            return False
-    return False
 
 
 def _is_arithmetic(step):
