@@ -51,7 +51,12 @@ TRAINING = {
         'test_trainer_checkpoints.py',
         'test_jax_loop.py',
     ),
-    'streams': ('test_trainer_streams.py', 'test_trainer_evaluate.py', 'test_accumulation.py'),
+    'streams': (
+        'test_trainer_streams.py',
+        'test_trainer_loaders.py',
+        'test_trainer_evaluate.py',
+        'test_accumulation.py',
+    ),
 }
 
 marks = [

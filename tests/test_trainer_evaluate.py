@@ -148,27 +148,17 @@ def test_labels_belong_to_arrays_alone(trainer):
         assert '\n' not in str(error.value)
 
 
-class Loader:
-    """Batches one after the other, as PyTorch's loaders give them, none by its number."""
-
-    def __len__(self):
-        return 2
-
-    def __iter__(self):
-        return iter([(IMAGES, LABELS)] * 2)
-
-
-def test_a_loader_has_no_numbered_batches(trainer):
+def test_an_iterator_has_one_pass_only(trainer):
     calls = (
-        lambda loader: trainer.fit(loader, epochs=1),
-        lambda loader: trainer.fit(IMAGES, LABELS, 1, validation_data=loader),
+        lambda batches: trainer.fit(batches, epochs=1),
+        lambda batches: trainer.fit(IMAGES, LABELS, 1, validation_data=batches),
         trainer.evaluate,
         trainer.predict,
     )
     for call in calls:
-        for loader in (Loader(), iter(Loader())):
+        for batches in (iter([(IMAGES, LABELS)]), ((IMAGES, LABELS) for _ in range(2))):
             with pytest.raises(ValueError, match=r'a source of batches: .* Received: ') as error:
-                call(loader)
+                call(batches)
             assert '\n' not in str(error.value)
 
 

@@ -21,7 +21,7 @@ from training_toys import (
 )
 
 from fenwicks import augment, data, optimizers
-from fenwicks.training import chunks, streams
+from fenwicks.training import chunks, sources
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 tensorflow_only = pytest.mark.backend('tensorflow')
@@ -427,7 +427,7 @@ def test_errors_of_the_source_arrive_and_the_model_keeps_its_weights():
 
 
 def test_chunks_follow_the_budget():
-    stream = streams.open_stream(Resident(), BATCH)
+    stream = sources.open_stream(Resident(), BATCH)
     targets = (stream.first.labels,)
     assert chunks.steps_per_chunk(stream, targets, 1, 2 * PER_STEP) == 1
     assert chunks.steps_per_chunk(stream, targets, 1, 2**30) == 2  # a quarter of an epoch

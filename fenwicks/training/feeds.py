@@ -13,7 +13,8 @@ from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
 from fenwicks.training.defaults import check_pixels
 from fenwicks.training.phase_engines import PhaseEngines
-from fenwicks.training.streams import Stream, check_no_labels_beside, is_stream, open_stream
+from fenwicks.training.sources import check_no_labels_beside, is_stream, open_stream
+from fenwicks.training.streams import Stream
 
 
 class ArrayFeed:
@@ -98,7 +99,7 @@ class StreamFeed:
     """A source of batches, of which chunks of many steps are sent to the device.
 
     Args:
-        source: as `streams.open_stream` takes it.
+        source: as `sources.open_stream` takes it.
         engines: those that train.
         budget: bytes of a device's memory for two chunks, or `None` for a default.
         class_weight: as of `Trainer.fit`.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from fenwicks import evaluate as evaluation
-from fenwicks.training import checks, streams, targets
+from fenwicks.training import checks, sources, targets
 from fenwicks.training.averages import Averages
 from fenwicks.training.defaults import check_pixels
 from fenwicks.training.engines.base import Loss
@@ -58,10 +58,10 @@ class Predictor:
 
         The first view is the images themselves; `tta.combine` combines the views.
         """
-        if not streams.is_source(images):
+        if not sources.is_source(images):
             checks.check_images(self.model, images)
             return self._views(images, batch_size, tta)
-        batches = ((batch, None) for batch in streams.all_images(images))
+        batches = ((batch, None) for batch in sources.all_images(images))
         return self._views(self._read(batches), batch_size, tta)
 
     def evaluate(
@@ -103,8 +103,8 @@ class Predictor:
         Returns:
             A pair of `evaluate.Metrics`: of the combined views, and of the images as they are.
         """
-        streams.check_no_labels_beside(images, labels)
-        if streams.is_stream(images, labels):
+        sources.check_no_labels_beside(images, labels)
+        if sources.is_stream(images, labels):
             found: list[np.ndarray] = []
             views = self._views(self._read(_pairs(images), found), batch_size, tta)
             labels = np.concatenate(found)
@@ -180,7 +180,7 @@ class Predictor:
 
 def _pairs(source: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images and labels of the batches of a source without weights."""
-    for batch in streams.all_batches(source):
+    for batch in sources.all_batches(source):
         if batch.weights is not None:
             raise ValueError(
                 '`images` must give batches (images, labels) to be evaluated, in which all images '

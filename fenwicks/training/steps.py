@@ -14,7 +14,7 @@ from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
 from fenwicks.optimizers.averaging import frozen_variables
-from fenwicks.training import checks, streams, targets
+from fenwicks.training import checks, targets
 from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.defaults import default_normalize, unchanged
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
@@ -27,6 +27,8 @@ from fenwicks.training.outputs import check_outputs
 from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.phases import check_freeze, check_image_sizes
 from fenwicks.training.replicas import Replicas, default_replicas
+from fenwicks.training.sources import is_stream
+from fenwicks.training.streams import Stream
 
 
 class StepRunner(Predictor):
@@ -91,7 +93,7 @@ class StepRunner(Predictor):
         self._steps_per_epoch = self._outputs = 0
         self._labels = np.zeros(0, np.int32)
         self._half_trained = False
-        self._stream: streams.Stream | None = None  # of the last `fit`, if it had one
+        self._stream: Stream | None = None  # of the last `fit`, if it had one
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
             checks.build(optimizer, model)
@@ -134,7 +136,7 @@ class StepRunner(Predictor):
         Raises:
             ValueError: an argument breaks its rule.
         """
-        if streams.is_stream(images, labels):
+        if is_stream(images, labels):
             raise ValueError('`images` must be an array. Received: a source of batches, for `fit`')
         self._start_feed(self._open_feed(images, labels))
 

@@ -161,11 +161,11 @@ class Trainer(ResumableRunner):
         Args:
             images: uint8 `(count, height, width, channels)`, or a source of batches `(images,
                 labels)` or `(images, labels, sample_weight)` of `batch_size` images: a
-                `tf.data.Dataset`, a `keras.utils.PyDataset` such as `data.ImageBatches`, or an
-                object with `__len__` and `__getitem__`. Chunks of its batches are sent to the
-                device while others train. It shuffles itself, and `normalize` gets its images,
-                uint8 or float, as they are. Of several processes each streams its share of each
-                batch.
+                `tf.data.Dataset`, a `keras.utils.PyDataset` such as `data.ImageBatches`, a
+                `torch.utils.data.DataLoader`, or another object with `__len__`, and `__getitem__`
+                or `__iter__`. Chunks of its batches are sent to the device while others train. It
+                shuffles itself, and `normalize` gets its images, uint8 or float, as they are. Of
+                several processes each streams its share of each batch.
             labels: what the loss takes: integers `(count,)` or `(count, 1)`; floats `(count,
                 classes)`, one-hot or probabilities; for a binary loss numbers `(count, outputs)` in
                 [0, 1]; for others numbers `(count, outputs)`, or `(count,)` for one output; `None`

@@ -12,7 +12,7 @@ from fenwicks.training.batches import Form
 from fenwicks.training.engines.base import Engine
 from fenwicks.training.inference import BATCH_SIZE
 from fenwicks.training.metrics import MetricSet, warn_unless_finite
-from fenwicks.training.streams import all_batches, is_source
+from fenwicks.training.sources import all_batches, is_source
 
 
 class Validation:
