@@ -27,7 +27,7 @@ def import_tensorflow() -> Any:
         import tensorflow as tf
     except ImportError:
         raise ImportError(
-            'the tf.data input functions need TensorFlow: pip install "fenwicks[cpu]"'
+            'the tf.data input functions need TensorFlow: pip install tensorflow-cpu'
         ) from None
     import keras
 

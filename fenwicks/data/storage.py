@@ -37,7 +37,7 @@ def _remote(path):
     if importlib.util.find_spec('tensorflow') is not None:
         return 'tensorflow'
     raise ImportError(
-        f'{path}: reading {scheme}:// needs TensorFlow (pip install "fenwicks[cpu]"), or fsspec '
+        f'{path}: reading {scheme}:// needs TensorFlow (pip install tensorflow-cpu), or fsspec '
         f'with its package for {scheme}:// (for gs://: pip install gcsfs)'
     )
 

@@ -98,7 +98,8 @@ def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Tf
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise ImportError(
-            f'{name} needs TensorFlow Datasets: pip install "fenwicks[datasets]"'
+            f'{name} needs TensorFlow Datasets: '
+            'pip install tensorflow-datasets importlib_resources pyarrow'
         ) from error
     data_dir = None if data_dir is None else os.path.expanduser(data_dir)
     try:
