@@ -111,8 +111,8 @@ def _pass_over(source, read, fetch):
 
 def _check_gives_batches(source):
     """Raises unless a source gives batches in each of several passes."""
-    once = not hasattr(source, '__iter__') or iter(source) is source
-    if not hasattr(source, '__getitem__') and (once or not hasattr(source, '__len__')):
+    passes = hasattr(source, '__iter__') and hasattr(source, '__len__')
+    if not hasattr(source, '__getitem__') and (not passes or isinstance(source, Iterator)):
         raise ValueError(
             '`images` must be an array with `labels`, or a source of batches: a tf.data.Dataset, a '
             'keras.utils.PyDataset such as data.ImageBatches, or an object with __len__, and '

@@ -66,12 +66,42 @@ class IndexedStream(Stream):
         return digest.hexdigest()[:16]
 
 
-class DatasetStream(Stream):
-    """A `tf.data.Dataset`: a pass is an iterator over it.
+class LoaderStream(Stream):
+    """Batches one after the other, such as those of a `torch.utils.data.DataLoader`: a pass is an
+    iterator over the source.
 
     A resumed training draws a batch of each pass that came before, so that one that shuffles by a
     seed goes on as if it had not been interrupted.
     """
+
+    def _open(self):
+        self.steps = _whole_batches(self.source)
+        self.first = as_batch(next(iter(self.source))) if self.steps else _NO_BATCH
+
+    def begin_pass(self, epoch):
+        for _ in range(self.passes, epoch):
+            next(iter(self.source))
+        self.passes = epoch + 1
+        batches = self._iterator()
+
+        def fetch(step):
+            try:
+                return as_batch(next(batches))
+            except StopIteration:
+                raise ended_early(self.steps, step) from None
+            except Exception as error:
+                if 'was expected to contain' in str(error):  # tf.data's assert_cardinality
+                    raise ended_early(self.steps, step) from None
+                raise
+
+        return fetch
+
+    def _iterator(self):
+        return iter(self.source)
+
+
+class DatasetStream(LoaderStream):
+    """A `tf.data.Dataset`, which says what its batches are like before it gives one."""
 
     def _open(self):
         spec = self.source.element_spec
@@ -96,49 +126,8 @@ class DatasetStream(Stream):
             labels[:, 0] = 1  # the first class, as probabilities
         self.first = as_batch((images, labels, *weights))
 
-    def begin_pass(self, epoch):
-        for _ in range(self.passes, epoch):
-            next(iter(self.source))
-        self.passes = epoch + 1
-        batches = self.source.as_numpy_iterator()
-
-        def fetch(step):
-            try:
-                return as_batch(next(batches))
-            except StopIteration:
-                raise ended_early(self.steps, step) from None
-            except Exception as error:
-                if 'was expected to contain' in str(error):  # assert_cardinality's
-                    raise ended_early(self.steps, step) from None
-                raise
-
-        return fetch
-
-
-class LoaderStream(Stream):
-    """Batches one after the other, such as those of a `torch.utils.data.DataLoader`: a pass is an
-    iterator over the source.
-
-    As of a `tf.data.Dataset`, a batch is drawn of each pass that came before.
-    """
-
-    def _open(self):
-        self.steps = _whole_batches(self.source)
-        self.first = as_batch(next(iter(self.source))) if self.steps else _NO_BATCH
-
-    def begin_pass(self, epoch):
-        for _ in range(self.passes, epoch):
-            next(iter(self.source))
-        self.passes = epoch + 1
-        batches = iter(self.source)
-
-        def fetch(step):
-            try:
-                return as_batch(next(batches))
-            except StopIteration:
-                raise ended_early(self.steps, step) from None
-
-        return fetch
+    def _iterator(self):
+        return self.source.as_numpy_iterator()
 
 
 def _whole_batches(source):
