@@ -165,7 +165,7 @@ def test_without_tensorflow(monkeypatch):
 
     monkeypatch.setattr(builtins, '__import__', fake)
     for function in (data.train_dataset, data.eval_dataset):
-        with pytest.raises(ImportError, match=r'fenwicks\[cpu\]'):
+        with pytest.raises(ImportError, match=r'pip install tensorflow-cpu'):
             function(*numbered(), 5)
 
 
