@@ -147,7 +147,7 @@ def test_runs_get_folders_and_seeds_of_their_own(script, tmp_path, capsys):
     # A folder that holds a run is neither overwritten nor taken for another run's.
     before = (out / '1' / 'result.json').read_bytes()
     assert refused(script, *flags, '--runs=2').startswith('`out` must not hold a run already')
-    assert refused(script, *flags).endswith(f'Received: out={out / "0"}')
+    assert refused(script, *flags).endswith(f'Received: out={out}, which holds {out / "0"}')
     assert refused(script, *flags[:-1], f'--out={out / "1"}').endswith(f'Received: out={out / "1"}')
     other = refused(script, *flags, '--runs=2', '--seed=5', '--resume')
     assert other.startswith(f'`resume` must go on with the settings of the finished run in {out}/0')
