@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fenwicks import ablation, plots, schedules
+from fenwicks.training import History
 
 
 def history(losses, **more):
@@ -201,3 +202,35 @@ def test_long_names_stand_below_the_axes_and_hide_no_line():
     ).axes
     axes.get_figure().draw_without_rendering()
     assert axes.get_legend().get_window_extent().y0 > axes.get_window_extent().y0
+
+
+def test_learning_curves_take_what_fit_returns():
+    of_trainer = History([{'epoch': 1, 'train_loss': 2.0}, {'epoch': 2, 'train_loss': 1.5}])
+    of_keras = keras.callbacks.History()
+    of_keras.epoch = [4, 5]  # `initial_epoch=4`
+    of_keras.history = {'loss': [1.0, 0.5], 'val_loss': [0.75]}  # `validation_freq=2`
+    (axes,) = plots.learning_curves({'a': of_trainer, 'b': [of_keras]}, ['loss']).axes
+    assert [line.get_xdata().tolist() for line in axes.lines] == [[1, 2], [5, 6]]
+    assert [line.get_ydata().tolist() for line in axes.lines] == [[2, 1.5], [1, 0.5]]
+    (axes,) = plots.learning_curves(of_keras, ['loss']).axes
+    assert len(axes.lines) == 1
+    with pytest.raises(ValueError, match=r'of all runs: loss\. Received: val_loss'):
+        plots.learning_curves(of_keras, ['val_loss'])
+
+
+@pytest.mark.parametrize(
+    ('runs', 'received'),
+    [
+        ({'loss': [2.0, 1.5]}, "float under 'loss'"),  # the attribute `history` of a History
+        ([{'train_loss': 2.0}], 'dict'),
+        (keras.callbacks.Callback(), 'Callback'),
+    ],
+)
+def test_what_is_no_history_is_refused(runs, received):
+    with pytest.raises(ValueError, match=f'`runs` must hold histories: .* Received: {received}$'):
+        plots.learning_curves(runs, ['loss'])
+
+
+def test_a_schedule_that_is_no_function_is_refused():
+    with pytest.raises(ValueError, match=r'`schedule` must be a function.* Received: 0\.1$'):
+        plots.schedule({'rate': 0.1}, 10)

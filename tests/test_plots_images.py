@@ -219,3 +219,8 @@ def test_names_are_drawn_as_they_are():
         texts = [text for text in figure.findobj(Text) if '$' in text.get_text()]
         assert texts
         assert not any(text.get_parse_math() for text in texts)
+
+
+def test_labels_may_be_captions():
+    (axes,) = plots.images(np.zeros((2, 4, 4, 3), 'uint8'), np.array([7, 3])).axes
+    assert {'7', '3'} <= {text.get_text() for text in axes.texts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from fenwicks._checks import positive_integer
 from fenwicks.plots.canvas import PLAIN, figure_of, grid, label_of, legend, line_style, prepare
 
-History = Sequence[Mapping]
+History = Sequence[Mapping] | keras.callbacks.History
 
 # Schedules are read at every step up to here, at as many steps of longer trainings.
 _POINTS = 1000
@@ -54,7 +54,7 @@ def schedule(
         The figure.
 
     Raises:
-        ValueError: a number of steps isn't a positive integer.
+        ValueError: a number of steps isn't a positive integer, or there is no function.
 
     Example:
 
@@ -68,6 +68,11 @@ def schedule(
     unit = 1 if steps_per_epoch is None else positive_integer('steps_per_epoch', steps_per_epoch)
     axes, colours = prepare(axes, theme, (6.4, 3.2))
     several = schedule if isinstance(schedule, Mapping) else {label: schedule}
+    for function in several.values():
+        if not callable(function):
+            raise ValueError(
+                f'`schedule` must be a function of the step, or several. Received: {function!r}'
+            )
     for number, (name, function) in enumerate(several.items()):
         steps = _steps(function, total_steps)
         values = [np.asarray(keras.ops.convert_to_numpy(function(step))).item() for step in steps]
@@ -108,18 +113,20 @@ def learning_curves(
     augmented images, so they may lie below those on test images.
 
     Args:
-        runs: a history, as `Trainer.fit` returns it: a dict an epoch, with the key `epoch` and a
-            key for each metric; or histories, or sequences of histories, by the names that go into
-            the legend.
-        metrics: keys of those dicts, all accuracies or none.
+        runs: a history: the `History` that `fit` returns, of the Trainer or of Keras, or
+            `trainer.records`, a dict an epoch with the key `epoch` and a key for each metric; or
+            histories, or sequences of histories, by the names that go into the legend.
+        metrics: names in the history, all accuracies or none: `loss` and `accuracy` in a `History`
+            are `train_loss` and `train_accuracy` in records.
         axes, theme: see `fenwicks.plots`.
 
     Returns:
         The figure.
 
     Raises:
-        ValueError: there is no run, no metric, or one that the runs lack; accuracies are mixed with
-            other metrics; or the runs of a name differ in their epochs.
+        ValueError: there is no run, or something that isn't a history; no metric, or one that the
+            runs lack; accuracies are mixed with other metrics; or the runs of a name differ in
+            their epochs.
 
     Example:
 
@@ -169,8 +176,8 @@ def _groups(runs):
         runs = {'': runs}
     groups = {}
     for name, value in runs.items():
-        value = list(value)
-        groups[name] = [value] if value and isinstance(value[0], Mapping) else value
+        is_one = isinstance(value, keras.callbacks.History) or _holds_records(value)
+        groups[name] = [_records(each) for each in ([value] if is_one else _several(name, value))]
     if not groups or not all(group and all(group) for group in groups.values()):
         raise ValueError('`runs` must hold a history of an epoch or more. Received: none')
     for name, histories in groups.items():
@@ -182,6 +189,39 @@ def _groups(runs):
                 f'{", ".join(map(str, lengths))} epochs'
             )
     return groups
+
+
+def _several(name, value):
+    """The histories of a name, if they are histories."""
+    value = list(value) if isinstance(value, Iterable) else [value]
+    for each in value:
+        is_history = isinstance(each, keras.callbacks.History) or _holds_records(each)
+        if not (is_history or (isinstance(each, list) and not each)):  # no epoch: refused below
+            raise ValueError(
+                '`runs` must hold histories: what `fit` returns, or `trainer.records`. Received: '
+                f'{type(each).__name__}' + f' under {name!r}' * bool(name)
+            )
+    return value
+
+
+def _holds_records(value):
+    """Whether this is a history as a dict an epoch."""
+    return (
+        isinstance(value, Sequence)
+        and bool(value)
+        and all(isinstance(each, Mapping) and 'epoch' in each for each in value)
+    )
+
+
+def _records(history):
+    """A dict an epoch; of a `History` those names that each epoch has a value of."""
+    if not isinstance(history, keras.callbacks.History):
+        return history
+    lists = {k: v for k, v in history.history.items() if len(v) == len(history.epoch)}
+    return [
+        {'epoch': epoch + 1, **{name: values[place] for name, values in lists.items()}}
+        for place, epoch in enumerate(history.epoch)
+    ]
 
 
 def _check_metrics(groups, metrics):

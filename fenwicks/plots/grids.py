@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,7 +26,7 @@ _LINE = 0.2  # height of a line of a caption, as a share of an image's
 
 def images(
     images: ArrayLike,
-    captions: Sequence[str] | None = None,
+    captions: Sequence[Any] | None = None,
     columns: int | None = None,
     *,
     axes: Axes | None = None,
@@ -36,7 +37,8 @@ def images(
     Args:
         images: pixels 0 ... 255 as integers or floats, `(count, height, width, channels)` of 1 or
             3 channels. Normalised images must be denormalised first.
-        captions: a text under each image, of one line or more; `None` for none.
+        captions: a text under each image, of one line or more, or a label, a number; `None` for
+            none.
         columns: images in a row; `None` for a grid about as wide as high.
         axes, theme: see `fenwicks.plots`.
 
@@ -56,7 +58,7 @@ def images(
     20
     """
     tiles = pixels('images', images)
-    captions = [''] * len(tiles) if captions is None else list(captions)
+    captions = [''] * len(tiles) if captions is None else [str(each) for each in captions]
     if len(captions) != len(tiles):
         raise ValueError(
             f'`captions` must be one for each of {len(tiles)} images. Received: {len(captions)}'
