@@ -157,3 +157,27 @@ def test_its_curve():
     measured, smoothed = figure.axes[0].lines[:2]
     np.testing.assert_array_equal(measured.get_ydata(), found.losses)
     np.testing.assert_array_equal(smoothed.get_ydata(), found.smoothed)
+
+
+class Unknown(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule that isn't registered."""
+
+    def __call__(self, step):
+        return 0.1 + 0 * step
+
+    def get_config(self):
+        return {}
+
+
+def constant():
+    return 0.1
+
+
+@pytest.mark.parametrize('rate', [constant, Unknown()])
+def test_rates_that_no_copy_can_be_made_of_are_refused_in_one_line(rate, monkeypatch):
+    monkeypatch.setattr(Unknown, '__module__', 'elsewhere')  # as that of a notebook
+    trainer = make(dense_model(), optimizer=optimizers.SGD(rate))
+    with pytest.raises(ValueError, match='`trainer` must have an optimizer whose rates are') as e:
+        find(trainer)
+    assert len(str(e.value).splitlines()) == 1
+    assert '<fenwicks.optimizers.sgd.SGD object' in str(e.value)

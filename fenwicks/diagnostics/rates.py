@@ -37,14 +37,29 @@ def with_sweep(
 
     Rates within it, of other optimizers and of parameter groups, sweep too: each keeps its ratio to
     the main rate, at the step at which that is greatest.
+
+    Raises:
+        ValueError: the optimizer can't be made again from its configuration.
     """
-    config = keras.saving.serialize_keras_object(optimizer)
+    try:
+        return _swept(keras.saving.serialize_keras_object(optimizer), start, stop, steps)
+    except (TypeError, ValueError) as error:  # of Keras, on several lines and with the whole config
+        raise ValueError(
+            '`trainer` must have an optimizer whose rates are numbers or schedules; a schedule of '
+            'yours, as an optimizer, needs keras.saving.register_keras_serializable. '
+            f'Received: optimizer={optimizer!r} ({_first_sentence(error)})'
+        ) from error
+
+
+def _first_sentence(error):
+    return ' '.join(str(error).split()).partition('. ')[0]
+
+
+def _swept(config, start, stop, steps):
+    """An optimizer from its configuration, with sweeps in the place of its rates."""
     rates = list(_rates(config['config']))
     if not rates:
-        raise ValueError(
-            '`trainer` must have an optimizer whose `get_config` returns its learning_rate. '
-            f'Received: optimizer={optimizer!r}'
-        )
+        raise ValueError('its `get_config` must return its learning_rate')
     main = _value_of(rates[0][0][rates[0][1]])
     peak = max(_candidates(rates[0][0][rates[0][1]]), key=main)
     for owner, key in rates:
