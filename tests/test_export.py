@@ -305,3 +305,39 @@ def test_a_full_disk_leaves_the_former_export_and_says_so_in_a_line(name, tmp_pa
     assert '\n' not in str(raised.value)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
     assert (path / 'old').exists() if path.is_dir() else path.read_text() == 'old'
+
+
+class OfCode(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def of_two_inputs():
+    inputs = keras.Input((4,)), keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Add()(inputs)), name='of_two')
+
+
+@pytest.mark.parametrize(
+    ('make', 'name', 'received'),
+    [
+        (OfCode, 'saved_model', 'of_code'),
+        (of_two_inputs, 'saved_model', 'of_two'),
+        (lambda: keras.Sequential([keras.layers.Dense(2)], name='unbuilt'), 'saved_model', 'unb'),
+        (lambda: keras.Sequential([keras.layers.Dense(2)], name='unbuilt'), 'safetensors', 'unb'),
+    ],
+)
+def test_models_without_one_input_are_refused(make, name, received, tmp_path):
+    pytest.importorskip('safetensors')
+    message = f'`model` must be a Functional or Sequential model .* Received: {received}'
+    with pytest.raises(ValueError, match=message):
+        export.write(make(), tmp_path, [name])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_format_alone_is_no_sequence(model, tmp_path):
+    with pytest.raises(ValueError, match=r'`formats` must be a sequence of names\. .*onnx'):
+        export.write(model, tmp_path, 'onnx')

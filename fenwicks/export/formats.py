@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import numpy as np
 
+from fenwicks._checks import sequence
 from fenwicks._files import check_writable, written_whole
 from fenwicks.export import onnx_operations
 from fenwicks.layers import ClassNames
@@ -47,7 +48,7 @@ def check_formats(formats: Sequence[str]) -> None:
         ImportError: a package is missing; the message says how to install it.
     """
     backend = keras.backend.backend()
-    for name in formats:
+    for name in sequence('formats', formats, 'names'):
         if name not in FORMATS:
             raise ValueError(f'`formats` must be among {", ".join(FORMATS)}. Received: {name}')
         if backend not in _PACKAGES[name]:
@@ -69,15 +70,15 @@ def write(
     Args:
         model: a Functional or Sequential model in float32 from a batch of images to logits, such as
             `assemble.with_normalization` returns.
-        folder: where the files go, named as in `FORMATS`; one that exists.
+        folder: where the files go, named as in `FORMATS`; it is made where there is none.
         formats: names among `FORMATS`, in any order.
 
     Returns:
         The paths, in the order of `formats`.
 
     Raises:
-        ValueError: a format isn't known, can't be written on this backend, or the model computes in
-            another precision than float32.
+        ValueError: a format isn't known or can't be written on this backend; or the model isn't
+            built, has no input or several, or computes in another precision than float32.
         ImportError: a package is missing.
         OSError: the disk doesn't take a file.
 
@@ -91,13 +92,8 @@ def write(
     check_formats(formats)
     if 'onnx' in formats:
         onnx_operations.register()
-    for layer in _layers(model):
-        if formats and layer.compute_dtype != 'float32':
-            raise ValueError(
-                '`model` must compute in float32 (see `assemble.with_normalization`). '
-                f'Received: {layer.compute_dtype} in {layer.name}'
-            )
     if formats:
+        _check_model(model, weights_alone=set(formats) == {'safetensors'})
         check_writable(folder)
     paths = [pathlib.Path(folder) / FORMATS[name] for name in formats]
     if set(formats) - {'safetensors'}:
@@ -114,6 +110,21 @@ def write(
                 with written_whole(path) as part, _quiet():
                     exported.export(str(part), format=name, verbose=False)
     return paths
+
+
+def _check_model(model, weights_alone):
+    shape = getattr(model, 'input_shape', None)  # of two inputs a list; some models have none
+    if not getattr(model, 'built', False) or not (weights_alone or isinstance(shape, tuple)):
+        raise ValueError(
+            '`model` must be a Functional or Sequential model that is built, with one input: give '
+            f'it a keras.Input. Received: {getattr(model, "name", model)}'
+        )
+    for layer in _layers(model):
+        if layer.compute_dtype != 'float32':
+            raise ValueError(
+                '`model` must compute in float32 (see `assemble.with_normalization`). '
+                f'Received: {layer.compute_dtype} in {layer.name}'
+            )
 
 
 def _with_constants(model: keras.Model) -> keras.Model:
