@@ -12,11 +12,16 @@ from fenwicks import _keras
 from fenwicks._checks import finite_number
 from fenwicks._typing import Config, Shape, Tensor
 
+_AS_A_LOSS = (  # Keras's wrapper of a function casts the labels to the dtype of the logits
+    '; compile takes losses.CrossEntropy(), since to a function Keras passes all labels as floats'
+)
 _BINARY = 'keras.losses.BinaryCrossentropy(from_logits=True)'
 
 
 def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Computes the cross-entropy of labels and logits for each example, in float32.
+
+    For loops of your own; Keras's `compile` takes `CrossEntropy`.
 
     ```
     target = one_hot(labels), or labels where they are probabilities
@@ -58,7 +63,7 @@ def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) 
     labels = ops.convert_to_tensor(labels)
     logits = ops.cast(logits, 'float32')
     classes = _check_logits(logits)
-    _check_form(labels, tuple(labels.shape), tuple(logits.shape))
+    _check_form(labels, tuple(labels.shape), tuple(logits.shape), _AS_A_LOSS)
     _check_values(labels, classes)
     if _is_float(labels):
         targets = ops.cast(labels, 'float32')
@@ -181,16 +186,20 @@ def _check_logits(logits: Tensor) -> int:
     return shape[-1]
 
 
-def _check_form(labels: Tensor, shape: Shape, logit_shape: Shape) -> None:
-    """Raises unless labels of this shape are class indices or probabilities for the logits."""
+def _check_form(labels: Tensor, shape: Shape, logit_shape: Shape, of_indices: str = '') -> None:
+    """Raises unless labels of this shape are class indices or probabilities for the logits.
+
+    `of_indices` is what else to say of floats in the shape of class indices.
+    """
     received = f'Received: labels of shape {shape}, logits of shape {logit_shape}'
     if _is_float(labels):
         if not _agree(shape, logit_shape):
+            more = of_indices if _agree(shape, logit_shape[:-1]) else ''
             raise ValueError(
                 '`labels` must be integers, one class index for each example, or floats of the '
                 "shape of the logits, a probability for each class; of other targets Keras's "
-                f'MeanSquaredError or BinaryCrossentropy is the loss. Received: {_dtype(labels)} '
-                f'labels of shape {shape}, logits of shape {logit_shape}'
+                f'MeanSquaredError or BinaryCrossentropy is the loss{more}. Received: '
+                f'{_dtype(labels)} labels of shape {shape}, logits of shape {logit_shape}'
             )
     elif 'int' not in _dtype(labels):
         raise ValueError(

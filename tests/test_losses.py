@@ -353,3 +353,9 @@ def test_fit_with_probabilities_and_with_column_labels():
 def test_smoothing_of_numpy_is_a_plain_number():
     loss = CrossEntropy(np.float32(0.25))
     assert json.loads(json.dumps(loss.get_config()))['label_smoothing'] == 0.25
+
+
+def test_the_function_as_a_loss_of_compile_names_the_class():
+    model = compiled(cross_entropy)  # to a function Keras passes integer labels as floats
+    with pytest.raises(ValueError, match=r'compile takes losses\.CrossEntropy\(\), .* Received: f'):
+        model.fit(np.zeros((8, 4), 'float32'), np.zeros(8, 'int32'), verbose=0)
