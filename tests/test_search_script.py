@@ -90,7 +90,10 @@ def test_a_search_never_goes_on_with_other_data(made, tmp_path):
     [
         ('fast', r'`name` must be one of'),
         ('speed94_muon +gelu', '`added` must name tricks that speed94_muon lacks. Received: gelu'),
-        ('speed94_muon depth=3', '`set` must be field=value'),
+        ('speed94_muon depth=3', '`variant` must be field=value'),
+        ('speed94_muon momentum=x', '`variant` must give `momentum` a number'),
+        ('speed94_muon width=x', '`variant` must give `width` a number'),
+        (' ', '`variant` must be a recipe and its changes. Received: variant='),
     ],
 )
 def test_bad_variants_are_refused_before_any_training(made, tmp_path, variant, message):
@@ -98,6 +101,12 @@ def test_bad_variants_are_refused_before_any_training(made, tmp_path, variant, m
         said = refused(script, *SMALL, f'--log={tmp_path / "x"}', f'--variant={variant}')
     assert said.startswith(message)
     assert not made
+
+
+def test_a_search_without_seeds_is_refused(made, tmp_path):
+    with loaded(FOLDER / 'search.py') as script:
+        said = refused(script, *SMALL, f'--log={tmp_path / "x"}', '--seeds=')
+    assert said == '`seeds` must name a seed. Received: seeds='
 
 
 def test_the_arms_of_the_rounding_study(made, tmp_path, capsys):

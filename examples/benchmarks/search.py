@@ -61,6 +61,8 @@ VARIANTS = (
 
 def main():
     seeds = [number('seeds', seed) for seed in FLAGS.seeds]
+    if not seeds:
+        raise ValueError('`seeds` must name a seed. Received: seeds=')
     texts = list(dict.fromkeys(' '.join(text.split()) for text in chosen()))
     planned = {text: parse(text) for text in texts}  # bad ones are reported before any training
     if FLAGS.render:
@@ -89,13 +91,18 @@ def number(flag, text):
 
 def parse(text):
     """The recipe that a variant means."""
+    if not text:
+        raise ValueError('`variant` must be a recipe and its changes. Received: variant=')
     name, *changes = text.split()
     added = [change[1:] for change in changes if change.startswith('+')]
     removed = [change[1:] for change in changes if change.startswith('-')]
-    settings = recipe_flags.parse_settings(
-        change for change in changes if change[0] not in '+-' and not change.startswith('width=')
-    )
-    widths = [float(change[6:]) for change in changes if change.startswith('width=')]
+    with command.renamed({'set': 'variant'}):
+        settings = recipe_flags.parse_settings(
+            change
+            for change in changes
+            if change[0] not in '+-' and not change.startswith('width=')
+        )
+    widths = [factor(change) for change in changes if change.startswith('width=')]
     budget = {key: settings.pop(key) for key in ('epochs', 'batch_size') if key in settings}
     recipe = dataclasses.replace(recipes.get(name, added, removed), **settings)
     for width in widths:
@@ -105,6 +112,16 @@ def parse(text):
     if 'batch_size' in budget:
         recipe = recipe.with_batch_size(budget['batch_size'], scale_rate=True)
     return recipe
+
+
+def factor(change):
+    """The factor of `width=FACTOR`."""
+    try:
+        return float(change.partition('=')[2])
+    except ValueError:
+        raise ValueError(
+            f'`variant` must give `width` a number, as in width=0.5. Received: variant={change}'
+        ) from None
 
 
 def arm(recipe, dataset):
