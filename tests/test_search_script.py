@@ -103,10 +103,13 @@ def test_bad_variants_are_refused_before_any_training(made, tmp_path, variant, m
     assert not made
 
 
-def test_a_search_without_seeds_is_refused(made, tmp_path):
-    with loaded(FOLDER / 'search.py') as script:
-        said = refused(script, *SMALL, f'--log={tmp_path / "x"}', '--seeds=')
-    assert said == '`seeds` must name a seed. Received: seeds='
+@pytest.mark.parametrize('name', ['search.py', 'rounding_study.py'])
+@pytest.mark.parametrize('seeds', ['', '0,a', '-1'])
+def test_seeds_that_are_none_are_refused(made, tmp_path, name, seeds):
+    with loaded(FOLDER / name) as script:
+        said = refused(script, *SMALL, f'--log={tmp_path / "x"}', f'--seeds={seeds}')
+    assert said == f'`seeds` must be integers >= 0, one at least. Received: seeds={seeds}'
+    assert not made
 
 
 def test_the_arms_of_the_rounding_study(made, tmp_path, capsys):

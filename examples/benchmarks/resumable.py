@@ -8,6 +8,19 @@ import statistics
 from fenwicks import command, runlog
 
 
+def seeds_of(texts):
+    """The seeds that a flag names, as integers.
+
+    Raises:
+        ValueError: one isn't an integer >= 0, or there is none.
+    """
+    if not texts or not all(text.isdecimal() for text in texts):
+        raise ValueError(
+            f'`seeds` must be integers >= 0, one at least. Received: seeds={",".join(texts)}'
+        )
+    return [int(text) for text in texts]
+
+
 def train_missing(path, arms, seeds, key, dataset):
     """Trains each arm with each seed that the log lacks, one seed of all arms after the other.
 

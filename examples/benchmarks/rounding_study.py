@@ -52,7 +52,7 @@ def main():
     for name in FLAGS.arms:
         if name not in ARMS:
             raise ValueError(f'`arms` must be of {", ".join(ARMS)}. Received: arms={name}')
-    seeds = [int(seed) for seed in FLAGS.seeds]
+    seeds = resumable.seeds_of(FLAGS.seeds)
     recipe = recipe_flags.changed(recipes.get(FLAGS.recipe), FLAGS, scale_rate=True)
     dataset = trainings.load_dataset(FLAGS)
     arms = {name: arm(name, recipe, dataset) for name in FLAGS.arms}

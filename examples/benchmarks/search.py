@@ -60,9 +60,7 @@ VARIANTS = (
 
 
 def main():
-    seeds = [number('seeds', seed) for seed in FLAGS.seeds]
-    if not seeds:
-        raise ValueError('`seeds` must name a seed. Received: seeds=')
+    seeds = resumable.seeds_of(FLAGS.seeds)
     texts = list(dict.fromkeys(' '.join(text.split()) for text in chosen()))
     planned = {text: parse(text) for text in texts}  # bad ones are reported before any training
     if FLAGS.render:
@@ -81,12 +79,6 @@ def chosen():
         with open(FLAGS.file) as file:
             texts += [text for line in file if (text := line.partition('#')[0].strip())]
     return texts or VARIANTS
-
-
-def number(flag, text):
-    if not text.isdigit():
-        raise ValueError(f'`{flag}` must be integers. Received: {flag}={text}')
-    return int(text)
 
 
 def parse(text):
