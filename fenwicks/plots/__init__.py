@@ -11,7 +11,8 @@ display and leave no figure open. All take two keyword arguments:
 Example:
 
 ```python
-figure = fenwicks.plots.learning_curves(history, ['train_loss'])
+history = trainer.fit(images, labels, epochs=10)
+figure = fenwicks.plots.learning_curves(history, ['loss'])
 figure.savefig('curves.png')
 ```
 """

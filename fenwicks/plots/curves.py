@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from fenwicks._checks import positive_integer
 from fenwicks.plots.canvas import PLAIN, figure_of, grid, label_of, legend, line_style, prepare
 
-History = Sequence[Mapping] | keras.callbacks.History
+History: TypeAlias = Sequence[Mapping] | keras.callbacks.History
 
 # Schedules are read at every step up to here, at as many steps of longer trainings.
 _POINTS = 1000
