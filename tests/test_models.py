@@ -428,6 +428,8 @@ def test_check_model():
     [
         ({'input_shape': (32, 32)}, 'input_shape'),
         ({'input_shape': (7, 32, 3)}, 'input_shape'),
+        ({'input_shape': (32, 32, 0)}, 'input_shape'),
+        ({'input_shape': 32}, 'input_shape'),
         ({'num_classes': 0}, 'num_classes'),
         ({'widths': (4, 8, 8)}, 'widths'),
         ({'widths': (4, 8, 8, 0)}, 'widths'),

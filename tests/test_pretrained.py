@@ -216,6 +216,7 @@ def test_bad_arguments_are_one_line(tiny_network, tmp_path):
         return str(raised.value)
 
     assert 'ResNet50, ' in refused(name='resnet51', weights=None)
+    assert "such as 'ResNet50'" in refused(name=keras.applications.MobileNet, weights=None)
     line = refused(OSError, weights='imagenet')
     assert line.startswith("`weights` can't be downloaded (URL fetch failure on https://host/")
     assert 'existing file' in refused(FileNotFoundError, weights=tmp_path / 'none.h5')

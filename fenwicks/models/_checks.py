@@ -11,14 +11,17 @@ def image_shape(
     input_shape: Sequence[int | None], smallest: int
 ) -> tuple[int | None, int | None, int]:
     """Returns `input_shape` as a tuple if it is (height, width, channels) of images so large."""
-    sides = [side for side in input_shape[:2] if side is not None]
-    channels = input_shape[-1] if len(input_shape) == 3 else None
-    if channels is None or any(side < smallest for side in sides):
-        raise ValueError(
-            f'`input_shape` must be (height, width, channels) with sides of at least {smallest}. '
-            f'Received: input_shape={input_shape}'
-        )
-    return input_shape[0], input_shape[1], channels
+    try:
+        height, width, channels = input_shape
+        sides = [side for side in (height, width) if side is not None]
+        if all(positive_integer('input_shape', side) >= smallest for side in sides):
+            return height, width, positive_integer('input_shape', channels)
+    except (TypeError, ValueError):
+        pass  # the message below says more
+    raise ValueError(
+        f'`input_shape` must be (height, width, channels) with sides of at least {smallest}. '
+        f'Received: input_shape={input_shape}'
+    )
 
 
 def channel_counts(widths: Sequence[int], count: int) -> tuple[int, ...]:

@@ -134,6 +134,10 @@ def pretrained(
         https://keras.io/api/applications/
     """
     channels_last('pretrained', keras.config.image_data_format())
+    if not isinstance(name, str):
+        raise ValueError(
+            f"`name` must be the name of a network, such as 'ResNet50'. Received: name={name!r}"
+        )
     if head not in HEADS:
         raise ValueError(f'`head` must be one of {", ".join(HEADS)}. Received: head={head!r}')
     if input_shape is not None:
