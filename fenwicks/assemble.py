@@ -309,7 +309,8 @@ def with_normalization(
         A compiled `keras.Model` to save and to evaluate with plain Keras.
 
     Raises:
-        ValueError: `precision` is something else, or images have channels first.
+        ValueError: `precision` is something else, images have channels first, or there are more
+            names than classes, or fewer.
     """
     if precision not in ('float32', None):
         raise ValueError(

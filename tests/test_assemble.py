@@ -443,3 +443,17 @@ def test_growing_images_arrive_and_the_saved_model_takes_whole_ones(name):
     assert raw.input_shape == (None, 16, 16, 3)
     logits = raw.predict(dataset.test_images, verbose=0)
     np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_name_for_each_logit():
+    def named(logits, names):
+        network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(logits)])
+        model = assemble.with_normalization(network, [0.0] * 3, [1.0] * 3, class_names=names)
+        return model.get_layer('class_names').class_names
+
+    assert named(3, np.array(['a', 'b', 'c'])) == ('a', 'b', 'c')
+    assert named(1, ['no', 'yes']) == ('no', 'yes')
+    for logits, names in ((3, ['a', 'b']), (2, ['a', 'b', 'c'])):
+        message = f'`class_names` must be {logits}, .* Received: {len(names)} of them'
+        with pytest.raises(ValueError, match=message):
+            named(logits, names)

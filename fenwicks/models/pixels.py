@@ -24,7 +24,13 @@ def from_pixels(
         dtype='float32',
     )
     logits = model(normalize(images))
-    if class_names:
+    if len(class_names):
+        classes = max(logits.shape[-1], 2)  # one logit tells two classes apart
+        if len(class_names) != classes:
+            raise ValueError(
+                f'`class_names` must be {classes}, one for each class of {model.name!r}. '
+                f'Received: {len(class_names)} of them'
+            )
         logits = layers.ClassNames(class_names, name='class_names', dtype='float32')(logits)
     return keras.Model(images, logits, name=model.name)
 
