@@ -29,6 +29,7 @@ import training_runs
 from absl import flags, logging
 
 from fenwicks import assemble, command, data, hardware
+from fenwicks.data.folders import check_outside
 from fenwicks.models.backbones import default_image_size
 from fenwicks.recipes import flags as recipe_flags
 
@@ -66,7 +67,7 @@ def main(folder=None):
     """Checks the flags, decodes the images, and trains."""
     code = hardware.provenance()
     if folder is not None and FLAGS.csv is None:  # a CSV file names the pictures one by one
-        image_sources.check_outside(folder, 'out', FLAGS.out or 'out')
+        check_outside(folder, 'out', FLAGS.out or 'out')
     source = image_sources.by_flags(folder)
     if FLAGS.folds is not None and FLAGS.runs > 1:
         raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')

@@ -15,7 +15,7 @@ from absl import flags, logging
 from fenwicks import command, data
 from fenwicks.data.decoded import cache_folder
 from fenwicks.data.example import decode_example
-from fenwicks.data.folders import is_shown
+from fenwicks.data.folders import check_outside, is_shown
 from fenwicks.data.images import open_image
 from fenwicks.data.storage import find_files
 from fenwicks.data.tfrecord import RecordReader
@@ -124,7 +124,7 @@ def by_flags(folder: str | None) -> Source:
             )
     cache = cache_folder(FLAGS.cache_dir)
     if kind in ('folders', 'pattern') and not cache.is_file():  # of which decoding complains
-        check_outside(folder, 'cache_dir', cache, ', or set FENWICKS_DATA')
+        check_outside(folder, 'cache_dir', cache, ', or set FENWICKS_DATA', hidden=True)
     with command.renamed({'root': 'DIR'}):
         return {
             'csv': from_csv,
@@ -133,26 +133,6 @@ def by_flags(folder: str | None) -> Source:
             'dataset': from_tfds,
             'folders': from_folders,
         }[kind](folder)
-
-
-def check_outside(folder: str, name: str, path: str | os.PathLike[str], hint: str = '') -> None:
-    """Raises if `path`, which is written to, is the folder of pictures or lies in it.
-
-    What is written there would be a class, or in one, the next time; not in a hidden folder, where
-    a cache may lie.
-    """
-    root = pathlib.Path(folder).expanduser()
-    target = pathlib.Path(path).expanduser().resolve()
-    # A class may be a link to elsewhere, and so may a class in `train`.
-    for holder in (root, *root.glob('*/'), *root.glob('*/*/')):
-        if not holder.is_dir() or not target.is_relative_to(holder.resolve()):
-            continue
-        inside = target.relative_to(holder.resolve()).parts
-        if name != 'cache_dir' or all(map(is_shown, inside)):
-            raise ValueError(
-                f'`{name}` must lie outside of the folder of pictures, or they could not be read '
-                f'as classes again: name another{hint}. Received: {name}={path}, in {root}'
-            )
 
 
 def from_folders(folder: str) -> Source:

@@ -9,7 +9,7 @@ from test_data_decoded import folder_of
 from test_data_images import file_of, picture, same
 
 from fenwicks import data
-from fenwicks.data import shards
+from fenwicks.data import records, shards
 from fenwicks.data.example import decode_example, encode_example
 from fenwicks.data.tfrecord import RecordReader, write_records
 
@@ -59,7 +59,7 @@ def test_arrays_go_through_shards_unchanged(tmp_path, monkeypatch):
         tmp_path / 'out' / '*.tfrecord', (4, 6), channels=1, cache_dir=tmp_path / 'cache'
     )
     assert smaller.image_shape == (4, 6, 1)
-    monkeypatch.setattr(shards, 'resize_image', lambda *_, **__: pytest.fail('decoded again'))
+    monkeypatch.setattr(records, 'resize_image', lambda *_, **__: pytest.fail('decoded again'))
     np.testing.assert_array_equal(decode(tmp_path).images, source.images)
 
 
@@ -150,6 +150,29 @@ def test_shards_of_other_images_are_not_mixed(images, tmp_path):
 def test_bad_arguments(images, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         data.write_shards(images, tmp_path / 'out', **options)
+
+
+@pytest.mark.parametrize('folder', ['', 'new', 'cat', 'cat/new'])
+def test_shards_among_the_pictures_are_refused(images, tmp_path, folder):
+    """They were a class without images: the pictures could not be read again."""
+    before = sorted(tmp_path.rglob('*'))
+    folder = tmp_path / 'pictures' / folder
+    with pytest.raises(
+        ValueError, match='`folder` must lie outside of the folder of pictures'
+    ) as caught:
+        data.write_shards(images, folder)
+    assert str(caught.value).endswith(f'Received: folder={folder}, in {tmp_path}/pictures')
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_shards_may_lie_beside_pictures_that_are_no_folders_of_classes(images, tmp_path):
+    root = tmp_path / 'pictures'
+    rows = ''.join(f'{path},{int(path < "cat/4")}\n' for path in images.paths)
+    (root / 'labels.csv').write_text(f'file,kind\n{rows}')
+    for listed in (data.ImageList.from_csv(root / 'labels.csv'), data.ImageList.unlabelled(root)):
+        with pytest.raises(ValueError, match='`folder` must lie outside'):
+            data.write_shards(listed, root / 'cat')
+    assert data.write_shards(listed, root / 'shards', shards=1)[0].parent == root / 'shards'
 
 
 @pytest.mark.parametrize('reader', [data.decode_shards, data.streaming.shard_dataset])

@@ -61,6 +61,40 @@ def image_files(root: pathlib.Path) -> Iterator[str]:
     return iter(sorted(found))
 
 
+def check_outside(
+    folder: str | os.PathLike[str],
+    name: str,
+    path: str | os.PathLike[str],
+    hint: str = '',
+    hidden: bool = False,
+) -> None:
+    """Raises if `path`, which is written to, is the folder of pictures or lies in it.
+
+    What is written there would be a class, or in one, the next time.
+
+    Args:
+        folder: the folder of pictures; a class in it, or in a folder in it, may be a link.
+        name: the argument or flag that has the path.
+        path: where something is written.
+        hint: what else the message advises.
+        hidden: whether hidden folders in it are taken, where nothing is looked for.
+
+    Raises:
+        ValueError: it lies there.
+    """
+    root = pathlib.Path(folder).expanduser()
+    target = pathlib.Path(path).expanduser().resolve()
+    for holder in (root, *root.glob('*/'), *root.glob('*/*/')):
+        if not holder.is_dir() or not target.is_relative_to(holder.resolve()):
+            continue
+        inside = target.relative_to(holder.resolve()).parts
+        if not hidden or all(map(is_shown, inside)):
+            raise ValueError(
+                f'`{name}` must lie outside of the folder of pictures, or they could not be read '
+                f'as classes again: name another{hint}. Received: {name}={path}, in {root}'
+            )
+
+
 def others_in(folder: pathlib.Path) -> str:
     """What else lies in a folder without images, for a message; nothing where it is empty."""
     files = [path for path in folder.rglob('*') if is_shown(path.name) and path.is_file()]

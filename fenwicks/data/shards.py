@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -13,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from fenwicks._checks import positive_integer, some_of
+from fenwicks._checks import positive_integer
 from fenwicks._files import check_writable, written_whole
 from fenwicks.data import storage
 from fenwicks.data.decoded import ImageArrays, cache_file, cached, in_order
-from fenwicks.data.example import ExampleError, decode_example, encode_example
-from fenwicks.data.images import check_options, decode_image, resize_image
+from fenwicks.data.example import encode_example
+from fenwicks.data.folders import check_outside
+from fenwicks.data.images import check_options
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList, StrPath, check_names
 from fenwicks.data.progress import progress_bar
+from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.tfrecord import RecordReader, write_records
 
 
@@ -56,7 +57,7 @@ def write_shards(
 
     Raises:
         ValueError: an argument is out of range, or the folder has shards of that prefix of other
-            images.
+            images, or lies among the pictures.
         OSError: an image can't be read, or the disk doesn't take the files.
     """
     shards = positive_integer('shards', shards)
@@ -67,6 +68,9 @@ def write_shards(
     if not prefix or pathlib.Path(prefix).name != prefix or '*' in prefix:
         raise ValueError(f'`prefix` must be a file name. Received: prefix={prefix!r}')
     folder = pathlib.Path(folder).expanduser()
+    if isinstance(images, ImageList):
+        for holder in _holders(images):
+            check_outside(holder, 'folder', folder)
     check_writable(folder)
     description = {
         'class_names': list(images.class_names),
@@ -86,6 +90,15 @@ def write_shards(
         for _ in in_order(write, range(shards), workers):
             bar.update()
     return paths
+
+
+def _holders(images):
+    """The folders of the pictures; where each is a class, the one around them, which holds all."""
+    if images.labels is not None:
+        names = [f'{images.class_names[label]}/' for label in images.labels]
+        if all(map(str.startswith, images.paths, names)):
+            return [images.root]
+    return [images.root / folder for folder in sorted(set(map(os.path.dirname, images.paths)))]
 
 
 def _claim(folder, prefix, description):
@@ -230,76 +243,6 @@ def decode_shards(
         description['skipped'],
         os.fspath(pattern),
     )
-
-
-def decode_record(
-    name: str,
-    record: bytes,
-    options: tuple[tuple[int, int], str, str, int],
-    image_feature: str,
-    label_feature: str | None,
-) -> tuple[np.ndarray, int | None]:
-    """The image and the label of one record.
-
-    Args:
-        name: what to call it in errors.
-        record: a serialized Example.
-        options: `(image_size, fit, filter, channels)`.
-        image_feature, label_feature: see `decode_shards`.
-
-    Returns:
-        uint8 `(height, width, channels)`, and an integer, or None without a `label_feature`.
-
-    Raises:
-        ValueError: it is damaged, or lacks a feature.
-    """
-    with damage_named(name, f'be an example with {image_feature!r}'):
-        features = decode_example(record)
-    _check_features(name, features, image_feature, label_feature)
-    raw = features[image_feature][0]
-    label = None if label_feature is None else int(features[label_feature][0])
-    with damage_named(name, f'be an example with {image_feature!r}'):
-        shape = features.get('shape')
-        if shape is not None:
-            height, width, depth = map(int, shape)
-            pixels = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
-    if shape is None:
-        return decode_image(raw, *options, name=name), label
-    return resize_image(pixels, *options, name=name), label
-
-
-def _check_features(name, features, image_feature, label_feature):
-    """Raises unless there is an image, and a label where one is wanted."""
-    wanted = {image_feature: 'the bytes of an image', label_feature: 'the number of its class'}
-    wanted.pop(None, None)
-    for feature, what in wanted.items():
-        if not len(features.get(feature, ())):
-            there = some_of(sorted(key for key in features if len(features[key])), 10)
-            raise ValueError(
-                f'{name}: must have a feature {feature!r}, {what}. Received: {there or "none"}'
-            )
-    if not isinstance(features[image_feature][0], bytes):
-        raise ValueError(
-            f'{name}: the feature {image_feature!r} must be the bytes of an image. '
-            f'Received: {features[image_feature][0]}, a number'
-        )
-    if label_feature is not None:
-        value = features[label_feature][0]
-        with contextlib.suppress(ValueError, OverflowError):  # of a text, of NaN
-            if isinstance(value, bytes) or int(value) == value:
-                int(value)
-                return
-        raise ValueError(
-            f'{name}: the feature {label_feature!r} must be an integer, the number of the class. '
-            f'Received: {value!s:.80}'
-        )
-
-
-def check_first(name, record, image_feature, label_feature):
-    """Raises where the first record lacks a feature; damage is left to decoding."""
-    with contextlib.suppress(ExampleError):
-        features = decode_example(record)
-        _check_features(name, features, image_feature, label_feature)
 
 
 def _class_names(paths, labels, label_feature):

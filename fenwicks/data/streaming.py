@@ -13,7 +13,7 @@ from fenwicks._checks import positive_integer
 from fenwicks.data import storage
 from fenwicks.data.images import check_options
 from fenwicks.data.listing import StrPath
-from fenwicks.data.shards import check_first, decode_record
+from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.stream import stream_batches
 from fenwicks.data.tfrecord import RecordReader, count_records
 

@@ -1,0 +1,82 @@
+"""The image and the label in a record of a TFRecord shard."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+from fenwicks._checks import some_of
+from fenwicks.data.example import ExampleError, decode_example
+from fenwicks.data.images import decode_image, resize_image
+from fenwicks.data.limits import damage_named
+
+
+def decode_record(
+    name: str,
+    record: bytes,
+    options: tuple[tuple[int, int], str, str, int],
+    image_feature: str,
+    label_feature: str | None,
+) -> tuple[np.ndarray, int | None]:
+    """The image and the label of one record.
+
+    Args:
+        name: what to call it in errors.
+        record: a serialized Example.
+        options: `(image_size, fit, filter, channels)`.
+        image_feature, label_feature: see `decode_shards`.
+
+    Returns:
+        uint8 `(height, width, channels)`, and an integer, or None without a `label_feature`.
+
+    Raises:
+        ValueError: it is damaged, or lacks a feature.
+    """
+    with damage_named(name, f'be an example with {image_feature!r}'):
+        features = decode_example(record)
+    _check_features(name, features, image_feature, label_feature)
+    raw = features[image_feature][0]
+    label = None if label_feature is None else int(features[label_feature][0])
+    with damage_named(name, f'be an example with {image_feature!r}'):
+        shape = features.get('shape')
+        if shape is not None:
+            height, width, depth = map(int, shape)
+            pixels = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
+    if shape is None:
+        return decode_image(raw, *options, name=name), label
+    return resize_image(pixels, *options, name=name), label
+
+
+def _check_features(name, features, image_feature, label_feature):
+    """Raises unless there is an image, and a label where one is wanted."""
+    wanted = {image_feature: 'the bytes of an image', label_feature: 'the number of its class'}
+    wanted.pop(None, None)
+    for feature, what in wanted.items():
+        if not len(features.get(feature, ())):
+            there = some_of(sorted(key for key in features if len(features[key])), 10)
+            raise ValueError(
+                f'{name}: must have a feature {feature!r}, {what}. Received: {there or "none"}'
+            )
+    if not isinstance(features[image_feature][0], bytes):
+        raise ValueError(
+            f'{name}: the feature {image_feature!r} must be the bytes of an image. '
+            f'Received: {features[image_feature][0]}, a number'
+        )
+    if label_feature is not None:
+        value = features[label_feature][0]
+        with contextlib.suppress(ValueError, OverflowError):  # of a text, of NaN
+            if isinstance(value, bytes) or int(value) == value:
+                int(value)
+                return
+        raise ValueError(
+            f'{name}: the feature {label_feature!r} must be an integer, the number of the class. '
+            f'Received: {value!s:.80}'
+        )
+
+
+def check_first(name, record, image_feature, label_feature):
+    """Raises where the first record lacks a feature; damage is left to decoding."""
+    with contextlib.suppress(ExampleError):
+        features = decode_example(record)
+        _check_features(name, features, image_feature, label_feature)
