@@ -21,7 +21,7 @@ from training_toys import (
 )
 
 from fenwicks import augment, optimizers
-from fenwicks.optimizers import EMA, Lookahead
+from fenwicks.optimizers import EMA, Lookahead, WeightAveraging
 from fenwicks.optimizers.averaging import averaged_variables
 from fenwicks.training.averages import Averages
 
@@ -113,9 +113,12 @@ def test_averages_begin_at_the_weights_with_which_training_begins():
 
 
 @pytest.mark.parametrize('rule', [EMA(0.9, every=99), Lookahead(0.5, every=99)])
-def test_before_the_first_update_the_weights_stay(rule):
+def test_before_the_first_update_the_weights_stay(rule, caplog):
     trainer = make(averaging=rule)
     trainer.fit(*toy(), 2)
+    (told,) = caplog.messages
+    assert f'`every` should be at most the {2 * STEPS} steps of the training' in told
+    assert told.endswith('Received: every=99')
     weights = trainer.model.get_weights()
     with trainer.averaged():
         for a, b in zip(weights, trainer.model.get_weights(), strict=True):
@@ -123,6 +126,19 @@ def test_before_the_first_update_the_weights_stay(rule):
     plain = make()
     plain.fit(*toy(), 2)
     np.testing.assert_array_equal(trainer.predict(toy()[0]), plain.predict(toy()[0]))
+
+
+def test_a_fit_that_is_too_short_for_an_average_says_so(caplog):
+    images, labels = toy()
+    model = dense_model()
+    model.compile('sgd', keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    averaging = WeightAveraging(EMA(0.9, every=5))
+    options = {'batch_size': COUNT // 2, 'verbose': 0, 'callbacks': [averaging]}
+    model.fit(images, labels, epochs=2, **options)
+    (told,) = caplog.messages
+    assert '`every` should be at most the 4 steps of the training. Received: every=5' in told
+    model.fit(images, labels, epochs=1, **options)  # its steps come to those before
+    assert caplog.messages == [told]
 
 
 def test_an_ema_leaves_the_training_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from keras import ops
 from fenwicks import _keras
 from fenwicks._checks import finite_number, integer, no_class, positive_integer
 from fenwicks._typing import Step, Tensor
+
+_log = logging.getLogger('fenwicks')
 
 
 def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
@@ -226,6 +229,17 @@ def check_rule(name: str, rule: Any) -> None:
         raise ValueError(
             f'`{name}` must be a rule such as optimizers.EMA, with `every`, `update` and '
             f'`replaces_values`. Received: {name}={rule!r}'
+        )
+
+
+def warn_if_none(rule: Rule, steps: int) -> None:
+    """Warns where a training has ended, after so many steps, before its first average."""
+    if 0 < steps < rule.every:
+        _log.warning(
+            'no averages yet, so the weights are those of the last step: `every` should be at most '
+            'the %d steps of the training. Received: every=%d',
+            steps,
+            rule.every,
         )
 
 

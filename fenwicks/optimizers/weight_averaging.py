@@ -15,6 +15,7 @@ from fenwicks.optimizers.averaging import (
     float_variables,
     frozen_variables,
     initial_averages,
+    warn_if_none,
 )
 
 
@@ -166,6 +167,7 @@ class WeightAveraging(keras.callbacks.Callback):
         if not self._fitting or self._within_epoch:
             return
         self._fitting = False
+        warn_if_none(self.rule, self.step)
         if self._raw is None:
             if self.swap_at_end:
                 self.use_averages()

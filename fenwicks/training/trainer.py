@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from fenwicks._checks import finite_number
+from fenwicks.optimizers.averaging import warn_if_none
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, targets
 from fenwicks.training.defaults import check_pixels
@@ -278,6 +279,8 @@ class Trainer(ResumableRunner):
             finally:
                 feed.stop()
                 progress.close()
+        if self.averaging is not None:
+            warn_if_none(self.averaging, self._steps_taken)
         return self.history
 
     def _finish_epoch(self, epoch, validation, hooks):
