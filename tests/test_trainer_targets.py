@@ -246,13 +246,47 @@ def test_weights_that_are_refused(options, message):
     assert trainer.first_step_at is None
 
 
+def test_class_weights_of_a_binary_loss_are_kerass():
+    labels = (LABELS[:, None] > 0).astype('float32')
+    trainer = still(LOGITS, one_output())
+    weights = {0: 3.0, 1: 0.5}
+    history = trainer.fit(IMAGES, labels, 1, class_weight=weights).history
+    inputs, rows = IMAGES / np.float32(255), seen()
+    model = trainer.model
+    model.compile(keras.optimizers.SGD(0.0), LOGITS)
+    options = {'batch_size': BATCH, 'verbose': 0, 'shuffle': False}
+    keras_history = model.fit(inputs[rows], labels[rows], class_weight=weights, **options).history
+    assert history['loss'] == [pytest.approx(keras_history['loss'][0], rel=1e-4)]
+    with pytest.raises(ValueError, match=r'`class_weight` must be of the classes in \[0, 2\)'):
+        still(LOGITS, one_output()).fit(IMAGES, labels, 1, class_weight={2: 1.0})
+
+
+def test_a_function_takes_weights_as_in_keras():
+    weights = np.linspace(0, 2, len(IMAGES)).astype('float32')
+    trainer = still(losses.cross_entropy)
+    held_out = (IMAGES, LABELS, weights)
+    history = trainer.fit(
+        IMAGES, LABELS, 1, sample_weight=weights, validation_data=held_out
+    ).history
+    outputs, wrapped = outputs_of(trainer, IMAGES), losses.CrossEntropy()
+    for key, rows in (('loss', seen()), ('val_loss', slice(None))):
+        expected = float(wrapped(LABELS[rows], outputs[rows], weights[rows]))
+        assert history[key] == [pytest.approx(expected, rel=1e-4)]
+
+
 def test_class_weights_need_classes_and_a_loss_that_takes_them():
-    with pytest.raises(ValueError, match='must be for labels of one class each, not for BinaryCr'):
+    with pytest.raises(
+        ValueError, match='for labels of one class each, not for BinaryCrossentropy'
+    ):
         make(dense_model(), loss=LOGITS).fit(IMAGES, BITS, 1, class_weight={0: 2.0})
     function = losses.cross_entropy
     trainer = make(dense_model(), loss=lambda y, p: keras.ops.mean(function(y, p)))
-    with pytest.raises(ValueError, match=r'`loss` must be a keras.losses.Loss, .* to take weights'):
+    refusal = r'`loss` must return a value for each image, .* to take weights .* shape=\(\)$'
+    with pytest.raises(ValueError, match=refusal):
         trainer.fit(IMAGES, LABELS, 1, class_weight={0: 2.0})
+    held_out = (IMAGES, LABELS, np.ones(len(IMAGES)))
+    with pytest.raises(ValueError, match=refusal):
+        trainer.fit(IMAGES, LABELS, 1, validation_data=held_out)
 
 
 @pytest.mark.parametrize(

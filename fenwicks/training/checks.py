@@ -198,8 +198,11 @@ def check_budget(memory_budget):
     return None if memory_budget is None else positive_integer('memory_budget', memory_budget)
 
 
-def check_weights(replicas, accumulate, loss, weights):
-    """Raises where parts of a batch would average a loss that isn't divided by the batch."""
+def check_weights(replicas, accumulate, loss, labels, outputs, weights):
+    """Raises where the loss can't take weights of images, or where parts of a batch would average
+    one that isn't divided by the batch."""
+    if weights:
+        targets.check_loss_takes_weights(loss, labels, outputs)
     reduction = getattr(loss, 'reduction', None)
     parts = replicas.count * accumulate
     if weights and parts > 1 and reduction == 'mean_with_sample_weight':
@@ -250,6 +253,8 @@ def check_validation(model, loss, validation_data, dtype):
         outputs = check_image_shape(model, images)
         labels = targets.check_labels(loss, labels, len(images), outputs, 1)
         weights = [targets.check_sample_weight(weight, len(images)) for weight in weights]
+        if weights:
+            targets.check_loss_takes_weights(loss, labels, outputs)
     except ValueError as error:
         raise ValueError(f'`validation_data` must be like the training data: {error}') from None
     return images, (labels, *weights)

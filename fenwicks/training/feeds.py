@@ -61,7 +61,9 @@ class ArrayFeed:
         weights = targets.image_weights(
             self.labels, self.outputs, class_weight, sample_weight, loss
         )
-        checks.check_weights(settings.replicas, settings.accumulate, loss, weights)
+        checks.check_weights(
+            settings.replicas, settings.accumulate, loss, self.labels, self.outputs, weights
+        )
         self.images, self._targets = np.asarray(images), (self.labels, *weights)
         self.dtype, self.image_shape = self.images.dtype, self.images.shape[1:]
         self.steps = len(images) // batch_size
@@ -129,7 +131,9 @@ class StreamFeed:
         self._class_weight = class_weight
         self._first = self.labels, *weights = self._targets_of(first)
         targets.check_loss_takes(self._loss, self.labels, self.outputs)
-        checks.check_weights(replicas, settings.accumulate, self._loss, weights)
+        checks.check_weights(
+            replicas, settings.accumulate, self._loss, self.labels, self.outputs, weights
+        )
         counts = replicas.numbers_of_processes(self.stream.steps)
         if len(set(counts)) > 1:
             raise ValueError(

@@ -58,8 +58,11 @@ def as_loss(loss: Any) -> Any:
         pass
 
     @functools.wraps(loss)
-    def mean(labels, outputs):
-        return keras.ops.mean(loss(labels, outputs))
+    def mean(labels, outputs, sample_weight=None):
+        values = loss(labels, outputs)
+        if sample_weight is not None:
+            values = values * keras.ops.cast(sample_weight, values.dtype)
+        return keras.ops.mean(values)
 
     return mean
 
@@ -190,6 +193,19 @@ def check_loss_takes(loss: Any, labels: np.ndarray, outputs: int) -> None:
         raise ValueError(f'`loss` must return a scalar. Received: shape={shape}')
 
 
+def check_loss_takes_weights(loss: Any, labels: np.ndarray, outputs: int) -> None:
+    """Raises where a function, as `as_loss` returns it, has no value for each image to weight."""
+    if isinstance(loss, keras.losses.Loss):
+        return
+    labels = labels[:2]
+    values = loss.__wrapped__(labels, np.full((len(labels), outputs), 1 / outputs, np.float32))
+    if np.shape(values) != (len(labels),):
+        raise ValueError(
+            '`loss` must return a value for each image, a tensor (batch,), to take weights of '
+            f'classes or images. Received: shape={tuple(np.shape(values))}'
+        )
+
+
 def check_mixing(loss: Any, labels: np.ndarray, outputs: int) -> None:
     """Raises unless the loss takes what an augmentation makes of labels, floats of each class."""
     mixed = labels if labels.ndim > 1 else np.eye(outputs, dtype=np.float32)[labels]
@@ -219,19 +235,13 @@ def image_weights(
         loss: the Trainer's.
 
     Raises:
-        ValueError: an argument breaks its rule, or the loss takes no weights.
+        ValueError: an argument breaks its rule.
     """
     factors = []
     if class_weight is not None:
         factors.append(_class_weights(labels, outputs, class_weight, loss))
     if sample_weight is not None:
         factors.append(check_sample_weight(sample_weight, len(labels)))
-    if factors and not isinstance(loss, keras.losses.Loss):
-        raise ValueError(
-            '`loss` must be a keras.losses.Loss, such as a subclass whose `call` is the function, '
-            'to take weights of classes or images. '
-            f'Received: loss={loss!r}'
-        )
     return (np.prod(factors, axis=0, dtype=np.float32),) if factors else ()
 
 
@@ -253,21 +263,26 @@ def check_sample_weight(sample_weight: Any, count: int) -> np.ndarray:
 
 
 def _class_weights(labels, outputs, class_weight, loss):
-    if kind_of(loss) == BINARY or (labels.ndim > 1 and kind_of(loss) == OTHER):
+    classes = outputs
+    if labels.ndim > 1 and kind_of(loss) == CLASSES:
+        labels = labels.argmax(axis=1)
+    elif labels.shape[1:] == (1,) and kind_of(loss) == BINARY:
+        classes, labels = 2, np.round(labels[:, 0]).astype(np.int32)  # as Keras does
+    elif labels.ndim > 1:
         raise ValueError(
-            f'`class_weight` must be for labels of one class each, not for {type(loss).__name__}: '
-            'pass `sample_weight`'
+            f'`class_weight` must be for labels of one class each, not for {type(loss).__name__} '
+            f'of {outputs} outputs: pass `sample_weight`'
         )
     if not isinstance(class_weight, Mapping):
         raise ValueError(
             '`class_weight` must be a dict from classes to weights. '
             f'Received: class_weight={class_weight!r}'
         )
-    table = np.ones(outputs, np.float32)
+    table = np.ones(classes, np.float32)
     for label, weight in class_weight.items():
-        if label not in range(outputs):
+        if label not in range(classes):
             raise ValueError(
-                f'`class_weight` must be of the classes in [0, {outputs}). '
+                f'`class_weight` must be of the classes in [0, {classes}). '
                 f'Received: class_weight={{{label!r}: {weight}}}'
             )
         if not (np.isfinite(weight) and weight >= 0):
@@ -276,4 +291,4 @@ def _class_weights(labels, outputs, class_weight, loss):
                 f'Received: class_weight={{{label!r}: {weight}}}'
             )
         table[int(label)] = weight
-    return table[labels if labels.ndim == 1 else labels.argmax(axis=1)]
+    return table[labels]

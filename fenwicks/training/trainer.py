@@ -183,7 +183,8 @@ class Trainer(ResumableRunner):
             callbacks: `keras.callbacks.Callback`s that work from the beginnings and ends of epochs,
                 validations and training. At the end of an epoch the model holds the averages, where
                 there are any: what was validated. Each of several processes calls its own.
-            class_weight: dict from a class to the weight of its images in the loss, 1 by default.
+            class_weight: dict from a class to the weight of its images in the loss, 1 by default;
+                with a binary loss of one output the classes are 0 and 1.
             sample_weight: floats `(count,)`, the weight of each image in the loss; `None` with a
                 source of batches, which gives them.
             initial_epoch: the epochs trained so far, where that is to be checked.
