@@ -95,6 +95,20 @@ def test_16_bit_grey(kind):
     assert (decoded.min(), decoded.max()) == (0, 255)
 
 
+def test_16_bit_grey_of_few_bits_is_told(caplog):
+    """It became nearly black silently. What is white isn't known: one picture may be dark."""
+    images._warn_of_few_bits.cache_clear()
+    for high in (0, 4096):
+        decode_image(file_of(Image.fromarray(np.full((4, 4), high, np.uint16))), (4, 4))
+    assert not caplog.messages
+    for high in (4095, 3000):
+        decoded = decode_image(file_of(Image.fromarray(np.full((4, 4), high, np.uint16))), (4, 4))
+        assert (decoded == round(high / 257)).all()
+    (told,) = caplog.messages
+    assert 'end at 4095 or less become nearly black' in told
+    assert told.endswith('multiply the values in the files by 16 where 4095 stands for white')
+
+
 def test_values_without_a_range_are_refused():
     for array in (np.ones((4, 4), np.float32), np.full((4, 4), 2**20, np.int32)):
         with pytest.raises(ValueError, match='must be an image that can be read'):

@@ -70,6 +70,25 @@ def test_two_names_of_one_look(tmp_path):
     refused(lambda: ImageList.from_folders(tmp_path), match='names of classes must look different')
 
 
+def test_names_that_differ_in_a_blank(tmp_path):
+    touch(tmp_path, 'red fox/1.png', 'red fox /1.png', 'tea/1.png')
+    line = refused(lambda: ImageList.from_folders(tmp_path), match='must look different')
+    assert line.endswith("Received: 'red fox' and 'red fox '")
+
+
+def test_names_that_differ_in_case_are_told(tmp_path, caplog):
+    """Letters may be such classes; of other names it is a slip that was silent."""
+    touch(tmp_path, 'Circle/1.png', 'circle/1.png', 'tea/1.png')
+    if len(os.listdir(tmp_path)) < 3:
+        pytest.skip('this file system has one name for both')
+    assert ImageList.from_folders(tmp_path).class_names == ('Circle', 'circle', 'tea')
+    (told,) = caplog.messages
+    assert "upper and lower case alone: 'Circle' and 'circle'; rename one" in told
+    touch(tmp_path, 'A/1.png', 'a/1.png')
+    ImageList.from_folders(tmp_path)
+    assert "'A' and 'a', and 1 more; rename" in caplog.messages[-1]
+
+
 def test_names_that_are_no_unicode(tmp_path):
     name = os.fsdecode(b'\xff\xfe.png')
     try:

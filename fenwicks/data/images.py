@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import logging
 import os
 import pathlib
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ FILTERS = {
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 ORIENTATION = 0x0112  # the EXIF tag
 RULE = 'be an image that can be read'
+_log = logging.getLogger('fenwicks')
 
 
 def check_options(image_size: tuple[int, int], fit: str, filter: str, channels: int) -> None:
@@ -75,7 +78,8 @@ def decode_image(
     """Decodes an image and brings it to one size.
 
     - EXIF's orientation is applied.
-    - 16-bit grey is divided by 257, grey and palettes become RGB, CMYK is converted.
+    - 16-bit grey is divided by 257, grey and palettes become RGB, CMYK is converted. A warning says
+      where 16-bit grey uses 12 bits or fewer, which leaves it nearly black.
     - Without an alpha channel asked for, transparent pixels are blended with white.
     - Of an animation the first frame is taken.
     - Shrinking is antialiased: the filter covers all pixels that fall into one.
@@ -258,6 +262,8 @@ def _converted(image, mode):
         array = np.asarray(image).astype(np.int64)
         if array.min() < 0 or array.max() > 65535:
             raise ValueError(f'integers from {array.min()} to {array.max()} are not 16-bit grey')
+        if 0 < array.max() < 4096:
+            _warn_of_few_bits(int(array.max()).bit_length())
         grey = Image.fromarray(((array + 128) // 257).astype(np.uint8))
         return _with_exif(grey.convert(mode), image)
     if image.mode not in ('RGBA', 'LA', 'PA', 'La', 'RGBa') and 'transparency' not in image.info:
@@ -268,6 +274,17 @@ def _converted(image, mode):
     blended = Image.new(mode, image.size, 'white')
     blended.paste(colours.convert(mode), mask=colours.getchannel('A'))
     return _with_exif(blended, image)
+
+
+@functools.cache  # told once, not of each picture
+def _warn_of_few_bits(bits):
+    _log.warning(
+        'pictures in 16-bit grey whose values end at %d or less become nearly black, since white '
+        'is 65535: multiply the values in the files by %d where %d stands for white',
+        2**bits - 1,
+        2 ** (16 - bits),
+        2**bits - 1,
+    )
 
 
 def _with_exif(made, image):
