@@ -10,7 +10,7 @@ what was taken for what most often.
 
 Take pictures that the model was not trained on: `python examples/folder.py photos` trains on four
 fifths of them, and the accuracy on `photos` is then higher than on new pictures. A warning says so
-where the run's result.json has the folder that it trained on.
+where pictures lie in the folders that the run trained on, which its result.json has.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import pathlib
 import tempfile
 
@@ -29,6 +30,7 @@ import predict
 
 from fenwicks import command, data, evaluate, runlog
 from fenwicks.data.decoded import cache_folder
+from fenwicks.data.folders import folders_of
 
 NAME = 'evaluate.py'
 BATCH = 100  # pictures that are in memory at a time
@@ -65,27 +67,26 @@ def report(arguments):
             f'DIR must hold folders of the classes that the model knows '
             f'({", ".join(class_names)}). Received: {", ".join(unknown[:3])}'
         )
-    if trained := trained_on(model_path, images.root):
+    if trained := trained_on(model_path, images.files):
         _log.warning(
-            'the training images of the run, in %s, are among these: the accuracy on new pictures '
-            'is lower',
+            'training images of the run, in %s, are among these: the accuracy on new pictures is '
+            'lower',
             trained,
         )
     with contextlib.ExitStack() as stack:
-        arrays = decoded(images, model, arguments, stack)
+        fit = arguments.fit or predict.fit_of_training(model_path)
+        arrays = decoded(images, model, fit, arguments.skip_damaged, stack)
         print_scores(arrays, model, class_names, arguments)
 
 
-def trained_on(model_path, folder):
-    """The folder of the images that a model was trained on, if the folder has some of them."""
-    trained = predict.result_of_training(model_path).get('train_folder')
-    if not isinstance(trained, str):
-        return None
-    there, here = pathlib.Path(trained), folder.resolve()
-    return there if here.is_relative_to(there) or there.is_relative_to(here) else None
+def trained_on(model_path, files):
+    """The folder in which images that a model was trained on lie beside some of these, or None."""
+    trained = {*map(str, predict.result_of_training(model_path).get('train_folders', ()))}
+    shared = [folder for folder in folders_of(files) if folder in trained]
+    return os.path.commonpath(shared) if shared else None
 
 
-def decoded(images, model, arguments, stack):
+def decoded(images, model, fit, skip_damaged, stack):
     """The pixels; in a temporary folder where those of other calls can't be kept."""
     cache = None
     try:
@@ -99,9 +100,9 @@ def decoded(images, model, arguments, stack):
         return data.decode_images(
             images,
             (height, width),
-            arguments.fit or predict.fit_of_training(pathlib.Path(arguments.model)),
+            fit,
             channels=channels,
-            skip_damaged=arguments.skip_damaged,
+            skip_damaged=skip_damaged,
             cache_dir=cache,
         )
 

@@ -114,7 +114,7 @@ def main(folder=None):
             dataset(arrays, train, test, source.name),
             settings=settings,
             arguments=(folder,) if folder else (),
-            train_folder=source.folder_of(arrays.names[index] for index in train),
+            train_folders=source.folders_of(arrays.names[index] for index in train),
         )
         if network is not None:
             job = dataclasses.replace(

@@ -15,7 +15,7 @@ from absl import flags, logging
 from fenwicks import command, data
 from fenwicks.data.decoded import cache_folder
 from fenwicks.data.example import decode_example
-from fenwicks.data.folders import check_outside, is_shown
+from fenwicks.data.folders import check_outside, folders_of, is_shown
 from fenwicks.data.images import open_image
 from fenwicks.data.storage import find_files
 from fenwicks.data.tfrecord import RecordReader
@@ -74,11 +74,9 @@ class Source:
     split: Callable[[data.ImageArrays], tuple[np.ndarray, np.ndarray]] | None = None
     folder: pathlib.Path | None = None
 
-    def folder_of(self, names: Iterable[str]) -> str | None:
-        """The innermost folder that holds these of the images; None if they are no files."""
-        if self.folder is None:
-            return None
-        return os.path.commonpath([os.path.dirname(self.folder.resolve() / name) for name in names])
+    def folders_of(self, names: Iterable[str]) -> list[str]:
+        """The folders that hold these of the images; empty if they are no files."""
+        return [] if self.folder is None else folders_of(self.folder / name for name in names)
 
     def median_side(self) -> int:
         """The median of the shorter sides of some of the images; 0 if none of them can be read."""

@@ -131,7 +131,7 @@ class Job:
         settings: JSON values in which the job differs from others of the same recipe.
         chosen: flags for the logged command that name the data, such as what `auto` stood for.
         arguments: positional arguments of the command.
-        train_folder: the folder in which the training images lie, where they are files.
+        train_folders: those in which the training images lie, where they are files.
     """
 
     recipe: Recipe
@@ -141,7 +141,7 @@ class Job:
     settings: dict = dataclasses.field(default_factory=dict)
     chosen: dict[str, str] = dataclasses.field(default_factory=dict)
     arguments: tuple[str, ...] = ()
-    train_folder: str | None = None
+    train_folders: list[str] = dataclasses.field(default_factory=list)
 
     def check(self, machine: Machine) -> None:
         """Raises where the recipe's batches don't fit the images or the devices."""
@@ -322,8 +322,8 @@ def train(
         'settings': settings,
         'history': watch.named(trainer.records),
     }
-    if job.train_folder is not None:
-        result['train_folder'] = job.train_folder  # which evaluate.py reads
+    if job.train_folders:
+        result['train_folders'] = job.train_folders  # which evaluate.py reads
     if replicas.chief:
         with trainer.averaged(), runlog.written_whole(folder / 'model.keras') as part:
             model = job.with_pixels(

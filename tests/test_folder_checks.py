@@ -174,36 +174,63 @@ def test_images_beyond_the_memory_name_the_flag(script, shapes, monkeypatch):
     assert line.startswith('`image_size` must be small enough for the images to take at most 8 GB')
 
 
-def test_evaluating_on_the_training_images_is_told(script, shapes, caplog, capsys):
-    call(script, shapes, *SMALL, '--out=new')
-    shutil.copytree(shapes, 'others')
+@pytest.fixture
+def evaluated(caplog):
+    """A function from a run and a folder to what evaluating the run on the folder warns of."""
     with loaded(ROOT / 'examples' / 'evaluate.py') as evaluate:
-        for folder in ('shapes', 'others'):
+
+        def warnings(run, folder):
             caplog.clear()
-            evaluate.main(['new', folder])
-            told = [each.message for each in caplog.records if each.name == 'fenwicks']
-            assert told == (
-                [
-                    f'the training images of the run, in {shapes.resolve()}, are among these: '
-                    'the accuracy on new pictures is lower'
-                ]
-                if folder == 'shapes'
-                else []
-            )
+            evaluate.main([run, str(folder)])
+            return [each.message for each in caplog.records if each.name == 'fenwicks']
+
+        yield warnings
+
+
+def test_evaluating_on_the_training_images_is_told(script, shapes, evaluated, capsys):
+    call(script, shapes, *SMALL, '--out=new')
+    told = (
+        'training images of the run, in {}, are among these: the accuracy on new pictures is lower'
+    )
+    shutil.copytree(shapes, 'others')
+    assert evaluated('new', 'others') == []
+    assert evaluated('new', shapes) == [told.format(shapes.resolve())]
     assert 'on 30 images' in capsys.readouterr().out
+    pathlib.Path('link').symlink_to(shapes)
+    assert evaluated('new', 'link') == [told.format(shapes.resolve())]
+    pathlib.Path('some').mkdir()
+    (pathlib.Path('some') / 'circle').symlink_to(pathlib.Path('shapes/circle').resolve())
+    shutil.copytree('others/square', 'some/square')
+    assert evaluated('new', 'some') == [told.format(shapes.resolve() / 'circle')]
 
 
-def test_the_test_images_of_a_divided_folder_are_new(script, shapes, caplog):
+def test_evaluating_on_images_of_a_csv_file_is_told(script, shapes, evaluated):
+    """Folders around the listed ones count for nothing, wherever these lie."""
+    pathlib.Path('far').mkdir()
+    shutil.move(shapes / 'circle', 'far/circle')
+    shutil.copytree(shapes / 'square', 'new/square')
+    paths = [
+        path.resolve()
+        for folder in ('far', 'shapes')
+        for path in sorted(pathlib.Path(folder).rglob('*.png'))
+    ]
+    rows = ''.join(f'{path},{path.parent.name}\n' for path in paths)
+    pathlib.Path('labels.csv').write_text(f'file,kind\n{rows}')
+    call(script, *SMALL, '--csv=labels.csv', '--out=run')
+    assert evaluated('run', 'new') == []
+    (told,) = evaluated('run', 'far')
+    assert f'in {pathlib.Path("far/circle").resolve()}, are among these' in told
+
+
+def test_the_test_images_of_a_divided_folder_are_new(script, shapes, evaluated):
     for part in ('train', 'val'):
         shutil.copytree(shapes, f'divided/{part}')
     for path in pathlib.Path('divided/val').glob('*/*_[2-9].png'):
         path.unlink()
     call(script, 'divided', *SMALL, '--out=new')
-    with loaded(ROOT / 'examples' / 'evaluate.py') as evaluate:
-        for part, warnings in (('val', 0), ('train', 1)):
-            caplog.clear()
-            evaluate.main(['new', f'divided/{part}'])
-            assert caplog.text.count('the training images of the run') == warnings
+    assert evaluated('new', 'divided/val') == []
+    (told,) = evaluated('new', 'divided/train')
+    assert told.startswith('training images of the run, in')
 
 
 def test_tfrecords_of_other_features_say_which_they_have(script, shapes):

@@ -6,7 +6,7 @@ import collections
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fenwicks._checks import some_of
 from fenwicks.data.images import EXTENSIONS
@@ -103,6 +103,11 @@ def others_in(folder: pathlib.Path) -> str:
         return ''
     known = ' '.join(sorted(EXTENSIONS))
     return f', but {some_of(sorted(suffixes))}: convert files that are none of {known}'
+
+
+def folders_of(files: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """The folders in which files lie, sorted, by their paths without links."""
+    return sorted({*map(os.path.realpath, {*map(os.path.dirname, files)})})
 
 
 def identity_of(path: pathlib.Path) -> tuple[int, int]:
