@@ -142,10 +142,9 @@ def scores(logits, labels, class_names):
 def described(result):
     """The result as text."""
     skipped = f', {result["skipped"]} damaged left out' if result['skipped'] else ''
-    noun = 'image' if result['images'] == 1 else 'images'
     lines = [
         f'accuracy {100 * result["accuracy"]:.2f} %, loss {result["loss"]:.4f} on '
-        f'{result["images"]} {noun}{skipped}',
+        f'{command.counted(result["images"], "image")}{skipped}',
         *(f'{100 * share:6.2f} % of {name}' for name, share in result['classes'].items()),
         *(f'{count} of {truth} taken for {answer}' for truth, answer, count in result['mistakes']),
     ]

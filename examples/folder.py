@@ -34,6 +34,7 @@ from fenwicks.models.backbones import default_image_size
 from fenwicks.recipes import flags as recipe_flags
 
 FLAGS = flags.FLAGS
+MEMORY = 8e9  # bytes of it that the images may take
 LARGE = 96  # pixels of the shorter side, from which on images are for a pretrained network
 BACKBONE = 'EfficientNetV2B0'
 RECIPE = 'page24'
@@ -94,6 +95,7 @@ def main(folder=None):
     machine = training_runs.Machine.by_flags()
 
     arrays = source.decode((size, size))
+    check_memory(arrays)
     splits = split(arrays, source)
     train, test = splits[0]
     machine.say(described(arrays, source, len(train), len(test)))
@@ -101,17 +103,13 @@ def main(folder=None):
     warn_of_classes(arrays, source.name, splits)
     recipe = fitted(recipe, min(len(train) for train, _ in splits))
     jobs = []
-    for number in range(count):
-        train, test = splits[number % len(splits)]
-        settings = {
-            'image_size': size,
-            'split': [FLAGS.split_seed, number % len(splits), len(splits)],
-        }
+    for number, (train, test) in enumerate(splits):
+        settings = {'image_size': size, 'split': [FLAGS.split_seed, number, len(splits)]}
         if FLAGS.fit != 'crop':  # predict.py reads it
             settings['fit'] = FLAGS.fit
         job = training_runs.Job(
             recipe,
-            dataset(arrays, train, test, source.name),
+            arrays.dataset(train, test, source.name, MEMORY),
             settings=settings,
             arguments=(folder,) if folder else (),
             train_folders=source.folders_of(arrays.names[index] for index in train),
@@ -123,10 +121,14 @@ def main(folder=None):
                 with_pixels=fine_tuning.with_pixels,
                 settings={**settings, **network.settings()},
             )
-        jobs.append((job, FLAGS.seed + (number if FLAGS.folds is None else 0)))
+        jobs.append(job)
     if network is not None:
-        check(network, jobs[0][0].dataset)
-    results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
+        check(network, jobs[0].dataset)
+    if FLAGS.folds is None:
+        runs = [(jobs[0], FLAGS.seed + number) for number in range(count)]
+    else:
+        runs = [(job, FLAGS.seed) for job in jobs]
+    results, out = training_runs.train_all(runs, machine, folders, __file__, code)
     summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
     machine.say(f'{summary}; results in {out}', also_quiet=True)
     run = shlex.quote(str(first_run(out, count)))
@@ -217,11 +219,9 @@ def split(arrays, source):
         same = copies(arrays.images)
         both = [] if same is None else test[np.isin(same[test], same[train])]
         if len(both):
-            which = 'test image is' if len(both) == 1 else 'test images are'
+            count = command.counted(len(both), 'test image')
             names = ', '.join(arrays.names[index] for index in both[:3] if arrays.names)
-            logging.warning(
-                '%d %s in the training set, too%s', len(both), which, names and f': {names}'
-            )
+            logging.warning('the training set has %s, too%s', count, names and f': {names}')
         return [(train, test)]
     groups = joined(arrays.groups, copies(arrays.images))
     settings = {
@@ -239,18 +239,14 @@ def split(arrays, source):
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
 
 
-def dataset(arrays, train, test, name):
-    """The two parts in memory; an error names the flag that makes them fit."""
-    try:
-        return arrays.dataset(train, test, name)
-    except ValueError as error:
-        if '`memory_budget`' not in str(error):
-            raise
-        side = arrays.image_shape[0]
+def check_memory(arrays):
+    """Raises where the images don't fit the memory; names the flag that makes them fit."""
+    if arrays.images.nbytes > MEMORY:
         raise ValueError(
-            '`image_size` must be small enough for the images to take at most 8 GB of memory. '
-            f'Received: image_size={side}, for {len(train) + len(test)} images'
-        ) from error
+            '`image_size` must be small enough for the images to take at most '
+            f'{MEMORY / 1e9:g} GB of memory. '
+            f'Received: image_size={arrays.image_shape[0]}, for {len(arrays)} images'
+        )
 
 
 def warn_of_classes(arrays, name, splits):

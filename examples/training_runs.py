@@ -6,6 +6,7 @@ import quiet
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import shlex
 import statistics
@@ -143,6 +144,11 @@ class Job:
     arguments: tuple[str, ...] = ()
     train_folders: list[str] = dataclasses.field(default_factory=list)
 
+    @functools.cached_property
+    def data_digest(self) -> str:
+        """That of the dataset, taken once for all runs of the job."""
+        return self.dataset.digest()
+
     def check(self, machine: Machine) -> None:
         """Raises where the recipe's batches don't fit the images or the devices."""
         self.recipe.steps_per_epoch(len(self.dataset.train_images))
@@ -176,8 +182,8 @@ def train_all(
         tests = len(job.dataset.test_images)
         machine.say(
             f'{job.recipe.name} on {job.dataset.name} ({job.dataset.source}): '
-            f'{len(job.dataset.train_images)} training and {counted(tests, "test image")}, '
-            f'{counted(job.recipe.epochs, "epoch")} of batch '
+            f'{len(job.dataset.train_images)} training and {command.counted(tests, "test image")}, '
+            f'{command.counted(job.recipe.epochs, "epoch")} of batch '
             f'{job.recipe.batch_size}, {machine}'
         )
         out = shlex.quote(str(folders.out))
@@ -193,18 +199,13 @@ def train_all(
     return results, folders.out
 
 
-def counted(count: float, noun: str) -> str:
-    """`1 epoch`, `2 epochs`."""
-    return f'{count} {noun}{"" if count == 1 else "s"}'
-
-
 def summary(results: list[dict], dataset: str, of_each: str = 'run') -> str:
     """What several runs reached, in a line."""
     accuracies = [100 * result['test_accuracy'] for result in results]
     spread = f' (s.d. {statistics.stdev(accuracies):.2f})' if len(accuracies) > 1 else ''
     return (
-        f'test accuracy {statistics.mean(accuracies):.2f} %{spread} over {len(accuracies)} '
-        f'{of_each}{"s" if len(accuracies) > 1 else ""} on {dataset}'
+        f'test accuracy {statistics.mean(accuracies):.2f} %{spread} over '
+        f'{command.counted(len(accuracies), of_each)} on {dataset}'
     )
 
 
@@ -229,7 +230,7 @@ def train(
     }
     settings = {'recipe': dataclasses.asdict(recipe), **shared, **job.settings}
     # Not among the settings, which a checkpoint of an earlier version must equal.
-    digest = dataset.digest()
+    digest = job.data_digest
     if result_path.exists():
         finished = runlog.read_json(result_path)
         if not isinstance(finished.get('test_accuracy'), float):

@@ -177,6 +177,15 @@ def renamed(names: Mapping[str, str]) -> Iterator[None]:
         raise (ValueError if isinstance(error, ValueError) else OSError)(text) from error
 
 
+def counted(count: float, noun: str) -> str:
+    """How many there are of something, for a message.
+
+    >>> counted(1, 'epoch'), counted(2.5, 'epoch')
+    ('1 epoch', '2.5 epochs')
+    """
+    return f'{count} {noun}{"" if count == 1 else "s"}'
+
+
 def say_how_to_go_on(text: str, kept: bool = False) -> None:
     """Sets what an interrupt's line says after `interrupted`.
 

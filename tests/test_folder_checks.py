@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from scripts import ROOT, call, loaded, refused
 
-from fenwicks import data
 from fenwicks.data import example, tfrecord
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -166,12 +165,12 @@ def test_a_cache_that_cannot_be_written_names_the_flag(script, shapes, monkeypat
 
 
 def test_images_beyond_the_memory_name_the_flag(script, shapes, monkeypatch):
-    def too_large(*_):
-        raise ValueError('`memory_budget` must be at least the 9.00 GB of the images, or they ...')
-
-    monkeypatch.setattr(data.ImageArrays, 'dataset', too_large)
-    line = refused(script, shapes, *SMALL)
-    assert line.startswith('`image_size` must be small enough for the images to take at most 8 GB')
+    monkeypatch.setattr(script, 'MEMORY', 2e4)
+    line = refused(script, shapes, *SMALL, '--image_size=16')
+    assert line == (
+        '`image_size` must be small enough for the images to take at most 2e-05 GB of memory. '
+        'Received: image_size=16, for 30 images'
+    )
 
 
 @pytest.fixture

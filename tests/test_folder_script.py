@@ -156,7 +156,7 @@ def test_all_three_parts(script, photos, tmp_path, caplog):
     assert (result['train_images'], result['test_images']) == (48, 16)
     assert result['class_names'] == sorted(COLOURS)
     assert 'left out: val' in caplog.text
-    assert '16 test images are in the training set, too' in caplog.text
+    assert 'the training set has 16 test images, too: test/' in caplog.text
     (parts / 'other').mkdir()
     assert 'to train and to test on and no others' in refused(script, parts)
     for name in ('Train', 'other'):
