@@ -122,7 +122,7 @@ def test_images_without_labels(images):
     [
         ({'batch_size': 23, 'drop_remainder': True}, '`batch_size` must be at most the 22 images'),
         ({'batch_size': 0}, '`batch_size` must be a positive integer'),
-        ({'indices': [22]}, r'`indices` must be at least one number in \[0, 22\)'),
+        ({'indices': [22]}, r'`indices` must be at least one integer in \[0, 22\)'),
         ({'indices': []}, '`indices` must be'),
         ({'seed': -1}, '`seed` must be an integer in'),
         ({'process_index': 2, 'process_count': 2}, '`process_index` must be an integer in'),

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks._checks import positive_integer
-from fenwicks.data.dataset import check_arrays
+from fenwicks._checks import integer, positive_integer
+from fenwicks.data.dataset import check_arrays, check_indices
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -80,29 +80,11 @@ class ImageBatches(keras.utils.PyDataset):
         self.images = images
         self.labels = None if labels is None else known.astype(np.int32)
         self.batch_size = positive_integer('batch_size', batch_size)
-        self.indices = np.arange(len(images)) if indices is None else np.asarray(indices)
-        if self.indices.ndim != 1 or not np.issubdtype(self.indices.dtype, np.integer):
-            raise ValueError(f'`indices` must be integers (k,). Received: {self.indices!r:.80}')
-        whole = len(self.indices) and self.indices.min() >= 0 and self.indices.max() < len(images)
-        if not whole:
-            raise ValueError(
-                f'`indices` must be at least one number in [0, {len(images)}). '
-                f'Received: {self.indices!r:.80}'
-            )
-        if (
-            isinstance(seed, bool)
-            or not isinstance(seed, int | np.integer)
-            or not 0 <= seed < 2**31
-        ):
-            raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+        self.indices = check_indices(indices, len(images))
+        seed = integer('seed', seed, low=0, below=2**31)
         self.process_count = positive_integer('process_count', process_count)
-        if not isinstance(process_index, int) or not 0 <= process_index < process_count:
-            raise ValueError(
-                f'`process_index` must be in [0, {process_count}). '
-                f'Received: process_index={process_index!r}'
-            )
-        self.process_index = process_index
-        self.shuffle, self.seed, self.drop_remainder = shuffle, int(seed), drop_remainder
+        self.process_index = integer('process_index', process_index, low=0, below=process_count)
+        self.shuffle, self.seed, self.drop_remainder = shuffle, seed, drop_remainder
         self.normalize, self.augment = normalize, augment
         self._augment = None if augment is None else augmentation.with_context(augment)
         self.epoch = 0

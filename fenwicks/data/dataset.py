@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,6 +74,21 @@ def check_labels(labels: np.ndarray, count: int, num_classes: int | None = None)
     if low < 0 or (num_classes is not None and high >= num_classes):
         bound = 'inf' if num_classes is None else num_classes
         raise ValueError(f'`labels` must be in [0, {bound}). Received: labels from {low} to {high}')
+
+
+def check_indices(indices: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
+    """Indices `(k,)` of some of `count` images, by default of all.
+
+    Raises:
+        ValueError: there is none, or one is no integer in [0, count).
+    """
+    chosen = np.arange(count) if indices is None else np.asarray(indices)
+    whole = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer) and len(chosen)
+    if not whole or chosen.min() < 0 or chosen.max() >= count:
+        raise ValueError(
+            f'`indices` must be at least one integer in [0, {count}). Received: {chosen!r:.80}'
+        )
+    return chosen
 
 
 def digest_of(*arrays: np.ndarray) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fenwicks.data.dataset import check_indices
 from fenwicks.data.images import check_options, decode_image
 from fenwicks.data.listing import ImageList
 from fenwicks.data.stream import Decoded, stream_batches
@@ -71,17 +72,7 @@ def files_dataset(
     """
     check_options(image_size, fit, filter, channels)
     size = int(image_size[0]), int(image_size[1])
-    chosen = np.arange(len(images)) if indices is None else np.asarray(indices)
-    if (
-        chosen.ndim != 1
-        or not np.issubdtype(chosen.dtype, np.integer)
-        or not len(chosen)
-        or chosen.min() < 0
-        or chosen.max() >= len(images)
-    ):
-        raise ValueError(
-            f'`indices` must be at least one number in [0, {len(images)}). Received: {chosen!r:.80}'
-        )
+    chosen = check_indices(indices, len(images))
 
     def order(epoch: int) -> list[int]:
         if not shuffle:

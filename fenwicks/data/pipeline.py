@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks._checks import positive_integer
+from fenwicks._checks import integer, positive_integer
 from fenwicks.data.dataset import check_arrays
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def train_dataset(
         raise ValueError(
             f'`batch_size` must be at most the {count} images. Received: batch_size={batch_size}'
         )
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
-        raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+    seed = integer('seed', seed, low=0, below=2**31)
     tf = import_tensorflow()
     take = _batch_function(tf, images, labels, normalize)
     augment = None if augment is None else augmentation.with_context(augment)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks.data.dataset import check_labels
 
 Split = tuple[np.ndarray, np.ndarray]
@@ -101,9 +101,7 @@ def train_validation_split(
     >>> len(train), len(validation)
     (7, 3)
     """
-    real = isinstance(fraction, int | float | np.integer | np.floating)
-    if isinstance(fraction, bool) or not real or not 0 < fraction < 1:
-        raise ValueError(f'`fraction` must be a number in (0, 1). Received: fraction={fraction!r}')
+    fraction = finite_number('fraction', fraction, above=0, below=1)
     classes, group, draw = _checked(count, seed, labels, groups)
     if group is not None:
         if not group.max():
@@ -123,8 +121,7 @@ def train_validation_split(
 def _checked(count, seed, labels, groups):
     """Numbers of the classes and of the groups from 0, without gaps, and a generator."""
     count = positive_integer('count', count)
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f'`seed` must be an integer of at least 0. Received: seed={seed!r}')
+    seed = integer('seed', seed, low=0)
     labels = np.zeros(count, np.int64) if labels is None else np.asarray(labels)
     check_labels(labels, count)
     if groups is not None:
@@ -134,7 +131,7 @@ def _checked(count, seed, labels, groups):
                 f'`groups` must have the shape ({count},). Received: shape={groups.shape}'
             )
         groups = np.unique(groups, return_inverse=True)[1]
-    return np.unique(labels, return_inverse=True)[1], groups, np.random.default_rng(int(seed))
+    return np.unique(labels, return_inverse=True)[1], groups, np.random.default_rng(seed)
 
 
 def _of_class(labels, classes, number, class_names):
