@@ -22,7 +22,6 @@ import contextlib
 import json
 import logging
 import os
-import pathlib
 import tempfile
 
 import numpy as np
@@ -58,23 +57,22 @@ def parse_arguments(argv):
 
 def report(arguments):
     """Reads the model and the pictures, and evaluates."""
-    model_path = pathlib.Path(arguments.model)
     with command.renamed({'root': 'DIR'}):
         images = data.ImageList.from_folders(arguments.folder, min_classes=1)
-    model, class_names = predict.load(model_path)
+    model, class_names = predict.load(arguments.model)
     if unknown := [name for name in images.class_names if name not in class_names]:
         raise ValueError(
             f'DIR must hold folders of the classes that the model knows '
             f'({", ".join(class_names)}). Received: {", ".join(unknown[:3])}'
         )
-    if trained := trained_on(model_path, images.files):
+    if trained := trained_on(arguments.model, images.files):
         _log.warning(
             'training images of the run, in %s, are among these: the accuracy on new pictures is '
             'lower',
             trained,
         )
     with contextlib.ExitStack() as stack:
-        fit = arguments.fit or predict.fit_of_training(model_path)
+        fit = arguments.fit or predict.fit_of_training(arguments.model)
         arrays = decoded(images, model, fit, arguments.skip_damaged, stack)
         print_scores(arrays, model, class_names, arguments)
 

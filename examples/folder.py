@@ -72,12 +72,7 @@ def main(folder=None):
     source = image_sources.by_flags(folder)
     if FLAGS.folds is not None and FLAGS.runs > 1:
         raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')
-    if FLAGS.folds is not None and source.split is not None:
-        raise ValueError(
-            f'`folds` must not be given for {source.name}, which has its own test images. '
-            f'Received: folds={FLAGS.folds}'
-        )
-    for flag in ('test_fraction', 'split_seed'):
+    for flag in ('folds', 'test_fraction', 'split_seed'):
         if FLAGS[flag].present and source.split is not None:
             raise ValueError(
                 f'`{flag}` must not be given for {source.name}, which has its own test images. '

@@ -227,14 +227,13 @@ def from_tfrecord(_: None) -> Source:
 def from_tfds(_: None) -> Source:
     """A data set of TensorFlow Datasets."""
     name = FLAGS.dataset
-    settings = {key: value for key, value in _settings().items() if key == 'fit'}
     with command.renamed({'name': 'dataset'}):
         found = data.tfds_images(name, data_dir=FLAGS.data_dir)
     train, test = np.arange(found.train_count), np.arange(found.test_count) + found.train_count
     return Source(
         name,
         lambda: found.short_sides(LOOKED_AT),
-        lambda size: found.decode(size, **settings),
+        lambda size: found.decode(size, FLAGS.fit),
         (lambda _: (train, test)) if found.test_count else None,
     )
 

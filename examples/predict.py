@@ -54,7 +54,9 @@ def parse_arguments(argv):
 
 def add_arguments(parser):
     """The arguments that all commands on a trained model take: MODEL and how it sees pictures."""
-    parser.add_argument('model', metavar='MODEL', help='a .keras file, or the folder of a run')
+    parser.add_argument(
+        'model', metavar='MODEL', type=pathlib.Path, help='a .keras file, or the folder of a run'
+    )
     parser.add_argument(
         '--tta', choices=evaluate.TTAS, default='none', help='test-time augmentation; default: none'
     )
@@ -71,8 +73,8 @@ def classify(arguments):
         raise ValueError(f'`top` must be a positive integer. Received: top={arguments.top}')
     if arguments.picture:
         check_picture(arguments.picture)
-    model, class_names = load(pathlib.Path(arguments.model))
-    fit = arguments.fit or fit_of_training(pathlib.Path(arguments.model))
+    model, class_names = load(arguments.model)
+    fit = arguments.fit or fit_of_training(arguments.model)
     answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
     drawn, failed = [], 0
     for start in range(0, len(arguments.images), BATCH):

@@ -79,11 +79,10 @@ def table(
         + '</tr>\n'
         for row in rows
     )
-    name = escape(caption)
-    return (
-        f'<div class="scroll" role="region" aria-label="{name}" tabindex="0"><table>'
-        f'<caption>{name}</caption>\n<thead><tr>{head}</tr></thead>\n'
-        f'<tbody>\n{lines}</tbody></table></div>'
+    return scrolling(
+        caption,
+        f'<table><caption>{escape(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n'
+        f'<tbody>\n{lines}</tbody></table>',
     )
 
 
