@@ -30,6 +30,7 @@ def script():
         yield module
 
 
+@pytest.mark.thorough
 def test_it_goes_on_where_it_stopped(script, tmp_path, capsys, monkeypatch):
     log = tmp_path / 'log.jsonl'
     really_train, reached = script.train, {}
@@ -70,6 +71,7 @@ def test_it_goes_on_where_it_stopped(script, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.splitlines() == table
 
 
+@pytest.mark.thorough
 def test_a_run_that_diverges_is_a_result(script, tmp_path, monkeypatch):
     def diverge(self, *arguments):
         raise DivergedError('the training loss must stay finite')

@@ -149,6 +149,7 @@ def test_a_precision_that_clear_session_has_reset_is_noticed():
         assemble.build_trainer(RECIPE, toy(), precision=chosen)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('chosen', ['float32', 'bfloat16', 'float16'])
 def test_each_precision_trains_a_step(chosen):
     precision.set_precision(chosen)
@@ -172,6 +173,7 @@ def test_images_too_small_for_the_network():
         assemble.build_trainer(dataclasses.replace(RECIPE, cutout=0), toy(size=4))
 
 
+@pytest.mark.thorough
 def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
     dataset = toy()
     trainer = assemble.build_trainer(RECIPE, dataset)
@@ -190,6 +192,7 @@ def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
     assert loss == pytest.approx(score.loss, rel=1e-4)  # the plain one, without smoothing
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('name', ['page10', 'speed94'])
 def test_a_model_trained_in_bfloat16_is_saved_in_float32(name, tmp_path):
     precision.set_precision('bfloat16')
@@ -296,6 +299,7 @@ def test_the_whitening_bias_stops_in_very_short_runs(epochs, steps):
     assert float(schedule(epochs * steps)) == 0
 
 
+@pytest.mark.thorough
 def test_the_record_network_gets_its_rates():
     """Muon for the convolutions; the whitening's bias learns for three eighths of the time."""
     dataset = toy(size=12)
@@ -414,6 +418,7 @@ def test_grey_images_vary_in_every_channel_of_the_record_network():
         assert variance.min() > 0.05, variable.path
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     'name',
     [pytest.param(name, marks=[] if name == 'speed94' else LATER) for name in recipes.PRESETS],
@@ -428,6 +433,7 @@ def test_every_preset_trains_an_epoch(name):
     assert logits.shape == (5, 3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('name', [pytest.param('page10', marks=LATER), 'speed94'])
 def test_growing_images_arrive_and_the_saved_model_takes_whole_ones(name):
     recipe = small(name, image_sizes=(12, 16)).with_epochs(2)

@@ -97,6 +97,7 @@ def test_images_of_a_batch_draw_apart(eager):
     assert len(np.unique(result, axis=0)) > 12  # Of 1,800 outcomes; two may be alike.
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('runners', [('tf', 'tf_graph', 'tf_xla', 'tf_data'), ('jax', 'jax_jit')])
 def test_compilers_draw_the_same(runners):
     images, seed = pixels(batch=8, height=8, width=8), np.array([5, -6], 'int32')
@@ -250,6 +251,7 @@ RANDOM = (
 )
 
 
+@pytest.mark.thorough
 def test_images_of_one_seed_draw_alike(run):
     images = np.ones((10, 12, 12, 1), 'float32')
     images[:, :, :6] = 2
@@ -302,6 +304,7 @@ def test_groups_of_an_epoch_share_their_draws():
     np.testing.assert_array_equal(offsets(crop, 0, indices[::-1]), first[::-1])
 
 
+@pytest.mark.thorough
 def test_groups_are_the_same_everywhere(run):
     crop = augment.in_groups(partial(augment.random_crop, padding=4), groups=7)
     images, indices = pixels(batch=20, height=12, width=12), np.arange(90, 110, dtype='int32')

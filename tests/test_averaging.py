@@ -284,6 +284,7 @@ def test_which_variables_are_averaged():
     assert names == ['kernel', 'bias', 'gamma', 'beta', *statistics, 'kernel', 'bias']
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow', 'jax')
 @pytest.mark.parametrize('rule', RULES)
 def test_callback_equals_a_training_by_hand(rule):
@@ -525,6 +526,7 @@ def test_what_was_validated_is_saved_and_restored(place, swap_at_end, tmp_path):
         assert_same(model.get_weights(), plain.get_weights(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @ORDERS
 @pytest.mark.filterwarnings('ignore:.*val_loss.*')
 def test_what_was_restored_stays_after_an_epoch_without_validation(place, tmp_path):
@@ -612,6 +614,7 @@ def test_every_callback_sees_at_the_end_what_fit_leaves(place, swap_at_end):
     assert_same(numpy_of(averaged_variables(model)), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('again', [True, False])
 def test_an_interrupted_fit_leaves_nothing_to_the_next(again):
     """Of the averages, which are put in place by a hook in the optimizer."""
@@ -634,6 +637,7 @@ def test_an_interrupted_fit_leaves_nothing_to_the_next(again):
     assert_same(model.get_weights(), plain.get_weights())
 
 
+@pytest.mark.thorough
 def test_evaluation_within_an_epoch_leaves_the_training_alone():
     averaging = WeightAveraging(EMA(0.9, every=2), swap_at_end=False)
 

@@ -87,6 +87,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.thorough
 def test_the_command_writes_a_result_and_a_model_that_plain_keras_evaluates(tmp_path):
     """By the recipe with the most in it."""
     out = tmp_path / 'out'
@@ -402,6 +403,7 @@ def test_default_folders_never_meet(script, tmp_path, monkeypatch):
         assert {'model.keras', 'result.json'} <= set(names(folder)), names(folder)
 
 
+@pytest.mark.thorough
 def test_a_tilde_is_the_home_folder(script, tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -555,6 +557,7 @@ def largest_file(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
+@pytest.mark.thorough
 def test_a_disk_that_fills_up_while_training(script, tmp_path, capfd):
     out = tmp_path / 'out'
     with largest_file(4000):
@@ -578,6 +581,7 @@ def test_a_disk_without_room_for_the_model(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.thorough
 def test_a_training_that_diverges(script, tmp_path, monkeypatch):
     constant = {'start_share': 1.0, 'plateau_share': 1.0, 'peak_learning_rate': 1e30}
     base = dataclasses.replace(recipes.get('fenwicks24_gpu'), **constant)
@@ -595,6 +599,7 @@ def test_the_list_of_recipes(script, capsys):
     assert 'speed94 94.05 ± 0.05 % (n = 14) in 8.875 epochs on ' in ' '.join(out.split())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ('flag', 'line'),
     [
@@ -614,6 +619,7 @@ def test_the_command_prints_an_error_of_one_line(flag, line):
     assert stderr.startswith(line)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ('backend', 'line'),
     [
@@ -629,6 +635,7 @@ def test_a_backend_that_does_not_train_is_an_error_of_one_line(backend, line):
     assert stderr.startswith(f'cifar10.py: {line}')
 
 
+@pytest.mark.thorough
 def test_help_ends_well():
     process = command('--help')
     stdout, stderr = process.communicate(timeout=300)

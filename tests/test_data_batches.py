@@ -203,6 +203,7 @@ def test_stock_fit(workers):
     assert np.isfinite(loss)
 
 
+@pytest.mark.thorough
 def test_no_tensorflow_is_needed():
     program = """
 import sys

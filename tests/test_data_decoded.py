@@ -185,6 +185,7 @@ def test_every_flipped_bit_in_a_cache_is_found(images, tmp_path):
             image_cache.read_cache(path)
 
 
+@pytest.mark.thorough
 def test_a_full_disk_leaves_nothing(images, tmp_path):
     program = f"""
 import resource, signal

@@ -166,6 +166,7 @@ def test_a_sparse_archive_of_a_few_hundred_bytes(made, tmp_path):
         refused(path, match=f'cifar10.tgz: .*claims {size} bytes')
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures('frugal')
 def test_archives_that_unpack_to_gigabytes(made, tmp_path):
     path = tmp_path / 'cifar10.tgz'

@@ -603,6 +603,7 @@ def _real(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_real_cifar10(real):
     start = time.process_time()
     dataset = data.load('cifar10', real)

@@ -87,6 +87,7 @@ def test_augmentations_hear_of_epoch_and_images():
         np.testing.assert_array_equal(third[n], first[n])
 
 
+@pytest.mark.thorough
 def test_groups_of_images_share_draws():
     labels = np.arange(200)
     shifts = np.broadcast_to(np.arange(16, dtype=np.uint8)[:, None], (200, 16, 16, 3))
@@ -205,12 +206,14 @@ def test_every_epoch_of_a_fit_is_one_pass():
     assert losses[0] == (0 if keras.backend.backend() == 'tensorflow' else 1)
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
 def test_the_scope_of_a_strategy_does_not_matter():
     with tf.distribute.MirroredStrategy(['CPU:0']).scope():
         np.testing.assert_allclose(np.diff(epochs_of_a_fit(3)), 1)
 
 
+@pytest.mark.thorough
 def test_the_packages_own_augmentations():
     images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     dataset = data.train_dataset(

@@ -42,6 +42,7 @@ def read(folder):
     return json.loads((folder / 'result.json').read_text())
 
 
+@pytest.mark.thorough
 def test_a_folder_is_trained_evaluated_and_predicted(script, photos, tmp_path, capsys):
     out = tmp_path / 'out'
     flags = ('--device=cpu', '--precision=float32', '--width=0.06', '--epochs=4')
@@ -198,6 +199,7 @@ def large(tmp_path):
     return make(tmp_path / 'large', count=4, sides=(96, 120))
 
 
+@pytest.mark.thorough
 def test_large_images_train_a_pretrained_network(script, large, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(keras.applications, 'EfficientNetV2B0', tiny)
     tiny(include_top=False).save_weights(tmp_path / 'tiny.weights.h5')
@@ -383,6 +385,7 @@ def odd_pictures(folder):
     ]
 
 
+@pytest.mark.thorough
 def test_odd_pictures_are_taken_and_damaged_ones_left_out_by_choice(
     script, photos, tmp_path, capsys, caplog
 ):
@@ -477,6 +480,7 @@ def test_bad_csv_files(script, photos, tmp_path, rows, line):
     assert line in refused(script, photos, f'--csv={tmp_path}/labels.csv')
 
 
+@pytest.mark.thorough
 def test_bad_tfrecords(script, photos, tmp_path):
     images = data.ImageList.from_folders(photos)
     (path,) = data.write_shards(images, tmp_path / 'shards', shards=1, show_progress=False)

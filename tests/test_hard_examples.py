@@ -102,6 +102,7 @@ def test_the_weights_of_images_count():
     assert trainer.records[0]['train_loss'] == pytest.approx(3 * loss, rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_resumed_it_ends_bit_for_bit_as_if_never_stopped(tmp_path):
     def trainer():
         rule = optimizers.EMA(0.9, every=2)

@@ -556,6 +556,7 @@ def _trained():
     return weakref.ref(model), weakref.ref(step.get_concrete_function(images).graph)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('has_avx512', [True, False])
 def test_tensorflow_keeps_no_trained_model(has_avx512):
     """Gradients stay registered until the process ends: they must not hold what they were for."""

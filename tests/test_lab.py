@@ -136,6 +136,7 @@ def start(frame, experiment, *arguments):
         return frame.run(experiment)
 
 
+@pytest.mark.thorough
 def test_a_log_from_the_first_run_to_the_verdict(frame, tmp_path, capsys):
     out = f'--out={tmp_path}'
     verdicts = start(frame, counting(frame), out)
@@ -197,6 +198,7 @@ def test_an_interrupted_experiment_goes_on(frame, tmp_path):
     assert len(runlog.read_lines(log)) == 9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ('change', 'named'),
     [
@@ -228,6 +230,7 @@ def test_a_log_of_data_that_changed_since_is_refused(frame, tmp_path):
     start(frame, counting(frame), f'--log={log}', '--render')
 
 
+@pytest.mark.thorough
 def test_runs_of_two_machines_are_never_pooled(frame, tmp_path, monkeypatch):
     log = f'--log={tmp_path / "log.jsonl"}'
     start(frame, counting(frame), log)

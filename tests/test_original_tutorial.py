@@ -95,6 +95,7 @@ def cell_training(model, optimizer, normalize, augment, arrays, work_dir):
     return trainer
 
 
+@pytest.mark.thorough
 def test_the_tutorial(tmp_path):
     dataset, arrays, mean, std = cell_data(tmp_path)
     normalize, augment = cell_transforms(mean, std)

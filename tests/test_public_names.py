@@ -88,6 +88,7 @@ def run(code: str, **environment: str) -> str:
     return ended.stdout.strip()
 
 
+@pytest.mark.thorough
 def test_heavy_modules_are_loaded_on_first_use():
     code = """
 import sys

@@ -110,8 +110,7 @@ def blocks():
         for block in re.findall(r'^```python\n(.*?)^```$', (ROOT / page).read_text(), re.M | re.S):
             marks = [mark for mark in AFTER if mark in block]
             name = f'{page}: {marks[0] if marks else block[:40]}'
-            later = [] if page == 'README.md' else [pytest.mark.thorough]
-            yield pytest.param(block, marks, id=name, marks=later)
+            yield pytest.param(block, marks, id=name)
 
 
 @pytest.fixture(scope='module')
@@ -137,10 +136,9 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow')
-@pytest.mark.parametrize(
-    'installed', ['tensorflow', pytest.param('jax', marks=pytest.mark.thorough)]
-)
+@pytest.mark.parametrize('installed', ['tensorflow', 'jax'])
 @pytest.mark.parametrize(('block', 'marks'), list(blocks()))
 def test_a_block_runs_by_itself(block, marks, installed, folder):
     assert len(marks) == 1, 'AFTER must say what holds after this block'

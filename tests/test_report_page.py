@@ -332,6 +332,7 @@ def test_damaged_predictions_are_named(tmp_path):
         report.write(folder)
 
 
+@pytest.mark.thorough
 def test_whatever_a_value_is_there_is_a_page_or_a_line(tmp_path):
     rng = np.random.default_rng(0)
     values = [None, True, -1, 0, 3, 1e9, 0.5, '', 'x', [], [1], {}, {'a': 1}, {'recipe': 3}]
@@ -375,6 +376,7 @@ def test_command_writes_where_it_is_told(tmp_path, capsys):
     assert raised.value.code == 'fenwicks.report: the following arguments are required: RUN'
 
 
+@pytest.mark.thorough
 def test_without_matplotlib_material_is_saved_and_the_page_asks_for_it(tmp_path):
     write_run(tmp_path / 'run')
     code = (

@@ -30,6 +30,7 @@ def folder(script, tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_a_run_has_a_page_with_all_its_sections(folder):
     page = Page((folder / 'report.html').read_text())
     accuracy = json.loads((folder / 'result.json').read_text())['test_accuracy']
@@ -58,6 +59,7 @@ def test_the_command_repeats_the_run(script, folder, tmp_path):
     assert not (tmp_path / 'again' / 'report.html').exists()
 
 
+@pytest.mark.thorough
 def test_several_runs_are_compared(script, tmp_path, monkeypatch):
     call(script, *SMALL, '--runs=2', f'--out={tmp_path}/two')
     assert (tmp_path / 'two' / '1' / 'report.html').exists()
@@ -65,6 +67,7 @@ def test_several_runs_are_compared(script, tmp_path, monkeypatch):
     assert page.headings[0][1].startswith('page24 on digits, 2 runs: ')
 
 
+@pytest.mark.thorough
 def test_without_matplotlib_a_line_says_so(script, tmp_path, monkeypatch, capsys):
     def missing(*_):
         raise ImportError('plots need Matplotlib: pip install matplotlib')

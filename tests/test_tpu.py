@@ -231,6 +231,7 @@ def test_sizes_in_messages_and_traffic_in_programs():
     assert collectives(text, devices=8) == [2 * 8 * 64 * 10, 2 * 64 * 10, 8 * 4 * 8 * 10, 4 * 80]
 
 
+@pytest.mark.thorough
 @needs_libtpu
 def test_copies_beside_other_operations_are_told_from_the_rest():
     """Eight reductions each read their array once, whatever is copied ahead of them."""

@@ -54,6 +54,7 @@ def test_the_phases_of_each_epoch():
     assert Phases((), ()).of_epoch(4, 10) == [(0, Phase(None, ()))]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('whole', [False, True])
 def test_where_the_rate_is_zero_freezing_changes_no_number(whole):
     """The bias learns for seven steps; then its rate is 0, or it is frozen as well."""
@@ -106,6 +107,7 @@ def test_steps_across_the_boundary_are_those_on_both_sides():
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('after', [1, 2])
 def test_resuming_ends_bit_for_bit(tmp_path, after):
     path, options = tmp_path / 'c.npz', {'freeze': FREEZE, 'image_sizes': ((0, 6), (2, 8))}

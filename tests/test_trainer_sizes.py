@@ -69,6 +69,7 @@ def test_each_epoch_sees_images_of_its_size():
     assert trainer.predict(toy()[0]).shape == (COUNT, 3)
 
 
+@pytest.mark.thorough
 def test_growing_is_a_resize_after_the_augmentation():
     """Epoch by epoch the numbers of Trainers whose augmentation resizes, on the same model."""
     flip = augment.compose([augment.alternating_flip])

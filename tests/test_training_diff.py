@@ -29,6 +29,7 @@ def programs():
         yield '\n'.join(line[1:] for line in lines if not line.startswith(leaves_out))
 
 
+@pytest.mark.thorough
 @pytest.mark.backend('tensorflow', 'jax')
 @pytest.mark.parametrize('number', [0, 1], ids=['keras', 'trainer'])
 def test_the_program_before_and_after(number, tmp_path):
