@@ -200,7 +200,7 @@ def _several(name, value):
         if not (is_history or (isinstance(each, list) and not each)):  # no epoch: refused below
             raise ValueError(
                 '`runs` must hold histories: what `fit` returns, or `trainer.records`. Received: '
-                f'{type(each).__name__}' + f' under {name!r}' * bool(name)
+                f'{type(each).__name__}{f" under {name!r}" if name else ""}'
             )
     return value
 
