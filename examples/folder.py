@@ -88,6 +88,8 @@ def main(folder=None):
     count, of_each = (FLAGS.runs, 'runs') if FLAGS.folds is None else (FLAGS.folds, 'folds')
     folders = training_runs.checked_folders(f'{source.name}-{recipe.name}', count, of_each)
     machine = training_runs.Machine.by_flags()
+    if network is not None:
+        check(network, size)
 
     arrays = source.decode((size, size))
     check_memory(arrays)
@@ -117,8 +119,6 @@ def main(folder=None):
                 settings={**settings, **network.settings()},
             )
         jobs.append(job)
-    if network is not None:
-        check(network, jobs[0].dataset)
     if FLAGS.folds is None:
         runs = [(jobs[0], FLAGS.seed + number) for number in range(count)]
     else:
@@ -198,11 +198,11 @@ def check_size(recipe, size):
         ) from error
 
 
-def check(network, dataset):
-    """Raises where the network can't be made, before anything is written."""
+def check(network, size):
+    """Raises where the network can't be made, before pictures are decoded."""
     try:
         with command.renamed({'name': 'pretrained', 'input_shape': 'image_size'}):
-            network.model(dataset.image_shape, dataset.num_classes)
+            network.model((size, size, 3), num_classes=2)
     except OSError as error:
         raise OSError(f'{error}; --pretrained=none trains a ResNet-9 instead') from error
 

@@ -232,6 +232,7 @@ def test_pretrained_networks_take_no_recipe_and_say_what_is_wrong(
     script, large, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(keras.applications, 'EfficientNetV2B0', tiny)
+    monkeypatch.setattr(data, 'decode_images', None)  # nothing is decoded for nothing
     monkeypatch.chdir(tmp_path)
     out = ('--image_size=16', f'--out={tmp_path}/out')
     line = refused(script, large, *out)
