@@ -99,16 +99,37 @@ def main(folder=None):
     machine.say(reason)
     warn_of_classes(arrays, source.name, splits)
     recipe = fitted(recipe, min(len(train) for train, _ in splits))
-    jobs = []
+    arguments = (folder,) if folder else ()
+    made = jobs(recipe, network, arrays, source, splits, arguments)
+    if FLAGS.folds is None:
+        (job,) = made
+        runs = ((job, FLAGS.seed + number) for number in range(count))
+    else:
+        runs = ((job, FLAGS.seed) for job in made)
+    results, out = training_runs.train_all(runs, machine, folders, __file__, code)
+    summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
+    machine.say(f'{summary}; results in {out}', also_quiet=True)
+    run = shlex.quote(str(first_run(out, count)))
+    machine.say(
+        f'python examples/predict.py {run} FILE ... classifies pictures, '
+        f'python examples/evaluate.py {run} DIR tests on a folder of them'
+    )
+
+
+def jobs(recipe, network, arrays, source, splits, arguments):
+    """The training of each split, made when its turn comes: its images are copies in memory."""
     for number, (train, test) in enumerate(splits):
-        settings = {'image_size': size, 'split': [FLAGS.split_seed, number, len(splits)]}
+        settings = {
+            'image_size': arrays.image_shape[0],
+            'split': [FLAGS.split_seed, number, len(splits)],
+        }
         if FLAGS.fit != 'crop':  # predict.py reads it
             settings['fit'] = FLAGS.fit
         job = training_runs.Job(
             recipe,
             arrays.dataset(train, test, source.name, MEMORY),
             settings=settings,
-            arguments=(folder,) if folder else (),
+            arguments=arguments,
             train_folders=source.folders_of(arrays.names[index] for index in train),
         )
         if network is not None:
@@ -118,19 +139,7 @@ def main(folder=None):
                 with_pixels=fine_tuning.with_pixels,
                 settings={**settings, **network.settings()},
             )
-        jobs.append(job)
-    if FLAGS.folds is None:
-        runs = [(jobs[0], FLAGS.seed + number) for number in range(count)]
-    else:
-        runs = [(job, FLAGS.seed) for job in jobs]
-    results, out = training_runs.train_all(runs, machine, folders, __file__, code)
-    summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
-    machine.say(f'{summary}; results in {out}', also_quiet=True)
-    run = shlex.quote(str(first_run(out, count)))
-    machine.say(
-        f'python examples/predict.py {run} FILE ... classifies pictures, '
-        f'python examples/evaluate.py {run} DIR tests on a folder of them'
-    )
+        yield job
 
 
 def first_run(out, count):

@@ -11,7 +11,7 @@ import pathlib
 import shlex
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pages
 import watch
@@ -156,12 +156,17 @@ class Job:
 
 
 def train_all(
-    jobs: list[tuple[Job, int]], machine: Machine, folders: RunFolders, script: str, code: dict
+    jobs: Iterable[tuple[Job, int]],
+    machine: Machine,
+    folders: RunFolders,
+    script: str,
+    code: dict,
 ) -> tuple[list[dict], pathlib.Path]:
     """Trains each job in a folder of its own.
 
     Args:
-        jobs: pairs of a job and its seed.
+        jobs: pairs of a job and its seed. A generator may make each when its turn comes, so that
+            the images of two at most are in memory.
         machine: what they train on.
         folders: the jobs' folders, from `checked_folders`.
         script: the script's `__file__`.
@@ -170,15 +175,15 @@ def train_all(
     Returns:
         What each run wrote to its result.json, and the folder that holds all.
     """
-    for job, _ in jobs:
-        job.check(machine)
+    jobs = iter(jobs)
+    job, seed = next(jobs)
+    job.check(machine)
     with contextlib.ExitStack() as locks:
         # After all other checks, so that an error leaves no empty folder behind.
         if machine.replicas.chief:
             folders = folders.claim(locks)
         elif folders.out is None:
             folders = dataclasses.replace(folders, out=default_out(folders.name))
-        job = jobs[0][0]
         tests = len(job.dataset.test_images)
         machine.say(
             f'{job.recipe.name} on {job.dataset.name} ({job.dataset.source}): '
@@ -190,7 +195,10 @@ def train_all(
         how = f'the same flags with --resume --out={out} go on'
         about = {'device': machine.device, 'hardware': hardware.describe(machine.device), **code}
         results = []
-        for (job, seed), folder in zip(jobs, folders.of_runs(), strict=True):
+        for folder in folders.of_runs():
+            if results:
+                job, seed = next(jobs)
+                job.check(machine)
             command.say_how_to_go_on(how)
             results.append(train(job, machine, seed, folder, script, about, how))
         command.say_how_to_go_on(how)

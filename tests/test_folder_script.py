@@ -3,6 +3,7 @@
 import json
 import pathlib
 import shutil
+import weakref
 
 import keras
 import numpy as np
@@ -113,13 +114,23 @@ def test_a_finished_run_of_other_data_is_refused(script, photos, tmp_path, capsy
 
 
 @pytest.mark.thorough
-def test_folds_test_on_every_image_once(script, photos, tmp_path, capsys):
-    call(script, photos, *SMALL, '--folds=2', f'--out={tmp_path}/out')
-    assert 'over 2 folds on phötos' in capsys.readouterr().out
-    results = [read(tmp_path / 'out' / fold) for fold in '01']
-    assert [result['test_images'] for result in results] == [24, 24]
-    assert [result['seed'] for result in results] == [0, 0]
-    assert results[0]['settings']['split'] == [0, 0, 2]
+def test_folds_test_on_every_image_once(script, photos, tmp_path, capsys, monkeypatch):
+    copies, in_memory, dataset = [], [], data.ImageArrays.dataset
+
+    def counted(*arguments):
+        made = dataset(*arguments)
+        copies.append(weakref.ref(made))
+        in_memory.append(sum(copy() is not None for copy in copies))
+        return made
+
+    monkeypatch.setattr(data.ImageArrays, 'dataset', counted)
+    call(script, photos, *SMALL, '--folds=4', f'--out={tmp_path}/out')
+    assert 'over 4 folds on phötos' in capsys.readouterr().out
+    results = [read(tmp_path / 'out' / fold) for fold in '0123']
+    assert [result['test_images'] for result in results] == [12] * 4
+    assert [result['seed'] for result in results] == [0] * 4
+    assert results[0]['settings']['split'] == [0, 0, 4]
+    assert in_memory == [1, 2, 2, 2]
 
 
 @pytest.mark.thorough
