@@ -57,7 +57,7 @@ def write_shards(
 
     Raises:
         ValueError: an argument is out of range, or the folder has shards of that prefix of other
-            images, or lies among the pictures.
+            images, or lies among the folders of the classes.
         OSError: an image can't be read, or the disk doesn't take the files.
     """
     shards = positive_integer('shards', shards)
@@ -68,9 +68,8 @@ def write_shards(
     if not prefix or pathlib.Path(prefix).name != prefix or '*' in prefix:
         raise ValueError(f'`prefix` must be a file name. Received: prefix={prefix!r}')
     folder = pathlib.Path(folder).expanduser()
-    if isinstance(images, ImageList):
-        for holder in _holders(images):
-            check_outside(holder, 'folder', folder)
+    if isinstance(images, ImageList) and _is_by_folders(images):
+        check_outside(images.root, 'folder', folder)
     check_writable(folder)
     description = {
         'class_names': list(images.class_names),
@@ -92,13 +91,12 @@ def write_shards(
     return paths
 
 
-def _holders(images):
-    """The folders of the pictures; where each is a class, the one around them, which holds all."""
-    if images.labels is not None:
-        names = [f'{images.class_names[label]}/' for label in images.labels]
-        if all(map(str.startswith, images.paths, names)):
-            return [images.root]
-    return [images.root / folder for folder in sorted(set(map(os.path.dirname, images.paths)))]
+def _is_by_folders(images):
+    """Whether each picture lies in the folder of its class: then every folder there is a class."""
+    if images.labels is None:
+        return False
+    folders = [f'{images.class_names[label]}/' for label in images.labels]
+    return all(map(str.startswith, images.paths, folders))
 
 
 def _claim(folder, prefix, description):
