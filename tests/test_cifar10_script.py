@@ -356,6 +356,7 @@ command.run(main, 'lost.py')
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize('mode', ['lost', 'in C'])
 def test_an_interrupt_that_python_does_not_get_ends_the_command_all_the_same(mode):
     process = command(mode, code=LOST)

@@ -81,12 +81,14 @@ def test_a_group_is_no_label(script, shapes):
     assert '`group` is for images that stay together' in line
 
 
+@pytest.mark.thorough
 def test_classes_on_one_side_of_the_split_are_told(script, shapes, caplog):
     call(script, shapes, *SMALL, r'--pattern=(?P<group>(?P<label>[a-z]+))_\d', '--out=new')
     (told,) = (each.message for each in caplog.records if 'no images' in each.message)
     assert 'to train on of square; to test on of circle, triangle' in told.replace('no images ', '')
 
 
+@pytest.mark.thorough
 def test_classes_without_test_images_are_told(script, shapes, caplog):
     for name in SHAPES:
         for part in ('train', 'val'):
@@ -100,6 +102,7 @@ def test_classes_without_test_images_are_told(script, shapes, caplog):
     assert told == ['divided: no images to test on of square']
 
 
+@pytest.mark.thorough
 def test_flags_that_a_finished_run_cannot_follow_are_told(script, shapes, capsys):
     pytest.importorskip('safetensors')
     flags = (shapes, *SMALL, '--out=new')
@@ -127,6 +130,7 @@ def test_a_second_training_in_folds_names_what_was_passed(script, shapes):
     assert line.endswith('Received: out=f1, which holds f1/1')
 
 
+@pytest.mark.thorough
 def test_a_full_disk_at_the_end_keeps_the_checkpoint_and_says_so(script, shapes, monkeypatch):
     def full(*_, **__):
         raise OSError(28, 'No space left on device')
@@ -148,6 +152,7 @@ def test_a_folder_whose_name_begins_with_a_dash(script):
     assert line == "Unknown command line flag 'dash': write ./-dash where a folder is meant"
 
 
+@pytest.mark.thorough
 def test_warnings_have_no_prefix(shapes):
     """absl wrote the time, the process and the line of the code before them."""
     (shapes / 'loose.png').write_bytes(b'')
@@ -186,6 +191,7 @@ def evaluated(caplog):
         yield warnings
 
 
+@pytest.mark.thorough
 def test_evaluating_on_the_training_images_is_told(script, shapes, evaluated, capsys):
     call(script, shapes, *SMALL, '--out=new')
     told = (
@@ -203,6 +209,7 @@ def test_evaluating_on_the_training_images_is_told(script, shapes, evaluated, ca
     assert evaluated('new', 'some') == [told.format(shapes.resolve() / 'circle')]
 
 
+@pytest.mark.thorough
 def test_evaluating_on_images_of_a_csv_file_is_told(script, shapes, evaluated):
     """Folders around the listed ones count for nothing, wherever these lie."""
     pathlib.Path('far').mkdir()
@@ -221,6 +228,7 @@ def test_evaluating_on_images_of_a_csv_file_is_told(script, shapes, evaluated):
     assert f'in {pathlib.Path("far/circle").resolve()}, are among these' in told
 
 
+@pytest.mark.thorough
 def test_the_test_images_of_a_divided_folder_are_new(script, shapes, evaluated):
     for part in ('train', 'val'):
         shutil.copytree(shapes, f'divided/{part}')

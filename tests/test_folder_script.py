@@ -156,6 +156,7 @@ def test_a_folder_with_its_own_test_images(script, photos, tmp_path, capsys):
     assert 'must have the classes of' in refused(script, tmp_path / 'divided')
 
 
+@pytest.mark.thorough
 def test_all_three_parts(script, photos, tmp_path, caplog):
     """They were taken for three classes."""
     parts = tmp_path / 'parts'

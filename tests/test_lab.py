@@ -216,6 +216,7 @@ def test_a_log_of_other_runs_is_refused(frame, tmp_path, change, named):
     assert (tmp_path / 'log.jsonl').read_text() == before
 
 
+@pytest.mark.thorough
 def test_a_log_of_data_that_changed_since_is_refused(frame, tmp_path):
     log = tmp_path / 'log.jsonl'
     start(frame, counting(frame), f'--log={log}')

@@ -134,6 +134,7 @@ def test_pyplot_is_not_imported(path):
     assert not re.search(r'^\s*(import|from) .*pyplot', path.read_text(), re.MULTILINE)
 
 
+@pytest.mark.thorough
 def test_a_missing_matplotlib_is_one_line_that_says_what_to_install():
     code = (
         'import sys; sys.modules["matplotlib"] = None\n'

@@ -108,6 +108,7 @@ print(os.environ.get("TF_CPU_ALLOCATOR_USE_BFC"), os.environ.get("TF_ENABLE_ONED
 """
 
 
+@pytest.mark.thorough
 @of_x86
 @pytest.mark.parametrize(
     ('keep', 'allocator', 'onednn', 'after'),
@@ -123,6 +124,7 @@ def test_what_importing_sets_can_be_declined(keep, allocator, onednn, after):
     assert run(SHOW, FENWICKS_KEEP_ENVIRONMENT=keep, **variables) == after
 
 
+@pytest.mark.thorough
 @of_x86
 def test_a_tensorflow_that_is_imported_already_is_not_said_to_use_onednn():
     pytest.importorskip('tensorflow')

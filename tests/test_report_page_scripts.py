@@ -40,6 +40,7 @@ def test_a_run_has_a_page_with_all_its_sections(folder):
     assert len([image for image in page.all('img') if 'augmented' in image['alt']]) == 6 * 6
 
 
+@pytest.mark.thorough
 def test_class_names_are_in_the_result_and_in_the_models_file(folder):
     digits = list('0123456789')
     assert json.loads((folder / 'result.json').read_text())['class_names'] == digits
