@@ -156,17 +156,12 @@ class Job:
 
 
 def train_all(
-    jobs: Iterable[tuple[Job, int]],
-    machine: Machine,
-    folders: RunFolders,
-    script: str,
-    code: dict,
+    jobs: Iterable[tuple[Job, int]], machine: Machine, folders: RunFolders, script: str, code: dict
 ) -> tuple[list[dict], pathlib.Path]:
     """Trains each job in a folder of its own.
 
     Args:
-        jobs: pairs of a job and its seed. A generator may make each when its turn comes, so that
-            the images of two at most are in memory.
+        jobs: pairs of a job and its seed, which a generator may make when their turn comes.
         machine: what they train on.
         folders: the jobs' folders, from `checked_folders`.
         script: the script's `__file__`.
