@@ -259,6 +259,20 @@ def test_the_program_needs_no_data_to_be_lowered():
     ]
 
 
+@pytest.mark.backend('jax')
+def test_the_program_of_another_seed_is_the_same():
+    """So that JAX's compilation cache has it; the seed is one of its arguments."""
+    changes = augment.compose([augment.random_crop, augment.alternating_flip])
+    trainers = [make(seed=seed, augment=changes) for seed in (0, 1)]
+    texts = []
+    for trainer in trainers:
+        program, arguments = trainer.program(COUNT, (8, 8, 3))
+        texts.append(program.lower(*arguments).as_text())
+    assert texts[0] == texts[1]
+    first, second = (trainer.fit(*toy(), 1).history['loss'] for trainer in trainers)
+    assert first != second
+
+
 @tensorflow_only
 @pytest.mark.parametrize(
     'rule', [None, optimizers.EMA(0.8, every=3), optimizers.Lookahead(0.5, every=3)]

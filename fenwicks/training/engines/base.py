@@ -59,6 +59,19 @@ class Settings:
     frozen: tuple[str, ...] = ()
 
 
+class Epoch(NamedTuple):
+    """An epoch of a training, as the compiled programs know it.
+
+    Attributes:
+        number: int32 scalar, counted from 0.
+        run_seed: int32 scalar, the `Trainer`'s seed. JAX's programs take it as an argument, so that
+            those of one seed serve for all.
+    """
+
+    number: Tensor
+    run_seed: Tensor
+
+
 class StepTotals(NamedTuple):
     """What a call of the compiled loop returns.
 
@@ -226,9 +239,9 @@ class Engine:
         """The number of correct answers among the model's outputs `(count, outputs)`."""
         raise NotImplementedError
 
-    def epoch_seed(self, epoch):
+    def epoch_seed(self, epoch: Epoch):
         """The seed of an epoch: of its shuffle, and folded with the step those of its steps."""
-        return augmentation.fold((self.seed, 0), epoch)
+        return augmentation.fold((epoch.run_seed, 0), epoch.number)
 
     def inputs(self, images, labels, indices, epoch, step_seed):
         """The model's input in training: `images` normalised and augmented; and the labels.
@@ -237,13 +250,18 @@ class Engine:
             labels: int32 `(batch,)` or float32 `(batch, outputs)`.
             images: uint8 `(batch, height, width, channels)`.
             indices: int32 `(batch,)`, the places of the images in the data set.
-            epoch: int32 scalar.
+            epoch: the `Epoch`.
             step_seed: int32 `(2,)`.
         """
         images = self.normalize(images)
         with _keras.changed_variables() as changed:
             inputs, labels = self.augment(
-                images, self.one_hot(labels), step_seed, epoch, indices, (self.seed, 1)
+                images,
+                self.one_hot(labels),
+                step_seed,
+                epoch.number,
+                indices,
+                (epoch.run_seed, 1),
             )
         if changed:
             raise ValueError(

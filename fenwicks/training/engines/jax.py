@@ -19,7 +19,7 @@ from jax import lax
 
 from fenwicks import _keras
 from fenwicks import augment as augmentation
-from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.engines.base import Engine, Epoch, Settings, StepTotals
 from fenwicks.training.engines.jax_accumulation import in_parts
 from fenwicks.training.engines.jax_averages import averages_update
 from fenwicks.training.engines.jax_data import Chunk, WholeSet
@@ -98,7 +98,7 @@ class JaxEngine(Engine):
             self._compiled_shardings = self._shardings()  # here, not before each call
             state = self._state()
             if self._run == self._single_steps:  # what comes before and after the steps
-                self._shuffle(self._data, jnp.int32(0))
+                self._shuffle(self._data, Epoch(jnp.int32(0), jnp.int32(self.seed)))
                 jax.block_until_ready(self._all_finite(state))
             self._assign(state)  # moving the state compiles too
 
@@ -146,12 +146,12 @@ class JaxEngine(Engine):
             argument(jax.ShapeDtypeStruct((), dtype)) for dtype in ('int32', 'float32')
         )
         program = jax.jit(program, donate_argnums=0, out_shardings=(shardings, replicated))
-        return program, (state, *data, integer, integer, integer, number)
+        return program, (state, *data, Epoch(integer, integer), integer, integer, number)
 
     def run(self, epoch, start, stop, loss_sum=0.0):
         if self._compiled is None:
             self.compile()
-        totals = self._run(self._state(), epoch, start, stop, loss_sum)
+        totals = self._run(self._state(), Epoch(epoch, self.seed), start, stop, loss_sum)
         return StepTotals(*(total.item() for total in totals))
 
     def correct(self, outputs, labels):
@@ -214,7 +214,7 @@ class JaxEngine(Engine):
         self.replicas.wait_for_unreplicated()
 
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
-        numbers = [np.int32(number) for number in (epoch, start, stop)] + [np.float32(loss_sum)]
+        numbers = *jax.tree.map(np.int32, (epoch, start, stop)), np.float32(loss_sum)
         numbers = self.replicas.place(jax.device_put(numbers))
         state, totals = self._compiled(state, *self._data, *numbers)
         self._assign(state)
@@ -222,12 +222,12 @@ class JaxEngine(Engine):
 
     def _single_steps(self, state, epoch, start, stop, loss_sum):
         """As `_run_steps`, with the loop in Python."""
-        place = self.replicas.place
+        numbers = jax.tree.map(jnp.int32, epoch)
         if epoch != self._epoch:
-            self._epoch, self._epoch_order = epoch, self._shuffle(self._data, jnp.int32(epoch))
-        epoch = place(jnp.int32(epoch))
-        carry = first_carry(state, *place([jnp.int32(start), jnp.float32(loss_sum)]))
-        carry = (*carry[:3], *place(list(carry[3:])))
+            self._epoch, self._epoch_order = epoch, self._shuffle(self._data, numbers)
+        epoch = self.replicas.place(numbers)
+        state, *counts = first_carry(state, jnp.int32(start), jnp.float32(loss_sum))
+        carry = state, *self.replicas.place(counts)
         try:
             for _ in range(start, stop):
                 carry = self._compiled(carry, self._data, self._epoch_order, epoch)
@@ -288,7 +288,7 @@ class JaxEngine(Engine):
         )
         weights, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         trainable = self.keep_frozen(trainable, weights)
-        global_step = epoch * data.steps_per_epoch(self.batch_size) + step
+        global_step = epoch.number * data.steps_per_epoch(self.batch_size) + step
         state = self._average((trainable, fixed, slots, averages), global_step)
         found, counts = self._measure(counts, outcome)
         return (*state, counts), step + 1, loss_sum + loss, correct + found, loss

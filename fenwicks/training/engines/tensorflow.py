@@ -17,7 +17,7 @@ import tensorflow as tf
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks.kernels.device import on_cpu, override
-from fenwicks.training.engines.base import Engine, Settings, StepTotals
+from fenwicks.training.engines.base import Engine, Epoch, Settings, StepTotals
 from fenwicks.training.engines.tensorflow_accumulation import in_parts
 from fenwicks.training.engines.tensorflow_data import Chunk, WholeSet
 from fenwicks.training.engines.tensorflow_scores import COUNTERS, Scorer
@@ -163,6 +163,7 @@ class TensorFlowEngine(Engine):
                 correct predictions and the next state.
             state: list of tensors; empty where the step assigns to variables.
         """
+        epoch = Epoch(epoch, self.seed)
         epoch_seed = self.epoch_seed(epoch)
         order = data.order(epoch_seed, self._count)
 
@@ -197,7 +198,7 @@ class TensorFlowEngine(Engine):
         places = data.places(rows)
         inputs, labels = self._inputs(data.images, labels, rows, places, epoch, step_seed)
         loss, (labels, logits) = self._update_weights(inputs, (labels, *weights))
-        self._average(epoch * data.steps_per_epoch(self.batch_size) + step)
+        self._average(epoch.number * data.steps_per_epoch(self.batch_size) + step)
         self._measure(labels, logits)
         return loss, self.replicas.all_reduce_sum(self._correct(logits, labels))
 
