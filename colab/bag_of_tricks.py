@@ -382,8 +382,8 @@ print(f'{EPOCHS} epochs of {len(small.train_images)} images, {trainer.train_seco
 # 1/64 of the decay, CELU's alpha at 0.3 and the logits times 1/16.
 #
 # <!-- table: worth_frozen_scales -->
-# *Published:* 94.2 % in 18 epochs, enough for 17. *Here, removed from `speed94`:* -0.50 ± 0.17
-# points, n=1. *Here, added to `page24`:* (-3.34 ± 4.52) points, n=3, unresolved. *Here, removed
+# *Published:* 94.2 % in 18 epochs, enough for 17. *Here, removed from `speed94`:* -0.46 ± 0.11
+# points, n=6. *Here, added to `page24`:* (-3.34 ± 4.52) points, n=3, unresolved. *Here, removed
 # from `page10`:* (+3.48 ± 4.52) points, n=3, unresolved.
 # <!-- end of table -->
 
@@ -500,8 +500,8 @@ for label, values in zip(('image', 'mirror', 'mean of both'), both, strict=True)
 # image, each column an epoch; random above, alternating below.
 #
 # <!-- table: worth_alternating_flip -->
-# *Published:* part of a record, not separately. *Here, removed from `speed94`:* -0.26 ± 0.12
-# points, n=2. *Here, added to `page24`:* (+1.20 ± 4.52) points, n=3, unresolved.
+# *Published:* part of a record, not separately. *Here, removed from `speed94`:* (-0.07 ± 0.11)
+# points, n=6, unresolved. *Here, added to `page24`:* (+1.20 ± 4.52) points, n=3, unresolved.
 # <!-- end of table -->
 
 # %%

@@ -71,8 +71,9 @@ def rounding_table():
 
 
 def rounding_pairs_table():
-    """The runs of `speed94` in float32 and in bfloat16 with the same seeds, and all of them."""
-    runs = [run for run in logged.whole_runs() if run['recipe'] == 'speed94']
+    """The runs of `speed94` on processors, in float32 and in bfloat16: of equal seeds, and all."""
+    runs = filter(logged.is_whole, logged.read('runs.jsonl'))
+    runs = [run for run in runs if run['recipe'] == 'speed94']
     exact, rounded = (
         {run['seed']: 100 * run['test_accuracy'] for run in runs if run['precision'] == precision}
         for precision in ('float32', 'bfloat16')

@@ -59,20 +59,30 @@ def commits(lines):
     return ', '.join(sorted(found)) if len(found) <= 3 else f'{len(found)} commits'
 
 
+def all_runs():
+    """The logged trainings by fenwicks, on processors and on GPUs."""
+    runs = read('runs.jsonl') + read('gpu.jsonl')
+    return [run for run in runs if run['backend'] in ('tensorflow', 'jax')]
+
+
 def is_whole(run):
-    """Whether a run is a training by fenwicks on all of CIFAR-10."""
-    whole = run['dataset'] == 'cifar10' and run['train_images'] == 50_000
-    return whole and run['backend'] in ('tensorflow', 'jax')
+    """Whether a run is a training on all of CIFAR-10."""
+    return run['dataset'] == 'cifar10' and run['train_images'] == 50_000
 
 
 def whole_runs():
-    """The logged trainings on all of CIFAR-10, on processors and on GPUs."""
-    return [run for run in read('runs.jsonl') + read('gpu.jsonl') if is_whole(run)]
+    """The logged trainings by fenwicks on all of CIFAR-10."""
+    return [run for run in all_runs() if is_whole(run)]
 
 
 def undisturbed(runs):
     """The runs beside which nothing else ran on the machine, so that their seconds count."""
     return [run for run in runs if not run.get('shared_machine')]
+
+
+def seconds_text(seconds):
+    """Three digits, or as many as there are before the point."""
+    return f'{seconds:,.0f}' if seconds >= 100 else f'{seconds:.3g}'
 
 
 def reached():
@@ -102,7 +112,7 @@ def _best_known(name, groups):
     run = group[0]
     accuracy = runlog.mean_and_error([100 * run['test_accuracy'] for run in group])
     seconds = [run['train_seconds'] for run in undisturbed(group)]
-    took = f', {statistics.median(seconds):,.0f} s of training' if seconds else ''
+    took = f', {seconds_text(statistics.median(seconds))} s of training' if seconds else ''
     return (
         f'{accuracy} % (n = {len(group)}) in {run["epochs"]} epochs on {run["hardware"]}, '
         f'{run["backend"]}, {run["precision"]}{took}'

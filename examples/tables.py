@@ -16,6 +16,7 @@ import textwrap
 
 import ablation_tables
 import data_tables
+import gpu_tables
 import lab_tables
 import logged
 import search_tables
@@ -45,8 +46,7 @@ def runs_table():
     """One row for each setting that was run, over its seeds; of a recipe as it is today."""
     keys = ('recipe', 'dataset', 'epochs', 'train_images', 'hardware', 'backend', 'precision')
     rows = []
-    runs = [run for run in logged.read('runs.jsonl') if logged.is_as_today(run)]
-    for group in logged.grouped(runs, keys):
+    for group in logged.grouped(filter(logged.is_as_today, logged.all_runs()), keys):
         run = group[0]
         seconds = [run['train_seconds'] for run in logged.undisturbed(group)]
         rows.append(
@@ -69,7 +69,7 @@ def seconds_alone(seconds, n):
     """The median of the runs that had the machine for themselves; how many, if not all n."""
     if not seconds:
         return 'not timed alone'
-    return f'{statistics.median(seconds):.0f}{of_fewer(len(seconds), n)}'
+    return f'{logged.seconds_text(statistics.median(seconds))}{of_fewer(len(seconds), n)}'
 
 
 def of_fewer(count, n):
@@ -198,21 +198,16 @@ def devices_table():
             steps = round(group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs'])
             speed = steps * group[0]['batch_size'] / seconds
             fewer = of_fewer(len(alone), len(group))
-            figures += f', {seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
+            figures += f', {logged.seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
         rows.append(device_row(group[0], figures, 'measured'))
     for line in logged.read('tpu_estimates.jsonl'):
         figures = (
             f'{1e3 * line["step_seconds"]:.2f} ms a step of {line["batch_size"]} images, '
-            f'{seconds_text(line["run_seconds"])} s of training'
+            f'{logged.seconds_text(line["run_seconds"])} s of training'
         )
         rows.append(device_row(line, figures, 'estimated'))
     header = ['device', 'backend', 'recipe', 'how to start', 'figures', '']
     return runlog.markdown(header, rows)
-
-
-def seconds_text(seconds):
-    """Three digits, or as many as there are before the point."""
-    return f'{seconds:,.0f}' if seconds >= 100 else f'{seconds:.3g}'
 
 
 def estimates_table():
@@ -289,6 +284,7 @@ TABLES = {
     'profile_amx': lambda: profile_table('amx_bf16'),
     'profile_avx2': lambda: profile_table('avx2'),
     **data_tables.TABLES,
+    **gpu_tables.TABLES,
     **lab_tables.TABLES,
     **search_tables.TABLES,
     'streaming': streaming_tables.streaming_table,

@@ -241,11 +241,15 @@ def comparison_table(rows: Sequence[Row]) -> str:
                 f'{row.n}' + (f' ({row.diverged} diverged)' if row.diverged else ''),
                 mean(row),
                 difference(row) if arm.trick else '',
-                '' if math.isnan(row.seconds) else f'{row.seconds:.0f}',
+                '' if math.isnan(row.seconds) else _seconds_text(row.seconds),
             ]
         )
     header = ['trick', 'n', 'test accuracy, %', 'difference, points', 'training, s']
     return markdown(header, cells)
+
+
+def _seconds_text(seconds):
+    return f'{seconds:.0f}' if seconds >= 10 else f'{seconds:.2g}'
 
 
 def tricks_table(rows: Sequence[Row]) -> str:

@@ -90,6 +90,37 @@ def test_measured_devices(tables, tmp_path):
     ]
 
 
+def test_gpus_beside_pytorch(tables, tmp_path):
+    """Each side by itself; a mean of all runs, seconds of those that had the GPU to themselves."""
+    run = {**RUN, **ON_GPU, 'side': 'fenwicks', 'device_memory_mb': 900}
+    theirs = {**run, 'side': 'pytorch', 'backend': 'pytorch, compiled', 'device_memory_mb': 1700}
+    shared = {'test_accuracy': 0.942, 'train_seconds': 30.0, 'shared_machine': True}
+    log(tmp_path, 'gpu.jsonl', run, {**run, **shared}, {**run, 'train_seconds': 3.75})
+    log(tmp_path, 'gpu.jsonl', {**theirs, **shared})
+    common = '`speed94_muon`, 8 epochs'
+    assert rows_of(tables.TABLES['gpu']()) == [
+        [
+            *(common, 'fenwicks, jax', 'NVIDIA H100, bfloat16', '3', '94.07 ± 0.13'),
+            *('3.50 (n = 2)', '900'),
+        ],
+        [
+            *(common, 'PyTorch, compiled', 'NVIDIA H100, bfloat16', '1', '94.20'),
+            *('not alone', '1700'),
+        ],
+    ]
+    (row,) = rows_of(tables.runs_table())  # of fenwicks alone
+    assert row[4:7] == ['3', '94.07 ± 0.13', '3.5 (n = 2)']
+
+
+def test_the_pairs_of_two_precisions_are_of_processors(tables, tmp_path):
+    run = {**RUN, 'recipe': 'speed94', 'seed': 3}
+    log(tmp_path, 'runs.jsonl', run, {**run, 'precision': 'bfloat16', 'test_accuracy': 0.939})
+    log(tmp_path, 'gpu.jsonl', {**run, **ON_GPU, 'test_accuracy': 0.5})
+    first, *_, last = rows_of(tables.TABLES['rounding_pairs']())
+    assert first == ['3', '94.00', '93.90', '-0.10']
+    assert last[0] == 'all 1 and 1'
+
+
 def test_runs_of_several_commits(tables, tmp_path):
     one = {**RUN, 'commit': 'a' * 40, 'clean': True}
     log(tmp_path, 'runs.jsonl', RUN, one, {**one, 'commit': 'b' * 40, 'clean': False})

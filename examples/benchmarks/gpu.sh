@@ -5,7 +5,8 @@
 #
 #   DATA_DIR=~/cifar bash examples/benchmarks/gpu.sh gpu.jsonl
 #
-# Needs fenwicks, JAX and PyTorch for CUDA (pip install . 'jax[cuda13]' torch); not TensorFlow. Without a GPU, its parts can be tried:
+# Needs fenwicks, JAX and PyTorch for CUDA (pip install -e . 'jax[cuda13]' torch); not TensorFlow.
+# Without a GPU, its parts can be tried:
 #
 #   DEVICE=cpu MINUTES=1 EPOCHS=1 LIMIT=128 BATCH_SIZE=64 WIDTH=0.125 bash .../gpu.sh /tmp/gpu.jsonl
 set -euo pipefail
@@ -16,10 +17,11 @@ python=${PYTHON:-python3}
 minutes=${MINUTES:-9}
 recipes=${RECIPES:-speed94,page10,fenwicks24}
 device=${DEVICE:-gpu}
-# Programs differ from seed to seed, but what the compiler found out about the device is kept.
+# The first seed compiles the programs of a recipe, and the others find them here.
 cache=$(mktemp -d)
 trap 'rm -rf "$cache"' EXIT
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$cache}
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
 export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$cache/inductor}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 

@@ -1,0 +1,37 @@
+"""What was measured on GPUs: the recipes in fenwicks on JAX, and the published one in PyTorch."""
+
+from __future__ import annotations
+
+import statistics
+
+import logged
+
+from fenwicks import runlog
+
+LOG = 'gpu.jsonl'
+
+
+def beside_pytorch():
+    """One row for each recipe and side, over its seeds."""
+    rows = []
+    runs = [run for run in logged.read(LOG) if run['dataset'] == 'cifar10']
+    for group in logged.grouped(runs, ('recipe', 'hardware', 'precision', 'side', 'backend')):
+        run, alone = group[0], logged.undisturbed(group)
+        by = run['backend'] if run['side'] == 'pytorch' else f'fenwicks, {run["backend"]}'
+        seconds = [run['train_seconds'] for run in alone]
+        rows.append(
+            [
+                f'{logged.title(run)}, {run["epochs"]} epochs',
+                by.replace('pytorch', 'PyTorch'),
+                f'{run["hardware"]}, {run["precision"]}',
+                len(group),
+                runlog.mean_and_error([100 * run['test_accuracy'] for run in group]),
+                f'{statistics.median(seconds):.2f} (n = {len(alone)})' if alone else 'not alone',
+                max(run['device_memory_mb'] for run in group),
+            ]
+        )
+    header = ['recipe', 'trained by', 'hardware', 'n', 'test accuracy, %', 'training, s']
+    return runlog.markdown([*header, 'GPU memory, MiB'], rows)
+
+
+TABLES = {'gpu': beside_pytorch}
