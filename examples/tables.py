@@ -198,7 +198,9 @@ def devices_table():
             steps = round(group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs'])
             speed = steps * group[0]['batch_size'] / seconds
             fewer = of_fewer(len(alone), len(group))
-            figures += f', {logged.seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
+            figures += (
+                f', {logged.seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
+            )
         rows.append(device_row(group[0], figures, 'measured'))
     for line in logged.read('tpu_estimates.jsonl'):
         figures = (
