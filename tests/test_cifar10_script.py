@@ -643,4 +643,4 @@ def test_help_ends_well():
     assert (process.returncode, stderr) == (0, '')
     assert '--list_recipes' in stdout
     assert '--set' in stdout
-    assert 'speed94 94.05 ± 0.05 % (n = 14) in 8.875' in ' '.join(stdout.split())
+    assert 'speed94 94.06 ± 0.05 % (n = 20) in 8.875' in ' '.join(stdout.split())
