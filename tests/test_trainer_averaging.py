@@ -128,6 +128,16 @@ def test_before_the_first_update_the_weights_stay(rule, caplog):
     np.testing.assert_array_equal(trainer.predict(toy()[0]), plain.predict(toy()[0]))
 
 
+@pytest.mark.parametrize(('start', 'late'), [(9, False), (10, True), (99, True)])
+def test_averages_that_begin_after_the_training_say_so(start, late, caplog):
+    trainer = make(averaging=Lookahead(0.5, every=2, start=start))
+    trainer.fit(*toy(), 2)
+    told = f'`start` should be at most 9, for an average within the {2 * STEPS} steps of the '
+    assert [told + f'training. Received: start={start}' in each for each in caplog.messages] == (
+        [True] if late else []
+    )
+
+
 def test_a_fit_that_is_too_short_for_an_average_says_so(caplog):
     images, labels = toy()
     model = dense_model()

@@ -234,13 +234,20 @@ def check_rule(name: str, rule: Any) -> None:
 
 def warn_if_none(rule: Rule, steps: int) -> None:
     """Warns where a training has ended, after so many steps, before its first average."""
-    if 0 < steps < rule.every:
-        _log.warning(
-            'no averages yet, so the weights are those of the last step: `every` should be at most '
-            'the %d steps of the training. Received: every=%d',
-            steps,
-            rule.every,
-        )
+    # Up to there Lookahead's averages are the values.
+    start = rule.start if isinstance(rule, Lookahead) else 0
+    updates = steps // rule.every
+    if steps < 1 or start < updates * rule.every:
+        return
+    name, limit = 'every', f'the {steps} steps of the training'
+    if updates:
+        last = updates * rule.every - 1
+        name, limit = 'start', f'{last}, for an average within the {steps} steps of the training'
+    _log.warning(
+        'no averages yet, so the weights are those of the last step: `%s` should be at most %s. '
+        'Received: %s=%d',
+        *(name, limit, name, getattr(rule, name)),
+    )
 
 
 def _dtype(value):

@@ -72,7 +72,7 @@ class Trainer(ResumableRunner):
         augment: function `augment(images, seed)` of normalised float batches, such as
             `augment.compose` returns; by default none. Where it has parameters `epoch` (from 0),
             `indices` (int32 `(batch,)`, the places of the images in the data set) or `run_seed`
-            (two integers), it gets those too. With a parameter `labels` it is one of both,
+            (two integers), it gets those too, traced. With a parameter `labels` it is one of both,
             such as `augment.random_mixup`: `augment(images, labels, seed)` gets floats `(batch,
             classes)` and returns both.
         averaging: a rule for averaging weights and batch-norm statistics, such as
