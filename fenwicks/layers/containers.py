@@ -174,7 +174,8 @@ class Parallel(Sequential):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         branches = [layer(inputs, training=training) for layer in self.layers]
-        return ops.concatenate(branches, axis=-1)
+        dtype = keras.backend.result_type(*(branch.dtype for branch in branches))
+        return ops.concatenate([ops.cast(branch, dtype) for branch in branches], axis=-1)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shapes = [tuple(self._output_shape(layer, input_shape)) for layer in self.layers]
