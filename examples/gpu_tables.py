@@ -8,13 +8,11 @@ import logged
 
 from fenwicks import runlog
 
-LOG = 'gpu.jsonl'
-
 
 def beside_pytorch():
     """One row for each recipe and side, over its seeds."""
     rows = []
-    runs = [run for run in logged.read(LOG) if run['dataset'] == 'cifar10']
+    runs = filter(logged.is_whole, logged.read('gpu.jsonl'))
     for group in logged.grouped(runs, ('recipe', 'hardware', 'precision', 'side', 'backend')):
         run, alone = group[0], logged.undisturbed(group)
         by = run['backend'] if run['side'] == 'pytorch' else f'fenwicks, {run["backend"]}'
