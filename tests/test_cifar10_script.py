@@ -525,7 +525,8 @@ def test_a_device_that_is_not_there(script, tmp_path, monkeypatch, flags):
     kind = 'gpu' if flags == ['--device=gpu'] else 'tpu'
     line = refused(script, '--dataset=digits', *flags)
     assert line.startswith('`device` must be one that the ')
-    package = {'gpu': 'tensorflow[and-cuda]', 'tpu': 'jax[tpu]'}[kind]
+    on_jax = keras.backend.backend() == 'jax'
+    package = {'gpu': 'jax[cuda12]' if on_jax else 'tensorflow[and-cuda]', 'tpu': 'jax[tpu]'}[kind]
     assert f"pip install '{package}'" in line
     assert line.endswith(f'Received: device={kind}')
     assert names(tmp_path) == []
