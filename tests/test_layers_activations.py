@@ -125,3 +125,23 @@ def test_float64(layer, function, slope):
     else:
         y = layer(X)
     np.testing.assert_allclose(ops.convert_to_numpy(y), function(X), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize('layer', [CELU, GELU, SiLU])
+@pytest.mark.parametrize('dtypes', [('float32', 'float64'), ('float64', 'float32')])
+@pytest.mark.backend('tensorflow')
+def test_gradients_of_inputs_in_another_precision(layer, dtypes):
+    """The layer's dtype is wider, or narrower, than that of its inputs, which it doesn't cast."""
+    import tensorflow as tf
+
+    x = tf.constant(X[:-2], dtypes[0])
+    same, other = layer(dtype=dtypes[0]), layer(dtype=dtypes[1])
+    results = []
+    for activate in (same, other):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = activate(x, training=True)
+        results.append(tape.gradient(y, x))
+        assert y.dtype == activate.compute_dtype
+    assert results[0].dtype == results[1].dtype == dtypes[0]
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-6)

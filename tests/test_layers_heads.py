@@ -36,6 +36,18 @@ def test_global_pools():
     np.testing.assert_array_equal(array(GlobalPools2D()(images)), [[3, 5, 2, -1]])
 
 
+@pytest.mark.parametrize('dtype', ['int32', 'uint8'])
+@pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
+def test_integers_become_floats(dtype, policy):
+    images = np.array([[[[1, 5]], [[2, 0]]]], dtype)
+    pools, scaling = GlobalPools2D(dtype=policy), Scaling(0.5, dtype=policy)
+    for layer, expected in ((pools, [[2, 5, 1.5, 2.5]]), (scaling, images / 2)):
+        outputs = layer(images)
+        promised = layer(keras.Input((2, 1, 2), dtype=dtype)).dtype
+        assert keras.backend.standardize_dtype(outputs.dtype) == promised == layer.compute_dtype
+        np.testing.assert_array_equal(array(ops.cast(outputs, 'float32')), expected)
+
+
 def test_dense_bn_orders():
     inputs = np.float32([[1], [-3]])
     # 1 and -3 have mean -1 and variance 4; behind ReLU, 1 and 0, mean 1/2 and variance 1/4.

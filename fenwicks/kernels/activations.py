@@ -112,7 +112,8 @@ def _gelu(inputs, *, dtype):
 def _gelu_gradient(upstream, inputs):
     x = _wide(inputs)
     density = tf.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-    return rounded(_wide(upstream) * (_normal_cdf(x) + x * density), inputs.dtype)
+    slope = _normal_cdf(x) + x * density
+    return rounded(tf.cast(upstream, x.dtype) * slope, inputs.dtype)
 
 
 def silu(inputs: tf.Tensor, dtype: str | None = None) -> tf.Tensor:
@@ -150,7 +151,7 @@ def _silu(inputs, *, dtype):
 def _silu_gradient(upstream, inputs):
     x = _wide(inputs)
     share = _sigmoid(x)
-    return rounded(_wide(upstream) * share * (1 + x * (1 - share)), inputs.dtype)
+    return rounded(tf.cast(upstream, x.dtype) * share * (1 + x * (1 - share)), inputs.dtype)
 
 
 def _sigmoid(x):

@@ -14,6 +14,7 @@ import keras
 from fenwicks import kernels
 from fenwicks._checks import finite_number
 from fenwicks._typing import Config, Shape, Tensor
+from fenwicks.layers._casts import as_floats
 from fenwicks.layers._templates import copy_template, dtype_argument
 
 # Layers declare the same by `non_decreasing = True`.
@@ -40,10 +41,6 @@ class _Elementwise(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.built = True
-
-    def _floats(self, inputs):
-        is_float = keras.backend.is_float_dtype(inputs.dtype)
-        return inputs if is_float else keras.ops.cast(inputs, self.compute_dtype)
 
     def get_config(self) -> Config:
         # Defined, because Keras generates no config where `dtype` was given as a policy object.
@@ -95,7 +92,7 @@ class CELU(_Elementwise):
         self.alpha = finite_number('alpha', alpha, above=0)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        inputs = self._floats(inputs)
+        inputs = as_floats(inputs, self.compute_dtype)
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.celu(inputs, self.alpha, self.compute_dtype)
         if kernels.device.on_cpu():
@@ -121,8 +118,8 @@ class GELU(_Elementwise):
 
     Call arguments:
         inputs: a tensor of any shape.
-        training: on TensorFlow's CPU, whether to use `fenwicks.kernels.activations`, on JAX whether
-            to use `erf`: both are faster, and operations that other runtimes don't have.
+        training: whether to use the faster operations, which other runtimes lack:
+            `fenwicks.kernels.activations` on TensorFlow's CPU, `erf` on JAX.
 
     Returns:
         A tensor of the inputs' shape.
@@ -140,7 +137,7 @@ class GELU(_Elementwise):
     non_decreasing = False
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        inputs = self._floats(inputs)
+        inputs = as_floats(inputs, self.compute_dtype)
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.gelu(inputs, self.compute_dtype)
         x = keras.ops.cast(inputs, keras.backend.result_type(inputs.dtype, 'float32'))
@@ -186,7 +183,7 @@ class SiLU(_Elementwise):
     non_decreasing = False
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        inputs = self._floats(inputs)
+        inputs = as_floats(inputs, self.compute_dtype)
         if kernels.device.takes_shortcuts(training):
             return kernels.activations.silu(inputs, self.compute_dtype)
         return keras.ops.cast(inputs * keras.ops.sigmoid(inputs), self.compute_dtype)

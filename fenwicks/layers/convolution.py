@@ -15,8 +15,8 @@ class Conv2D(keras.layers.Conv2D):
     """2-D convolution with the arguments and results of `keras.layers.Conv2D`.
 
     In training on TensorFlow's CPU it uses `fenwicks.kernels.convolution`, which is faster, for
-    stride 1, `same` padding, an odd kernel and more than three channels. In training on JAX, too,
-    it computes only the outputs that a pooling after it sees.
+    stride 1, `same` padding, an odd kernel and more than three channels. In training, also on JAX,
+    it computes only the outputs that the pooling after it reads.
 
     Args:
         As `keras.layers.Conv2D`.

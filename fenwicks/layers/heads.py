@@ -10,6 +10,7 @@ from keras import ops
 from fenwicks._checks import channels_last, finite_number, positive_integer
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._base import Block, Composite
+from fenwicks.layers._casts import as_floats
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -43,10 +44,11 @@ class Scaling(keras.layers.Layer):
     def __init__(self, weight: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.weight = finite_number('weight', weight)
+        self.supports_masking = True
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
-        return inputs * self.weight
+        return as_floats(inputs, self.compute_dtype) * self.weight
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
@@ -164,6 +166,7 @@ class GlobalPools2D(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:
+        inputs = as_floats(inputs, self.compute_dtype)
         maxima = ops.max(inputs, axis=(1, 2))
         wide = keras.backend.result_type(inputs.dtype, 'float32')
         means = ops.mean(ops.cast(inputs, wide), axis=(1, 2))
