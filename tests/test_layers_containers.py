@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from fenwicks.layers import Parallel, Residual, Scaling, Sequential
+from fenwicks.layers import FrozenBatchNormalization, Parallel, Residual, Scaling, Sequential
 
 
 def array(tensor):
@@ -41,6 +41,53 @@ def test_residual_adds():
     np.testing.assert_array_equal(array(Residual([Scaling(3)])(INPUTS)), [[4, 8]])
 
 
+@pytest.mark.parametrize('inner', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('outer', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('inputs', ['float32', 'bfloat16', 'int32'])
+@pytest.mark.parametrize(
+    'wrap', [lambda part: part, lambda part: Sequential([part]), lambda part: Parallel([part])]
+)
+def test_residual_says_its_dtype(wrap, inputs, outer, inner):
+    parts = [Scaling(2, dtype=inner), Residual([Sequential(dtype=inner)], dtype=outer)]
+    for layers in (parts[:1], parts[1:], parts):
+        layer = wrap(Residual(layers, dtype=outer))
+        promised = layer(keras.Input((2,), dtype=inputs)).dtype
+        outputs = layer(ops.cast(INPUTS, inputs))
+        assert keras.backend.standardize_dtype(outputs.dtype) == promised
+
+
+def test_masks_are_passed_on():
+    embedding = keras.layers.Embedding(5, 4, mask_zero=True)
+    for make, kept in (
+        (lambda: Sequential([Scaling(2), keras.layers.Dense(4)]), True),
+        (lambda: Residual([Scaling(2)]), True),
+        (Sequential, True),
+        (lambda: Scaling(2), True),
+        (lambda: FrozenBatchNormalization(), True),
+        (lambda: Sequential([keras.layers.LSTM(4)]), False),
+    ):
+        outputs = make()(embedding(np.array([[1, 2, 0]])))
+        mask = getattr(outputs, '_keras_mask', None)
+        assert mask is None if not kept else array(mask).tolist() == [[True, True, False]]
+
+
+def test_a_model_of_a_masked_container():
+    """Behind the container the recurrent layer leaves out what the embedding masks."""
+    inputs = keras.Input((None,), dtype='int32')
+    h = keras.layers.Embedding(5, 4, mask_zero=True)(inputs)
+    h = Residual([Sequential([keras.layers.Dense(4)])])(h)
+    model = keras.Model(inputs, keras.layers.LSTM(2)(h))
+    short, padded = (array(model(np.array([ids]))) for ids in ([1, 2], [1, 2, 0]))
+    np.testing.assert_allclose(short, padded, rtol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(None,), (4, None)])
+def test_parallel_with_an_unknown_last_axis(shape):
+    layer = Parallel([Scaling(2), Scaling(3)])
+    assert layer(keras.Input(shape)).shape == (None, *shape)
+    assert layer(np.ones((2, *shape[:-1], 3), np.float32)).shape == (2, *shape[:-1], 6)
+
+
 def test_nested_configs():
     layer = Sequential([Parallel([Sequential([Scaling(2)]), Residual([Scaling(3)])]), Scaling(10)])
     twin = Sequential.from_config(layer.get_config())
@@ -70,6 +117,11 @@ def test_bad_layers(composite, layers):
     with pytest.raises(ValueError, match=r'^`layers?` must be .*Received: layers?=') as error:
         composite(layers)
     assert '\n' not in str(error.value)
+
+
+def test_an_input_layer():
+    with pytest.raises(ValueError, match=r"^`layer` must be .*no InputLayer\. .*layer='in'$"):
+        Sequential([keras.layers.InputLayer((2,), name='in'), Scaling(2)])
 
 
 def test_add_after_the_first_call():

@@ -60,7 +60,14 @@ def test_the_weights_of_a_network_freeze_its_normalizations():
 
 @pytest.mark.parametrize(
     ('arguments', 'name'),
-    [({'axis': 0}, 'axis'), ({'epsilon': -1e-3}, 'epsilon'), ({'epsilon': 'small'}, 'epsilon')],
+    [
+        ({'axis': 0}, 'axis'),
+        ({'axis': 'x'}, 'axis'),
+        ({'axis': 1.5}, 'axis'),
+        ({'axis': [1]}, 'axis'),
+        ({'epsilon': -1e-3}, 'epsilon'),
+        ({'epsilon': 'small'}, 'epsilon'),
+    ],
 )
 def test_bad_arguments(arguments, name):
     with pytest.raises(ValueError, match=f'^`{name}` must .*Received: {name}='):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from fenwicks.layers._casts import output_spec
 from fenwicks.layers._templates import (
     check_template,
     copy_template,
@@ -31,6 +32,10 @@ class Chain(keras.layers.Layer):
         """Appends a layer as it is."""
         if not isinstance(layer, keras.layers.Layer):
             raise ValueError(f'`layer` must be a Keras layer. Received: layer={layer!r}')
+        if isinstance(layer, keras.layers.InputLayer):  # its call takes no tensor
+            raise ValueError(
+                f'`layer` must be one that computes, no InputLayer. Received: layer={layer.name!r}'
+            )
         if self.built:
             raise ValueError(
                 f'`add` must come before the first call of {self.name!r}. '
@@ -57,7 +62,7 @@ class Chain(keras.layers.Layer):
     def compute_output_spec(self, inputs, training=None):
         # The dtype of the outputs is that of the last part, which may differ from this layer's.
         for layer in self.layers:
-            inputs = layer.compute_output_spec(inputs)
+            inputs = output_spec(layer, inputs)
         return inputs
 
     def _build_part(self, layer, input_shape):
@@ -74,7 +79,7 @@ class Chain(keras.layers.Layer):
         try:
             return layer.compute_output_shape(input_shape)
         except NotImplementedError:  # the layer defines `call` only
-            outputs = layer.compute_output_spec(self._symbol(input_shape))
+            outputs = output_spec(layer, self._symbol(input_shape))
             return keras.tree.map_structure(lambda output: tuple(output.shape), outputs)
 
     def _symbol(self, shape):

@@ -14,6 +14,7 @@ from keras import ops
 from fenwicks import kernels
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._base import Chain
+from fenwicks.layers._casts import added, output_spec
 from fenwicks.layers._templates import serialize_unbuilt
 
 
@@ -53,12 +54,16 @@ class Sequential(Chain):
 
     def __init__(self, layers: list[keras.layers.Layer] | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         for layer in _as_layers(layers):
             self.add(layer)
 
     def add(self, layer: keras.layers.Layer) -> None:
         """Appends `layer`."""
         self._append(layer)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """None: the last layer has set the mask of its outputs, if they have one."""
 
     def get_config(self) -> Config:
         config = super().get_config()
@@ -119,7 +124,16 @@ class Residual(Sequential):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         outputs = super().call(inputs, training=training)
-        return ops.add(inputs, self._check_shape(outputs, inputs))
+        return added(inputs, self._check_shape(outputs, inputs))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The mask of the inputs, whose shape the outputs have."""
+        return previous_mask
+
+    def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Any:
+        outputs = super().compute_output_spec(inputs, training)
+        dtype = keras.backend.result_type(inputs.dtype, outputs.dtype)
+        return keras.KerasTensor(outputs.shape, dtype=dtype)
 
     def _check_shape(self, outputs, inputs):
         """Returns the outputs if they have the inputs' shape: `add` would broadcast a side of 1."""
@@ -167,6 +181,10 @@ class Parallel(Sequential):
     (None, 10)
     """
 
+    def __init__(self, layers: list[keras.layers.Layer] | None = None, **kwargs: Any) -> None:
+        super().__init__(layers, **kwargs)
+        self.supports_masking = False  # the outputs may have another shape than the mask
+
     def build(self, input_shape: Shape) -> None:
         for layer in self.layers:
             self._build_part(layer, input_shape)
@@ -186,10 +204,11 @@ class Parallel(Sequential):
                 f'`layers` of {self.name!r} must agree on all axes but the last. '
                 f'Received: branches that return {shapes}'
             )
-        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+        channels = [shape[-1] for shape in shapes]
+        return (*shapes[0][:-1], None if None in channels else sum(channels))
 
     def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Any:
-        dtypes = [layer.compute_output_spec(inputs).dtype for layer in self.layers]
+        dtypes = [output_spec(layer, inputs).dtype for layer in self.layers]
         shape = self.compute_output_shape(inputs.shape)
         return keras.KerasTensor(shape, dtype=keras.backend.result_type(*dtypes))
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import axis_of_channels, finite_number, integer
 from fenwicks._typing import Config, Shape, Tensor
 
 
@@ -40,7 +40,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
         A tensor of the inputs' shape.
 
     Raises:
-        ValueError: `epsilon` isn't a number of at least 0, or `axis` is that of the batch.
+        ValueError: `epsilon` isn't a number of at least 0, or `axis` is the batch's, or none of the
+            inputs'.
 
     Example:
 
@@ -68,8 +69,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.axis = axis
-        if axis == 0:
+        self.axis = integer('axis', axis)
+        if self.axis == 0:
             raise ValueError('`axis` must not be the batch axis. Received: axis=0')
         self.epsilon = finite_number('epsilon', epsilon, low=0)
         get = keras.initializers.get
@@ -77,8 +78,10 @@ class FrozenBatchNormalization(keras.layers.Layer):
         self.beta_initializer = get(beta_initializer)
         self.mean_initializer = get(mean_initializer)
         self.variance_initializer = get(variance_initializer)
+        self.supports_masking = True
 
     def build(self, input_shape: Shape) -> None:
+        axis_of_channels(self.axis, len(input_shape))
         shape = (input_shape[self.axis],)
 
         def fixed(name, initializer):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops
 
 from fenwicks._checks import channels_last, positive_integer
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._base import Block
+from fenwicks.layers._casts import added, output_spec
 from fenwicks.layers.blocks import ConvBN
 from fenwicks.layers.convolution import Conv2D
 
@@ -116,7 +116,7 @@ class PreActBlk(Block):
         outputs = conv(conv_bn(h, training=training), training=training)
         for layer in shortcut:
             h = layer(h, training=training)
-        return ops.add(h, outputs)
+        return added(h, outputs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         for layer in self.layers[:4]:
@@ -125,8 +125,8 @@ class PreActBlk(Block):
 
     def compute_output_spec(self, inputs: Tensor, training: bool | None = None) -> Any:
         norm, activate, conv_bn, conv = self.layers[:4]
-        h = activate.compute_output_spec(norm.compute_output_spec(inputs))
-        outputs = conv.compute_output_spec(conv_bn.compute_output_spec(h))
+        h = output_spec(activate, output_spec(norm, inputs))
+        outputs = output_spec(conv, output_spec(conv_bn, h))
         dtype = keras.backend.result_type(h.dtype, outputs.dtype)
         return keras.KerasTensor(outputs.shape, dtype=dtype)
 
