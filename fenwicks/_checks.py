@@ -201,6 +201,53 @@ def channels_last(name: str, data_format: str) -> None:
         )
 
 
+def flag(name: str, value: Any) -> bool:
+    """Returns `value` as a `bool` if it is True or False, of NumPy too.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the argument. A text such as `'no'` would count as True, and is refused.
+
+    Returns:
+        A plain `bool`.
+
+    Raises:
+        ValueError: `value` is anything else.
+
+    Example:
+
+    >>> flag('nesterov', True)
+    True
+    """
+    # NumPy's by its name: it isn't imported here.
+    if not isinstance(value, bool) and type(value).__name__ not in ('bool_', 'bool'):
+        raise ValueError(f'`{name}` must be True or False. Received: {name}={value!r}')
+    return bool(value)
+
+
+def axis_of_channels(axis: int, rank: int, *, may_be_batch: bool = False) -> None:
+    """Raises unless `axis` is an axis of inputs of a rank, and isn't that of the batch.
+
+    Args:
+        axis: the argument, an integer.
+        rank: the number of axes of the inputs.
+        may_be_batch: whether the axis of the batch will do.
+
+    Raises:
+        ValueError: there is no such axis, or it is the batch's.
+
+    Example:
+
+    >>> axis_of_channels(-1, 4)
+    """
+    if not -rank <= axis < rank:
+        raise ValueError(
+            f'`axis` must be in [-{rank}, {rank}) for inputs of rank {rank}. Received: axis={axis}'
+        )
+    if not may_be_batch and axis % rank == 0:
+        raise ValueError(f'`axis` must not be the batch axis. Received: axis={axis}')
+
+
 def no_class(name: str, value: Any) -> None:
     """Raises where a class stands for an object of it."""
     if isinstance(value, type):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fenwicks as fw
-from fenwicks._checks import finite_number, integer, positive_integer, sequence
+from fenwicks._checks import finite_number, flag, integer, positive_integer, sequence
 from fenwicks.training.metrics import MetricSet
 
 
@@ -22,6 +22,17 @@ def test_positive_integers_come_back_plain(value):
 def test_anything_else(value):
     with pytest.raises(ValueError, match=r'^`epochs` must be a positive integer\. Received: epo'):
         positive_integer('epochs', value)
+
+
+@pytest.mark.parametrize('value', [True, False, np.True_, np.False_])
+def test_flags_come_back_plain(value):
+    assert flag('scale', value) is bool(value)
+
+
+@pytest.mark.parametrize('value', ['no', 'yes', '', 0, 1, 1.0, None, [], np.array([True])])
+def test_flags_that_are_none(value):
+    with pytest.raises(ValueError, match=r'^`scale` must be True or False\. Received: scale='):
+        flag('scale', value)
 
 
 @pytest.mark.parametrize('value', [0, 7, np.int32(7), 2**31 - 1])

@@ -1,5 +1,7 @@
 """Ghost batch normalization: by hand, and group by group against Keras's own."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from keras import ops
 from layer_contract import gradients
 
 from fenwicks.kernels import device
-from fenwicks.layers import BatchNormalization, GhostBatchNormalization
+from fenwicks.layers import BatchNormalization, FrozenBatchNormalization, GhostBatchNormalization
 
 
 def array(tensor):
@@ -251,11 +253,46 @@ def test_config():
         ('momentum', -0.1),
         ('epsilon', -1e-5),
         ('axis', 0),
+        ('axis', 'x'),
+        ('axis', 1.5),
+        ('axis', [1]),
+        ('momentum', 'a'),
+        ('scale', 'no'),
+        ('center', None),
         ('renorm', True),
         pytest.param('synchronized', True, marks=pytest.mark.backend('tensorflow')),
     ],
 )
 def test_bad_arguments(name, value):
-    with pytest.raises(ValueError, match=f'^`{name}` must .*Received: {name}={value}') as error:
+    received = re.escape(f'Received: {name}={value!r}')
+    with pytest.raises(ValueError, match=f'^`{name}` must .*{received}') as error:
         GhostBatchNormalization(**{name: value})
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('kind', [BatchNormalization, FrozenBatchNormalization])
+@pytest.mark.parametrize(('axis', 'shape'), [(7, (4, 3)), (2, (4, 3)), (-3, (4, 3))])
+def test_an_axis_that_the_inputs_do_not_have(kind, axis, shape):
+    message = rf'`axis` must be in \[-2, 2\) for inputs of rank 2\. Received: axis={axis}'
+    with pytest.raises(ValueError, match=message):
+        kind(axis=axis)(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize('kind', [GhostBatchNormalization, FrozenBatchNormalization])
+@pytest.mark.parametrize('shape', [(4, 3), (4, 2, 2, 3)])
+def test_the_batch_axis_counted_from_the_end(kind, shape):
+    message = f'`axis` must not be the batch axis. Received: axis=-{len(shape)}'
+    with pytest.raises(ValueError, match=message):
+        kind(axis=-len(shape))(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize('has_avx512', [True, False])
+@pytest.mark.parametrize('shape', [(0, 3), (0, 4, 4, 3)])
+@pytest.mark.parametrize('make', [BatchNormalization, lambda: GhostBatchNormalization(2)])
+def test_an_empty_batch(make, shape, has_avx512):
+    """It comes back empty, and the moving averages stay."""
+    layer = make()
+    with device.override(has_avx512=has_avx512):
+        assert layer(np.zeros(shape, np.float32), training=True).shape == shape
+    assert array(layer.moving_mean).tolist() == [0, 0, 0]
+    assert array(layer.moving_variance).tolist() == [1, 1, 1]

@@ -8,8 +8,10 @@ import keras
 from keras import ops
 
 from fenwicks import kernels
-from fenwicks._checks import finite_number, positive_integer
-from fenwicks._typing import Config, Tensor
+from fenwicks._checks import axis_of_channels, finite_number, flag, integer, positive_integer
+from fenwicks._typing import Config, Shape, Tensor
+
+_FLAGS = ('center', 'scale', 'renorm', 'synchronized')
 
 
 @keras.saving.register_keras_serializable(package='fenwicks')
@@ -55,12 +57,22 @@ class BatchNormalization(keras.layers.BatchNormalization):
         Ioffe and Szegedy, Batch Normalization, https://arxiv.org/abs/1502.03167
     """
 
+    _may_be_batch = True  # the axis of the channels, as in Keras's
+
     def __init__(
         self, axis: int = -1, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any
     ) -> None:
-        super().__init__(axis=axis, momentum=momentum, epsilon=epsilon, **kwargs)
-        self.momentum = finite_number('momentum', momentum, low=0, high=1)
-        self.epsilon = finite_number('epsilon', epsilon, low=0)
+        flags = {name: flag(name, kwargs[name]) for name in _FLAGS if name in kwargs}
+        super().__init__(
+            axis=integer('axis', axis),
+            momentum=finite_number('momentum', momentum, low=0, high=1),
+            epsilon=finite_number('epsilon', epsilon, low=0),
+            **{**kwargs, **flags},
+        )
+
+    def build(self, input_shape: Shape) -> None:
+        axis_of_channels(self.axis, len(input_shape), may_be_batch=self._may_be_batch)
+        super().build(input_shape)
 
     def call(
         self,
@@ -69,6 +81,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         mask: Tensor | None = None,
         pool: Any = None,
     ) -> Tensor:
+        if inputs.shape[0] == 0:
+            training = False  # no image has a mean
         if training and self.trainable and mask is None:
             if self._has_jax_kernel(inputs):
                 return self._normalize_on_jax(inputs, pool)
@@ -178,6 +192,8 @@ class GhostBatchNormalization(BatchNormalization):
         Hoffer et al., Train longer, generalize better, https://arxiv.org/abs/1705.08741
     """
 
+    _may_be_batch = False
+
     def __init__(
         self,
         ghost_batch_size: int = 32,
@@ -205,7 +221,7 @@ class GhostBatchNormalization(BatchNormalization):
         mask: Tensor | None = None,
         pool: Any = None,
     ) -> Tensor:
-        if not (training and self.trainable):
+        if not (training and self.trainable) or inputs.shape[0] == 0:
             return super().call(inputs, training=False, mask=mask, pool=pool)
         if mask is not None:
             raise ValueError(f'`mask` must be None in training. Received: mask={mask!r}')
