@@ -100,9 +100,10 @@ def start_log(path: str | os.PathLike[str]) -> None:
 
 
 def append_line(path: str | os.PathLike[str], value: Any) -> None:
-    """Appends one value to a JSON-lines file, in a single write, whole or not at all.
+    """Appends one value to a JSON-lines file: the whole line, or nothing.
 
-    Where the last line has no end, as after an editor, the value gets a line of its own.
+    Several processes may append to one file. Where the last line has no end, as after an editor,
+    the value gets a line of its own.
 
     Raises:
         OSError: the file can't be written, as on a full disk; it is as it was.
@@ -110,8 +111,7 @@ def append_line(path: str | os.PathLike[str], value: Any) -> None:
     path = pathlib.Path(path).expanduser()
     text = json.dumps(value) + '\n'
     try:
-        cut = path.exists() and not _ends_a_line(path)
-        _append_whole(path, ('\n' * cut + text).encode())
+        _append_whole(path, text.encode())
     except OSError as error:
         denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         rule = f'the disk must take the whole of a line of {path}'
@@ -121,24 +121,20 @@ def append_line(path: str | os.PathLike[str], value: Any) -> None:
         ) from error
 
 
-def _append_whole(path, content):
-    with open(path, 'ab', buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
+def _append_whole(path, line):
+    with open(path, 'a+b', buffering=0) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        content = line if file.read(1) in (b'', b'\n') else b'\n' + line
+        written = 0
         try:
-            written = file.write(content)
-            while written < len(content):  # the next write says why
+            while written < len(content):  # after a part of it the next write says why
                 written += file.write(content[written:])
         except OSError:
+            end = file.tell()
             with contextlib.suppress(OSError):  # a device, such as /dev/full, has no length
-                file.truncate(size)
+                if file.seek(0, os.SEEK_END) == end:  # or another process wrote a line after it
+                    file.truncate(end - written)
             raise
-
-
-def _ends_a_line(path: str | os.PathLike[str]) -> bool:
-    with open(path, 'rb') as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 1))
-        return file.read(1) in (b'', b'\n')
 
 
 def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:

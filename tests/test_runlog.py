@@ -1,5 +1,8 @@
 """The log of runs: JSON that is whole, and errors that name the file."""
 
+import errno
+import io
+
 import numpy as np
 import pytest
 
@@ -66,6 +69,27 @@ def test_a_full_disk_leaves_the_log_as_it_was(tmp_path):
     assert runlog.read_lines(log) == [{'a': 1}, {'c': 3}]
     with pytest.raises(OSError, match=r'of /dev/full\. Received: No space left on device$'):
         runlog.append_line('/dev/full', {'b': 2})
+
+
+def test_a_full_disk_takes_no_line_of_another_process(tmp_path):
+    """Which appended one after the half of a line that the disk took."""
+    log = tmp_path / 'log.jsonl'
+    log.write_text('{"a": 1}\n')
+
+    class Half(io.FileIO):
+        def write(self, content):
+            if len(content) < 20:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            count = super().write(content[:10])
+            with log.open('a') as other:
+                other.write('\n{"b": 2}\n')
+            return count
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('builtins.open', lambda path, mode, **_: Half(path, 'a+'))
+        with pytest.raises(OSError, match='the disk must take'):
+            runlog.append_line(log, {'c': 'x' * 10})
+    assert '\n{"b": 2}\n' in log.read_text()
 
 
 def test_a_line_is_appended_after_one_that_was_cut(tmp_path):

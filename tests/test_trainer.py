@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import signal
 
 import keras
 import numpy as np
@@ -241,6 +242,28 @@ def test_an_interrupted_trainer_still_predicts(tmp_path):
     trainer.model.save(tmp_path / 'model.keras')
     with pytest.raises(ValueError, match=r'a half-trained epoch \d$'):
         trainer.fit(images, labels, 3)
+
+
+@pytest.mark.backend('jax')
+@pytest.mark.parametrize('jit_compile', [None, True])
+def test_ctrl_c_right_after_a_step_loses_no_weight(jit_compile):
+    """The step has taken the memory of the weights, and nobody has its results yet."""
+    trainer = make(seconds_per_call=math.inf, jit_compile=jit_compile)
+    images, labels = toy()
+    trainer.load(images, labels)
+    trainer.compile()
+    engine = trainer._engines.at(0)
+    program = engine._compiled
+
+    def interrupted(*arguments):
+        results = program(*arguments)
+        signal.raise_signal(signal.SIGINT)
+        return results
+
+    engine._compiled = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(images, labels, 3)
+    assert np.isfinite(trainer.predict(images)).all()
 
 
 @tensorflow_only

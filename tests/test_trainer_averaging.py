@@ -60,6 +60,34 @@ def test_ema_of_known_weights(every):
     assert abs(average - bias) > 0.01
 
 
+def test_other_data_between_two_updates_change_no_count_of_steps():
+    """Two steps of an epoch of two, then five of an epoch of five: the third and sixth count."""
+    trainer = make(
+        dense_model(), optimizers.SGD(RATES), loss=MeanLogit(), averaging=EMA(0.5, every=3)
+    )
+    trainer.fit(*toy(2 * BATCH), 1)
+    trainer.fit(*toy(), 2)
+    falls = np.cumsum([-RATES(step) / 3 for step in range(2 + STEPS)])
+    third, sixth = falls[2], falls[5]
+    np.testing.assert_allclose(bias_of(trainer.model), falls[-1], rtol=1e-5)
+    with trainer.averaged():
+        expected = np.average([third, sixth], weights=[0.5**3, 1])
+        np.testing.assert_allclose(bias_of(trainer.model), expected, rtol=1e-5)
+
+
+def test_single_steps_are_counted_too():
+    trainer = make(
+        dense_model(), optimizers.SGD(RATES), loss=MeanLogit(), averaging=EMA(0.5, every=2)
+    )
+    trainer.load(*toy())
+    for start, stop in ((0, 1), (1, 3), (3, 4)):
+        trainer.run_steps(0, start, stop)
+    falls = np.cumsum([-RATES(step) / 3 for step in range(4)])
+    with trainer.averaged():
+        expected = np.average([falls[1], falls[3]], weights=[0.5**2, 1])
+        np.testing.assert_allclose(bias_of(trainer.model), expected, rtol=1e-5)
+
+
 def test_lookahead_of_known_weights():
     rule = Lookahead(lambda step: step / 20, every=3)
     trainer = make(dense_model(), optimizers.SGD(RATES), loss=MeanLogit(), averaging=rule)

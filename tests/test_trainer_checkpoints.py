@@ -276,9 +276,13 @@ def test_the_second_training_with_a_checkpoint_is_refused_while_the_first_lives(
         def on_epoch_end(self, epoch, logs=None):
             for resume in (False, True):
                 second = make(dense_model())
+                before = values(second)
                 with pytest.raises(BlockingIOError) as raised:
                     second.fit(*toy(), 3, checkpoint=path, resume=resume)
                 refusals.append((second.first_step_at, str(raised.value)))
+                assert second.records == []
+                for a, b in zip(before, values(second), strict=True):
+                    np.testing.assert_array_equal(a, b)
 
     trainer = make(dense_model())
     trainer.fit(*toy(), 2, checkpoint=path, callbacks=[Second()])

@@ -292,7 +292,7 @@ def test_the_pure_program_makes_the_same_training(rule):
     program, arguments = pure.program(COUNT, (8, 8, 3))
     assert 'while(' in flattened(program, arguments)(stage='hlo')
     state = [tf.cast(value, spec.dtype) for value, spec in zip(before, arguments[0], strict=True)]
-    numbers = [tf.constant(number) for number in (1, 0, STEPS)]
+    numbers = [tf.constant(number) for number in (1, 0, 0, STEPS)]
     state, totals = program(state, images, (labels,), *numbers, tf.constant(0.0))
     loss_sum, correct, steps, last_loss, finite = (total.numpy().item() for total in totals)
     assert loss_sum == pytest.approx(expected.loss_sum, rel=1e-3)

@@ -113,8 +113,9 @@ def _cache():
 
 def _places(spec):
     """Yields each folder to search, in order, and whether the user named it."""
-    yield _cache(), 'FENWICKS_DATA' in os.environ
-    if 'FENWICKS_DATA' in os.environ:
+    named = bool(os.environ.get('FENWICKS_DATA'))
+    yield _cache(), named
+    if named:
         yield pathlib.Path('~/.cache/fenwicks').expanduser(), False
     keras = _home('KERAS_HOME', '~/.keras') / 'datasets'
     yield keras / f'{spec.layouts[0].folder}-target', False  # Keras 3

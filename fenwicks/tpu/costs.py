@@ -205,7 +205,7 @@ def _imported(program, sharding):
 
     function, arguments = stablehlo.imported(program)
     arguments = [jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding) for a in arguments]
-    state, others = arguments[:-6], arguments[-6:]
+    state, others = arguments[:-7], arguments[-7:]
     program = jax.jit(
         lambda state, *others: function(*state, *others),
         donate_argnums=0,

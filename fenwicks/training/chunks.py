@@ -133,7 +133,7 @@ class Chunks:
         if stop == stream.steps:
             stream.end_pass()
         images, indices, *targets = arrays
-        return self._place(ChunkArrays(images, tuple(targets), indices, first, stream.steps))
+        return self._place(ChunkArrays(images, tuple(targets), indices, first))
 
     def _parts(self, batch, epoch, step):
         """Images, indices and targets of a batch; raises unless it is like the others."""

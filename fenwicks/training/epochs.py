@@ -66,6 +66,7 @@ class Epochs:
         self,
         epoch: int,
         steps: int,
+        steps_before: int,
         seconds_per_step: float,
         progress: Progress,
         interrupts: Interrupts,
@@ -75,6 +76,7 @@ class Epochs:
         Args:
             epoch: its number, from 0.
             steps: steps in it.
+            steps_before: steps that the Trainer took before it.
             seconds_per_step: of the epoch before; 0 if unknown.
             progress: the bar to move after each call.
             interrupts: checked after each call: raises the Ctrl-C whose exception was lost.
@@ -90,7 +92,7 @@ class Epochs:
             started = time.perf_counter()
             left = min(steps - step, self.engines.prepare(epoch, step))
             count = self._steps_of_call(seconds / step if step else seconds_per_step, left)
-            totals = self.engines.run(epoch, step, step + count, loss_sum)
+            totals = self.engines.run(epoch, step, step + count, steps_before, loss_sum)
             seconds += time.perf_counter() - started
             interrupts.check()
             if self.first_step_at is None:

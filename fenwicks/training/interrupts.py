@@ -28,6 +28,32 @@ class Interrupts:
 
 
 @contextlib.contextmanager
+def deferred_interrupts() -> Iterator[None]:
+    """A block at the end of which SIGINT and SIGTERM are handled: for what must not be cut in two.
+
+    In threads other than the main one nothing changes: there no handler runs.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = []
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if callable(handler := signal.getsignal(number))
+    }
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *arguments: received.append(arguments))
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in received[:1]:
+            handlers[number](number, frame)
+
+
+@contextlib.contextmanager
 def noted_interrupts() -> Iterator[Interrupts]:
     """A context in which SIGINT is noted, and handled as before.
 

@@ -53,7 +53,9 @@ class PhaseEngines:
         begun = [phase for first, phase in self._of_epoch(epoch) if first <= step]
         return self._engines[begun[-1]]
 
-    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0) -> StepTotals:
+    def run(
+        self, epoch: int, start: int, stop: int, steps_before: int, loss_sum: float = 0.0
+    ) -> StepTotals:
         """Takes steps of an epoch, each with the engine of its phase; see `Engine.run`."""
         ends = [first for first, _ in self._of_epoch(epoch) if start < first < stop]
         correct, taken = 0, 0
@@ -61,7 +63,7 @@ class PhaseEngines:
             engine = self.at(epoch, first)
             if end > first and engine is not self._latest:
                 self._begin(engine)
-            totals = engine.run(epoch, first, end, loss_sum)
+            totals = engine.run(epoch, first, end, steps_before, loss_sum)
             loss_sum, taken, correct = (
                 totals.loss_sum,
                 taken + totals.steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,21 @@ class ResumableRunner(StepRunner):
     _finalized = False  # whether averages of the optimizer (`use_ema`) have replaced the weights
     _rate_held: Any = None  # the rate or the schedule that `_read_rate` reads
     _read_rate: Callable[[], Any]
+
+    def _claim(self, checkpoint, resumes, epochs):
+        """A context in which no other training can write the checkpoint, where this one will.
+
+        Args:
+            checkpoint: its path; `None` where this process writes none.
+            resumes: whether the training goes on from it.
+            epochs: of the training in all.
+        """
+        if checkpoint is None:
+            return contextlib.nullcontext()
+        records = checkpoints.load_state(checkpoint)['history'] if resumes else self.records
+        return (
+            checkpoints.claimed(checkpoint) if len(records) < epochs else contextlib.nullcontext()
+        )
 
     def _check_whole_epoch(self):
         """Raises unless the present weights are those of the end of an epoch."""

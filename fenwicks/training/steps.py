@@ -162,7 +162,9 @@ class StepRunner(Predictor):
             stop: the step to stop before; `start` for none.
         """
         self._half_trained = self._half_trained or stop > start
-        return self._engines.run(epoch, start, stop)
+        totals = self._engines.run(epoch, start, stop, self._steps_taken - start)
+        self._steps_taken += totals.steps
+        return totals
 
     def program(
         self, count: int, image_shape: tuple[int, int, int], epoch: int = 0, step: int = 0
@@ -180,9 +182,9 @@ class StepRunner(Predictor):
         Returns:
             A function, of `jax.jit` or `tf.function`, and a tuple of its abstract arguments
             (`jax.ShapeDtypeStruct`, `tf.TensorSpec`): the state, whose memory is donated on JAX;
-            the images (on JAX one row each) and labels; the epoch, the first step and the step to
-            stop before; and the sum of the losses so far. The function returns the new state and
-            what `StepTotals` holds.
+            the images (on JAX one row each) and labels; the epoch's number (on JAX also the seed),
+            the steps before it, the first step and the step to stop before; and the sum of the
+            losses so far. The function returns the new state and what `StepTotals` holds.
         """
         self._engines.steps_per_epoch = count // self.batch_size
         return self._engines.at(epoch, step).program(count, image_shape)

@@ -229,31 +229,30 @@ class Trainer(ResumableRunner):
             validation_data = checks.check_validation(self.model, self.loss, held_out, feed.dtype)
             check_pixels(self.normalize, validation_data[0])
         settings = {} if checkpoint is None else self._settings(feed, fingerprint)
-        known: dict[str, Any] = {}
-        if resume and checkpoint is not None and os.path.exists(checkpoint):
-            known = self._restore(checkpoint, settings)
-            if fingerprint is None:
-                feed.warn_unless_known()
-        else:
-            self._check_whole_epoch()
-            if not self.records:
-                self._averages.restart()  # from the present weights
-        self._check_initial_epoch(initial_epoch)
         steps = max(1, math.floor(epochs * self._steps_per_epoch + 0.5))
-        epochs, done = math.ceil(steps / self._steps_per_epoch), len(self.records)
-        validation = None
-        if self._steps_done < steps:
-            self._check_can_go_on(steps)
-            if validation_data is not None:
-                validation = self._place_validation(validation_data, every)
+        epochs = math.ceil(steps / self._steps_per_epoch)
+        resumes = resume and checkpoint is not None and os.path.exists(checkpoint)
+        # First, so that what it restores is what the last training left.
+        with self._claim(checkpoint if writes else None, resumes, epochs):
+            known: dict[str, Any] = {}
+            if resumes:
+                known = self._restore(checkpoint, settings)
+                if fingerprint is None:
+                    feed.warn_unless_known()
+            else:
+                self._check_whole_epoch()
+                if not self.records:
+                    self._averages.restart()  # from the present weights
+            self._check_initial_epoch(initial_epoch)
+            validation, done = None, len(self.records)
+            if self._steps_done < steps:
+                self._check_can_go_on(steps)
+                if validation_data is not None:
+                    validation = self._place_validation(validation_data, every)
 
-        images_done = self._steps_done * self.batch_size
-        progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
-        hooks = self._hooks(callbacks, epochs)
-        claim: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-        if checkpoint is not None and writes and done < epochs:
-            claim = checkpoints.claimed(checkpoint)
-        with claim:
+            images_done = self._steps_done * self.batch_size
+            progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
+            hooks = self._hooks(callbacks, epochs)
             try:
                 if done < epochs:
                     self._start_feed(feed, done, epochs)
@@ -324,7 +323,9 @@ class Trainer(ResumableRunner):
         last = self.records[-1]['images_per_second'] if self.records else math.inf
         self._half_trained = True
         self._metrics.reset()
-        record = self._epochs.train(epoch, count, self.batch_size / last, progress, interrupts)
+        record = self._epochs.train(
+            epoch, count, self._steps_taken, self.batch_size / last, progress, interrupts
+        )
         record |= {f'train_{name}': value for name, value in self._metrics.results().items()}
         self._half_trained = False
         self._steps_done += count

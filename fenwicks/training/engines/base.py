@@ -66,10 +66,12 @@ class Epoch(NamedTuple):
         number: int32 scalar, counted from 0.
         run_seed: int32 scalar, the `Trainer`'s seed. JAX's programs take it as an argument, so that
             those of one seed serve for all.
+        steps_before: int32 scalar, the steps that the `Trainer` took before this epoch.
     """
 
     number: Tensor
     run_seed: Tensor
+    steps_before: Tensor
 
 
 class StepTotals(NamedTuple):
@@ -101,14 +103,12 @@ class ChunkArrays(NamedTuple):
             the images `(devices, rows)`.
         indices: int32 `(devices, rows)`, the places of the images in the data set.
         first: the step of the epoch with which they begin.
-        steps_per_epoch: steps in an epoch.
     """
 
     images: np.ndarray
     targets: tuple[np.ndarray, ...]
     indices: np.ndarray
     first: int
-    steps_per_epoch: int
 
 
 class Engine:
@@ -178,11 +178,14 @@ class Engine:
         """Traces and compiles the training program for the loaded data, without taking a step."""
         raise NotImplementedError
 
-    def run(self, epoch: int, start: int, stop: int, loss_sum: float = 0.0) -> StepTotals:
+    def run(
+        self, epoch: int, start: int, stop: int, steps_before: int, loss_sum: float = 0.0
+    ) -> StepTotals:
         """Trains from step `start` to before step `stop` of `epoch`, both counted from 0.
 
         Args:
             epoch, start, stop: integers; the loop ends early after a loss that is not finite.
+            steps_before: steps that the Trainer took before this epoch; averages count them.
             loss_sum: sum of the losses of the epoch's earlier steps.
         """
         raise NotImplementedError

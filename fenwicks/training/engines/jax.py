@@ -33,6 +33,7 @@ from fenwicks.training.engines.jax_state import (
     infer,
     measuring,
 )
+from fenwicks.training.interrupts import deferred_interrupts
 from fenwicks.training.replicas.jax_base import JaxReplicas, default_device
 
 
@@ -56,9 +57,8 @@ class JaxEngine(Engine):
         self._in_one_program = True if not self.on_cpu else None
         if settings.jit_compile is not None:
             self._in_one_program = settings.jit_compile
-        differentiate = jax.grad(self._scaled_loss, has_aux=True)
         self._differentiate = in_parts(
-            differentiate,
+            jax.grad(self._scaled_loss, has_aux=True),
             self.replicas.split,
             settings.accumulate,
             unrolled=not self._in_one_program,
@@ -98,7 +98,7 @@ class JaxEngine(Engine):
             self._compiled_shardings = self._shardings()  # here, not before each call
             state = self._state()
             if self._run == self._single_steps:  # what comes before and after the steps
-                self._shuffle(self._data, Epoch(jnp.int32(0), jnp.int32(self.seed)))
+                self._shuffle(self._data, Epoch(*map(jnp.int32, (0, self.seed, 0))))
                 jax.block_until_ready(self._all_finite(state))
             self._assign(state)  # moving the state compiles too
 
@@ -142,16 +142,15 @@ class JaxEngine(Engine):
             jax.tree.map(functools.partial(argument, sharding=sharding), part)
             for part, sharding in zip(data, kind.shardings(self.replicas), strict=True)
         ]
-        integer, number = (
-            argument(jax.ShapeDtypeStruct((), dtype)) for dtype in ('int32', 'float32')
-        )
+        integer, number = (argument(jax.ShapeDtypeStruct((), d)) for d in ('int32', 'float32'))
         program = jax.jit(program, donate_argnums=0, out_shardings=(shardings, replicated))
-        return program, (state, *data, Epoch(integer, integer), integer, integer, number)
+        return program, (state, *data, Epoch(*[integer] * 3), integer, integer, number)
 
-    def run(self, epoch, start, stop, loss_sum=0.0):
+    def run(self, epoch, start, stop, steps_before, loss_sum=0.0):
         if self._compiled is None:
             self.compile()
-        totals = self._run(self._state(), Epoch(epoch, self.seed), start, stop, loss_sum)
+        numbers = Epoch(epoch, self.seed, steps_before)
+        totals = self._run(self._state(), numbers, start, stop, loss_sum)
         return StepTotals(*(total.item() for total in totals))
 
     def correct(self, outputs, labels):
@@ -216,8 +215,9 @@ class JaxEngine(Engine):
     def _whole_loop(self, state, epoch, start, stop, loss_sum):
         numbers = *jax.tree.map(np.int32, (epoch, start, stop)), np.float32(loss_sum)
         numbers = self.replicas.place(jax.device_put(numbers))
-        state, totals = self._compiled(state, *self._data, *numbers)
-        self._assign(state)
+        with deferred_interrupts():  # the call takes the memory of the variables' old values
+            state, totals = self._compiled(state, *self._data, *numbers)
+            self._assign(state)
         return totals
 
     def _single_steps(self, state, epoch, start, stop, loss_sum):
@@ -230,12 +230,13 @@ class JaxEngine(Engine):
         carry = state, *self.replicas.place(counts)
         try:
             for _ in range(start, stop):
-                carry = self._compiled(carry, self._data, self._epoch_order, epoch)
+                with deferred_interrupts():
+                    carry = self._compiled(carry, self._data, self._epoch_order, epoch)
                 if not math.isfinite(carry[-1].item()):
                     break
         except BaseException:
-            # The variables' old values are gone: their memory was donated. (Several processes
-            # would wait for each other here, and must resume from the checkpoint anyway.)
+            # The variables have lost their memory to the first step. (Several processes would wait
+            # for each other here, and must resume from the checkpoint anyway.)
             if self.replicas.processes == 1:
                 self._assign(carry[0])
             raise
@@ -288,8 +289,7 @@ class JaxEngine(Engine):
         )
         weights, slots = self.optimizer.stateless_apply(slots, gradients, trainable)
         trainable = self.keep_frozen(trainable, weights)
-        global_step = epoch.number * data.steps_per_epoch(self.batch_size) + step
-        state = self._average((trainable, fixed, slots, averages), global_step)
+        state = self._average((trainable, fixed, slots, averages), epoch.steps_before + step)
         found, counts = self._measure(counts, outcome)
         return (*state, counts), step + 1, loss_sum + loss, correct + found, loss
 

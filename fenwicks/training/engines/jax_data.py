@@ -43,9 +43,6 @@ class WholeSet(NamedTuple):
         batch = replicas.local_batch(batch)
         return self.images[batch], tuple(target[batch] for target in self.targets), batch
 
-    def steps_per_epoch(self, batch_size):
-        return len(self.targets[0]) // batch_size
-
 
 class Chunk(NamedTuple):
     """The next steps of a stream: each device has its own part of their batches, in order.
@@ -55,31 +52,28 @@ class Chunk(NamedTuple):
         targets: tuple of the labels `(rows, ...)` and, where there are any, the weights `(rows,)`.
         indices: int32 `(rows,)`, the places of the images in the data set.
         first: int32 scalar, the step of the epoch with which the chunk begins.
-        steps: int32 scalar, steps in an epoch.
     """
 
     images: Tensor
     targets: tuple[Tensor, ...]
     indices: Tensor
     first: Tensor
-    steps: Tensor
 
     @classmethod
     def placed(cls, chunk, replicas):
         """A `ChunkArrays` on the devices."""
         images = chunk.images.reshape(*chunk.images.shape[:2], -1)
         place = replicas.place_parts
-        numbers = np.int32(chunk.first), np.int32(chunk.steps_per_epoch)
         return cls(
             place(images),
             tuple(map(place, chunk.targets)),
             place(chunk.indices),
-            *replicas.place(list(map(jnp.asarray, numbers))),
+            replicas.place(jnp.asarray(np.int32(chunk.first))),
         )
 
     @staticmethod
     def shardings(replicas):
-        return Chunk(*[replicas.divided] * 3, *[replicas.replicated] * 2)
+        return Chunk(*[replicas.divided] * 3, replicas.replicated)
 
     def order(self, epoch_seed):
         """None: the source has its own."""
@@ -95,6 +89,3 @@ class Chunk(NamedTuple):
             return replicas.rows_of_step(array, batch, size)
 
         return rows(self.images), tuple(map(rows, self.targets)), rows(self.indices)
-
-    def steps_per_epoch(self, batch_size):
-        return self.steps

@@ -69,24 +69,19 @@ class TensorFlowEngine(Engine):
         with tf.device(self._device):
             arrays = [chunk.images, chunk.indices, *chunk.targets]
             images, indices, *targets = self.replicas.place_parts(arrays)
-            numbers = [tf.constant(number) for number in (chunk.first, chunk.steps_per_epoch)]
-        return {'_count': 0, '_data': Chunk(images, tuple(targets), indices, *numbers)}
+            first = tf.constant(chunk.first)
+        return {'_count': 0, '_data': Chunk(images, tuple(targets), indices, first)}
 
     def compile(self):
-        self.run(epoch=0, start=0, stop=0)
+        self.run(epoch=0, start=0, stop=0, steps_before=0)
 
-    def run(self, epoch, start, stop, loss_sum=0.0):
-        totals = self._run(
-            self._data,
-            tf.constant(epoch, tf.int32),
-            tf.constant(start, tf.int32),
-            tf.constant(stop, tf.int32),
-            tf.constant(loss_sum, tf.float32),
-        )
+    def run(self, epoch, start, stop, steps_before, loss_sum=0.0):
+        numbers = [tf.constant(n, tf.int32) for n in (epoch, steps_before, start, stop)]
+        totals = self._run(self._data, *numbers, tf.constant(loss_sum, tf.float32))
         return StepTotals(*(total.numpy().item() for total in totals))
 
     def graph(self):
-        counters = [tf.constant(0, tf.int32)] * 3
+        counters = [tf.constant(0, tf.int32)] * 4
         arguments = (self._data, *counters, tf.constant(0.0))
         return self._run.get_concrete_function(*arguments).graph
 
@@ -132,9 +127,8 @@ class TensorFlowEngine(Engine):
                 loss, correct = self._train_step(*arguments)
                 return loss, correct, _values(variables)
 
-        def program(state, images, targets, epoch, start, stop, loss_sum):
-            data = WholeSet(images, targets)
-            state, totals = self._loop(take_step, state, data, epoch, start, stop, loss_sum)
+        def program(state, images, targets, *numbers):
+            state, totals = self._loop(take_step, state, WholeSet(images, targets), *numbers)
             with scope(state):
                 return state, (*totals, self._all_finite())
 
@@ -142,11 +136,11 @@ class TensorFlowEngine(Engine):
         images = tf.TensorSpec((count, *image_shape), tf.uint8)
         labels = tf.TensorSpec((count,), tf.int32)
         integer, number = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.float32)
-        arguments = (state, images, (labels,), integer, integer, integer, number)
+        arguments = (state, images, (labels,), *[integer] * 4, number)
         return tf.function(program, jit_compile=True, autograph=False), arguments
 
     def _run_steps(self, *arguments):
-        """A call of the loop: data, epoch, start, stop and the sum of losses so far."""
+        """A call of the loop: data, epoch, steps before it, start, stop and the losses so far."""
 
         def take_step(_, *arguments):
             return *self._take_step(*arguments), []
@@ -155,7 +149,7 @@ class TensorFlowEngine(Engine):
             _, totals = self._loop(take_step, [], *arguments)
         return *totals, self._all_finite()
 
-    def _loop(self, take_step, state, data, epoch, start, stop, loss_sum):
+    def _loop(self, take_step, state, data, epoch, steps_before, start, stop, loss_sum):
         """The steps from `start` to before `stop`, and what `StepTotals` says of them.
 
         Args:
@@ -163,7 +157,7 @@ class TensorFlowEngine(Engine):
                 correct predictions and the next state.
             state: list of tensors; empty where the step assigns to variables.
         """
-        epoch = Epoch(epoch, self.seed)
+        epoch = Epoch(epoch, self.seed, steps_before)
         epoch_seed = self.epoch_seed(epoch)
         order = data.order(epoch_seed, self._count)
 
@@ -198,7 +192,7 @@ class TensorFlowEngine(Engine):
         places = data.places(rows)
         inputs, labels = self._inputs(data.images, labels, rows, places, epoch, step_seed)
         loss, (labels, logits) = self._update_weights(inputs, (labels, *weights))
-        self._average(epoch.number * data.steps_per_epoch(self.batch_size) + step)
+        self._average(epoch.steps_before + step)
         self._measure(labels, logits)
         return loss, self.replicas.all_reduce_sum(self._correct(logits, labels))
 

@@ -47,9 +47,6 @@ class WholeSet(NamedTuple):
         """The places in the data set of the images in these rows."""
         return rows
 
-    def steps_per_epoch(self, batch_size):
-        return self.targets[0].shape[0] // batch_size
-
 
 class Chunk(NamedTuple):
     """The next steps of a stream: each device has its own part of their batches, in order.
@@ -59,14 +56,12 @@ class Chunk(NamedTuple):
         targets: tuple of the labels `(rows, ...)` and, where there are any, the weights `(rows,)`.
         indices: int32 `(rows,)`, the places of the images in the data set.
         first: int32 scalar, the step of the epoch with which the chunk begins.
-        steps: int32 scalar, steps in an epoch.
     """
 
     images: Tensor
     targets: tuple[Tensor, ...]
     indices: Tensor
     first: Tensor
-    steps: Tensor
 
     def order(self, epoch_seed, count):
         """None: the source has its own."""
@@ -84,6 +79,3 @@ class Chunk(NamedTuple):
 
     def places(self, rows):
         return tf.gather(self.indices, rows)
-
-    def steps_per_epoch(self, batch_size):
-        return self.steps
