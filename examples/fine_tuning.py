@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import keras
 
-from fenwicks import assemble, augment, data, losses, models, optimizers, schedules, training
+from fenwicks import assemble, augment, data, losses, models, optimizers, training
 from fenwicks.recipes import Recipe
 
 # A low rate, since the network is good already. Random affine maps instead of cutouts, which would
@@ -34,23 +34,21 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     tta='flip',
 )
-# Fields that must keep their defaults: a pretrained network brings these parts with it, or has no
-# such part. With the defaults.
-_DEFAULTS_TO_KEEP = {
-    field.name: field.default
-    for field in dataclasses.fields(Recipe)
-    if field.name
-    in (
-        *('whitening', 'residual', 'pool_first', 'activation', 'ghost_batch_size'),
-        *('bias_rate', 'head_rate', 'muon_learning_rate', 'image_sizes', 'network', 'proxy_widths'),
-    )
+# What a recipe says to a pretrained network, which has all else of its own, or has no such part.
+_FIELDS = {
+    *('name', 'batch_size', 'epochs', 'warmup_epochs', 'peak_learning_rate', 'weight_decay'),
+    *('crop_padding', 'flip', 'cutout', 'augmentations', 'augmentation_groups', 'label_smoothing'),
+    *('momentum', 'nesterov', 'first_step', 'start_share', 'plateau_epochs', 'plateau_share'),
+    *('averaging', 'averaging_decay', 'averaging_every', 'averaging_power'),
+    *('averaging_last_epochs', 'tta'),
 }
 
 
 def check(recipe: Recipe) -> None:
     """Raises if the recipe sets what a pretrained network has of its own."""
-    for name, default in _DEFAULTS_TO_KEEP.items():
-        if getattr(recipe, name) != default:
+    for field in dataclasses.fields(Recipe):
+        name = field.name
+        if name not in _FIELDS and getattr(recipe, name) != getattr(RECIPE, name):
             raise ValueError(
                 f'`set` must leave `{name}` alone for a pretrained network. '
                 f'Received: {name}={getattr(recipe, name)}'
@@ -104,12 +102,7 @@ class PretrainedNetwork:
         with replicas.scope():
             model = self.model(dataset.image_shape, dataset.num_classes)
             rule = optimizers.SGD(
-                schedules.PiecewiseLinear(
-                    [
-                        (step, share * recipe.peak_learning_rate)
-                        for step, share in recipe.schedule_knots(steps_per_epoch)
-                    ]
-                ),
+                assemble.schedule(recipe, steps_per_epoch),
                 momentum=recipe.momentum,
                 nesterov=recipe.nesterov,
                 weight_decay=recipe.weight_decay,

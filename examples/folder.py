@@ -36,6 +36,7 @@ from fenwicks.recipes import flags as recipe_flags
 FLAGS = flags.FLAGS
 MEMORY = 8e9  # bytes of it that the images may take
 LARGE = 96  # pixels of the shorter side, from which on images are for a pretrained network
+TAKEN_BY_ALL = 16  # pixels of a side that every network of a recipe takes
 BACKBONE = 'EfficientNetV2B0'
 RECIPE = 'page24'
 
@@ -194,17 +195,24 @@ def chosen(source):
 
 def check_size(recipe, size):
     """Raises where the recipe's network doesn't take images of this size."""
-    if size >= 16:  # which all of them take
+    if size >= TAKEN_BY_ALL:
         return
+    smallest = next(s for s in range(max(1, size), TAKEN_BY_ALL + 1) if _takes(recipe, s))
+    if smallest > size:
+        raise ValueError(
+            f'`image_size` must be at least {smallest} for {recipe.network}, the network of '
+            f'{recipe.name}. Received: image_size={size}'
+        )
+
+
+def _takes(recipe, size):
     try:
         assemble.network(recipe, (size, size, 3), 2)
     except ValueError as error:
         if 'input_shape' not in str(error):
             raise
-        raise ValueError(
-            f'`image_size` must be larger for {recipe.network}, the network of {recipe.name}. '
-            f'Received: image_size={size}'
-        ) from error
+        return False
+    return True
 
 
 def check(network, size):

@@ -70,6 +70,8 @@ def main(argv=None):
         width, height = size_of(arguments.size)
         if not pathlib.Path(arguments.page).is_file():
             raise ValueError(f'PAGE must be a file. Received: {arguments.page}')
+        if pathlib.Path(arguments.out).suffix.lower() != '.png':
+            raise ValueError(f'`out` must end in .png. Received: out={arguments.out}')
         image = render(arguments.page, width, height).quantize(COLOURS)
         with runlog.written_whole(arguments.out) as part:
             image.save(part, 'png', optimize=True)

@@ -16,6 +16,7 @@ import quiet  # noqa: F401
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import zipfile
@@ -72,7 +73,7 @@ def classify(arguments):
     if arguments.top < 1:
         raise ValueError(f'`top` must be a positive integer. Received: top={arguments.top}')
     if arguments.picture:
-        check_picture(arguments.picture)
+        check_picture(arguments.picture, arguments.images)
     model, class_names = load(arguments.model)
     fit = arguments.fit or fit_of_training(arguments.model)
     answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
@@ -189,9 +190,20 @@ def line(name, best, as_json):
     return f'{name}: ' + ', '.join(f'{label} {100 * share:.1f} %' for label, share in best)
 
 
-def check_picture(path):
-    """Raises, before the work, what would keep `draw` from drawing."""
+def check_picture(path, images):
+    """Raises, before the work, what would keep `draw` from drawing, or make it draw over an image.
+
+    Args:
+        path: of the sheet to be drawn.
+        images: paths of the images to be classified.
+    """
     from fenwicks import plots
+
+    for image in images:
+        if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
+            raise ValueError(
+                f'`picture` must not be one of the images to classify. Received: picture={path}'
+            )
 
     with command.renamed({'path': 'picture'}):
         plots.check_path(path)

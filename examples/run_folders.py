@@ -65,6 +65,8 @@ class RunFolders:
                     '`resume` needs the folder of the interrupted training: pass --out=...'
                 )
             return
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f'`out` must be a folder. Received: out={self.out}, a file')
         if self.resume:
             if not self.out.is_dir():
                 raise ValueError(

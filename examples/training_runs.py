@@ -195,7 +195,7 @@ def train_all(
                 job, seed = next(jobs)
                 job.check(machine)
             command.say_how_to_go_on(how)
-            results.append(train(job, machine, seed, folder, script, about, how))
+            results.append(train(job, machine, seed, folder, script, about, how, not results))
         command.say_how_to_go_on(how)
         if FLAGS.report and machine.replicas.chief:
             pages.write(folders.of_runs(), folders.out)
@@ -220,8 +220,9 @@ def train(
     script: str,
     about: dict,
     how_to_go_on: str,
+    first: bool,
 ) -> dict:
-    """Trains once; returns what it writes to `folder`/result.json."""
+    """Trains once, the first time or again; returns what it writes to `folder`/result.json."""
     recipe, dataset, replicas = job.recipe, job.dataset, machine.replicas
     result_path, checkpoint = folder / 'result.json', folder / 'checkpoint.npz'
     shared = {
@@ -286,7 +287,7 @@ def train(
     eval_seconds = time.perf_counter() - began
 
     first_step_seconds = None  # since the command's start; of the first run, if it took a step
-    if seed == FLAGS.seed and trainer.first_step_at:
+    if first and trainer.first_step_at:
         first_step_seconds = trainer.first_step_at - quiet.STARTED
 
     result = {

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from fenwicks import assemble, augment, data, runlog, schedules
+from fenwicks import assemble, augment, data, runlog
 
 FLAGS = flags.FLAGS
 IMAGES, SCHEDULE_POINTS = 16, 200  # shown on TensorBoard, at most
@@ -141,9 +141,7 @@ class EventFile(keras.callbacks.Callback):
 
         self.writer = SummaryWriter(str(self.folder))
         steps = self.recipe.steps_per_epoch(len(self.dataset.train_images))
-        total = round(self.recipe.epochs * steps)
-        knots, peak = self.recipe.schedule_knots(steps), self.recipe.peak_learning_rate
-        rate = schedules.PiecewiseLinear([(step, share * peak) for step, share in knots])
+        total, rate = self.recipe.total_steps(steps), assemble.schedule(self.recipe, steps)
         for step in np.linspace(0, total - 1, min(total, SCHEDULE_POINTS)).astype(int).tolist():
             self.writer.add_scalar('schedule/learning_rate', float(rate(step)), step)
         images = self.dataset.train_images[:IMAGES]
@@ -151,8 +149,7 @@ class EventFile(keras.callbacks.Callback):
         chain = augment.compose(assemble.augmentations(self.recipe))
         (augmented,) = augment.preview(images, chain, mean, std, epochs=1)
         for name, batch in (('original', images), ('augmented', augmented)):
-            pixels = np.clip(batch, 0, 255).astype(np.uint8)
-            self.writer.add_images(f'images/{name}', pixels, 0, dataformats='NHWC')
+            self.writer.add_images(f'images/{name}', batch, 0, dataformats='NHWC')
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():

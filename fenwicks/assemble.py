@@ -201,15 +201,23 @@ def _activation(name, recipe):
     return name if layer is None else layer(name='activation')
 
 
+def schedule(
+    recipe: Recipe, steps_per_epoch: int, peak: float | None = None
+) -> schedules.PiecewiseLinear:
+    """The learning rate of each step, from 0: of SGD, or with another peak.
+
+    Args:
+        recipe: the recipe.
+        steps_per_epoch: whole batches in a pass over the training images.
+        peak: the highest rate; `None` for the recipe's of SGD.
+    """
+    peak = recipe.peak_learning_rate if peak is None else peak
+    knots, first = recipe.schedule_knots(steps_per_epoch), recipe.first_step
+    return schedules.PiecewiseLinear([(step - first, share * peak) for step, share in knots])
+
+
 def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """SGD, or Muon for the convolution kernels and SGD for the rest."""
-    knots = recipe.schedule_knots(steps_per_epoch)
-
-    def schedule(peak):
-        return schedules.PiecewiseLinear(
-            [(step - recipe.first_step, share * peak) for step, share in knots]
-        )
-
     rate = recipe.peak_learning_rate
     groups = []
     if recipe.bias_rate != 1:
@@ -228,14 +236,14 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
         if recipe.whitening_bias_schedule == 'linear':
             bias_knots = [(0, rate), (last, 0.0)]
         else:
-            bias_knots = _cut(schedule(rate), max(1, math.floor(last + 0.5)))
+            bias_knots = _cut(schedule(recipe, steps_per_epoch), max(1, math.floor(last + 0.5)))
         groups.append(
             optimizers.ParameterGroup(
                 recipe.whitening_bias, schedule=schedules.PiecewiseLinear(bias_knots)
             )
         )
     sgd = optimizers.SGD(
-        schedule(rate),
+        schedule(recipe, steps_per_epoch),
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
@@ -248,7 +256,7 @@ def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimize
     if scaled and (recipe.normalize_every > 1 or recipe.normalize_every_growth):
         scaled = schedules.AtSteps(recipe.normalization_steps(steps_per_epoch))
     return optimizers.Muon(
-        schedule(recipe.muon_learning_rate),
+        schedule(recipe, steps_per_epoch, recipe.muon_learning_rate),
         momentum=recipe.muon_momentum,
         ns_steps=recipe.muon_steps,
         # In mixed precision as all large products, and as published.

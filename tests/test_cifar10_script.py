@@ -542,9 +542,11 @@ def test_resume_needs_a_folder(script):
 
 def test_a_file_in_the_way_of_out(script, tmp_path):
     (tmp_path / 'file').write_text('kept')
-    for out in (tmp_path / 'file', tmp_path / 'file' / 'below'):
-        line = refused(script, *SMALL, f'--out={out}')
-        assert line.startswith(f'`out` must be a folder that can be written to. Received: {out}')
+    out = tmp_path / 'file'
+    line = refused(script, *SMALL, f'--out={out}')
+    assert line == f'`out` must be a folder. Received: out={out}, a file'
+    line = refused(script, *SMALL, f'--out={out}/below')
+    assert line.startswith(f'`out` must be a folder that can be written to. Received: {out}/below')
     assert (tmp_path / 'file').read_text() == 'kept'
 
 

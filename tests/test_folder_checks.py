@@ -63,7 +63,7 @@ def test_other_folders_among_the_pictures_are_refused(script, shapes, monkeypatc
     line = refused(script, shapes, *SMALL, '--cache_dir=shapes/cache', '--out=new')
     assert line.startswith('`cache_dir` must lie outside of the folder of pictures')
     hidden = ('--cache_dir=shapes/.cache', '--image_size=4')
-    assert refused(script, shapes, *SMALL, *hidden).startswith('`image_size` must be larger')
+    assert refused(script, shapes, *SMALL, *hidden).startswith('`image_size` must be at least 8')
     monkeypatch.chdir(shapes)
     line = refused(script, '.', *SMALL)  # the default is a new folder below out/
     assert line.endswith('Received: out=out, in .')

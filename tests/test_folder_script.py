@@ -256,6 +256,9 @@ def test_pretrained_networks_take_no_recipe_and_say_what_is_wrong(
     assert line.startswith('`recipe` must not be given with `pretrained`')
     line = refused(script, large, *out, pretrained, '--set=activation=celu')
     assert line.startswith('`set` must leave `activation` alone')
+    for setting in ('rate_in_velocity=true', 'norm_momentum=0.5', 'widths=8,8,8'):
+        line = refused(script, large, *out, pretrained, f'--set={setting}')
+        assert line.startswith(f'`set` must leave `{setting.partition("=")[0]}` alone')
     line = refused(script, large, '--pretrained=resnet51')
     assert line.startswith('`pretrained` must be one of ConvNeXtBase, ')
     line = refused(script, large, *out, pretrained, '--weights=nowhere.h5')
@@ -342,9 +345,9 @@ BAD_FOLDERS = {
         '`test_fraction` must not be given with `folds`',
     ),
     'a place of no data set': (None, ('--data_dir=x',), '`data_dir` needs `dataset`'),
-    'images of no pixels': (None, ('--image_size=0',), '`image_size` must be larger for'),
-    'images of minus one': (None, ('--image_size=-1',), '`image_size` must be larger for'),
-    'tiny images': (None, ('--image_size=4',), '`image_size` must be larger for resnet9'),
+    'images of no pixels': (None, ('--image_size=0',), '`image_size` must be at least 8 for'),
+    'images of minus one': (None, ('--image_size=-1',), '`image_size` must be at least 8 for'),
+    'tiny images': (None, ('--image_size=4',), '`image_size` must be at least 8 for resnet9'),
     'a cache in a file': (
         lambda folder: text(folder / 'notes.txt'),
         ('--cache_dir=bad/notes.txt',),

@@ -25,6 +25,15 @@ def test_a_page_becomes_a_small_picture(script, tmp_path, capsys):
     assert image.convert('RGB').getpixel((150, 100)) == (255, 0, 0)
 
 
+def test_the_page_is_not_drawn_over(script, tmp_path):
+    page = tmp_path / 'page.html'
+    page.write_text('<p>text</p>')
+    with pytest.raises(SystemExit) as raised:
+        script.main([str(page), f'--out={page}'])
+    assert raised.value.code == f'picture.py: `out` must end in .png. Received: out={page}'
+    assert page.read_text() == '<p>text</p>'
+
+
 @pytest.mark.parametrize(
     ('arguments', 'line'),
     [

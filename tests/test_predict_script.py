@@ -277,6 +277,14 @@ def test_contact_sheet_is_a_file(script, capsys, model, red, tmp_path):
         assert sheet.width > 50
 
 
+def test_no_picture_is_drawn_over(script, model, red):
+    before = red.read_bytes()
+    same = red.parent / '..' / red.parent.name / red.name
+    line = refused(script, model, red, f'--picture={same}')
+    assert line == f'`picture` must not be one of the images to classify. Received: picture={same}'
+    assert red.read_bytes() == before
+
+
 def test_refuses_what_it_cannot_use_in_one_line(script, model, red, tmp_path):
     assert refused(script, tmp_path / 'none.keras', red).endswith('none.keras, no such file')
     assert 'MODEL must be a file that Keras saved' in refused(script, red, red)

@@ -200,6 +200,8 @@ def test_recipe_of_ones_own_and_tricks_are_told(tmp_path):
     folder = write_run(tmp_path / 'own', {**own, 'recipe': 'mine'})
     text = Page(report.write(folder).read_text()).text
     assert 'mine, a recipe of your own.' in text
+    assert 'batch_size 512' in text  # all settings, also those that fenwicks24 has
+    assert 'momentum 0.5' in text
     tricky = write_run(tmp_path / 'tricky', recipe='page10-whitening', epochs=10)
     text = Page(report.write(tricky).read_text()).text
     assert 'page10-whitening, 10 epochs.' in text
@@ -423,12 +425,15 @@ def test_folders_in_any_sequence(tmp_path):
     [
         ('none/x.html', '`path` must lie in a folder that exists'),
         ('', '`path` must be the path of a f'),
+        ('run/result.json', r'`path` must end in \.html\. Received: path='),
     ],
 )
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(tmp_path, path, message):
     folder = write_run(tmp_path / 'run', extra=False)
+    before = (folder / 'result.json').read_bytes()
     with pytest.raises(ValueError, match=message):
         report.write(folder, tmp_path / path)
+    assert (folder / 'result.json').read_bytes() == before
 
 
 def test_a_page_that_nobody_may_write_is_refused_before_the_work(tmp_path, denied, monkeypatch):

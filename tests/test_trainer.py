@@ -152,7 +152,7 @@ def test_a_call_takes_about_the_seconds_it_is_given():
     trainer = make(seconds_per_call=1.0)
     calls = []
 
-    def run(epoch, start, stop, loss_sum):
+    def run(epoch, start, stop, steps_before, loss_sum):
         calls.append((start, stop))
         clock[0] += 0.3 * (stop - start)
         return StepTotals(0.0, 0, stop - start, 0.0, True)
@@ -199,6 +199,33 @@ def test_infinite_losses_stop_too():
     images, labels = toy()
     with pytest.raises(DivergedError, match='must stay finite: lower the learning rate'):
         trainer.fit(images, labels, 1)
+
+
+@pytest.mark.parametrize(
+    ('optimizer', 'augment', 'advice'),
+    [
+        (lambda: keras.optimizers.SGD(math.nan), None, 'look at the optimizer and its schedule'),
+        (
+            lambda: optimizers.SGD(0.1),
+            lambda images, seed: images * math.nan,
+            'look at what `normalize`',
+        ),
+    ],
+)
+def test_the_first_step_is_blamed_on_what_was_given(optimizer, augment, advice):
+    trainer = make(dense_model(), optimizer(), augment=augment)
+    with pytest.raises(DivergedError, match=advice):
+        trainer.fit(*toy(), 1)
+
+
+def test_without_data_no_step_is_taken(tmp_path):
+    trainer = make(dense_model())
+    for call in (trainer.compile, trainer.graph, lambda: trainer.run_steps(0, 0, 1)):
+        with pytest.raises(ValueError, match=r'^the Trainer must have data .* call `load` first'):
+            call()
+    with pytest.raises(ValueError, match=r'`count` must be at least the batch size, 4\. Rec'):
+        trainer.program(3, (8, 8, 3))
+    trainer.fit(*toy(), 1)
 
 
 class SpoiltLast(keras.optimizers.schedules.LearningRateSchedule):

@@ -39,13 +39,15 @@ def write(
     Args:
         runs: the folder of a run; or several folders. A folder without a run of its own stands
             for all runs in the folders within it, as `examples/cifar10.py --runs=5` leaves them.
-        path: of the page; `None` for `report.html` in the folder, of which there must be one then.
+        path: of the page, which ends in .html; `None` for `report.html` in the folder, of which
+            there must be one then.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: a folder holds no run, or a file in it is damaged; the message names it.
+        ValueError: a folder holds no run, or a file in it is damaged, and the message names it; or
+            `path` has another ending.
         OSError: a file can't be read or written.
         ImportError: Matplotlib is missing.
 
@@ -73,6 +75,8 @@ def write(
         path = pathlib.Path(folders[0], 'report.html')
     found = find_runs(folders)
     path = check_target(path, writable=True)  # before the pictures are drawn, which takes seconds
+    if path.suffix.lower() not in ('.html', '.htm'):  # such as a file of the run
+        raise ValueError(f'`path` must end in .html. Received: path={path}')
     text = page(found)
     with written_whole(path) as part:
         part.write_text(text, encoding='utf-8')

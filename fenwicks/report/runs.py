@@ -148,7 +148,8 @@ def read_run(folder: pathlib.Path) -> Run:
         result = json.loads(path.read_text(encoding='utf-8'))
         _check(result)
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, and those of `_check`
-        raise ValueError(f'{path} must be the result of a training. Received: {error}') from None
+        what = f'no JSON ({error})' if isinstance(error, json.JSONDecodeError) else error
+        raise ValueError(f'{path} must be the result of a training. Received: {what}') from None
     result = {key: value for key, value in result.items() if value is not None}
     return Run(folder, result, _recipe(result), load_material(folder))
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from fenwicks import plots, recipes, schedules
+from fenwicks import assemble, plots, recipes
 from fenwicks.plots.canvas import new_axes
 from fenwicks.report import elements, figures, predictions
 from fenwicks.report.runs import RESULT, Run, changes, preset_of, tricks_of
 
 CHART = (4.6, 2.9)  # inches: a phone shows its text at about the size at which it was drawn
-NAMED_CLASSES = 25
 
 
 def title(run: Run) -> str:
@@ -98,8 +98,7 @@ def _recipe(run: Run) -> Iterator[str]:
     base = preset_of(recipe)
     if base is None:
         yield elements.paragraph(f'`{recipe.name}`, a recipe of your own.')
-        fields = recipes.get(next(iter(recipes.PRESETS)))
-        rows = [[field, value(own)] for field, (_, own) in changes(recipe, fields).items()]
+        rows = [[field, value(own)] for field, own in dataclasses.asdict(recipe).items()]
         yield elements.details('All settings', elements.table('Settings', ['field', 'value'], rows))
         return
     preset = recipes.PRESETS[base.name.partition('+')[0].partition('-')[0]]
@@ -165,13 +164,12 @@ def _schedule(run: Run) -> Iterator[str]:
     recipe, images = run.recipe, run.result.get('train_images')
     if recipe is not None and images and images >= recipe.batch_size:
         steps = recipe.steps_per_epoch(images)
-        peak = recipe.peak_learning_rate
-        knots = recipe.schedule_knots(steps)
-        schedule = schedules.PiecewiseLinear([(step, share * peak) for step, share in knots])
+        schedule = assemble.schedule(recipe, steps)
         axes = new_axes(CHART)
         figure = plots.schedule(schedule, recipe.total_steps(steps), steps, axes=axes)
-        corners = ', '.join(f'{share * peak:.3g} at epoch {step / steps:.3g}' for step, share in
-                            knots)  # fmt: skip
+        corners = ', '.join(
+            f'{rate:.3g} at epoch {max(0, step) / steps:.3g}' for step, rate in schedule.knots
+        )
         description = f'Line chart of the learning rate in straight lines: {corners}.'
         yield elements.charts(elements.chart(figures.svg(figure, description, 'schedule')))
         text = f'{recipe.total_steps(steps):,} steps of {recipe.batch_size:,} images.'

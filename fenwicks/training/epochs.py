@@ -120,13 +120,18 @@ class Epochs:
                 'what `normalize`, `augment`, the model and the loss return. '
                 f'Received: loss {totals.last_loss} at epoch 1, step 1'
             )
+        advice = 'lower the learning rate'
+        if not math.isfinite(rate):
+            advice = 'look at the optimizer and its schedule'
+        elif epoch == 0 and step == 1:
+            advice += ', or look at what `normalize` and `augment` return'
         what, which = 'loss', ''
         if math.isfinite(totals.last_loss):
             variable = self.not_finite()
             what = 'weights' if variable is None or variable.trainable else 'state'
             which = '' if variable is None else f', {variable.path} not finite'
         return DivergedError(
-            f'the training {what} must stay finite: lower the learning rate. Received: '
+            f'the training {what} must stay finite: {advice}. Received: '
             f'loss {totals.last_loss} at epoch {epoch + 1}, step {step}, '
             f'learning rate {rate:.4g}{which}',
             step - 1,

@@ -146,7 +146,11 @@ class StepRunner(Predictor):
         Args:
             epoch: its number, from 0: with `image_sizes` or `freeze` not all epochs have the same
                 programs.
+
+        Raises:
+            ValueError: no data are loaded.
         """
+        self._check_loaded()
         started = time.perf_counter()
         self._engines.compile(epoch)
         self.compile_seconds += time.perf_counter() - started
@@ -160,7 +164,11 @@ class StepRunner(Predictor):
             epoch: the epoch's number, from 0.
             start: the first step, from 0.
             stop: the step to stop before; `start` for none.
+
+        Raises:
+            ValueError: no data are loaded.
         """
+        self._check_loaded()
         self._half_trained = self._half_trained or stop > start
         totals = self._engines.run(epoch, start, stop, self._steps_taken - start)
         self._steps_taken += totals.steps
@@ -185,7 +193,15 @@ class StepRunner(Predictor):
             the images (on JAX one row each) and labels; the epoch's number (on JAX also the seed),
             the steps before it, the first step and the step to stop before; and the sum of the
             losses so far. The function returns the new state and what `StepTotals` holds.
+
+        Raises:
+            ValueError: there are fewer images than a batch has.
         """
+        if count < self.batch_size:
+            raise ValueError(
+                f'`count` must be at least the batch size, {self.batch_size}. '
+                f'Received: count={count}'
+            )
         self._engines.steps_per_epoch = count // self.batch_size
         return self._engines.at(epoch, step).program(count, image_shape)
 
@@ -196,8 +212,9 @@ class StepRunner(Predictor):
             epoch: as of `compile`.
 
         Raises:
-            ValueError: the backend is JAX.
+            ValueError: the backend is JAX, or no data are loaded.
         """
+        self._check_loaded()
         return self._engines.at(epoch).graph()
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
@@ -247,6 +264,12 @@ class StepRunner(Predictor):
         self._labels = feed.labels
         self._metrics.fit_to(self._labels[:1], self._outputs)
         return feed
+
+    def _check_loaded(self):
+        if not self._steps_per_epoch:
+            raise ValueError(
+                'the Trainer must have data to train on: call `load` first. Received: no data'
+            )
 
     def _start_feed(self, feed, epoch=0, epochs=1):
         started = time.perf_counter()

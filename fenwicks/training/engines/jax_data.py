@@ -73,7 +73,8 @@ class Chunk(NamedTuple):
 
     @staticmethod
     def shardings(replicas):
-        return Chunk(*[replicas.divided] * 3, replicas.replicated)
+        divided = replicas.divided
+        return Chunk(divided, divided, divided, replicas.replicated)
 
     def order(self, epoch_seed):
         """None: the source has its own."""
