@@ -192,6 +192,18 @@ def test_the_raw_model_is_the_trainers_on_raw_pixels(tmp_path):
     assert loss == pytest.approx(score.loss, rel=1e-4)  # the plain one, without smoothing
 
 
+def test_the_optimizer_of_the_training_is_not_saved():
+    """Callbacks have had the model compiled; its velocities would double the size of the file."""
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), 'mse')
+    model.fit(np.zeros((2, 8, 8, 3)), np.zeros((2, 2)), verbose=0)
+    raw = assemble.with_normalization(model, [0.0] * 3, [255.0] * 3)
+    (network,) = (layer for layer in raw.layers if layer.name == model.name)
+    assert not network.compiled
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize('name', ['page10', 'speed94'])
 def test_a_model_trained_in_bfloat16_is_saved_in_float32(name, tmp_path):

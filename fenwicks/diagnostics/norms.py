@@ -35,8 +35,9 @@ class WeightNorms(keras.callbacks.Callback):
 
     Attributes:
         paths: the paths of the variables.
-        history: list of a dict for each epoch: `epoch` (from 1), and `norm`, `update` and `angle`,
-            each a list of a float for each variable. `initial` has the norms before training.
+        history: list with a dict for each epoch: `epoch` (from 1), and `norm`, `update` and
+            `angle`, each a list with a float for each variable. `initial` has the norms before
+            training.
 
     Example:
 

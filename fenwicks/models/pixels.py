@@ -36,8 +36,9 @@ def from_pixels(
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """The model with the same weights and the dtype policy float32 in every layer."""
+    """The model with the same weights and the dtype policy float32 in every layer, uncompiled."""
     config = _with_float32_policies(keras.saving.serialize_keras_object(model))
+    config.pop('compile_config', None)  # or its optimizer's variables would be saved too
     copy = keras.saving.deserialize_keras_object(config)
     copy.set_weights(model.get_weights())
     return copy

@@ -115,8 +115,8 @@ def learning_curves(
 
     Args:
         runs: a history: the `History` that `fit` returns, of the Trainer or of Keras, or
-            `trainer.records`, a dict an epoch with the key `epoch` and a key for each metric; or
-            histories, or sequences of histories, by the names that go into the legend.
+            `trainer.records`, a dict for each epoch with the key `epoch` and a key for each metric;
+            or histories, or sequences of histories, by the names that go into the legend.
         metrics: names in the history, all accuracies or none: `loss` and `accuracy` in a `History`
             are `train_loss` and `train_accuracy` in records.
         axes, theme: see `fenwicks.plots`.
@@ -206,7 +206,7 @@ def _several(name, value):
 
 
 def _holds_records(value):
-    """Whether this is a history as a dict an epoch."""
+    """Whether this is a history as a dict for each epoch."""
     return (
         isinstance(value, Sequence)
         and bool(value)

@@ -1,4 +1,4 @@
-"""The Trainer: one compiled program for each epoch, on one device or many; checkpoints."""
+"""The Trainer: compiled training steps, on one device or many; checkpoints."""
 
 from fenwicks.training import callbacks, metrics
 from fenwicks.training.engines.base import StepTotals

@@ -16,7 +16,7 @@ class History(keras.callbacks.History):
     """The history of a training, as Keras's `fit` returns it.
 
     Args:
-        records: list of a dict for each epoch, see `Trainer.fit`.
+        records: list with a dict for each epoch, see `Trainer.fit`.
         params: dict of `epochs` and `steps`.
 
     Attributes:

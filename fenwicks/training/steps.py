@@ -42,7 +42,7 @@ class StepRunner(Predictor):
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
-        records: list of a dict for each epoch that `Trainer.fit` has trained.
+        records: list with a dict for each epoch that `Trainer.fit` has trained.
     """
 
     def __init__(

@@ -65,10 +65,11 @@ class Trainer(ResumableRunner):
             always there. They are of the outputs as the model returns them, logits mostly, and are
             accumulated in the compiled steps. Integer labels come one-hot to a metric that takes
             them in no other form.
-        normalize: function from a uint8 batch to the model's float input. By default division by
-            255; or nothing for a model that scales its images before the first layer with weights,
-            by a layer (`Rescaling`, `Normalization`, `BatchNormalization`, one of the user's own)
-            or an operation (`images / 255`). What a subclass of Model does in its code isn't seen.
+        normalize: function from a batch of images, uint8 or as a source gives them, to the model's
+            float input. By default division by 255; or nothing for a model that scales its images
+            before the first layer with weights, by a layer (`Rescaling`, `Normalization`,
+            `BatchNormalization`, one of the user's own) or an operation (`images / 255`). What a
+            subclass of Model does in its code isn't seen.
         augment: function `augment(images, seed)` of normalised float batches, such as
             `augment.compose` returns; by default none. Where it has parameters `epoch` (from 0),
             `indices` (int32 `(batch,)`, the places of the images in the data set) or `run_seed`
@@ -84,16 +85,16 @@ class Trainer(ResumableRunner):
         replicas: the devices that share each batch, from `training.replicate`. `None` is all
             accelerators on JAX, those of the strategy in scope on TensorFlow, or else one device.
         jit_compile: whether XLA compiles the loop over the steps as one program. `None`, or 'auto',
-            is yes on an accelerator and no on a CPU, where TensorFlow then runs the loop as a graph
-            and JAX calls a compiled step; if that holds no convolution, yes on JAX.
+            is yes on an accelerator. On a CPU TensorFlow runs the loop as a graph; JAX compiles the
+            loop where no step convolves, and else calls one compiled step after the other.
         image_sizes: pairs `(epoch, size)`: from that epoch on, counted from 0, the augmented images
             are resized to `size` x `size` pixels, bilinearly and without antialiasing. Empty: they
             keep their size. The model must take each size, as one with an input of `(None, None,
             channels)` and a global pooling does. `predict` and `evaluate` never resize.
         accumulate: parts into which each replica cuts its share of a batch, one after the other in
-            the memory of one; the update takes the mean of their gradients. It is that of the whole
-            batch, save that batch norm normalises each part by itself and updates its moving
-            statistics once a part. Augmentation sees the whole share.
+            the memory of one. The update takes the mean of their gradients, which is the gradient
+            of the whole batch. Only batch norm differs: it normalises each part by itself and
+            updates its moving statistics once a part. Augmentation sees the whole share.
         memory_budget: bytes of a device's memory that training data may take. `None`: arrays may
             have what is free; a stream has chunks of at most 2**30 bytes together.
         freeze: pairs `(epoch, match)`: from that epoch on, which may be a fraction, the trainable
@@ -104,7 +105,7 @@ class Trainer(ResumableRunner):
         ValueError: an argument breaks its rule.
 
     Attributes:
-        records: list of a dict for each epoch, see `fit`.
+        records: list with a dict for each epoch, see `fit`.
         history: the same as a `History`, in Keras's form.
         first_step_at: `time.perf_counter()` at the end of the first step; `None` before it.
         preprocess_seconds, compile_seconds, train_seconds: of placing the data, of compiling and of
@@ -189,7 +190,7 @@ class Trainer(ResumableRunner):
                 source of batches, which gives them.
             initial_epoch: the epochs trained so far, where that is to be checked.
             verbose: 0 shows nothing, 1 a progress bar and a line an epoch, 2 the lines alone, as in
-                Keras; 'auto' is 1, and 2 where standard error is a file.
+                Keras; 'auto' is 1 in a terminal or a notebook, and 2 elsewhere.
             checkpoint: path of a file that is rewritten after each epoch; `None` for none. Of
                 several processes the chief writes it, and all must be able to read it. No other
                 training can use it until this one ends.

@@ -250,8 +250,8 @@ class Engine:
         """The model's input in training: `images` normalised and augmented; and the labels.
 
         Args:
+            images: `(batch, height, width, channels)`, uint8 or as a source gives them.
             labels: int32 `(batch,)` or float32 `(batch, outputs)`.
-            images: uint8 `(batch, height, width, channels)`.
             indices: int32 `(batch,)`, the places of the images in the data set.
             epoch: the `Epoch`.
             step_seed: int32 `(2,)`.

@@ -1,4 +1,4 @@
-"""The JAX engine: the steps of an epoch as one compiled program.
+"""The JAX engine: compiled training steps.
 
 It takes the same steps as `fenwicks.training.engines.tensorflow`. The state goes through a
 `lax.while_loop`, its memory donated. On a CPU the loop of a step that holds convolutions is
