@@ -238,6 +238,7 @@ from fenwicks.data import tfrecord
         ({'indices': [-1]}, r'`indices` must be at least one integer in \[0, 10\)'),
         ({'indices': []}, '`indices` must be'),
         ({'indices': [0.5]}, '`indices` must be at least one integer'),
+        ({'indices': np.arange(12) < 5}, r'or 10 booleans. Received: indices=array\(\[ True'),
         ({'seed': -1}, '`seed` must be an integer'),
         ({'seed': True}, '`seed` must be an integer'),
         ({'process_index': 1}, r'`process_index` must be an integer in \[0, 1\)'),
@@ -249,6 +250,12 @@ def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message) as caught:
         data.ImageBatches(*numbered(), **options)
     assert '\n' not in str(caught.value)
+
+
+def test_indices_may_be_booleans():
+    images, labels = numbered()
+    batches = data.ImageBatches(images, labels, indices=np.arange(10) % 2 == 0)
+    assert batches.indices.tolist() == [0, 2, 4, 6, 8]
 
 
 def test_bad_arrays_and_indices():

@@ -13,7 +13,7 @@ from test_data_images import file_of, picture, same
 
 from fenwicks import data
 from fenwicks.data import decoded, image_cache
-from fenwicks.data.decoded import in_order
+from fenwicks.data.threads import in_order
 
 
 def folder_of(root, count=6, kind='png'):
@@ -227,6 +227,29 @@ def test_a_data_set_of_two_parts():
     assert (dataset.name, dataset.class_names) == ('mine', ('a', 'b'))
 
 
+def test_parts_may_be_given_as_booleans():
+    few = np.arange(10) < 3
+    dataset = arrays().dataset(few, ~few)
+    assert dataset.train_images[:, 0, 0, 0].tolist() == [0, 1, 2]
+    assert dataset.test_images[:, 0, 0, 0].tolist() == [3, 4, 5, 6, 7, 8, 9]
+    with pytest.raises(ValueError, match=r'must share no image. Received: 1 in both, such as 2'):
+        arrays().dataset(few, [2, 5])
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [[], [0, 10], [0, -1], [0.0], [True, False], np.zeros(10, bool), None, 3, [[1], [2, 3]]],
+)
+def test_parts_that_are_no_indices(wrong):
+    """The last image, as -1, was in both parts."""
+    for name, parts in (('train', (wrong, [9])), ('test', ([9], wrong))):
+        with pytest.raises(
+            ValueError, match=rf'`{name}` must be at least one .* in \[0, 10\)'
+        ) as e:
+            arrays().dataset(*parts)
+        assert '\n' not in str(e.value)
+
+
 def test_data_sets_that_cannot_be():
     with pytest.raises(ValueError, match=r'must share no image. Received: 1 in both, such as 3'):
         arrays().dataset([1, 3], [3, 4])
@@ -234,6 +257,10 @@ def test_data_sets_that_cannot_be():
         arrays().dataset([1, 3], [4], memory_budget=30)
     with pytest.raises(ValueError, match='must have labels'):
         data.ImageArrays(arrays().images).dataset([1], [2])
+    with pytest.raises(ValueError, match=r'`train` must name each image once. Received: 3 2 times'):
+        arrays().dataset([1, 3, 3], [4])
+    with pytest.raises(ValueError, match=r'`test` must name each image once. Received: 4 3 times'):
+        arrays().dataset([1], [4, 4, 4])
     for options, message in (
         ({'names': ('x',)}, '`names` must have the length 10'),
         ({'groups': np.array(['x'])}, '`groups` must have the length 10'),

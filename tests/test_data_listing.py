@@ -330,6 +330,16 @@ def test_lists_that_do_not_fit(tmp_path):
     refused(lambda: ImageList(tmp_path, ('a',), groups=np.array(['x'] * 2)), match='`groups` must')
 
 
+@pytest.mark.parametrize('wrong', [[99], [], [0.5], [True], [-1], None, 'a'])
+def test_images_that_cannot_be_selected(tmp_path, wrong):
+    images = ImageList(tmp_path, ('a', 'b', 'c'))
+    refused(
+        lambda: images.select(wrong), match=r'`indices` must be at least one integer in \[0, 3\)'
+    )
+    refused(lambda: images.select([1, 1]), match="name each file once. Received: 'b' 2 times")
+    assert images.select([True, False, True]).paths == ('a', 'c')
+
+
 def test_commas_in_a_value_of_a_csv_file(tmp_path):
     """Labels were cut at the comma, and classes became one."""
     for name in ('0', '1', '2'):

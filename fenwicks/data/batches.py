@@ -34,7 +34,8 @@ class ImageBatches(keras.utils.PyDataset):
         images: uint8 `(n, height, width, channels)`, such as `ImageArrays.images`.
         labels: integers `(n,)`, or None for `predict`.
         batch_size: images per batch of this process.
-        indices: which of the images to use, such as one side of a split; by default all.
+        indices: which of the images to use, such as one side of a split: integers, or a boolean
+            for each image; by default all.
         shuffle: whether to shuffle, anew in each epoch.
         seed: integer in [0, 2**31).
         drop_remainder: whether to leave out the last batch of an epoch if it is not full.
@@ -80,7 +81,8 @@ class ImageBatches(keras.utils.PyDataset):
         self.images = images
         self.labels = None if labels is None else known.astype(np.int32)
         self.batch_size = positive_integer('batch_size', batch_size)
-        self.indices = check_indices(indices, len(images))
+        every = np.arange(len(images))
+        self.indices = every if indices is None else check_indices(indices, len(images))
         seed = integer('seed', seed, low=0, below=2**31)
         self.process_count = positive_integer('process_count', process_count)
         self.process_index = integer('process_index', process_index, low=0, below=process_count)

@@ -76,17 +76,34 @@ def check_labels(labels: np.ndarray, count: int, num_classes: int | None = None)
         raise ValueError(f'`labels` must be in [0, {bound}). Received: labels from {low} to {high}')
 
 
-def check_indices(indices: Sequence[int] | np.ndarray | None, count: int) -> np.ndarray:
-    """Indices `(k,)` of some of `count` images, by default of all.
+def check_indices(
+    indices: Sequence[int] | np.ndarray, count: int, name: str = 'indices'
+) -> np.ndarray:
+    """Indices `(k,)` of some of `count` images.
+
+    Args:
+        indices: integers in [0, count), or a boolean for each image.
+        count: number of images.
+        name: of the caller's argument, for the error.
 
     Raises:
-        ValueError: there is none, or one is no integer in [0, count).
+        ValueError: they are neither, or there is none.
+
+    >>> check_indices([True, False, True], 3)
+    array([0, 2])
     """
-    chosen = np.arange(count) if indices is None else np.asarray(indices)
+    try:
+        chosen = np.asarray(indices)
+    except ValueError:  # of lists of several lengths
+        chosen = np.array(None)
+    if chosen.dtype == bool and chosen.shape == (count,):
+        chosen = np.flatnonzero(chosen)
     whole = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer) and len(chosen)
     if not whole or chosen.min() < 0 or chosen.max() >= count:
+        received = ' '.join(repr(indices).split())
         raise ValueError(
-            f'`indices` must be at least one integer in [0, {count}). Received: {chosen!r:.80}'
+            f'`{name}` must be at least one integer in [0, {count}), or {count} booleans. '
+            f'Received: {name}={received:.80}'
         )
     return chosen
 

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import PIL
 import simplejpeg
-from PIL import Image
 
-from fenwicks._checks import positive_integer
 from fenwicks._files import check_writable
-from fenwicks.data.dataset import Dataset, check_arrays
+from fenwicks.data.dataset import Dataset, check_arrays, check_indices
 from fenwicks.data.image_cache import read_cache, write_cache
 from fenwicks.data.images import check_options, decode_image
 from fenwicks.data.limits import left_out
 from fenwicks.data.listing import ImageList, StrPath
 from fenwicks.data.progress import progress_bar
+from fenwicks.data.threads import in_order
 
 HOW_TO_SKIP = '`skip_damaged` leaves such images out'
 _log = logging.getLogger('fenwicks')
 _Item = TypeVar('_Item')
-_Result = TypeVar('_Result')
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -97,8 +93,8 @@ class ImageArrays:
         """Copies two parts into memory, as the `Trainer` takes them.
 
         Args:
-            train: indices of the images to train on.
-            test: indices of the images to test on; none of them in `train`.
+            train: indices of the images to train on, each once; or a boolean for each image.
+            test: the same of the images to test on; none of them in `train`.
             name: name of the data set.
             memory_budget: bytes that the images may take.
 
@@ -106,8 +102,8 @@ class ImageArrays:
             A Dataset.
 
         Raises:
-            ValueError: there are no labels, the parts share an image, or they take more than the
-                budget.
+            ValueError: there are no labels, an index is out of range or occurs twice, the parts
+                share an image, or they take more than the budget.
 
         >>> images = np.zeros((3, 2, 2, 3), np.uint8)
         >>> ImageArrays(images, np.array([0, 1, 0]), ('a', 'b')).dataset([0, 1], [2])
@@ -115,7 +111,8 @@ class ImageArrays:
         """
         if self.labels is None or not self.class_names:
             raise ValueError('a data set must have labels and `class_names`. Received: none')
-        train, test = np.asarray(train), np.asarray(test)
+        train = _each_once('train', check_indices(train, len(self), 'train'))
+        test = _each_once('test', check_indices(test, len(self), 'test'))
         shared = np.intersect1d(train, test)
         if len(shared):
             raise ValueError(
@@ -139,6 +136,17 @@ class ImageArrays:
             self.class_names,
             self.source,
         )
+
+
+def _each_once(name, indices):
+    """The indices; raises where an image occurs twice in a part of a data set."""
+    values, counts = np.unique(indices, return_counts=True)
+    if len(values) < len(indices):
+        twice = counts.argmax()
+        raise ValueError(
+            f'`{name}` must name each image once. Received: {values[twice]} {counts[twice]} times'
+        )
+    return indices
 
 
 def decode_images(
@@ -195,6 +203,8 @@ def decode_images(
         len(files),
     )
     skipped = description['skipped']
+    if not len(stored):
+        raise ValueError(f'{images.root}: must hold at least one image. Received: none undamaged')
     kept = np.array([name not in skipped for name in images.paths])
     chosen = images.select(kept) if skipped else images
     return ImageArrays(
@@ -314,36 +324,3 @@ def _check_cache(folder):
         if folder != cache_folder():
             raise
         raise OSError(f'{error}: pass `cache_dir`, or set FENWICKS_DATA') from error
-
-
-def in_order(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
-) -> Iterator[_Result]:
-    """Calls a function on items in threads; yields the results in the items' order.
-
-    Args:
-        function: called in several threads at a time.
-        items: read no more than a few ahead of the results.
-        workers: number of threads; None for one for each processor, at most 16.
-
-    Raises:
-        Whatever the function raises, at the first item for which it does.
-
-    >>> list(in_order(abs, [-1, 2, -3]))
-    [1, 2, 3]
-    """
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 16)
-    workers = positive_integer('workers', workers)
-    Image.init()  # not in the threads, where two might load Pillow's plugins at the same time
-    pool = concurrent.futures.ThreadPoolExecutor(workers)
-    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
-    try:
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) > 4 * workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

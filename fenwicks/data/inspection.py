@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fenwicks.data.decoded import in_order
 from fenwicks.data.images import ORIENTATION, RULE, open_image, reduced
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList
 from fenwicks.data.progress import progress_bar
+from fenwicks.data.threads import in_order
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,13 +8,14 @@ import logging
 import os
 import pathlib
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 from fenwicks._checks import some_of
+from fenwicks.data.class_names import check_names
 from fenwicks.data.csv_file import read_columns
+from fenwicks.data.dataset import check_indices
 from fenwicks.data.folders import identity_of, image_files, is_shown, others_in
 from fenwicks.data.images import EXTENSIONS
 from fenwicks.data.limits import left_out
@@ -88,11 +89,14 @@ class ImageList:
         Returns:
             An ImageList with the same classes.
 
+        Raises:
+            ValueError: the indices are neither, or there is none, or one twice.
+
         >>> images = ImageList(pathlib.Path(), ('a.png', 'b.png'), np.array([0, 1]), ('a', 'b'))
         >>> images.select([1]).paths
         ('b.png',)
         """
-        chosen = np.arange(len(self))[np.asarray(indices)]
+        chosen = check_indices(indices, len(self))
         return dataclasses.replace(
             self,
             paths=tuple(self.paths[index] for index in chosen),
@@ -281,50 +285,6 @@ class ImageList:
         """
         folder = _folder(root)
         return cls(folder, tuple(image_files(folder)))
-
-
-def check_names(where: StrPath, names: Sequence[str]) -> None:
-    """Raises unless each name of a class is a line of text; warns where only the case differs.
-
-    Models and JSON hold nothing else than Unicode, which names of folders need not be. It writes
-    some letters in two ways, and the same name from macOS and from Linux would be two classes.
-
-    Args:
-        where: what holds them, for the message.
-        names: the names.
-
-    Raises:
-        ValueError: one is no Unicode, or has a line break or another control character in it, or
-            two look the same.
-    """
-    for name in names:
-        if any(unicodedata.category(letter) in ('Cc', 'Cs') for letter in name):
-            raise ValueError(
-                f'{where}: each name of a class must be one line of UTF-8: rename it. '
-                f'Received: {name!a}'
-            )
-    looks: dict[str, str] = {}
-    in_one_case: dict[str, str] = {}
-    alike = []
-    for name in dict.fromkeys(names):
-        look = ' '.join(unicodedata.normalize('NFC', name).split())
-        same = looks.setdefault(look, name)
-        if same != name:
-            raise ValueError(
-                f'{where}: names of classes must look different: give both the same letters. '
-                f'Received: {same!a} and {name!a}'
-            )
-        other = in_one_case.setdefault(look.casefold(), name)
-        if other != name:
-            alike.append(f'{other!r} and {name!r}')
-    if alike:
-        _log.warning(
-            '%s: classes whose names differ in upper and lower case alone: %s%s; rename one if '
-            'they are the same class',
-            where,
-            alike[0],
-            f', and {len(alike) - 1} more' if alike[1:] else '',
-        )
 
 
 def _folder(root):

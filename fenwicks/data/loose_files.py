@@ -50,7 +50,8 @@ def files_dataset(
         images: the files, and their classes if they are known.
         batch_size: images per batch of this process.
         image_size, fit, filter, channels: see `fenwicks.data.images.decode_image`.
-        indices: which of the images to use, such as one side of a split; by default all.
+        indices: which of the images to use, such as one side of a split: integers, or a boolean
+            for each image; by default all.
         shuffle: whether to shuffle, anew in each pass.
         seed: integer in [0, 2**31).
         drop_remainder: whether to leave out the last batch of a pass if it is not full.
@@ -72,7 +73,7 @@ def files_dataset(
     """
     check_options(image_size, fit, filter, channels)
     size = int(image_size[0]), int(image_size[1])
-    chosen = check_indices(indices, len(images))
+    chosen = np.arange(len(images)) if indices is None else check_indices(indices, len(images))
 
     def order(epoch: int) -> list[int]:
         if not shuffle:

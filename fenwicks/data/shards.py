@@ -15,15 +15,17 @@ import numpy as np
 from fenwicks._checks import positive_integer
 from fenwicks._files import check_writable, written_whole
 from fenwicks.data import storage
-from fenwicks.data.decoded import ImageArrays, cache_file, cached, in_order
+from fenwicks.data.class_names import check_names
+from fenwicks.data.decoded import ImageArrays, cache_file, cached
 from fenwicks.data.example import encode_example
 from fenwicks.data.folders import check_outside
 from fenwicks.data.images import check_options
 from fenwicks.data.limits import damage_named
-from fenwicks.data.listing import ImageList, StrPath, check_names
+from fenwicks.data.listing import ImageList, StrPath
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.tfrecord import RecordReader, write_records
+from fenwicks.data.threads import in_order
 
 
 def write_shards(

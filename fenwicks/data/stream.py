@@ -12,8 +12,9 @@ import numpy as np
 
 from fenwicks import augment as augmentation
 from fenwicks._checks import integer, positive_integer
-from fenwicks.data.decoded import HOW_TO_SKIP, in_order
+from fenwicks.data.decoded import HOW_TO_SKIP
 from fenwicks.data.pipeline import import_tensorflow
+from fenwicks.data.threads import in_order
 
 if TYPE_CHECKING:
     import tensorflow as tf

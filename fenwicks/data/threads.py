@@ -1,0 +1,49 @@
+"""Calls in threads whose results come in order."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from PIL import Image
+
+from fenwicks._checks import positive_integer
+
+_Item = TypeVar('_Item')
+_Result = TypeVar('_Result')
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
+) -> Iterator[_Result]:
+    """Calls a function on items in threads; yields the results in the items' order.
+
+    Args:
+        function: called in several threads at a time.
+        items: read no more than a few ahead of the results.
+        workers: number of threads; None for one for each processor, at most 16.
+
+    Raises:
+        Whatever the function raises, at the first item for which it does.
+
+    >>> list(in_order(abs, [-1, 2, -3]))
+    [1, 2, 3]
+    """
+    if workers is None:
+        workers = min(os.cpu_count() or 1, 16)
+    workers = positive_integer('workers', workers)
+    Image.init()  # not in the threads, where two might load Pillow's plugins at the same time
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > 4 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
