@@ -331,6 +331,16 @@ def test_unknown_recipe():
     with pytest.raises(ValueError) as raised:
         recipes.get('fast')
     assert str(raised.value) == message
+    with pytest.raises(ValueError, match=r'`name` must be one of .*Received: name=\[\]'):
+        recipes.get([])
+    with pytest.raises(ValueError, match=r'`added` must be a sequence of names of tricks.'):
+        recipes.get('page10', added='celu')
+
+
+@pytest.mark.parametrize('fields', [None, [], 'page10', PAGE])
+def test_fields_that_are_no_dict(fields):
+    with pytest.raises(ValueError, match=r'^a recipe must be made of a dict of its fields. '):
+        recipes.Recipe.from_dict(fields)
 
 
 def test_a_setting_that_is_no_choice():
@@ -362,6 +372,27 @@ def test_the_schedule_stretches_with_the_epochs():
     assert short.schedule_knots(100) == [(0, 0.0), (100, 1.0), (400, 0.1), (500, 0.1)]
     assert short.with_epochs(10) == page10
     assert recipes.get('speed94_muon').with_epochs(18).whitening_bias_epochs == 3 * 18 / 8
+
+
+@pytest.mark.parametrize('epochs', [*range(1, 100), 0.1, 0.3, 1e-3, 1e5])
+def test_a_schedule_that_fills_the_epochs_stretches(epochs):
+    """Rounded, the parts were longer than the whole."""
+    page10 = recipes.get('page10')
+    for warmup in (0, 1, 3, 7, 9.9, 10):
+        full = dataclasses.replace(page10, warmup_epochs=warmup, plateau_epochs=10 - warmup)
+        found = full.with_epochs(epochs)
+        assert found.warmup_epochs == pytest.approx(warmup * epochs / 10)
+        assert found.plateau_epochs == pytest.approx((10 - warmup) * epochs / 10, abs=1e-9 * epochs)
+    draw = np.random.default_rng(int(epochs))
+    for warmup in draw.uniform(0, 10, 200):
+        dataclasses.replace(page10, warmup_epochs=warmup, plateau_epochs=10 - warmup).with_epochs(
+            epochs * draw.uniform(0.5, 2)
+        )
+    for whole in (3, 7, 8.3, 9.875):
+        averaged = dataclasses.replace(
+            page10.with_epochs(whole), averaging='lookahead', averaging_last_epochs=whole
+        )
+        assert averaged.with_epochs(epochs).averaging_last_epochs == pytest.approx(epochs)
 
 
 def test_the_batch_size_changes_nothing_else():
@@ -454,6 +485,15 @@ def test_small_data_keeps_the_rate_per_image():
     ]
     with pytest.raises(ValueError, match='`train_images` must be'):
         PAGE.for_small_data(0)
+
+
+@pytest.mark.parametrize(('ghost', 'expected'), [(48, 32), (3, 2), (192, 64), (384, 64), (0, 0)])
+def test_ghost_batches_of_small_data_are_powers_of_two(ghost, expected):
+    page10 = dataclasses.replace(
+        recipes.get('page10'), ghost_batch_size=ghost, batch_size=384, augmentation_groups=0
+    )
+    small = page10.for_small_data(512)
+    assert (small.batch_size, small.ghost_batch_size) == (64, expected)
 
 
 @pytest.mark.parametrize('name', PRESETS)

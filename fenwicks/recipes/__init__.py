@@ -1,6 +1,6 @@
 """Recipes: every setting of a training as data; tricks as patches; presets by name.
 
-No framework is imported here; `fenwicks.assemble` turns a recipe into a model and a trainer.
+Nothing here uses a framework; `fenwicks.assemble` turns a recipe into a model and a trainer.
 """
 
 from fenwicks.recipes.files import load

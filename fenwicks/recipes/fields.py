@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fenwicks._checks import finite_number, integer, positive_integer
@@ -47,6 +49,25 @@ RANGES: dict[str, dict[str, float]] = {
     'averaging_power': {'low': 0},
     'averaging_last_epochs': {'low': 0},
 }
+
+
+def check_names(fields: Any, of_recipes: Sequence[dataclasses.Field]) -> None:
+    """Raises unless `fields` is a dict of fields of recipes, with all those without a default."""
+    if not isinstance(fields, Mapping):
+        raise ValueError(
+            'a recipe must be made of a dict of its fields. '
+            f'Received: a value of type {type(fields).__name__}'
+        )
+    known = {field.name: field for field in of_recipes}
+    if unknown := [name for name in fields if name not in known]:
+        raise ValueError(
+            f'a recipe must have no fields but {", ".join(known)}. Received: {unknown[0]}'
+        )
+    needed = [name for name, field in known.items() if field.default is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in fields]:
+        raise ValueError(
+            f'a recipe must have the fields {", ".join(needed)}. Received: none called {missing[0]}'
+        )
 
 
 def checked(name: str, kind: str, value: Any) -> Any:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fenwicks._checks import sequence
 from fenwicks.recipes.recipe import Recipe
 from fenwicks.recipes.tricks import TRICKS, find, patched
 
@@ -67,7 +68,7 @@ _FENWICKS24_GPU = dataclasses.replace(
 # The small network of the speed records, without its tricks: SGD with the rates of the record
 # before Muon, for batches of 2,000.
 _SPEEDNET = Recipe(
-    name='speed94_muon',
+    name='speednet',
     batch_size=2000,
     epochs=8,
     warmup_epochs=0.23 * 8,
@@ -91,7 +92,7 @@ _SPEEDNET = Recipe(
 )
 
 # The record of December 2024.
-_SPEEDNET_MUON = dataclasses.replace(_SPEEDNET, whitening_images=5000)
+_SPEEDNET_MUON = dataclasses.replace(_SPEEDNET, name='speed94_muon', whitening_images=5000)
 
 # The record of July 2026: 32 steps an epoch, of which 7 train the whitening's bias.
 _SPEEDNET_2026 = dataclasses.replace(
@@ -239,9 +240,11 @@ def get(name: str, added: Sequence[str] = (), removed: Sequence[str] = ()) -> Re
     >>> recipes.get('page10', removed=['whitening']).name
     'page10-whitening'
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f'`name` must be one of {", ".join(PRESETS)}. Received: name={name}')
     preset = PRESETS[name]
+    added = sequence('added', added, 'names of tricks')
+    removed = sequence('removed', removed, 'names of tricks')
     for trick in [*added, *removed]:
         find(trick)
         if [*added, *removed].count(trick) > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fenwicks._checks import finite_number, positive_integer
 from fenwicks.recipes import schedule
-from fenwicks.recipes.fields import check_together, checked
+from fenwicks.recipes.fields import check_names, check_together, checked
 from fenwicks.recipes.steps import Step, parse_steps
 
 
@@ -191,7 +191,8 @@ class Recipe:
         Fields that an earlier version didn't have get the values that it used.
 
         Raises:
-            ValueError: a field is unknown, lacks a value, or has one that breaks its rule.
+            ValueError: `fields` is no dict, or a field is unknown, lacks a value, or has one that
+                breaks its rule.
 
         Example:
 
@@ -200,17 +201,7 @@ class Recipe:
         >>> recipes.Recipe.from_dict(dataclasses.asdict(page10)) == page10
         True
         """
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        if unknown := [name for name in fields if name not in known]:
-            raise ValueError(
-                f'a recipe must have no fields but {", ".join(known)}. Received: {unknown[0]}'
-            )
-        needed = [name for name, field in known.items() if field.default is dataclasses.MISSING]
-        if missing := [name for name in needed if name not in fields]:
-            raise ValueError(
-                f'a recipe must have the fields {", ".join(needed)}. '
-                f'Received: none called {missing[0]}'
-            )
+        check_names(fields, dataclasses.fields(cls))
         former: dict[str, Any] = {}
         if fields.get('network') == 'speednet':
             former['kernel_initializer'] = 'partial_identity'
@@ -224,13 +215,16 @@ class Recipe:
         """The same recipe in another number of epochs, its schedules stretched to fit."""
         epochs = finite_number('epochs', epochs, above=0)
         stretch = epochs / self.epochs
+        # Each part is rounded, and together they must not exceed the whole.
+        warmup = min(self.warmup_epochs * stretch, epochs)
+        plateau = min(self.plateau_epochs * stretch, epochs - warmup)
         return dataclasses.replace(
             self,
             epochs=epochs,
-            warmup_epochs=self.warmup_epochs * stretch,
-            plateau_epochs=self.plateau_epochs * stretch,
+            warmup_epochs=min(warmup, epochs - plateau),
+            plateau_epochs=plateau,
             whitening_bias_epochs=self.whitening_bias_epochs * stretch,
-            averaging_last_epochs=self.averaging_last_epochs * stretch,
+            averaging_last_epochs=min(self.averaging_last_epochs * stretch, epochs),
         )
 
     def with_batch_size(self, batch_size: int, scale_rate: bool = False) -> Recipe:
@@ -258,13 +252,15 @@ class Recipe:
     def for_small_data(self, train_images: int = 512) -> Recipe:
         """The same recipe with batches of at most an eighth of the images, by default of 64.
 
-        They are powers of two, ghost batches are no larger, and SGD's rates are in proportion.
+        Both are powers of two, ghost batches are no larger, and SGD's rates are in proportion.
         """
-        most = 2 ** ((positive_integer('train_images', train_images) // 8 or 1).bit_length() - 1)
+        eighth = positive_integer('train_images', train_images) // 8
+        most = 1 << (eighth or 1).bit_length() >> 1
         if most >= self.batch_size:
             return self
         plain = dataclasses.replace(self, ghost_batch_size=0).with_batch_size(most, scale_rate=True)
-        return dataclasses.replace(plain, ghost_batch_size=min(self.ghost_batch_size, most))
+        ghost = min(1 << self.ghost_batch_size.bit_length() >> 1, most)  # 0 stays 0
+        return dataclasses.replace(plain, ghost_batch_size=ghost)
 
     def augmentation_steps(self) -> list[Step]:
         """The random transforms in the order in which they are applied."""

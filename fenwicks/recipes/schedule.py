@@ -7,7 +7,7 @@ from typing import Any
 
 
 def normalization_steps(recipe: Any, steps_per_epoch: int) -> list[int]:
-    """See `Recipe.normalization_steps`."""
+    """The steps, from 0, at which Muon scales a recipe's kernels to their norm."""
     # As in its publication progress counts until the rate, without its floor, would be 0.
     fall = recipe.epochs - recipe.plateau_epochs - recipe.warmup_epochs
     end = recipe.warmup_epochs + fall / (1 - min(recipe.plateau_share, 0.99))
@@ -22,7 +22,7 @@ def normalization_steps(recipe: Any, steps_per_epoch: int) -> list[int]:
 
 
 def knots(recipe: Any, steps_per_epoch: int) -> list[tuple[float, float]]:
-    """See `Recipe.schedule_knots`."""
+    """The corners `(step, share of the peak rate)` of a recipe's schedule, one step apart at least."""
     end = recipe.total_steps(steps_per_epoch)
     corners: list[tuple[float, float]] = [(0, 1.0)]
     if recipe.warmup_epochs:

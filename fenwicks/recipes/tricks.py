@@ -201,7 +201,7 @@ TRICKS = {
     ),
     'mild_smoothing': Trick(
         {'label_smoothing': 0.09},
-        'a tenth of the target is spread evenly over the classes',
+        '9 % of the target is spread evenly over the classes',
         'losses.CrossEntropy(label_smoothing=...)',
         '',
     ),
