@@ -22,7 +22,7 @@ def normalization_steps(recipe: Any, steps_per_epoch: int) -> list[int]:
 
 
 def knots(recipe: Any, steps_per_epoch: int) -> list[tuple[float, float]]:
-    """The corners `(step, share of the peak rate)` of a recipe's schedule, one step apart at least."""
+    """The corners `(step, share of the peak rate)` of a recipe's schedule, in rising steps."""
     end = recipe.total_steps(steps_per_epoch)
     corners: list[tuple[float, float]] = [(0, 1.0)]
     if recipe.warmup_epochs:
