@@ -15,7 +15,7 @@ LONGEST = 350  # lines
 
 # A module imports those of earlier entries and of its own entry, never those of later ones.
 ORDER = (
-    ('_backend', '_checks', '_files', '_forward', '_keras', '_typing', 'command'),
+    ('_backend', '_checks', '_errors', '_files', '_forward', '_keras', '_typing', 'command'),
     ('kernels.device',),
     ('augment',),
     ('data',),

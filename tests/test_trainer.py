@@ -455,7 +455,7 @@ def test_an_optimizer_stays_with_its_model(optimizer):
         make(model, optimizer)
 
 
-@pytest.mark.parametrize('seconds', [0, -1.0, math.nan])
+@pytest.mark.parametrize('seconds', [0, -1.0, math.nan, 'a', True, np.ones(2)])
 def test_seconds_that_are_not_positive(seconds):
     with pytest.raises(ValueError, match='`seconds_per_call` must be positive'):
         make(dense_model(), seconds_per_call=seconds)
@@ -479,6 +479,9 @@ IMAGES, LABELS = toy()
     ('images', 'labels', 'rule'),
     [
         (IMAGES.astype(np.float32), LABELS, '`images` must be uint8. Received: dtype=float32'),
+        (None, LABELS, '`images` must be an array. Received: NoneType'),
+        (3, LABELS, '`images` must be an array. Received: int'),
+        (IMAGES, [[0], [1, 2]], '`labels` another. Received: list of parts of several shapes'),
         (IMAGES[0], LABELS, r'`images` must have the shape \(n, height, width, channels\)'),
         (IMAGES[:, :6], LABELS, r'the shape \(count, 8, 8, 3\) .* shape=\(22, 6, 8, 3\)'),
         (IMAGES[..., :1], LABELS, r'the shape \(count, 8, 8, 3\) .* shape=\(22, 8, 8, 1\)'),

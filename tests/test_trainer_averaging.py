@@ -234,6 +234,21 @@ def test_without_a_rule_the_averages_are_the_weights():
     assert len(values(trainer)) == len(trainer.model.variables + trainer.optimizer.variables)
 
 
+def test_weights_of_another_model_are_refused():
+    trainer = make(dense_model(), averaging=EMA(0.9))
+    weights, averages = trainer.get_weights()
+    other = [*weights[:-1], np.zeros((2, 2))]
+    for wrong, message in (
+        (([], []), r'`weights` must be the 2 arrays .* Received: 0 of them$'),
+        ((None, averages), r'`weights` must be .* Received: NoneType$'),
+        ((other, averages), r'2 of them, of which one has the shape \(2, 2\), not \(3,\)$'),
+        ((weights, averages[:1]), '`averages` must be the 2 arrays .* Received: 1 of them'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trainer.set_weights(*wrong)
+    trainer.set_weights(weights, averages)
+
+
 def test_weights_of_low_precision_are_averaged_in_float32():
     layer = keras.layers.Dense(3, dtype='bfloat16')
     layer.build((None, 2))

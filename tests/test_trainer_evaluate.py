@@ -78,6 +78,19 @@ def test_to_predict_images_need_no_labels(trainer, images_alone):
     np.testing.assert_allclose(found, trainer.predict(IMAGES), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('images_alone', [False, True])
+def test_a_list_of_batches_is_a_source(trainer, images_alone):
+    images, labels = toy(11)
+    batches = [(images[i : i + 4], labels[i : i + 4]) for i in (0, 4, 8)]
+    expected = trainer.predict(images)
+    for kind in (list, tuple):
+        given = kind(batch[0] if images_alone else batch for batch in batches)
+        np.testing.assert_allclose(trainer.predict(given), expected, rtol=1e-5)
+    np.testing.assert_allclose(trainer.predict([*images]), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match='`images` must not be empty'):
+        trainer.predict([])
+
+
 def test_float_images_are_normalised_as_they_are(trainer):
     """The Trainer divides by 255, whatever the dtype."""
     floats = Listed([COUNT], IMAGES.astype(np.float32))
@@ -142,7 +155,7 @@ def test_validation_data_that_never_end(trainer):
 def test_labels_belong_to_arrays_alone(trainer):
     with pytest.raises(ValueError, match='`labels` must be None with a source of batches'):
         trainer.evaluate(Listed([COUNT]), LABELS)
-    for arrays in ([IMAGES], (IMAGES, LABELS)):
+    for arrays in ([IMAGES, LABELS], (IMAGES, LABELS)):
         with pytest.raises(ValueError, match='`images` must ') as error:
             trainer.predict(arrays)
         assert '\n' not in str(error.value)

@@ -66,6 +66,17 @@ def test_a_model_of_two_outputs():
     refused(lambda: trainer.evaluate(*toy()), message)
 
 
+def test_a_model_that_returns_a_list_of_one_output():
+    """The error said that it must have one output, and that it has."""
+    images = keras.Input((8, 8, 3))
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(images))
+    for kind, outputs in (('list', [logits]), ('dict', {'logits': logits})):
+        model = keras.Model([images], outputs)
+        message = f'return its output itself: .* Received: a model that returns a {kind} of one'
+        refused(lambda model=model: make(model).fit(*toy(), 1), message)
+    make(keras.Model([images], logits)).fit(*toy(), 1)
+
+
 def test_a_model_that_returns_images():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 1)])
     refused(lambda: make(model).fit(*toy(), 1), r'outputs of shape \(None, 8, 8, 3\)$')

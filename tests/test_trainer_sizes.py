@@ -172,4 +172,4 @@ def test_a_size_too_small_for_the_model_is_refused():
     )
     with pytest.raises(ValueError, match=r'^`image_sizes` must .* Received: size 4 \(') as error:
         make(model, image_sizes=((0, 4), (1, 8)))
-    assert '\n' not in str(error.value)
+    assert str(error.value).isprintable()

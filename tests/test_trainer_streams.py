@@ -347,6 +347,11 @@ FAULTS = {
     'fewer labels': (lambda x, y: (x, y[:3]), {}, '4 images and 3 labels in batch 3'),
     'nan': (spoilt, {'dtype': np.float32}, 'finite numbers. Received: infinite or NaN images in'),
     'label': (lambda x, y: (x, y + 9), {}, r'`labels` must be in \[0, 3\).* in batch 3 of epoch 1'),
+    'large label': (
+        lambda x, y: (x, y + 2**32),
+        {'labels': toy()[1].astype(np.int64)},
+        r'`labels` must be in \[0, 3\). Received: labels from 4294967296 .* in batch 3 of epoch 1',
+    ),
     'weights': (lambda x, y: (x, y, np.ones(4)), {}, 'one form, .* Received: .* with weights in'),
     'no weights': (
         lambda x, y, w: (x, y),
@@ -377,6 +382,21 @@ def test_a_stream_that_changes_ends_in_one_line(fault):
         trainer.fit(Changed(2, change, **options), epochs=1)
     assert '\n' not in str(error.value)
     assert not [thread for thread in threading.enumerate() if 'fenwicks' in thread.name]
+
+
+@pytest.mark.parametrize('beyond', [2**31, 2**32, -(2**32), 2**63])
+def test_labels_beyond_32_bits_are_no_classes(beyond):
+    """They were taken without what exceeds 32 bits, and some were classes then."""
+    images, labels = toy()
+    labels = labels.astype(np.uint64 if beyond > 2**62 else np.int64) + type(labels[0].item())(0)
+    labels = labels + labels.dtype.type(beyond)
+    trainer = make(dense_model())
+    batches = [(images[i : i + BATCH], labels[i : i + BATCH]) for i in (0, 4)]
+    first = f'labels from {labels[:BATCH].min()} to {labels[:BATCH].max()}'
+    message = rf'`labels` must be in \[0, 3\). Received: {first}'
+    for call in (trainer.evaluate, trainer.fit, lambda x: trainer.fit(*x[0])):
+        with pytest.raises(ValueError, match=message):
+            call(batches)
 
 
 def test_what_is_no_stream():

@@ -229,11 +229,31 @@ def test_labels_that_the_loss_does_not_take(loss, labels, message):
 
 
 @pytest.mark.parametrize(
+    'loss', [None, keras.losses.SparseCategoricalCrossentropy(from_logits=True)]
+)
+def test_one_output_needs_a_loss_of_one(loss):
+    """The labels were called wrong, which are not."""
+    trainer = make(one_output(), loss=loss)
+    for labels in (BITS[:, 0].astype(int), np.float32(BITS[:, :1]), 0 * LABELS):
+        for call in (trainer.evaluate, functools.partial(trainer.fit, epochs=1)):
+            with pytest.raises(
+                ValueError, match=r'use keras.losses.BinaryCrossentropy\(from_logits'
+            ):
+                call(IMAGES, labels)
+    make(one_output(), loss=LOGITS).fit(IMAGES, BITS[:, 0].astype(int), 1)
+
+
+@pytest.mark.parametrize(
     ('options', 'message'),
     [
         ({'class_weight': {3: 1.0}}, r'`class_weight` must be of the classes in \[0, 3\)'),
         ({'class_weight': {'cat': 1.0}}, r'`class_weight` must be of the classes in \[0, 3\)'),
         ({'class_weight': {0: -1.0}}, '`class_weight` must be finite and >= 0'),
+        ({'class_weight': {0: None}}, '`class_weight` must be finite and >= 0. .*={0: None}'),
+        ({'class_weight': {0: '2'}}, "`class_weight` must be finite and >= 0. .*={0: '2'}"),
+        ({'class_weight': {0: [1]}}, '`class_weight` must be finite and >= 0'),
+        ({'class_weight': {0: 10**400}}, '`class_weight` must be finite and >= 0'),
+        ({'sample_weight': [[1], [2, 3]]}, r'`sample_weight` must be numbers of the shape'),
         ({'sample_weight': np.ones(3)}, r'`sample_weight` must be numbers of the shape \(22,\)'),
         ({'sample_weight': np.full(22, np.nan)}, '`sample_weight` must be finite and >= 0'),
     ],

@@ -26,16 +26,21 @@ def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None =
     Traceback (most recent call last):
     ValueError: `labels` must be in [0, 3). Received: labels from 0 to 3
     """
+    check_labels(labels, len(check_images(images)), num_classes)
+
+
+def check_images(images: ArrayLike) -> np.ndarray:
+    """The images as an array; raises unless they are uint8 `(n, height, width, channels)`, n >= 1.
+
+    Raises:
+        ValueError: another shape or dtype, or no images.
+    """
     if not hasattr(images, '__array__') and not isinstance(images, list | tuple):
         # NumPy would ask a source of batches for items until there are no more, which may be never.
         raise ValueError(f'`images` must be an array. Received: {type(images).__name__}')
-    try:
-        images, labels = np.asarray(images), np.asarray(labels)
-    except ValueError as error:  # of a tuple (images, labels), or images of several sizes
-        raise ValueError(
-            '`images` must be one array, of images of one size, and `labels` another. '
-            f'Received: {type(images).__name__} of parts of several shapes'
-        ) from error
+    images = as_array(images)
+    if not images.size:
+        raise ValueError(f'`images` must not be empty. Received: shape={images.shape}')
     if images.dtype != np.uint8:
         raise ValueError(f'`images` must be uint8. Received: dtype={images.dtype}')
     if images.ndim != 4:
@@ -43,12 +48,25 @@ def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None =
             '`images` must have the shape (n, height, width, channels). '
             f'Received: shape={images.shape}'
         )
-    if not images.size:
-        raise ValueError(f'`images` must not be empty. Received: shape={images.shape}')
-    check_labels(labels, len(images), num_classes)
+    return images
 
 
-def check_labels(labels: np.ndarray, count: int, num_classes: int | None = None) -> None:
+def as_array(value: ArrayLike) -> np.ndarray:
+    """Images or labels as an array.
+
+    Raises:
+        ValueError: they are a list of parts of several shapes.
+    """
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # of a tuple (images, labels), or images of several sizes
+        raise ValueError(
+            '`images` must be one array, of images of one size, and `labels` another. '
+            f'Received: {type(value).__name__} of parts of several shapes'
+        ) from error
+
+
+def check_labels(labels: ArrayLike, count: int, num_classes: int | None = None) -> None:
     """Raises unless `labels` are `count` integers, each in `[0, num_classes)`.
 
     Args:
@@ -59,6 +77,7 @@ def check_labels(labels: np.ndarray, count: int, num_classes: int | None = None)
     Raises:
         ValueError: another shape or dtype, or a label out of range.
     """
+    labels = as_array(labels)
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f'`labels` must be integers. Received: dtype={labels.dtype}')
     if labels.ndim != 1:

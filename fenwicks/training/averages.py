@@ -104,7 +104,13 @@ class Averages:
         return [_numpy(weight) for weight in weights], [_numpy(v) for v in self.variables]
 
     def set_weights(self, model, weights, averages):
-        """Sets what `get_weights` returned; averages that are in place stay in place."""
+        """Sets what `get_weights` returned; averages that are in place stay in place.
+
+        Raises:
+            ValueError: it is of another model.
+        """
+        _check_like('weights', weights, model.weights)
+        _check_like('averages', averages, self.variables)
         for variable, value in zip(self.variables, averages, strict=True):
             variable.assign(value)
         value_of = dict(zip(map(id, model.weights), weights, strict=True))
@@ -139,6 +145,24 @@ class Averages:
     def _assign_each(self, values):
         for source, value in zip(self.sources, values, strict=True):
             source.assign(keras.ops.cast(value, source.dtype))
+
+
+def _check_like(name, values, variables):
+    """Raises unless there is an array for each variable, of its shape."""
+    wanted = [tuple(variable.shape) for variable in variables]
+    try:
+        found = [tuple(np.shape(value)) for value in values]
+    except (TypeError, ValueError):
+        found = None
+    if found != wanted:
+        differing = [pair for pair in zip(found or (), wanted, strict=False) if pair[0] != pair[1]]
+        received = type(values).__name__ if found is None else f'{len(found)} of them'
+        if differing:
+            received += f', of which one has the shape {differing[0][0]}, not {differing[0][1]}'
+        raise ValueError(
+            f'`{name}` must be the {len(wanted)} arrays that get_weights returned of this model. '
+            f'Received: {received}'
+        )
 
 
 def _unchanged(function):

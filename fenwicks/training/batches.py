@@ -15,7 +15,7 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8 or float32 `(batch, height, width, channels)`.
-        labels: int32, bool or float32 `(batch, ...)`.
+        labels: int32, bool or float32 `(batch, ...)`; int64 where a number needs it.
         weights: float32 `(batch,)`, of the images in the loss; `None` where the source has none.
         indices: int32 `(batch,)`, the places of the images in the data set; `None` where the source
             doesn't say.
@@ -40,7 +40,7 @@ class Form(NamedTuple):
         images, labels = batch.images, batch.labels
         return Form(
             (images.dtype.name, images.shape[1:]),
-            (labels.dtype.name, labels.shape[1:]),
+            (np.dtype(_KINDS[labels.dtype.kind]).name, labels.shape[1:]),
             batch.weights is not None,
         )
 
@@ -68,7 +68,8 @@ def as_batch(batch: Any) -> Batch:
             '`images` must give batches with labels that are numbers, for each image. '
             f'Received: {labels.dtype} of shape {labels.shape}'
         )
-    labels = labels.astype(_KINDS[labels.dtype.kind], copy=False)
+    if labels.dtype.kind not in 'iu' or np.array_equal(labels, labels.astype(np.int32)):
+        labels = labels.astype(_KINDS[labels.dtype.kind], copy=False)
     return Batch(images, labels, *[_weights(each) for each in weights if each is not None])
 
 

@@ -8,9 +8,10 @@ import numbers
 import keras
 import numpy as np
 
-from fenwicks import _keras, data
+from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._checks import no_class, positive_integer
+from fenwicks.data.dataset import check_images as check_arrays_of_images
 from fenwicks.layers import PatchWhitening
 from fenwicks.training import targets
 from fenwicks.training.replicas.base import Replicas
@@ -63,9 +64,12 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
         raise ValueError(
             f'`replicas` must come from training.replicate. Received: replicas={replicas!r}'
         )
-    if seconds_per_call is not None and not seconds_per_call > 0:
+    if seconds_per_call is None:
+        return
+    is_number = isinstance(seconds_per_call, numbers.Real)
+    if not is_number or isinstance(seconds_per_call, bool) or not seconds_per_call > 0:
         raise ValueError(
-            f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call}'
+            f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call!r}'
         )
 
 
@@ -263,6 +267,12 @@ def check_validation(model, loss, validation_data, dtype):
 def _logits(model, images):
     """What the model returns of an image, as a `KerasTensor`."""
     outputs = model(keras.KerasTensor((1, *np.shape(images)[1:]), 'float32'), training=False)
+    if isinstance(outputs, list | tuple | dict) and len(outputs) == 1:
+        kind = type(outputs).__name__
+        raise ValueError(
+            '`model` must return its output itself: make it of `outputs`, not of `[outputs]`. '
+            f'Received: a model that returns a {kind} of one output'
+        )
     if not isinstance(outputs, keras.KerasTensor) or len(outputs.shape) != 2:
         shapes = keras.tree.map_structure(lambda output: (None, *output.shape[1:]), outputs)
         raise _no_logits(shapes if isinstance(shapes, dict | list) else [shapes])
@@ -279,7 +289,7 @@ def _no_logits(shapes):
 
 def check_images(model, images):
     """Raises unless the model takes these images."""
-    data.check_arrays(images, np.zeros(len(images), np.int32))
+    check_arrays_of_images(images)
     check_image_shape(model, images)
 
 

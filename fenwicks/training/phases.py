@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 
 from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks._errors import one_line
 from fenwicks.optimizers.groups import matches_none
 from fenwicks.optimizers.patterns import check_match, matches
 
@@ -120,8 +121,9 @@ def _check_size(model, size):
     try:
         model(keras.KerasTensor((1, size, size, shape[3]), 'float32'), training=False)
     except (ValueError, TypeError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'`image_sizes` {rule}. Received: size {size} ({reason})') from None
+        raise ValueError(
+            f'`image_sizes` {rule}. Received: size {size} ({one_line(error, 200)})'
+        ) from None
 
 
 def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Freeze:

@@ -29,6 +29,11 @@ def is_stream(images: Any, labels: Any) -> bool:
 
 def is_source(data: Any) -> bool:
     """Whether data that may be arrays are a source of batches."""
+    if isinstance(data, list | tuple) and data:
+        # Batches of images alone, or with labels; not (images, labels), nor a list of images.
+        pairs = isinstance(data[0], list | tuple) and data[0]
+        parts = [data[0][0]] if pairs else data
+        return all(len(getattr(part, 'shape', ())) == 4 for part in parts)
     several = hasattr(data, '__getitem__') or hasattr(data, '__iter__')
     held = hasattr(data, '__array__') or isinstance(data, tuple | list | dict | str)
     return hasattr(data, 'element_spec') or (several and not held)

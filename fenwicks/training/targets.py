@@ -11,6 +11,9 @@ import keras
 import numpy as np
 
 from fenwicks import _keras
+from fenwicks._checks import finite_number
+from fenwicks._errors import one_line
+from fenwicks.data.dataset import as_array
 from fenwicks.data.dataset import check_labels as check_class_labels
 from fenwicks.losses import CrossEntropy
 
@@ -121,7 +124,13 @@ def check_labels(loss: Any, labels: Any, count: int, outputs: int, batch_size: i
 
 def check_form(loss: Any, labels: Any, count: int, outputs: int) -> np.ndarray:
     """As `check_labels`, without trying the loss."""
-    labels = np.asarray(labels)
+    if kind_of(loss) == CLASSES and outputs == 1:
+        raise ValueError(
+            '`loss` must be of one output, as the model has: for two classes use '
+            'keras.losses.BinaryCrossentropy(from_logits=True). '
+            f'Received: {type(loss).__name__}, which is of two outputs or more'
+        )
+    labels = as_array(labels)
     if labels.shape == (count, 1) and labels.dtype.kind in 'iu' and outputs > 1:
         labels = labels[:, 0]  # as keras.datasets.cifar10.load_data has them
     is_custom = kind_of(loss) == OTHER and not type(loss).__module__.startswith('keras.')
@@ -178,10 +187,9 @@ def check_loss_takes(loss: Any, labels: np.ndarray, outputs: int) -> None:
         with _keras.changed_variables() as changed:
             value = loss(labels, np.full((len(labels), outputs), 1 / outputs, np.float32))
     except Exception as error:  # a loss may raise anything
-        reason = ' '.join(str(error).split())[:200]
         raise ValueError(
             f'`labels` must have a form that the loss takes. Received: {labels.dtype} of shape '
-            f'{labels.shape} ({reason})'
+            f'{labels.shape} ({one_line(error, 200)})'
         ) from None
     if changed:
         raise ValueError(
@@ -247,7 +255,10 @@ def image_weights(
 
 def check_sample_weight(sample_weight: Any, count: int) -> np.ndarray:
     """Weights of images as float32 `(count,)`; raises where they can't be."""
-    weights = np.asarray(sample_weight)
+    try:
+        weights = np.asarray(sample_weight)
+    except ValueError:  # a list of parts of several shapes
+        weights = np.asarray(sample_weight, object)
     if weights.shape != (count,) or weights.dtype.kind not in 'fiub':
         raise ValueError(
             f'`sample_weight` must be numbers of the shape ({count},), one for each image. '
@@ -283,12 +294,13 @@ def _class_weights(labels, outputs, class_weight, loss):
         if label not in range(classes):
             raise ValueError(
                 f'`class_weight` must be of the classes in [0, {classes}). '
-                f'Received: class_weight={{{label!r}: {weight}}}'
+                f'Received: class_weight={{{label!r}: {weight!r}}}'
             )
-        if not (np.isfinite(weight) and weight >= 0):
+        try:
+            table[int(label)] = finite_number('class_weight', weight, low=0)
+        except ValueError:
             raise ValueError(
                 '`class_weight` must be finite and >= 0. '
-                f'Received: class_weight={{{label!r}: {weight}}}'
-            )
-        table[int(label)] = weight
+                f'Received: class_weight={{{label!r}: {weight!r}}}'
+            ) from None
     return table[labels]
