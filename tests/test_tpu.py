@@ -269,6 +269,50 @@ def test_a_program_that_jaxlib_cannot_read_is_no_accident():
 
 
 @needs_jax
+@pytest.mark.parametrize('damage', ['', '{', '{}', '[]', '{"fits": true, "other": 1}', None])
+def test_a_damaged_figure_is_compiled_anew(monkeypatch, tmp_path, damage):
+    from fenwicks.tpu import compiler
+
+    class Program:
+        def lower(self):
+            return self
+
+    calls = []
+    monkeypatch.setattr(compiler, '_digest', lambda *_: 'digest')
+    monkeypatch.setattr(compiler, '_compile', lambda *_: calls.append(1) or compiled())
+    entry = tmp_path / 'cache' / 'digest.json'
+    for _ in range(2):
+        assert compiler.compile_program(Program(), (), [], entry.parent) == compiled()
+    assert len(calls) == 1
+    if damage is None:
+        entry.write_bytes(b'\xff')
+    else:
+        entry.write_text(damage)
+    for _ in range(2):
+        assert compiler.compile_program(Program(), (), [], entry.parent) == compiled()
+    assert len(calls) == 2
+    with pytest.raises(OSError, match='`cache` must be a folder that can be written to'):
+        compiler.compile_program(Program(), (), [], entry)
+    assert len(calls) == 2
+
+
+@needs_jax
+def test_figures_that_cannot_be_kept_are_told(monkeypatch, tmp_path, caplog):
+    """They were lost, and with them minutes of compiling."""
+    from fenwicks.tpu import compiler
+
+    class Program:
+        def lower(self):
+            return self
+
+    monkeypatch.setattr(compiler, '_digest', lambda *_: 'digest')
+    monkeypatch.setattr(compiler, '_compile', lambda *_: compiled())
+    (tmp_path / 'digest.json').mkdir()
+    assert compiler.compile_program(Program(), (), [], tmp_path) == compiled()
+    assert "the compiler's figures are not kept: " in caplog.text
+
+
+@needs_jax
 def test_a_table_and_a_log(monkeypatch):
     monkeypatch.setattr(table.importlib.metadata, 'version', lambda package: '1.2.3')
     found = _estimate(compiled(), 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps=100, epochs=10)
@@ -326,6 +370,8 @@ def test_the_backend_that_one_trains_on_does_not_matter():
         ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
         ('--topology=', '`topology` must name TPUs'),
         ('--log=/no/folder/log.jsonl', 'the log must be a file that can be written to. '),
+        ('--cache=/proc/none', '`cache` must be a folder that can be written to. '),
+        ('--precision=float16', '`precision` must be one of auto, float32, bfloat16. Received: '),
         ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
         ('--recipe=page10 --topology=v5e:4x8', 'must divide the 16 images of a batch'),
         ('--tensorflow=false --topology=v5e:2x4', '`topology` must be a single device'),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.util
 import json
+import logging
 import math
 import os
 import pathlib
@@ -18,8 +20,10 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from fenwicks._files import written_whole
+from fenwicks._files import check_writable, written_whole
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown_topology
+
+_log = logging.getLogger('fenwicks')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,17 +107,23 @@ def compile_program(
 
     Returns:
         A `Compiled`.
+
+    Raises:
+        OSError: `cache` can't be written to.
     """
     lowered = program.lower(*arguments)
     if cache is None:
         return _compile(lowered, len(devices))
     remembered = pathlib.Path(cache) / f'{_digest(lowered, devices)}.json'
-    if remembered.exists():
+    with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged: made anew
         return Compiled(**json.loads(remembered.read_text()))
+    check_writable(cache, 'cache')  # before minutes are spent
     compiled = _compile(lowered, len(devices))
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(remembered) as part:
-        part.write_text(json.dumps(dataclasses.asdict(compiled)))
+    try:
+        with written_whole(remembered) as part:
+            part.write_text(json.dumps(dataclasses.asdict(compiled)))
+    except OSError as error:
+        _log.warning("the compiler's figures are not kept: %s", error)
     return compiled
 
 
