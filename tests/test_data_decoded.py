@@ -271,6 +271,20 @@ def test_data_sets_that_cannot_be():
             data.ImageArrays(arrays().images, **options)
 
 
+def test_arguments_of_another_type(images, tmp_path):
+    calls = (
+        lambda: data.decode_images('folder', (8, 8)),
+        lambda: data.write_shards('folder', tmp_path),
+        lambda: data.files_dataset('folder', 4, (8, 8)),
+        lambda: data.check_images('folder'),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r'^`images` must be an ImageList, .*Received: str$'):
+            call()
+    with pytest.raises(ValueError, match=r'^`cache_dir` must be .* Received: cache_dir=3$'):
+        data.decode_images(images, (8, 8), cache_dir=3)
+
+
 # Threads.
 
 

@@ -240,14 +240,14 @@ def test_csv_as_spreadsheets_write_it(tmp_path, separator):
         ('', 'must have a header, and a line for each image'),
         ('\n \n', 'must have a column 1'),
         ('1.png,a\n2.png,b\n', "must begin with a header, not with '1.png', an image"),
-        ('path,label\n', 'at least two classes'),
+        ('path,label\n', 'must have a line for each image. Received: a header alone'),
         ('path,label\n1.png,a\n2.png,a\n', "at least two classes. Received: 'a'"),
         ('path,label\n"1.png,a\n', r'must be a CSV .*\(line 2: a quotation mark is not closed\)'),
         ('path,label\n1.png,"a\n' + 'x' * 200_000, r'line 2: a quotation mark is not closed'),
         ('path,label\n1.png,a\n"2.png"x,b\n', r'must be a CSV file in UTF-8 \(line 3: '),
         ('path,label\n1.png,\0\n', 'line 2 must be text. Received: a NUL byte in column 1'),
         ('path,label\n1.png\0,a\n', 'line 2 must be text. Received: a NUL byte in column 0'),
-        ('path,label\n' + 'x' * 200_000, 'must be a CSV file in UTF-8'),
+        ('path,label\n1.png,' + 'x' * 200_000, r'\(line 2: a value must have at most 131,072 char'),
         (
             'path,label\n1.png,a\nhttps://x.org/2.png,b\n',
             "line 3 must name a file on this machine: fetch it first. Received: 'https://x.org/2.p",
@@ -260,6 +260,30 @@ def test_bad_csv(tmp_path, text, message):
     path = csv_of(tmp_path, text)
     found = refused(lambda: ImageList.from_csv(path), (ValueError, OSError), message)
     assert str(tmp_path) in found
+
+
+def test_one_image_by_several_paths(tmp_path):
+    """It had two classes."""
+    touch(tmp_path, 'pics/a/0.png', 'pics/1.png', 'pics/b/0.png')
+    root = tmp_path / 'pics'
+    (root / 'link').symlink_to('a')
+    for other in ('../pics/a/0.png', f'{root}/a/0.png', 'link/0.png', 'b/../a/./0.png'):
+        path = csv_of(tmp_path, f'path,label\na/0.png,x\n1.png,y\n{other},y\n')
+        refused(
+            lambda path=path: ImageList.from_csv(path, root),
+            match=r'must name each image once. Received: .*0.png. in lines 2 and 4',
+        )
+    (root / '2.png').symlink_to('1.png')  # equal images may be stored once
+    path = csv_of(tmp_path, 'path,label\n1.png,x\n2.png,y\nb/0.png,y\na/0.png,y\n')
+    assert len(ImageList.from_csv(path, root)) == 4
+
+
+def test_a_csv_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    touch(tmp_path, '1.png', '2.png')
+    csv_of(tmp_path, 'path,label\n1.png,a\n2.png,b\n')
+    assert ImageList.from_csv('~/labels.csv').root == tmp_path
+    assert ImageList.from_csv('~/labels.csv', '~').root == tmp_path
 
 
 def test_a_csv_without_header_loses_no_image(tmp_path):
@@ -360,6 +384,16 @@ def test_arguments_that_are_no_paths_are_named(tmp_path):
     refused(lambda: ImageList.from_pattern(tmp_path, None), match='`pattern` must be a text')
     refused(lambda: ImageList.from_folders(None), match='`root` must be the path of a folder')
     refused(lambda: ImageList.from_csv(None), match='`csv_file` must be the path of a file')
+    path = csv_of(tmp_path, 'path,label\n')
+    refused(
+        lambda: ImageList.from_csv(path, extension=None),
+        match=r'`extension` must be a text. Received: extension=None',
+    )
+    for number in ('a', 0, None):
+        refused(
+            lambda number=number: ImageList.from_folders(tmp_path, min_classes=number),
+            match='`min_classes` must be a positive integer. Received: min_classes=',
+        )
 
 
 def test_a_folder_of_one_class_is_told_apart(tmp_path):

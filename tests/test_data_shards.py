@@ -1,5 +1,6 @@
 """TFRecord shards of images: written in parallel, continued, decoded, damaged."""
 
+import dataclasses
 import json
 import os
 
@@ -121,6 +122,30 @@ def test_whole_shards_are_kept_after_an_interruption(images, tmp_path, monkeypat
     assert not set(first) & set(written)
 
 
+@pytest.mark.parametrize('groups', [['p1', 'ü', 'p1', ''], None])
+def test_groups_go_through_shards(tmp_path, groups):
+    """They were lost, and images of one group came on both sides of a split."""
+    listed = None if groups is None else np.array(groups)
+    for kind, source in (
+        ('arrays', data.ImageArrays(arrays(4).images, np.arange(4), tuple('abcd'), groups=listed)),
+        (
+            'files',
+            dataclasses.replace(
+                data.ImageList.from_folders(folder_of(tmp_path / 'pictures', 4)), groups=listed
+            ),
+        ),
+    ):
+        data.write_shards(source, tmp_path / kind, shards=1, show_progress=False)
+        for _ in range(2):
+            found = decode(tmp_path, f'{kind}/images-*')
+            assert (found.groups if groups is None else found.groups.tolist()) == groups
+            assert found.labels.tolist() == source.labels.tolist()
+        if groups is not None:
+            other = dataclasses.replace(source, groups=listed[::-1])
+            with pytest.raises(ValueError, match='the folder has shards of other images'):
+                data.write_shards(other, tmp_path / kind, shards=1)
+
+
 def test_shards_of_other_images_are_not_mixed(images, tmp_path):
     data.write_shards(images, tmp_path / 'out', shards=2)
     for other in (images.select(range(9)), arrays()):
@@ -144,6 +169,7 @@ def test_shards_of_other_images_are_not_mixed(images, tmp_path):
         ({'shards': 11}, '`shards` must be at most the 10 images'),
         ({'prefix': ''}, '`prefix` must be a file name'),
         ({'prefix': 'a/b'}, '`prefix` must be a file name'),
+        *(({'prefix': prefix}, '`prefix` must be a file') for prefix in ('i[0]', 'i?', 'i*', 3)),
         ({'workers': 0}, '`workers` must be a positive integer'),
     ],
 )

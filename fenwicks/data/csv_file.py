@@ -48,7 +48,9 @@ def read_columns(
                 begun = reader.line_num + 1
         except csv.Error as error:
             text = str(error)
-            if 'unexpected end of data' in text or 'field limit' in text:
+            if 'field limit' in text and reader.line_num <= begun:
+                text = f'a value must have at most {csv.field_size_limit():,} characters'
+            elif 'unexpected end of data' in text or 'field limit' in text:
                 text = 'a quotation mark is not closed'
             raise ValueError(f'line {begun}: {text}') from None
     if not lines:

@@ -20,7 +20,7 @@ from fenwicks.data.dataset import Dataset, check_arrays, check_indices
 from fenwicks.data.image_cache import read_cache, write_cache
 from fenwicks.data.images import check_options, decode_image
 from fenwicks.data.limits import left_out
-from fenwicks.data.listing import ImageList, StrPath
+from fenwicks.data.listing import ImageList, StrPath, check_listed
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.threads import in_order
 
@@ -184,6 +184,7 @@ def decode_images(
         ValueError: an option is invalid, or an image is damaged.
         OSError: a file can't be read, or the cache can't be written.
     """
+    check_listed(images)
     check_options(image_size, fit, filter, channels)
     files = images.files
     options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
@@ -244,13 +245,15 @@ def cache_file(
 
 def cache_folder(cache_dir: StrPath | None = None) -> pathlib.Path:
     """The folder of the cache: `cache_dir`, or the usual one."""
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise ValueError(f'`cache_dir` must be the path of a folder. Received: {cache_dir=!r}')
     usual = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
     return (usual if cache_dir is None else pathlib.Path(cache_dir)).expanduser()
 
 
 def cached(
     path: pathlib.Path,
-    decode: Callable[[_Item], tuple[np.ndarray, int | None]],
+    decode: Callable[[_Item], tuple[np.ndarray, Any]],
     items: Iterable[tuple[str, _Item]],
     options: tuple,
     skip_damaged: bool,
@@ -262,7 +265,7 @@ def cached(
 
     Args:
         path: the cache file.
-        decode: from an item to (image, label or None); raises ValueError at damage.
+        decode: from an item to (image, its label, as JSON has it); raises ValueError at damage.
         items: yields (name, item).
         options: `(image_size, fit, filter, channels)`.
         skip_damaged, workers, show_progress: see `decode_images`.
@@ -281,7 +284,7 @@ def cached(
         except ValueError as error:
             _log.warning('decoded anew: %s', error)
     names: list[str] = []
-    labels: list[int | None] = []
+    labels: list[Any] = []
     skipped: dict[str, str] = {}
 
     def attempt(named):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fenwicks.data.images import ORIENTATION, RULE, open_image, reduced
 from fenwicks.data.limits import damage_named
-from fenwicks.data.listing import ImageList
+from fenwicks.data.listing import ImageList, check_listed
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.threads import in_order
 
@@ -111,6 +111,7 @@ def check_images(
     Raises:
         OSError: a file can't be read.
     """
+    check_listed(images)
     counts: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     animated: list[int] = []
     rotated: list[int] = []

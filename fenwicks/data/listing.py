@@ -9,10 +9,11 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from fenwicks._checks import some_of
+from fenwicks._checks import positive_integer, some_of
 from fenwicks.data.class_names import check_names
 from fenwicks.data.csv_file import read_columns
 from fenwicks.data.dataset import check_indices
@@ -119,7 +120,7 @@ class ImageList:
             FileNotFoundError: there is no such folder.
             ValueError: it has fewer classes, or a class has no image.
         """
-        folder = _folder(root)
+        folder, min_classes = _folder(root), positive_integer('min_classes', min_classes)
         by_class: dict[str, list[str]] = {
             name: []
             for name in sorted(os.listdir(folder))
@@ -182,7 +183,9 @@ class ImageList:
         """
         if not isinstance(csv_file, str | os.PathLike):
             raise ValueError(f'`csv_file` must be the path of a file. Received: {csv_file=!r}')
-        csv_file = pathlib.Path(csv_file)
+        if not isinstance(extension, str):
+            raise ValueError(f'`extension` must be a text. Received: {extension=!r}')
+        csv_file = pathlib.Path(csv_file).expanduser()
         folder = _folder(csv_file.parent if root is None else root)
         columns = [path_column, label_column, group_column]
         if f'.{extension.lower()}' in EXTENSIONS:
@@ -190,8 +193,13 @@ class ImageList:
         (_, (header, *_)), *rows = read_columns(csv_file, columns)
         if (folder / f'{header}{extension}').is_file():
             raise ValueError(f'{csv_file}: must begin with a header, not with {header!r}, an image')
+        if not rows:
+            raise ValueError(
+                f'{csv_file}: must have a line for each image. Received: a header alone'
+            )
         pairs, groups = [], []
         lines: dict[str, int] = {}
+        folders: dict[str, str] = {}
         for line, (path, label, group) in rows:
             if is_url(path):
                 raise ValueError(
@@ -199,16 +207,22 @@ class ImageList:
                     f'Received: {path!r}'
                 )
             path = os.path.normpath(path + extension).replace(os.sep, '/')
-            if path in lines:
+            # One file may be named by several paths. A link to one is an image of its own, as where
+            # a tool stores equal files once.
+            inner, name = os.path.split(path)
+            if inner not in folders:
+                folders[inner] = os.path.realpath(folder / inner)
+            where = os.path.join(folders[inner], name)
+            if where in lines:
                 raise ValueError(
                     f'{csv_file}: must name each image once. '
-                    f'Received: {path!r} in lines {lines[path]} and {line}'
+                    f'Received: {path!r} in lines {lines[where]} and {line}'
                 )
             if not (folder / path).is_file():
                 raise FileNotFoundError(
                     f'{csv_file}: line {line} names {path!r}, which is no file in {folder}'
                 )
-            lines[path] = line
+            lines[where] = line
             pairs.append((path, label))
             groups.append(group)
         listed = np.array(groups) if group_column is not None else None
@@ -285,6 +299,15 @@ class ImageList:
         """
         folder = _folder(root)
         return cls(folder, tuple(image_files(folder)))
+
+
+def check_listed(images: Any) -> None:
+    """Raises unless `images` is an `ImageList`."""
+    if not isinstance(images, ImageList):
+        raise ValueError(
+            '`images` must be an ImageList, such as ImageList.from_folders returns. '
+            f'Received: {type(images).__name__}'
+        )
 
 
 def _folder(root):

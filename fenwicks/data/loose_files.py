@@ -9,7 +9,7 @@ import numpy as np
 
 from fenwicks.data.dataset import check_indices
 from fenwicks.data.images import check_options, decode_image
-from fenwicks.data.listing import ImageList
+from fenwicks.data.listing import ImageList, check_listed
 from fenwicks.data.stream import Decoded, stream_batches
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def files_dataset(
         ValueError: an argument is out of range.
         ImportError: TensorFlow is not installed.
     """
+    check_listed(images)
     check_options(image_size, fit, filter, channels)
     size = int(image_size[0]), int(image_size[1])
     chosen = np.arange(len(images)) if indices is None else check_indices(indices, len(images))

@@ -1,8 +1,9 @@
-"""The image and the label in a record of a TFRecord shard."""
+"""The image, the label and the group in a record of a TFRecord shard."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 
 import numpy as np
 
@@ -18,8 +19,8 @@ def decode_record(
     options: tuple[tuple[int, int], str, str, int],
     image_feature: str,
     label_feature: str | None,
-) -> tuple[np.ndarray, int | None]:
-    """The image and the label of one record.
+) -> tuple[np.ndarray, int | None, str | None]:
+    """The image, the label and the group of one record.
 
     Args:
         name: what to call it in errors.
@@ -28,7 +29,8 @@ def decode_record(
         image_feature, label_feature: see `decode_shards`.
 
     Returns:
-        uint8 `(height, width, channels)`, and an integer, or None without a `label_feature`.
+        uint8 `(height, width, channels)`; an integer, or None without a `label_feature`; and the
+        text in the feature `group`, or None without one.
 
     Raises:
         ValueError: it is damaged, or lacks a feature.
@@ -38,14 +40,16 @@ def decode_record(
     _check_features(name, features, image_feature, label_feature)
     raw = features[image_feature][0]
     label = None if label_feature is None else int(features[label_feature][0])
+    texts = features.get('group', ())
+    group = os.fsdecode(texts[0]) if len(texts) and isinstance(texts[0], bytes) else None
     with damage_named(name, f'be an example with {image_feature!r}'):
         shape = features.get('shape')
         if shape is not None:
             height, width, depth = map(int, shape)
             pixels = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
     if shape is None:
-        return decode_image(raw, *options, name=name), label
-    return resize_image(pixels, *options, name=name), label
+        return decode_image(raw, *options, name=name), label, group
+    return resize_image(pixels, *options, name=name), label, group
 
 
 def _check_features(name, features, image_feature, label_feature):

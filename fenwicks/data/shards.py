@@ -21,7 +21,7 @@ from fenwicks.data.example import encode_example
 from fenwicks.data.folders import check_outside
 from fenwicks.data.images import check_options
 from fenwicks.data.limits import damage_named
-from fenwicks.data.listing import ImageList, StrPath
+from fenwicks.data.listing import ImageList, StrPath, check_listed
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.tfrecord import RecordReader, write_records
@@ -39,9 +39,9 @@ def write_shards(
     """Writes images as TFRecord shards, `PREFIX-00000-of-00008.tfrecord` and so on.
 
     Each record is a `tf.train.Example` of `image`, the bytes of the image's file, and where they
-    are known `label` (an integer) and `path`. An array's `image` is its pixels, and `shape` is
-    `(height, width, channels)`. Image i is in shard i modulo `shards`, so that each shard has
-    images of all classes. `PREFIX.json` has the names of the classes.
+    are known `label` (an integer), `path` and `group`. An array's `image` is its pixels, and
+    `shape` is `(height, width, channels)`. Image i is in shard i modulo `shards`, so that each
+    shard has images of all classes. `PREFIX.json` has the names of the classes.
 
     A shard appears whole or not at all. After an interruption, call it again: whole shards are
     kept.
@@ -62,13 +62,19 @@ def write_shards(
             images, or lies among the folders of the classes.
         OSError: an image can't be read, or the disk doesn't take the files.
     """
+    if not isinstance(images, ImageArrays):
+        check_listed(images)
     shards = positive_integer('shards', shards)
     if shards > len(images):
         raise ValueError(
             f'`shards` must be at most the {len(images)} images. Received: shards={shards}'
         )
-    if not prefix or pathlib.Path(prefix).name != prefix or '*' in prefix:
-        raise ValueError(f'`prefix` must be a file name. Received: prefix={prefix!r}')
+    if not _is_file_name(prefix):
+        raise ValueError(
+            f'`prefix` must be a file name without *, ? and [. Received: prefix={prefix!r}'
+        )
+    if not isinstance(folder, str | os.PathLike):
+        raise ValueError(f'`folder` must be the path of a folder. Received: {folder=!r}')
     folder = pathlib.Path(folder).expanduser()
     if isinstance(images, ImageList) and _is_by_folders(images):
         check_outside(images.root, 'folder', folder)
@@ -91,6 +97,13 @@ def write_shards(
         for _ in in_order(write, range(shards), workers):
             bar.update()
     return paths
+
+
+def _is_file_name(prefix):
+    """Whether files can have a name, and `glob` can find them by it."""
+    if not isinstance(prefix, str) or not prefix or pathlib.Path(prefix).name != prefix:
+        return False
+    return not set('*?[\0') & set(prefix)
 
 
 def _is_by_folders(images):
@@ -135,6 +148,8 @@ def _fingerprint(images):
         digest.update(json.dumps(entries).encode('ascii'))
     if images.labels is not None:
         digest.update(np.asarray(images.labels, np.int64).tobytes())
+    if images.groups is not None:
+        digest.update(json.dumps([str(group) for group in images.groups]).encode('ascii'))
     return digest.hexdigest()
 
 
@@ -153,6 +168,8 @@ def _record(images, index):
         features['path'] = os.fsencode(names[index])
     if images.labels is not None:
         features['label'] = int(images.labels[index])
+    if images.groups is not None:
+        features['group'] = os.fsencode(str(images.groups[index]))
     return encode_example(features)
 
 
@@ -185,7 +202,8 @@ def decode_shards(
             `label.labels.txt` beside the shards, else the numbers.
         image_feature: name of the feature with the image: the bytes of a file, or of pixels if
             there is a feature `shape`.
-        label_feature: name of the feature with the class's number; None for no labels.
+        label_feature: name of the feature with the class's number; None for no labels. If all
+            records have a text `group`, these are the groups.
         skip_damaged: whether to leave out damaged records and images, and list them in `skipped`;
             by default the first one is an error that names its file and position.
         cache_dir, workers, show_progress: see `decode_images`.
@@ -203,7 +221,7 @@ def decode_shards(
     if not paths:
         raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
     options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
-    settings = [options, image_feature, label_feature, skip_damaged, paths]
+    settings = [options, image_feature, label_feature, skip_damaged, paths, 'with groups']
     local = [pathlib.Path(path).absolute() for path in paths if not storage.is_url(path)]
     cache = cache_file(cache_dir, settings, local)
 
@@ -222,7 +240,8 @@ def decode_shards(
         name, record = named
         if record is None:
             raise ValueError(name)
-        return decode_record(name, record, options, image_feature, label_feature)
+        image, *known = decode_record(name, record, options, image_feature, label_feature)
+        return image, known
 
     pairs = ((name, (name, record)) for name, record in items())
     stored, description = cached(
@@ -231,7 +250,8 @@ def decode_shards(
     if not len(stored):
         first = next(iter(description['skipped'].values()), 'no records')
         raise ValueError(f'{pattern}: must hold at least one image. Received: none ({first})')
-    labels = None if label_feature is None else np.array(description['labels'], np.int64)
+    numbers, groups = zip(*description['labels'], strict=True)
+    labels = None if label_feature is None else np.array(numbers, np.int64)
     if labels is not None and class_names is None:
         class_names = _class_names(paths, labels, label_feature)
     return ImageArrays(
@@ -239,7 +259,7 @@ def decode_shards(
         labels if labels is None else labels.astype(np.int32),
         tuple(class_names or ()),
         tuple(description['names']),
-        None,
+        None if None in groups else np.array(groups),
         description['skipped'],
         os.fspath(pattern),
     )

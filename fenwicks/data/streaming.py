@@ -180,7 +180,7 @@ def _decoded(numbered, options, image_feature, label_feature):
     """(number, pixels, label, what is wrong)."""
     number, name, record = numbered
     try:
-        pixels, label = decode_record(name, record, options, image_feature, label_feature)
+        pixels, label, _ = decode_record(name, record, options, image_feature, label_feature)
         if label is not None and not 0 <= label < 2**31:
             raise ValueError(f'{name}: the label must be in [0, 2**31). Received: {label}')
     except ValueError as error:
