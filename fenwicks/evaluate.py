@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks import _forward, _keras
-from fenwicks._checks import positive_integer, sequence
+from fenwicks._checks import finite_number, positive_integer, sequence
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
 
@@ -22,9 +22,9 @@ class Metrics:
     """What a model scores on a set of images.
 
     Attributes:
-        loss: mean cross-entropy in nats, without label smoothing.
-        accuracy: share of the images whose largest logit is their label's, in [0, 1]; `None` where
-            no answer is right or wrong.
+        loss: mean of the loss without label smoothing; cross-entropy in nats by default.
+        accuracy: share of right answers in [0, 1], where the largest logit is the label's; `None`
+            where no answer is right or wrong.
         others: other metrics by name.
     """
 
@@ -59,6 +59,11 @@ def down_right(images: Tensor) -> Tensor:
 
 
 def _padded(images):
+    if 1 in images.shape[1:3]:
+        raise ValueError(
+            '`images` must have sides of at least 2 pixels, to be reflected. '
+            f'Received: shape={tuple(images.shape)}'
+        )
     return ops.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
 
 
@@ -91,8 +96,8 @@ class TTA:
             prediction is certain; infinite if no prediction is.
 
     Raises:
-        ValueError: the first transform isn't `unchanged`, the weights don't fit, or the margin
-            isn't above 0.
+        ValueError: an argument isn't what it is said to be, the first transform isn't `unchanged`,
+            or the weights don't fit.
 
     Example:
 
@@ -106,13 +111,16 @@ class TTA:
     margin: float = math.inf
 
     def __post_init__(self):
-        if not self.margin > 0:
-            raise ValueError(f'`margin` must be above 0. Received: margin={self.margin}')
-        sequence('transforms', self.transforms, 'functions')
-        sequence('weights', self.weights, 'numbers')
-        if not self.transforms or self.transforms[0] is not unchanged:
+        if not isinstance(self.name, str):
+            raise ValueError(f'`name` must be a text. Received: name={self.name!r}')
+        if self.margin != math.inf:
+            finite_number('margin', self.margin, above=0)
+        transforms = sequence('transforms', self.transforms, 'functions')
+        for weight in sequence('weights', self.weights, 'numbers'):
+            finite_number('weights', weight)
+        if transforms[:1] != (unchanged,) or not all(map(callable, transforms)):
             raise ValueError(
-                '`transforms` must begin with `unchanged`. '
+                '`transforms` must be functions, the first of which is `unchanged`. '
                 f'Received: transforms={self.transforms!r}'
             )
         if len(self.weights) != len(self.transforms) or not math.isclose(sum(self.weights), 1):
@@ -127,6 +135,9 @@ class TTA:
         Raises:
             ValueError: there are more or fewer views than weights.
         """
+        if len(view_logits) != len(self.weights):
+            received = f'Received: {len(view_logits)} views'
+            raise ValueError(f'`view_logits` must be of {len(self.weights)} views. {received}')
         views = zip(self.weights, view_logits, strict=True)
         return sum(weight * logits for weight, logits in views)
 
@@ -187,9 +198,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     return keras.Model(images, logits, name=f'{model.name}_{tta.name}')
 
 
-def predict_logits(
-    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, batch_size: int
-) -> np.ndarray:
+def predict_logits(predict: _forward.Predict, images: np.ndarray, batch_size: int) -> np.ndarray:
     """Logits of all images, in order, the last partial batch included.
 
     Args:
@@ -204,7 +213,8 @@ def predict_logits(
         An array `(count, classes)`, or `(views, count, classes)`.
 
     Raises:
-        ValueError: there is no image, or `batch_size` is no positive integer.
+        ValueError: there is no image, `batch_size` is no positive integer, or `predict` returns
+            something else.
     """
     size, batches = _forward.of_one_size(_forward.slices(images, batch_size))
     return np.concatenate([_forward.filled(predict, batch, size) for batch in batches], axis=-2)
@@ -236,7 +246,8 @@ def predict_views(
     size, batches = _forward.of_one_size(parts)
 
     def logits_of(batch, transforms):
-        return _forward.filled(lambda images: predict(images, transforms), batch, size)
+        views = len(transforms)
+        return _forward.filled(lambda images: predict(images, transforms), batch, size, views)
 
     if math.isinf(tta.margin):
         return np.concatenate([logits_of(each, tta.transforms) for each in batches], axis=1)
@@ -264,34 +275,24 @@ def _check_tta(tta):
 def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     """Mean cross-entropy and accuracy of float logits `(count, classes)`, in float64.
 
+    Logits that are NaN make the loss NaN, and count as wrong.
+
     Raises:
         ValueError: the labels aren't integers `(count,)` in [0, classes), or there is no image.
     """
-    logits, labels = _checked_logits(logits), np.asarray(labels)
+    logits, labels = _forward.checked_logits(logits), np.asarray(labels)
     check_labels(labels, *logits.shape)
     if not len(labels):
         raise ValueError('`logits` must not be empty. Received: those of 0 images')
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    shifted = _forward.below_largest(logits)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     picked = log_probabilities[np.arange(len(labels)), labels]
-    return Metrics(float(-picked.mean()), float((logits.argmax(axis=1) == labels).mean()))
-
-
-def _checked_logits(logits):
-    """The logits in float64; raises unless they are a row for each image."""
-    logits = np.asarray(logits, np.float64)
-    if logits.ndim != 2 or not logits.shape[1]:
-        raise ValueError(
-            f'`logits` must have the shape (count, classes). Received: shape={logits.shape}'
-        )
-    return logits
+    right = (logits.argmax(axis=1) == labels) & ~np.isnan(picked)
+    return Metrics(float(-picked.mean()), float(right.mean()))
 
 
 def score(
-    predict: Callable[[np.ndarray], np.ndarray],
-    images: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int = 500,
+    predict: _forward.Predict, images: np.ndarray, labels: np.ndarray, batch_size: int = 500
 ) -> Metrics:
     """Loss and accuracy of `predict` over all images; see `predict_logits` for the arguments."""
     return metrics(predict_logits(predict, images, batch_size), labels)
@@ -313,15 +314,14 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
-    logits = _checked_logits(logits)
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares = np.exp(_forward.below_largest(_forward.checked_logits(logits)))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
 def most_confident_mistakes(
     logits: np.ndarray, labels: np.ndarray, count: int = 12
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the wrong predictions to which the model gives the highest probabilities.
+    """Finds the wrong predictions to which the model gives the highest probabilities, none NaN.
 
     Args:
         logits: floats `(n, classes)`.
@@ -342,9 +342,9 @@ def most_confident_mistakes(
     ([0, 2], [0.95, 0.73])
     """
     count = positive_integer('count', count)
-    logits, labels = _checked_logits(logits), np.asarray(labels)
+    logits, labels = _forward.checked_logits(logits), np.asarray(labels)
     check_labels(labels, *logits.shape)
     confidence = probabilities(logits).max(axis=1)
-    wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
+    wrong = np.flatnonzero((logits.argmax(axis=1) != labels) & ~np.isnan(confidence))
     positions = wrong[np.argsort(-confidence[wrong], kind='stable')[:count]]
     return positions, confidence[positions]

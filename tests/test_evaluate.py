@@ -87,6 +87,82 @@ def test_bad_input():
         evaluate.predict_logits(lambda batch: batch, images[:0], 2)
 
 
+@pytest.mark.parametrize(
+    ('change', 'received'),
+    [
+        (np.transpose, r'shape=\(3, 4\)'),
+        (lambda logits: logits[:, 0], r'shape=\(4,\)'),
+        (lambda logits: np.concatenate([logits, logits]), r'shape=\(8, 3\)'),
+        (lambda logits: logits[:2], r'shape=\(2, 3\)'),
+        (lambda logits: logits[None, None], r'shape=\(1, 1, 4, 3\)'),
+        (lambda logits: logits[:, None], r'shape=\(4, 1, 3\)'),
+        (lambda logits: logits.tolist(), "'list'"),
+        (lambda logits: None, "'NoneType'"),
+        (lambda logits: np.float32(3), r'shape=\(\)'),
+    ],
+)
+def test_predictions_of_another_shape(change, received):
+    images, labels = np.zeros((6, 2, 2, 1), np.uint8), np.zeros(6, int)
+
+    def predict(batch):
+        return change(np.zeros((4, 3), np.float32))
+
+    message = rf'^`predict` must return an array of logits \(4, classes\) for 4 .*{received}$'
+    for call in (
+        lambda: evaluate.score(predict, images, labels, 4),
+        lambda: evaluate.predict_logits(predict, images, 4),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize('shape', [(4, 3), (2, 3, 4), (3, 4, 3)])
+@pytest.mark.parametrize('margin', [np.inf, 0.5])
+def test_views_of_another_shape(shape, margin):
+    tta = evaluate.TTA('own', evaluate.FLIP.transforms, evaluate.FLIP.weights, margin)
+    images = np.zeros((6, 2, 2, 1), np.uint8)
+
+    with pytest.raises(ValueError, match=r'^`predict` must return an array of logits \([12], 4, c'):
+        evaluate.predict_views(lambda batch, transforms: np.zeros(shape), images, 4, tta)
+
+
+def test_logits_that_are_infinite():
+    logits = np.array([[np.inf, 0], [0, -np.inf], [-np.inf, 2]])
+    assert evaluate.probabilities(logits).tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert evaluate.metrics(logits, np.array([0, 0, 1])) == evaluate.Metrics(0.0, 1.0)
+    wrong = evaluate.metrics(logits, np.array([1, 0, 1]))
+    assert (wrong.loss, wrong.accuracy) == (np.inf, pytest.approx(2 / 3))
+    positions, shares = evaluate.most_confident_mistakes(logits, np.array([1, 1, 1]))
+    assert (positions.tolist(), shares.tolist()) == ([0, 1], [1, 1])
+
+
+def test_logits_that_are_nan_are_no_mistakes():
+    logits = np.array([[np.nan, 0], [0, 1], [1, np.nan]])
+    assert np.isnan(evaluate.probabilities(logits)).tolist() == [
+        [True] * 2,
+        [False] * 2,
+        [True] * 2,
+    ]
+    score = evaluate.metrics(logits, np.array([0, 1, 1]))
+    assert np.isnan(score.loss)
+    assert score.accuracy == pytest.approx(1 / 3)
+    positions, shares = evaluate.most_confident_mistakes(logits, np.array([1, 0, 0]))
+    assert (positions.tolist(), shares.shape) == ([1], (1,))
+
+
+@pytest.mark.parametrize('logits', ['a', [['1', '2']], [[1.0, 2.0], [3.0]], None, [[1j, 2j]]])
+def test_logits_that_are_no_numbers(logits):
+    for call in (
+        evaluate.probabilities,
+        lambda logits: evaluate.metrics(logits, [0]),
+        lambda logits: evaluate.most_confident_mistakes(logits, [0]),
+    ):
+        with pytest.raises(
+            ValueError, match=r'^`logits` must be an array of numbers\. Received: d'
+        ):
+            call(logits)
+
+
 def test_logits_that_are_none():
     labels = np.zeros(3, int)
     for shape in ((3,), (3, 0), (1, 3, 2)):

@@ -181,9 +181,10 @@ def test_a_single_class_is_never_doubtful():
     assert ops.convert_to_numpy(FLIP.is_doubtful(logits)).all()
 
 
-@pytest.mark.parametrize('margin', [0, -0.5, float('nan')])
+@pytest.mark.parametrize('margin', [0, -0.5, float('nan'), -float('inf'), 'a', True, None])
 def test_margins_that_are_none(margin):
-    with pytest.raises(ValueError, match=f'^`margin` must be above 0. Received: margin={margin}$'):
+    message = f'^`margin` must be a finite number above 0. Received: margin={margin!r}$'
+    with pytest.raises(ValueError, match=message):
         TTA('own', FLIP.transforms, FLIP.weights, margin)
 
 
@@ -205,11 +206,14 @@ def test_views_of_every_image_in_order(count):
 @pytest.mark.parametrize(
     ('transforms', 'weights', 'message'),
     [
-        ((), (), '`transforms` must begin with `unchanged`'),
-        ((evaluate.mirror,), (1.0,), '`transforms` must begin with `unchanged`'),
+        ((), (), '`transforms` must be functions, the first of which is `unchanged`'),
+        ((evaluate.mirror,), (1.0,), '`transforms` must be functions, the first of which is `unch'),
+        ((unchanged, 3), (0.5, 0.5), '`transforms` must be functions, .* Received: transforms='),
+        ((unchanged,), ('a',), "^`weights` must be a finite number. Received: weights='a'$"),
+        ((unchanged,), (True,), '^`weights` must be a finite number. Received: weights=True$'),
         ((unchanged,), (0.5, 0.5), r'`weights` must be one for each of the 1 .*\(0\.5, 0\.5\)'),
         ((unchanged, evaluate.mirror), (0.5, 0.6), '`weights` must be .* add up to 1'),
-        ((unchanged,), (float('nan'),), '`weights` must be .* add up to 1'),
+        ((unchanged,), (float('nan'),), '`weights` must be a finite number. Rec.*nan'),
     ],
 )
 def test_views_and_weights_that_do_not_fit(transforms, weights, message):
@@ -219,5 +223,22 @@ def test_views_and_weights_that_do_not_fit(transforms, weights, message):
 
 
 def test_too_few_views():
-    with pytest.raises(ValueError):
-        FLIP.combine(np.zeros((1, 4, 3)))
+    for count in (1, 3):
+        message = f'^`view_logits` must be of 2 views. Received: {count} views$'
+        with pytest.raises(ValueError, match=message):
+            FLIP.combine(np.zeros((count, 4, 3)))
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(ValueError, match=r'^`name` must be a text\. Received: name=3$'):
+        TTA(3, FLIP.transforms, FLIP.weights)
+
+
+@pytest.mark.parametrize('view', [evaluate.up_left, evaluate.down_right])
+@pytest.mark.parametrize('shape', [(2, 1, 5, 3), (2, 5, 1, 3)])
+def test_a_single_row_has_no_reflection(view, shape):
+    message = (
+        r'^`images` must have sides of at least 2 pixels, .* Received: shape=\(2, [15], [15], 3'
+    )
+    with pytest.raises(ValueError, match=message):
+        view(np.zeros(shape, np.float32))
