@@ -46,7 +46,7 @@ def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) 
 
     Raises:
         ValueError: `label_smoothing` is not in [0, 1), the labels are neither of the two forms, or
-            there is only one class.
+            no numbers, or there is only one class.
 
     Example:
 
@@ -60,8 +60,8 @@ def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) 
     Reference: Szegedy et al., "Rethinking the Inception architecture for computer vision", 2015.
     """
     label_smoothing = _check_label_smoothing(label_smoothing)
-    labels = ops.convert_to_tensor(labels)
-    logits = ops.cast(logits, 'float32')
+    labels = ops.convert_to_tensor(_as_numbers('labels', labels))
+    logits = ops.cast(_as_numbers('logits', logits), 'float32')
     classes = _check_logits(logits)
     _check_form(labels, tuple(labels.shape), tuple(logits.shape), _AS_A_LOSS)
     _check_values(labels, classes)
@@ -118,7 +118,7 @@ class CrossEntropy(keras.losses.Loss):
     def __call__(
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
-        y_true, y_pred = map(_as_tensor, (y_true, y_pred))
+        y_true, y_pred = _as_numbers('y_true', y_true), _as_numbers('y_pred', y_pred)
         # Before Keras casts the labels to floats, after which nobody can tell what they were.
         if _keras.is_softmax_output(y_pred):
             raise ValueError(
@@ -167,8 +167,16 @@ def _dtype(tensor: Tensor) -> str:
     return keras.backend.standardize_dtype(tensor.dtype)
 
 
-def _as_tensor(values: Any) -> Tensor:
-    return values if hasattr(values, 'shape') else ops.convert_to_tensor(values)
+def _as_numbers(name: str, values: Any) -> Tensor:
+    """The values as a tensor, or the array that they are; raises where they are no numbers."""
+    try:
+        tensor = values if hasattr(values, 'shape') else ops.convert_to_tensor(values)
+        if _dtype(tensor) != 'string':
+            return tensor
+    except (TypeError, ValueError):
+        pass  # the message below says more
+    shown = ' '.join(repr(values).split())[:100]
+    raise ValueError(f'`{name}` must be an array of numbers. Received: {name}={shown}')
 
 
 def _is_float(tensor: Tensor) -> bool:

@@ -11,7 +11,6 @@ Keras has the plain decays: `keras.optimizers.schedules.PolynomialDecay` with `p
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Sequence
 from itertools import pairwise
@@ -98,11 +97,12 @@ class PiecewiseLinear(LearningRateSchedule):
 def _check_knots(knots: Any) -> tuple[tuple[float, float], ...]:
     """Returns the knots as a tuple of pairs of plain floats, or raises a ValueError."""
     try:
-        checked = tuple((float(step), float(value)) for step, value in knots)
-        finite = all(math.isfinite(number) for knot in checked for number in knot)
+        checked = tuple(
+            (finite_number('knots', step), finite_number('knots', value)) for step, value in knots
+        )
     except (TypeError, ValueError):
-        checked, finite = (), False
-    if len(checked) < 2 or not finite:
+        checked = ()
+    if len(checked) < 2:
         raise ValueError(
             f'`knots` must be two or more pairs (step, value) of finite numbers. Received: {knots=}'
         )

@@ -206,6 +206,21 @@ def test_bad_label_smoothing(smoothing):
         CrossEntropy(smoothing)
 
 
+@pytest.mark.parametrize('values', [None, 'a', ['a', 'b'], np.array(['a', 'b']), [[1], [1, 2]]])
+def test_what_is_no_number(values):
+    logits = np.zeros((2, 3), np.float32)
+    for call, name in (
+        (lambda: CrossEntropy()(values, logits), 'y_true'),
+        (lambda: CrossEntropy()(np.array([0, 1]), values), 'y_pred'),
+        (lambda: cross_entropy(values, logits), 'labels'),
+        (lambda: cross_entropy(np.array([0, 1]), values), 'logits'),
+    ):
+        rule = f'^`{name}` must be an array of numbers. Received: {name}='
+        with pytest.raises(ValueError, match=rule) as error:
+            call()
+        assert '\n' not in str(error.value)
+
+
 def test_bad_labels():
     labels, logits = examples()
     with pytest.raises(ValueError, match=r'^`labels` must be integers.* Received: float32'):
