@@ -248,6 +248,29 @@ def axis_of_channels(axis: int, rank: int, *, may_be_batch: bool = False) -> Non
         raise ValueError(f'`axis` must not be the batch axis. Received: axis={axis}')
 
 
+def instance(name: str, value: Any, kind: type, of: str) -> None:
+    """Raises unless `value` is an object of a class.
+
+    Args:
+        name: the argument's name, for the message.
+        value: the argument.
+        kind: the class.
+        of: what it is, for the message.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+
+    >>> instance('model', 3, str, 'a Keras model')
+    Traceback (most recent call last):
+    ...
+    ValueError: `model` must be a Keras model. Received: model=3
+    """
+    if not isinstance(value, kind):
+        raise ValueError(f'`{name}` must be {of}. Received: {name}={value!r}')
+
+
 def no_class(name: str, value: Any) -> None:
     """Raises where a class stands for an object of it."""
     if isinstance(value, type):

@@ -216,8 +216,20 @@ def test_norms_that_match_nothing():
     norms.set_model(conv_model())
     with pytest.raises(ValueError, match=r"^`match` must match .*Received: match='.*nothing'"):
         norms.on_train_begin()
-    with pytest.raises(ValueError, match='`match` must be a regular expression'):
+    with pytest.raises(ValueError, match=r'^`match` must be a valid regular expression'):
         diagnostics.WeightNorms('(')
+    with pytest.raises(ValueError, match=r'^`match` must be a non-empty string'):
+        diagnostics.WeightNorms(None)
+
+
+@pytest.mark.parametrize(('match', 'names'), [('bias', {'bias', 'beta'}), ('.*/bias', {'bias'})])
+def test_norms_by_a_word(match, names):
+    model = conv_model()
+    norms = diagnostics.WeightNorms(match)
+    norms.set_model(model)
+    norms.on_train_begin()
+    assert norms.paths == [v.path for v in model.trainable_variables if v.name in names]
+    assert len(norms.paths) == len(names)
 
 
 def test_output_statistics_in_closed_form():
@@ -254,6 +266,11 @@ def test_output_statistics_of_constants():
         (lambda: diagnostics.Hessian(conv_model(), None, *toy(3)).product(np.ones(2)), '`vector`'),
         (lambda: diagnostics.Hessian(conv_model(), None, toy(3)[0], [1, 2]), '`labels`'),
         (lambda: diagnostics.Hessian(keras.Sequential(), None, *toy(3)), '`model`'),
+        (lambda: diagnostics.Hessian(3, None, *toy(3)), '`model`'),
+        (lambda: diagnostics.Hessian(conv_model(), losses.CrossEntropy, *toy(3)), '`loss`'),
+        (lambda: diagnostics.Hessian(conv_model(), None, *toy(3), training='no'), '`training`'),
+        (lambda: diagnostics.output_statistics(3, np.ones((2, 8, 8, 3))), '`model`'),
+        (lambda: diagnostics.output_statistics(conv_model(), *toy(3)), '`training`'),
         (lambda: diagnostics.leading_eigenpairs(abs, 3, 4), '`count`'),
         (lambda: diagnostics.leading_eigenpairs(abs, 0), '`size`'),
         (lambda: diagnostics.leading_eigenpairs(abs, 3, 1, which='top'), '`which`'),

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from fenwicks import _keras
-from fenwicks._checks import positive_integer
+from fenwicks._checks import flag, instance, no_class, positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.kernels import device
 from fenwicks.layers import BatchNormalization
@@ -74,6 +74,9 @@ class Hessian:
         batch_size: int | None = None,
         training: bool = False,
     ) -> None:
+        instance('model', model, keras.layers.Layer, 'a Keras model')
+        no_class('loss', loss)
+        training = flag('training', training)
         if not model.built or not model.trainable_variables:
             raise ValueError(
                 f'`model` must be built and have trainable weights. Received: model={model.name}'
@@ -84,7 +87,7 @@ class Hessian:
                 f'Received: {len(labels)} labels for {len(inputs)} inputs'
             )
         _check_normalizations(model, training)
-        self.model, self.loss, self.training = model, loss, bool(training)
+        self.model, self.loss, self.training = model, loss, training
         self.inputs = np.asarray(inputs, model.variable_dtype)
         self.labels = np.asarray(labels)
         self.batch_size = len(inputs)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+
+from fenwicks.optimizers.patterns import check_match, matches
 
 
 class WeightNorms(keras.callbacks.Callback):
@@ -26,12 +27,12 @@ class WeightNorms(keras.callbacks.Callback):
     momentum.
 
     Args:
-        match: regular expression that must match the whole of `variable.path`; by default all
-            kernels.
+        match: which variables: a word or a regular expression, as in
+            `fenwicks.optimizers.ParameterGroup`; by default all kernels.
 
     Raises:
-        ValueError: `match` isn't a regular expression, or matches no trainable variable when
-            training begins.
+        ValueError: `match` is neither a word nor a regular expression, or matches no trainable
+            variable when training begins.
 
     Attributes:
         paths: the paths of the variables.
@@ -53,12 +54,7 @@ class WeightNorms(keras.callbacks.Callback):
 
     def __init__(self, match: str = r'.*kernel') -> None:
         super().__init__()
-        try:
-            self._pattern = re.compile(match)
-        except (re.error, TypeError):
-            raise ValueError(
-                f'`match` must be a regular expression. Received: match={match!r}'
-            ) from None
+        check_match('match', match)
         self.match = match
         self.paths: list[str] = []
         self.initial: list[float] = []
@@ -68,11 +64,7 @@ class WeightNorms(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Chooses the variables and notes their values."""
-        variables = [
-            variable
-            for variable in self.model.trainable_variables
-            if self._pattern.fullmatch(variable.path)
-        ]
+        variables = [v for v in self.model.trainable_variables if matches(self.match, v.path)]
         if not variables:
             raise ValueError(
                 '`match` must match the path of a trainable variable, of a model that is built. '

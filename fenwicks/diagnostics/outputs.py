@@ -7,6 +7,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from fenwicks._checks import flag, instance
+
 
 class OutputStatistics(NamedTuple):
     """Of one layer's outputs over some inputs.
@@ -60,6 +62,8 @@ def output_statistics(
     Reference:
         https://myrtle.ai/learn/how-to-train-your-resnet-7-batch-norm/
     """
+    instance('model', model, keras.Model, 'a Keras model')
+    training = flag('training', training)
     if len(inputs) < 2:
         raise ValueError(f'`inputs` must hold two inputs or more. Received: {len(inputs)}')
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
