@@ -242,6 +242,8 @@ BAD = {
     'strides': [0],
     'normalization': ['batch', BatchNormalization],
     'pool': [2],
+    'pool_first': ['no', None, 1],
+    'activation': [keras.layers.ReLU, CELU],
 }
 
 
@@ -258,6 +260,8 @@ def test_bad_conv_bn(name, value):
         (ConvBlk, {'filters': 0}, 'filters'),
         (ConvBlk, {'filters': 4, 'convs': 0}, 'convs'),
         (ConvBlk, {'filters': 4, 'pool': 2}, 'pool'),
+        (ConvBlk, {'filters': 4, 'pool_first': 'no'}, 'pool_first'),
+        (PreActBlk, {'filters': 4, 'activation': CELU}, 'activation'),
         (ConvResBlk, {'filters': 0}, 'filters'),
         (ConvResBlk, {'filters': 4, 'res_convs': 0}, 'res_convs'),
         (PreActBlk, {'filters': 0}, 'filters'),

@@ -98,6 +98,7 @@ def test_fast_ai_head_is_its_parts():
         (DenseBN, {'units': 3, 'drop_rate': 1}, 'drop_rate'),
         (DenseBN, {'units': 3, 'drop_rate': '0.1'}, 'drop_rate'),
         (DenseBN, {'units': 3, 'normalization': 'batch'}, 'normalization'),
+        (DenseBN, {'units': 3, 'bn_before_relu': 'no'}, 'bn_before_relu'),
         (FastAiHead, {'num_classes': -2}, 'num_classes'),
     ],
 )

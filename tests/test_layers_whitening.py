@@ -250,6 +250,8 @@ BAD = {
     'kernel_size': [0, 2.0, None],
     'epsilon': [0, -1e-3, float('nan'), float('inf'), '1', None, True],
     'padding': ['causal', 1],
+    'negatives': ['no', 1],
+    'use_bias': ['no', None],
 }
 
 
@@ -258,7 +260,7 @@ def test_bad_arguments(name, value):
     with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}=') as error:
         PatchWhitening(**{name: value})
     assert '\n' not in str(error.value)
-    if name != 'padding':
+    if name in ('kernel_size', 'epsilon'):
         with pytest.raises(ValueError, match=f'^`{name}` must be .*Received: {name}='):
             whitening_filters(smooth_images(count=1), **{name: value})
 

@@ -418,6 +418,22 @@ def test_mixed_precision(make):
     assert {v.dtype for v in model.variables if 'seed' not in v.path} == {'float32'}
 
 
+@pytest.mark.parametrize(
+    ('arguments', 'name'),
+    [
+        ((3,), 'model'),
+        ((Scaling,), 'model'),
+        ((Scaling(1.0), (0, 8, 3)), 'input_shape'),
+        ((Scaling(1.0), (None, 8, 3)), 'input_shape'),
+        ((Scaling(1.0), 8), 'input_shape'),
+    ],
+)
+def test_bad_check_model(arguments, name):
+    with pytest.raises(ValueError, match=f'^`{name}` must .*Received: {name}=') as error:
+        check_model(*arguments)
+    assert '\n' not in str(error.value)
+
+
 def test_check_model():
     with pytest.raises(ValueError, match=r"^`model` must return finite .*model='overflow'"):
         check_model(Scaling(1e38, name='overflow'), (128, 128, 3))
@@ -437,12 +453,23 @@ def test_check_model():
         ({'whitening': -1}, 'whitening'),
         ({'whitening': 3.0}, 'whitening'),
         ({'whitening': True}, 'whitening'),
+        ({'whitening': 40}, 'whitening'),
+        ({'input_shape': (8, 32, 3), 'whitening': 9}, 'whitening'),
+        ({'input_shape': (None, 8, 3), 'whitening': 9}, 'whitening'),
+        ({'activation': keras.layers.ReLU}, 'activation'),
+        ({'pool_first': 'no'}, 'pool_first'),
     ],
 )
 def test_bad_arguments(arguments, name):
     with pytest.raises(ValueError, match=f'^`{name}` must .*Received: {name}=') as error:
         resnet9(**{'widths': WIDTHS, 'kernel_initializer': 'zeros', **arguments})
     assert '\n' not in str(error.value)
+
+
+def test_bad_preact_resnet18():
+    rule = r"^`stem_activation` must be True or False\. Received: stem_activation='no'$"
+    with pytest.raises(ValueError, match=rule):
+        preact_resnet18(stem_activation='no')
 
 
 @pytest.mark.parametrize(
@@ -455,6 +482,8 @@ def test_bad_arguments(arguments, name):
         ({'widths': (4, 8, 0)}, 'widths'),
         ({'logit_scale': float('nan')}, 'logit_scale'),
         ({'normalization': 'batch'}, 'normalization'),
+        ({'residual': 'no'}, 'residual'),
+        ({'first_activation': keras.layers.ReLU}, 'first_activation'),
     ],
 )
 def test_bad_speednet(arguments, name):

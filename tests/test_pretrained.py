@@ -229,6 +229,10 @@ def test_bad_arguments_are_one_line(tiny_network, tmp_path):
     assert '`stages` must be at most the 3' in refused(weights=None, trainable_stages=4)
     with pytest.raises(ValueError, match='must contain one backbone'):
         fw.models.unfreeze(fw.models.resnet9(widths=(4, 4, 4, 4)), 1)
+    for call in (fw.models.backbone_stages, fw.models.unfreeze, fw.optimizers.stage_groups):
+        for model in (3, keras.Model, keras.layers.Dense(1)):
+            with pytest.raises(ValueError, match=r'^`model` must be a Keras model\. Received: mod'):
+                call(model)
 
 
 @pytest.mark.skipif(importlib.util.find_spec('keras_hub') is not None, reason='it is installed')

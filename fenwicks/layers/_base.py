@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from fenwicks._checks import no_class
 from fenwicks.layers._casts import output_spec
 from fenwicks.layers._templates import (
     check_template,
@@ -173,6 +174,7 @@ class _Style:
         self.normalization = check_template('normalization', normalization)
         if isinstance(activation, dict) and 'config' in activation:
             activation = keras.saving.deserialize_keras_object(activation)
+        no_class('activation', activation)
         if not isinstance(activation, keras.layers.Layer):
             activation = keras.activations.get(activation)
         self.activation = activation

@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from fenwicks._checks import channels_last, positive_integer
+from fenwicks._checks import channels_last, flag, positive_integer
 from fenwicks._typing import Config, Tensor
 from fenwicks.kernels import device
 from fenwicks.layers._base import Block
@@ -99,7 +99,7 @@ class ConvBN(Block):
         self.filters = positive_integer('filters', filters)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
         self.strides = positive_integer('strides', strides)
-        self.pool_first = pool_first
+        self.pool_first = pool_first = flag('pool_first', pool_first)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         conv = Conv2D(
             self.filters,
@@ -225,7 +225,7 @@ class ConvBlk(Block):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.filters = positive_integer('filters', filters)
         self.convs = positive_integer('convs', convs)
-        self.pool_first = pool_first
+        self.pool_first = pool_first = flag('pool_first', pool_first)
         self.kernel_size = positive_integer('kernel_size', kernel_size)
         self.input_spec = keras.layers.InputSpec(ndim=4)
         pool = check_template('pool', pool) or MaxPooling2D(2, name='pool')

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from fenwicks._checks import channels_last, finite_number, positive_integer
+from fenwicks._checks import channels_last, finite_number, flag, positive_integer
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.layers._base import Block, Composite
 from fenwicks.layers._casts import as_floats
@@ -231,7 +231,7 @@ class DenseBN(Block):
         super().__init__(kernel_initializer, normalization, activation, **kwargs)
         self.units = positive_integer('units', units)
         self._drop_rate = _drop_rate(drop_rate)  # as made; what is set later is the part's
-        self.bn_before_relu = bn_before_relu
+        self.bn_before_relu = flag('bn_before_relu', bn_before_relu)
         self.input_spec = keras.layers.InputSpec(ndim=2)
         self._append(
             keras.layers.Dense(
@@ -243,7 +243,7 @@ class DenseBN(Block):
             )
         )
         steps = [self._new_normalization(), self._new_activation()]
-        for layer in steps if bn_before_relu else steps[::-1]:
+        for layer in steps if self.bn_before_relu else steps[::-1]:
             self._append(layer)
         self._append(keras.layers.Dropout(self._drop_rate, name='dropout', dtype=self.dtype_policy))
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fenwicks._checks import channels_last, finite_number, positive_integer
+from fenwicks._checks import channels_last, finite_number, flag, positive_integer
 from fenwicks._typing import Config, Shape, Tensor
 from fenwicks.kernels.products import exact_products
 
@@ -149,8 +149,8 @@ class PatchWhitening(keras.layers.Layer):
         if padding not in ('same', 'valid'):
             raise ValueError(f"`padding` must be 'same' or 'valid'. Received: padding={padding!r}")
         self.padding = padding
-        self.negatives = negatives
-        self.use_bias = use_bias
+        self.negatives = flag('negatives', negatives)
+        self.use_bias = flag('use_bias', use_bias)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias = None
         self.input_spec = keras.layers.InputSpec(ndim=4)

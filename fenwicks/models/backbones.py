@@ -52,7 +52,8 @@ _FAMILIES = {
     'VGG': ('caffe', 224),
     'Xception': ('tf', 299),
 }
-_MEAN, _VARIANCE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Means and standard deviations of the channels of ImageNet, for `_efficientnet_scale`.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def applications() -> tuple[str, ...]:
@@ -233,7 +234,7 @@ def _efficientnet_scale():
 
         s * (x / 255 - mean) = (s * x + 255 * (1 - s) * mean) / 255 - mean
     """
-    scale = [std**-0.5 for std in _VARIANCE]
+    scale = [std**-0.5 for std in _STD]
     offset = [255 * (1 - s) * mean for s, mean in zip(scale, _MEAN, strict=True)]
     return keras.layers.Rescaling(scale, offset, name='normalize', dtype='float32')
 

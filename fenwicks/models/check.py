@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from fenwicks._checks import instance
+from fenwicks.models._checks import image_shape
+
 
 def check_model(model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32, 3)) -> np.ndarray:
     """Runs one random image through a model.
@@ -19,7 +22,8 @@ def check_model(model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32,
         The model's output as a NumPy array, whose first axis has length 1.
 
     Raises:
-        ValueError: if the output isn't finite.
+        ValueError: if the output isn't finite, `model` is none, or `input_shape` isn't that of an
+            image.
 
     Example:
 
@@ -27,6 +31,11 @@ def check_model(model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32,
     >>> check_model(resnet9(widths=(4, 8, 8, 16))).shape
     (1, 10)
     """
+    instance('model', model, keras.layers.Layer, 'a Keras model or layer')
+    if None in image_shape(input_shape, smallest=1):
+        raise ValueError(
+            f'`input_shape` must be that of one image. Received: input_shape={input_shape}'
+        )
     image = np.random.default_rng(0).standard_normal((1, *input_shape), dtype=np.float32)
     outputs = keras.ops.convert_to_numpy(model(image, training=False))
     if not np.isfinite(outputs.astype(np.float32)).all():

@@ -158,6 +158,11 @@ def backbone(
             '`whitening` must be the side of a patch in pixels, or 0 for no whitening. '
             f'Received: whitening={whitening!r}'
         )
+    if any(side is not None and side < whitening for side in input_shape[:2]):
+        raise ValueError(
+            f'`whitening` must be at most the sides {input_shape[:2]} of the images. '
+            f'Received: whitening={whitening}'
+        )
     style = {
         'kernel_initializer': kernel_initializer,
         'normalization': normalization,

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from fenwicks._checks import channels_last, finite_number
+from fenwicks._checks import channels_last, finite_number, flag, no_class
 from fenwicks.layers import (
     GELU,
     BatchNormalization,
@@ -98,6 +98,8 @@ def speednet(
     channels_last('speednet', keras.config.image_data_format())
     input_shape = image_shape(input_shape, smallest=9)
     widths = channel_counts(widths, 3)
+    residual = flag('residual', residual)
+    no_class('first_activation', first_activation)
     if logit_scale is None:
         logit_scale = 1 / widths[-1]
     logit_scale = finite_number('logit_scale', logit_scale)

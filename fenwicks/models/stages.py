@@ -7,7 +7,7 @@ import math
 import keras
 
 from fenwicks import _keras
-from fenwicks._checks import integer
+from fenwicks._checks import instance, integer
 
 
 def backbone_stages(model: keras.Model) -> tuple[tuple[keras.layers.Layer, ...], ...]:
@@ -89,6 +89,7 @@ def unfreeze(model: keras.Model, stages: int | None = None) -> None:
 
 def _backbone(model):
     """The network within a pretrained model."""
+    instance('model', model, keras.Model, 'a Keras model')
     inner = [layer for layer in model.layers if isinstance(layer, keras.Model)]
     if len(inner) != 1:
         raise ValueError(
