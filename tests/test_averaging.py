@@ -192,6 +192,10 @@ def by_hand(rule, average, value, step):
         (lambda: Lookahead(None), 'strength'),
         (lambda: Lookahead(0.5, every=-1), 'every'),
         (lambda: WeightAveraging('ema'), 'rule'),
+        (lambda: WeightAveraging(EMA(), swap_at_end='no'), 'swap_at_end'),
+        (lambda: Lookahead(EMA), 'strength'),
+        (lambda: averaged_variables(3), 'model'),
+        (lambda: averaged_variables(keras.Model), 'model'),
     ],
 )
 def test_bad_arguments(make, name):

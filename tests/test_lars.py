@@ -120,6 +120,7 @@ def test_vectors_are_updated_by_sgd_and_groups_hold_for_all():
         ({'trust_coefficient': float('inf')}, 'trust_coefficient'),
         ({'epsilon': -1.0}, 'epsilon'),
         ({'momentum': 1.0}, 'momentum'),
+        ({'rate_in_velocity': 1}, 'rate_in_velocity'),
         ({'groups': ['bias']}, 'groups'),
     ],
 )

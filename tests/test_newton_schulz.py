@@ -52,6 +52,12 @@ def test_float32_stays_float32_on_accelerators():
     assert program.count('dot_general') == program.count('precision = [HIGHEST, HIGHEST]') == 11
 
 
+@pytest.mark.parametrize('shape', [(), (3,), (2, 3, 3)])
+def test_newton_schulz_of_other_ranks(shape):
+    with pytest.raises(ValueError, match=r'^`matrix` must have the shape \(rows, columns\)\. Rec'):
+        newton_schulz(np.ones(shape, np.float32))
+
+
 def test_newton_schulz_keeps_the_dtype():
     matrix = ops.cast(np.eye(3), 'bfloat16')
     for inside in ('float32', 'bfloat16'):

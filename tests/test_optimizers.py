@@ -244,6 +244,7 @@ def test_clips_before_decay():
         ({'weight_decay': -1e-4}, 'weight_decay'),
         ({'weight_decay': float('inf')}, 'weight_decay'),
         ({'nesterov': True}, 'nesterov'),
+        ({'rate_in_velocity': 'no'}, 'rate_in_velocity'),
         ({'groups': ['bias']}, 'groups'),
     ],
 )

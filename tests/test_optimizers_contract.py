@@ -249,6 +249,9 @@ def test_numpy_numbers_become_plain_ones(make):
         ({'gradient_accumulation_steps': 1}, 'gradient_accumulation_steps'),
         ({'gradient_accumulation_steps': 2.5}, 'gradient_accumulation_steps'),
         ({'learning_rate': True}, 'learning_rate'),
+        ({'learning_rate': PiecewiseLinear}, 'learning_rate'),
+        ({'nesterov': 'no'}, 'nesterov'),
+        ({'use_ema': 1}, 'use_ema'),
         ({'weight_decay': None}, 'weight_decay'),
     ],
 )

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from fenwicks import _keras
-from fenwicks._checks import finite_number, integer, no_class, positive_integer
+from fenwicks._checks import finite_number, instance, integer, no_class, positive_integer
 from fenwicks._typing import Step, Tensor
 
 _log = logging.getLogger('fenwicks')
@@ -32,7 +32,7 @@ def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Va
         A list of variables, in the order of `model.weights`.
 
     Raises:
-        ValueError: the model is not built, so that it has no variables yet.
+        ValueError: the model is none, or is not built, so that it has no variables yet.
 
     Example:
 
@@ -40,6 +40,7 @@ def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Va
     >>> [variable.name for variable in averaged_variables(model)]
     ['gamma', 'beta', 'moving_mean', 'moving_variance']
     """
+    instance('model', model, keras.layers.Layer, 'a Keras model or layer')
     if not model.built:
         raise ValueError(
             '`model` must be built, so that its variables exist: call it on a batch, or give it an '
@@ -187,6 +188,7 @@ class Lookahead:
     needs_initial_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        no_class('strength', self.strength)
         if not callable(self.strength):
             strength = finite_number('strength', self.strength, low=0, below=1)
             object.__setattr__(self, 'strength', strength)

@@ -11,7 +11,7 @@ import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
 from fenwicks import _keras
-from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks._checks import finite_number, flag, integer, no_class, positive_integer
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers import assignments
 from fenwicks.optimizers.assignments import Assignments
@@ -53,6 +53,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
     ) -> None:
         learning_rate = _checked_rate(learning_rate)
         momentum = finite_number('momentum', momentum, low=0, below=1)
+        nesterov = flag('nesterov', nesterov)
         if nesterov and not momentum:
             raise ValueError(
                 '`nesterov` needs a momentum above 0. '
@@ -64,7 +65,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
             clipnorm=_positive_or_none('clipnorm', clipnorm),
             clipvalue=_positive_or_none('clipvalue', clipvalue),
             global_clipnorm=_positive_or_none('global_clipnorm', global_clipnorm),
-            use_ema=bool(use_ema),
+            use_ema=flag('use_ema', use_ema),
             ema_momentum=finite_number('ema_momentum', ema_momentum, low=0, high=1),
             ema_overwrite_frequency=None
             if ema_overwrite_frequency is None
@@ -76,7 +77,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
             name=name,
         )
         self.momentum = momentum
-        self.nesterov = bool(nesterov)
+        self.nesterov = nesterov
         # Not passed to the base class's constructor: see `_keras.WithoutDecoupledDecay`.
         self.weight_decay = weight_decay
         # How each variable is updated: from a saved configuration, or chosen by `build`.
@@ -170,6 +171,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
 def _checked_rate(learning_rate: Any) -> Rate:
     if isinstance(learning_rate, numbers.Real):
         return finite_number('learning_rate', learning_rate, low=0)
+    no_class('learning_rate', learning_rate)
     if not callable(learning_rate):
         raise ValueError(
             '`learning_rate` must be a finite number >= 0, a LearningRateSchedule or a function '

@@ -10,7 +10,7 @@ from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
 from fenwicks import _keras
-from fenwicks._checks import finite_number, positive_integer, sequence
+from fenwicks._checks import finite_number, flag, positive_integer, sequence
 from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import UNCHANGED, group_of_each, matches_none
@@ -119,6 +119,7 @@ class Muon(MomentumOptimizer):
         ns_steps = positive_integer('ns_steps', ns_steps)
         if ns_dtype not in DTYPES:
             raise ValueError(f'`ns_dtype` must be one of {DTYPES}. Received: {ns_dtype=}')
+        normalize_weights = _checked_normalization(normalize_weights)
         if normalize_weights and weight_decay:
             raise ValueError(
                 '`weight_decay` must be 0 with normalize_weights, which would undo it. '
@@ -149,7 +150,7 @@ class Muon(MomentumOptimizer):
         self.ns_steps = ns_steps
         self.ns_dtype = ns_dtype
         self.ns_coefficients = _checked_coefficients(ns_coefficients)
-        self.normalize_weights = _checked_normalization(normalize_weights)
+        self.normalize_weights = normalize_weights
         self.others = others
         self.others_match = others_match
         self._sgd = others or SGD(0.0, momentum=self.momentum, nesterov=self.nesterov)
@@ -283,12 +284,13 @@ def _checked_coefficients(coefficients: Sequence[float]) -> tuple[float, float, 
 def _checked_normalization(normalize_weights: Any) -> bool | LearningRateSchedule:
     if isinstance(normalize_weights, LearningRateSchedule):
         return normalize_weights
-    if callable(normalize_weights):
+    try:
+        return flag('normalize_weights', normalize_weights)
+    except ValueError:
         raise ValueError(
             '`normalize_weights` must be True, False or a LearningRateSchedule. '
             f'Received: normalize_weights={normalize_weights!r}'
-        )
-    return bool(normalize_weights)
+        ) from None
 
 
 def _check_only_settings(others: SGD) -> None:

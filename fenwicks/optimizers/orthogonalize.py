@@ -41,7 +41,7 @@ def newton_schulz(
         A tensor of the matrix's shape and dtype.
 
     Raises:
-        ValueError: `dtype` is neither of the two.
+        ValueError: `dtype` is neither of the two, or `matrix` has another rank.
 
     Example:
 
@@ -54,6 +54,10 @@ def newton_schulz(
     """
     if dtype not in DTYPES:
         raise ValueError(f'`dtype` must be one of {DTYPES}. Received: {dtype=}')
+    if len(matrix.shape) != 2:
+        raise ValueError(
+            f'`matrix` must have the shape (rows, columns). Received: shape={tuple(matrix.shape)}'
+        )
     a, b, c = coefficients
     rows, columns = matrix.shape
     # The norm in float32: it sums the squares of many small numbers.

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from fenwicks import _keras
+from fenwicks._checks import flag
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
 from fenwicks.optimizers.groups import UNCHANGED, ParameterGroup, checked_groups, group_of_each
@@ -151,6 +152,7 @@ class SGD(MomentumOptimizer):
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
     ) -> None:
+        rate_in_velocity = flag('rate_in_velocity', rate_in_velocity)
         super().__init__(
             learning_rate=learning_rate,
             momentum=momentum,
@@ -166,7 +168,7 @@ class SGD(MomentumOptimizer):
             gradient_accumulation_steps=gradient_accumulation_steps,
             name=name,
         )
-        self.rate_in_velocity = bool(rate_in_velocity)
+        self.rate_in_velocity = rate_in_velocity
         self.groups = checked_groups(groups)
 
     @property

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from fenwicks import _keras
+from fenwicks._checks import flag
 from fenwicks._typing import Tensor
 from fenwicks.optimizers.averaging import (
     Rule,
@@ -69,7 +70,7 @@ class WeightAveraging(keras.callbacks.Callback):
         super().__init__()
         check_rule('rule', rule)
         self.rule = rule
-        self.swap_at_end = bool(swap_at_end)
+        self.swap_at_end = flag('swap_at_end', swap_at_end)
         self.step = 0
         self._variables: list[keras.Variable] = []
         self._averages: Sequence[Tensor] = []
