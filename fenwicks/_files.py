@@ -9,6 +9,8 @@ import pathlib
 import secrets
 from collections.abc import Iterator
 
+from fenwicks._errors import one_line
+
 try:
     import fcntl
 except ImportError:  # on Windows, where nothing is locked
@@ -16,6 +18,7 @@ except ImportError:  # on Windows, where nothing is locked
 
 _TAKEN = (errno.EAGAIN, errno.EACCES)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_PART = '.part'  # at the end of the name of a file that is not whole yet
 
 
 def check_target(
@@ -23,18 +26,28 @@ def check_target(
 ) -> pathlib.Path:
     """A file to be written, with the home folder for `~`; raises before the work what would after.
 
+    Of a link it is the file that the link leads to, since `written_whole` would replace the link.
+
     Args:
         path: of the file.
         name: of the caller's argument, for the error.
         writable: whether to try that something can be written in the folder.
 
     Raises:
-        ValueError: there is no such folder, or the path is one.
+        ValueError: there is no such folder, or the path is one, or its name is too long.
         OSError: nothing can be written there.
     """
     path = pathlib.Path(path).expanduser()
+    if path.is_symlink():
+        path = pathlib.Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise ValueError(f'`{name}` must lie in a folder that exists. Received: {name}={path}')
+    most = _longest_name(path.parent) - len(f'..{_random_text()}{_PART}')
+    if len(os.fsencode(path.name)) > most:
+        raise ValueError(
+            f'`{name}` must be the path of a file whose name has at most {most} bytes. '
+            f'Received: a name of {len(os.fsencode(path.name))} bytes'
+        )
     if path.is_dir():
         raise ValueError(f'`{name}` must be the path of a file. Received: {name}={path}, a folder')
     try:
@@ -75,7 +88,7 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
     part, descriptor = None, None
     try:
         _remove_abandoned(path)
-        part, descriptor = _new_file(path.parent, f'.{path.stem}.', f'.part{path.suffix}')
+        part, descriptor = _new_file(path.parent, f'.{path.stem}.', f'{_PART}{path.suffix}')
         _try_lock(descriptor)
         yield part
         with open(part, 'rb') as file:
@@ -89,7 +102,7 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
         rule = f'the disk must take the whole of {path}'
         raise OSError(
             f'{rule if full else f"{path} must lie in a folder that can be written to"}. '
-            f'Received: {error.strerror or _one_line(error)}'
+            f'Received: {error.strerror or one_line(error)}'
         ) from error
     finally:
         # Where a folder vanished or a disk broke, the error above says more than that of this.
@@ -100,25 +113,33 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
             os.close(descriptor)
 
 
-def _one_line(error):
-    return ' '.join(str(error).split())
-
-
 def _new_file(folder, prefix, suffix):
     """A file with a name that nothing had, and its descriptor; no link that lies there is used."""
     while True:
-        path = folder / f'{prefix}{secrets.token_hex(8)}{suffix}'
+        path = folder / f'{prefix}{_random_text()}{suffix}'
         try:
             return path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         except FileExistsError:
             continue
 
 
+def _random_text():
+    return secrets.token_hex(8)
+
+
+def _longest_name(folder):
+    """The bytes that the name of a file in a folder may have."""
+    try:
+        return os.pathconf(folder, 'PC_NAME_MAX')
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        return 255
+
+
 def _remove_abandoned(path):
     """Removes the temporary files for `path` of processes that live no more."""
     if fcntl is None:
         return
-    for part in path.parent.glob(f'.{_escaped(path.stem)}.*.part{_escaped(path.suffix)}'):
+    for part in path.parent.glob(f'.{_escaped(path.stem)}.*{_PART}{_escaped(path.suffix)}'):
         with contextlib.suppress(OSError):  # another's, or gone by now
             descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
             try:

@@ -108,6 +108,35 @@ def test_links_that_lie_there_are_not_followed(tmp_path):
     assert not (folder / 'a.json').is_symlink()
 
 
+def test_a_target_that_is_a_link_is_what_it_leads_to(tmp_path):
+    """The link was replaced by a file, and what it had led to grew old."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    for name in ('there', 'not there'):
+        link = tmp_path / f'link to {name}'
+        link.symlink_to(disk / name)
+    (disk / 'there').write_text('old')
+    for name in ('there', 'not there'):
+        with _files.written_whole(_files.check_target(tmp_path / f'link to {name}')) as part:
+            part.write_text('new')
+        assert (tmp_path / f'link to {name}').is_symlink()
+        assert (disk / name).read_text() == 'new'
+    (tmp_path / 'astray').symlink_to('no/folder')
+    with pytest.raises(ValueError, match=r'must lie in a folder that exists. Received: path=/'):
+        _files.check_target(tmp_path / 'astray')
+    (tmp_path / 'round').symlink_to('round')
+    assert _files.check_target(tmp_path / 'round') == tmp_path / 'round'
+
+
+@pytest.mark.parametrize('name', ['x' * 229 + '.z', 'ü' * 115 + '.z', 'x.' + 'z' * 230])
+def test_a_name_too_long_for_a_temporary_file(tmp_path, name):
+    with pytest.raises(ValueError, match=r'has at most 232 bytes. Received: a name of 23'):
+        _files.check_target(tmp_path / (name + 'zz'), 'checkpoint')
+    with _files.written_whole(_files.check_target(tmp_path / name)) as part:
+        part.write_text('new')
+    assert names(tmp_path) == [name]
+
+
 def test_names_with_wildcards_remove_no_other_file(tmp_path):
     other = tmp_path / '.ab.0.part.json'
     other.write_text('kept')

@@ -40,8 +40,8 @@ def decode_record(
     _check_features(name, features, image_feature, label_feature)
     raw = features[image_feature][0]
     label = None if label_feature is None else int(features[label_feature][0])
-    texts = features.get('group', ())
-    group = os.fsdecode(texts[0]) if len(texts) and isinstance(texts[0], bytes) else None
+    first = next(iter(features.get('group', ())), None)
+    group = os.fsdecode(first) if isinstance(first, bytes) else None
     with damage_named(name, f'be an example with {image_feature!r}'):
         shape = features.get('shape')
         if shape is not None:
