@@ -41,6 +41,41 @@ def test_what_is_not_known_bounds_nothing(tmp_path):
     assert memory.free_memory(on_cpu=True) > 0
 
 
+class Device:
+    def __init__(self, free):
+        self.free = free
+
+    def memory_stats(self):
+        return self.free and {'bytes_limit': 10 * self.free, 'bytes_in_use': 9 * self.free}
+
+
+@pytest.mark.backend('jax')
+def test_the_fullest_device_of_the_training_bounds_it(monkeypatch):
+    import jax
+
+    for free, least in (((5, 3, 7), 3), ((None, 4), 4), ((None, None), None)):
+        monkeypatch.setattr(jax, 'local_devices', lambda free=free: [*map(Device, free)])
+        assert memory.free_memory(on_cpu=False) == least
+    real = jax.devices()[-1]
+    monkeypatch.setattr(jax, 'local_devices', lambda: pytest.fail('another device was asked'))
+    with jax.default_device(real):
+        assert memory.free_memory(on_cpu=False) is None or real.platform != 'cpu'
+
+
+@pytest.mark.backend('tensorflow')
+def test_the_fullest_gpu_bounds_it(monkeypatch):
+    import tensorflow as tf
+
+    used = {'GPU:0': 10, 'GPU:1': 30, 'GPU:2': 20}
+    monkeypatch.setattr(memory, '_gpu_memory', lambda: 100)
+    monkeypatch.setattr(
+        tf.config.experimental, 'get_memory_info', lambda name: {'current': used[name]}
+    )
+    for count, free in ((1, 90), (3, 70), (0, None)):
+        monkeypatch.setattr(tf.config, 'list_logical_devices', lambda _, n=count: [object()] * n)
+        assert memory.free_memory(on_cpu=False) == free
+
+
 def test_arrays_beyond_the_budget_are_refused_before_the_first_step():
     images, labels = toy()
     needed = images.nbytes + labels.nbytes

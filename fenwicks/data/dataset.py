@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fenwicks._errors import one_line
+
 
 def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None = None) -> None:
     """Raises unless `images` are uint8 images and `labels` their classes as integers.
@@ -119,10 +121,9 @@ def check_indices(
         chosen = np.flatnonzero(chosen)
     whole = chosen.ndim == 1 and np.issubdtype(chosen.dtype, np.integer) and len(chosen)
     if not whole or chosen.min() < 0 or chosen.max() >= count:
-        received = ' '.join(repr(indices).split())
         raise ValueError(
             f'`{name}` must be at least one integer in [0, {count}), or {count} booleans. '
-            f'Received: {name}={received:.80}'
+            f'Received: {name}={one_line(repr(indices), 80)}'
         )
     return chosen
 

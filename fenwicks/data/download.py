@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 
+from fenwicks._errors import one_line
 from fenwicks.data.digests import md5_of
 from fenwicks.data.progress import progress_bar
 
@@ -68,10 +69,12 @@ def _reason(error):
     if isinstance(error, urllib.error.HTTPError):
         return f'HTTP {error.code}'
     if isinstance(error, urllib.error.URLError):
-        return _reason(error.reason) if isinstance(error.reason, Exception) else str(error.reason)
+        return (
+            _reason(error.reason) if isinstance(error.reason, Exception) else one_line(error.reason)
+        )
     if isinstance(error, TimeoutError):
         return 'timed out'
-    return ' '.join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 def download_files(

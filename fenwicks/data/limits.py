@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from fenwicks._checks import some_of
+from fenwicks._errors import one_line
 
 PNG_BYTES = 2**16  # far above any PNG of 32x32 pixels
 
@@ -32,7 +33,7 @@ def reason(error: BaseException) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return ' '.join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)
 
 
 def left_out(names: Sequence[str], of_one: str, of_several: str) -> str:

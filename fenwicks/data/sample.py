@@ -6,20 +6,11 @@ import pathlib
 
 import numpy as np
 
+from fenwicks.augment.resizing import resize_matrix
 from fenwicks.data.dataset import Dataset
 
 SIZE = 32
 _FILE = pathlib.Path(__file__).with_name('digits.npz')
-
-
-def _bilinear(old, new):
-    """The `(new, old)` matrix that resizes one axis bilinearly: pixel centres, edges repeated."""
-    position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    low = np.minimum(position.astype(int), old - 2)
-    matrix = np.zeros((new, old))
-    matrix[np.arange(new), low] = 1 - (position - low)
-    matrix[np.arange(new), low + 1] = position - low
-    return matrix
 
 
 def load_digits() -> Dataset:
@@ -41,7 +32,7 @@ def load_digits() -> Dataset:
     """
     with np.load(_FILE, allow_pickle=False) as file:
         pixels, labels = file['images'], file['labels'].astype(np.int32)  # 0 to 16; 0 to 9
-    matrix = _bilinear(8, SIZE)
+    matrix = resize_matrix(8, SIZE, 'bilinear', antialias=True)
     grey = np.rint(matrix @ (pixels * (255 / 16)) @ matrix.T).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=-1)
     test = np.zeros(len(labels), bool)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fenwicks._errors import one_line
 from fenwicks.data.dataset import Dataset
 from fenwicks.data.decoded import ImageArrays
 from fenwicks.data.images import resize_image
@@ -105,16 +106,16 @@ def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Tf
     try:
         builder = tfds.builder(name.removeprefix(PREFIX), data_dir=data_dir)
     except Exception as error:  # of an unknown name, of a network that isn't there
-        reason = _one_line(error).partition(' Available datasets')[0]  # of which there are hundreds
+        reason = one_line(error).partition(' Available datasets')[0]  # of which there are hundreds
         raise ValueError(
             f'`name` must be a data set of TensorFlow Datasets ({reason}). Received: name={name!r}'
         ) from error
     try:
         builder.download_and_prepare()
     except ImportError as error:
-        raise ImportError(f'{name} needs another package: {_one_line(error)}') from error
+        raise ImportError(f'{name} needs another package: {one_line(error)}') from error
     except Exception as error:
-        raise OSError(f'{name} can not be downloaded: {_one_line(error)}') from error
+        raise OSError(f'{name} can not be downloaded: {one_line(error)}') from error
     splits = [each for each in ('train', *_TESTS) if each in builder.info.splits]
     keys = builder.info.supervised_keys
     kinds = [type(builder.info.features[key]).__name__ for key in (keys or ())[:2]]
@@ -162,7 +163,3 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     every = np.arange(len(arrays))
     train, test = every[: found.train_count], every[found.train_count :]
     return arrays.dataset(train, test, name)
-
-
-def _one_line(error):
-    return ' '.join(str(error).split())[:300]

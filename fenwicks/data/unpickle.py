@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fenwicks._errors import one_line
+
 # Modules in which pickles of NumPy arrays look for `_reconstruct`, `ndarray` and `dtype`.
 _MODULES = ('numpy', 'numpy.core.multiarray', 'numpy._core.multiarray')
 _DTYPE = re.compile(r'[ui][1248]|f[248]|b1?|\?')
@@ -209,5 +211,4 @@ def loads(raw: bytes, where: str | os.PathLike[str] = 'pickle') -> Any:
     try:
         return _plain(_Machine().run(raw), {})
     except Exception as error:  # a broken pickle may raise almost anything
-        reason = ' '.join(str(error).split())[:300] or type(error).__name__
-        raise ValueError(f'{where}: refused to unpickle it: {reason}') from None
+        raise ValueError(f'{where}: refused to unpickle it: {one_line(error)}') from None

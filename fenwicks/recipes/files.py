@@ -8,6 +8,7 @@ import pathlib
 import runpy
 from typing import Any
 
+from fenwicks._errors import one_line
 from fenwicks.recipes.recipe import Recipe
 
 
@@ -41,7 +42,7 @@ def _from_python(path) -> Recipe:
     except (Exception, SystemExit) as error:  # whatever the file does
         raise ValueError(
             f'{path} must be a Python file that runs. '
-            f'Received: {type(error).__name__}: {_one_line(error)}'
+            f'Received: {type(error).__name__}: {one_line(error)}'
         ) from error
     if not isinstance(found, Recipe):
         raise ValueError(
@@ -63,9 +64,5 @@ def _from_json(path) -> Recipe:
         return Recipe.from_dict(fields)
     except (ValueError, RecursionError) as error:  # no text, no JSON, no recipe
         raise ValueError(
-            f'{path} must hold the fields of a recipe as JSON. Received: {_one_line(error)}'
+            f'{path} must hold the fields of a recipe as JSON. Received: {one_line(error, 3000)}'
         ) from error
-
-
-def _one_line(error) -> str:
-    return ' '.join(str(error).split())

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
+from fenwicks._errors import one_line
 from fenwicks._files import check_writable, written_whole
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown_topology
 
@@ -85,8 +86,8 @@ def topology_devices(topology: str) -> list:
     except jax.errors.JaxRuntimeError as error:
         code, _, reason = str(error).partition(': ')
         if code == 'INVALID_ARGUMENT':
-            raise unknown_topology(topology, f'libtpu: {" ".join(reason.split())}') from None
-        raise OSError(f'libtpu must start. Received: {error}') from None
+            raise unknown_topology(topology, f'libtpu: {one_line(reason)}') from None
+        raise OSError(f'libtpu must start. Received: {one_line(error)}') from None
     return list(description.devices)
 
 
@@ -179,7 +180,7 @@ def text_of(program: Any) -> str:
     except jax.errors.JaxRuntimeError as error:
         raise OSError(
             "libtpu must be the version that belongs to this jax: pip install 'jax[tpu]'. "
-            f'Received: {error}'
+            f'Received: {one_line(error)}'
         ) from None
 
 

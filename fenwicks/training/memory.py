@@ -37,16 +37,20 @@ def check_fits(needed: int, free: int | None, held: int, budget: int | None) -> 
 
 
 def free_memory(on_cpu: bool) -> int | None:
-    """Bytes that are free on the device of the training; `None` where that isn't known."""
+    """Bytes that are free on each device of the training; `None` where that isn't known."""
     if on_cpu:
         return free_ram()
     if keras.backend.backend() == 'jax':
         import jax
 
-        figures = jax.local_devices()[0].memory_stats() or {}
-        if 'bytes_limit' not in figures:
-            return None
-        return figures['bytes_limit'] - figures['bytes_in_use']
+        from fenwicks.training.replicas.jax_base import default_device
+
+        # Trainers take all devices of the process, or the one that the user has chosen.
+        chosen = jax.config.jax_default_device is not None  # type: ignore[attr-defined]
+        devices = [default_device()] if chosen else jax.local_devices()
+        figures = [device.memory_stats() or {} for device in devices]
+        known = [each for each in figures if 'bytes_limit' in each]
+        return min((each['bytes_limit'] - each['bytes_in_use'] for each in known), default=None)
     return _free_of_gpu()
 
 
@@ -98,10 +102,11 @@ def _free_of_gpu():
     """TensorFlow takes a GPU's whole memory at its start and knows only what it uses of it."""
     import tensorflow as tf
 
-    total = _gpu_memory() if tf.config.list_physical_devices('GPU') else None
+    gpus = [f'GPU:{number}' for number in range(len(tf.config.list_logical_devices('GPU')))]
+    total = _gpu_memory() if gpus else None
     if total is None:
         return None
-    return total - tf.config.experimental.get_memory_info('GPU:0')['current']
+    return total - max(tf.config.experimental.get_memory_info(gpu)['current'] for gpu in gpus)
 
 
 @functools.cache
