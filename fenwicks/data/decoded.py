@@ -22,6 +22,7 @@ from fenwicks.data.images import check_options, decode_image
 from fenwicks.data.limits import left_out
 from fenwicks.data.listing import ImageList, StrPath, check_listed
 from fenwicks.data.progress import progress_bar
+from fenwicks.data.storage import usual_folder
 from fenwicks.data.threads import in_order
 
 HOW_TO_SKIP = '`skip_damaged` leaves such images out'
@@ -247,8 +248,7 @@ def cache_folder(cache_dir: StrPath | None = None) -> pathlib.Path:
     """The folder of the cache: `cache_dir`, or the usual one."""
     if not isinstance(cache_dir, str | os.PathLike | None):
         raise ValueError(f'`cache_dir` must be the path of a folder. Received: {cache_dir=!r}')
-    usual = pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks') / 'images'
-    return (usual if cache_dir is None else pathlib.Path(cache_dir)).expanduser()
+    return usual_folder() / 'images' if cache_dir is None else pathlib.Path(cache_dir).expanduser()
 
 
 def cached(

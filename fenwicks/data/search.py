@@ -10,6 +10,7 @@ from fenwicks.data import cifar, formats
 from fenwicks.data.dataset import Dataset
 from fenwicks.data.download import download_files
 from fenwicks.data.sample import load_digits
+from fenwicks.data.storage import usual_folder
 from fenwicks.data.tfds import PREFIX, load_tfds
 
 DATASETS = ('auto', 'cifar10', 'cifar100', 'digits')
@@ -90,7 +91,7 @@ def load(
     missing = f'{spec.title} was not found. Tried: {"; ".join(tried)}.'
     advice = (
         f'Put {next(iter(spec.layouts[0].archives))} (or the folder '
-        f'{spec.layouts[0].folder}) into {_cache()}, or name its folder with `data_dir`'
+        f'{spec.layouts[0].folder}) into {usual_folder()}, or name its folder with `data_dir`'
     )
     if dataset == 'auto':
         _log.warning(
@@ -106,15 +107,10 @@ def _home(variable, default):
     return pathlib.Path(os.environ.get(variable) or default).expanduser()
 
 
-def _cache():
-    """The folder for downloads."""
-    return _home('FENWICKS_DATA', '~/.cache/fenwicks')
-
-
 def _places(spec):
     """Yields each folder to search, in order, and whether the user named it."""
     named = bool(os.environ.get('FENWICKS_DATA'))
-    yield _cache(), named
+    yield usual_folder(), named
     if named:
         yield pathlib.Path('~/.cache/fenwicks').expanduser(), False
     keras = _home('KERAS_HOME', '~/.keras') / 'datasets'
@@ -183,7 +179,7 @@ def _skip(error, named, tried):
 
 def _download(spec, tried):
     """The data set, downloaded from a mirror, or None."""
-    folder = _cache()
+    folder = usual_folder()
 
     def verify(work):
         found = formats.find(work, spec)

@@ -6,8 +6,14 @@ import fnmatch
 import glob
 import importlib.util
 import os
+import pathlib
 import re
 from typing import BinaryIO, cast
+
+
+def usual_folder() -> pathlib.Path:
+    """The folder for what is downloaded and decoded, unless the user names another."""
+    return pathlib.Path(os.environ.get('FENWICKS_DATA') or '~/.cache/fenwicks').expanduser()
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
