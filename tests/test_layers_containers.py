@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from fenwicks.layers import FrozenBatchNormalization, Parallel, Residual, Scaling, Sequential
+from fenwicks.layers import (
+    ClassNames,
+    FrozenBatchNormalization,
+    Parallel,
+    Residual,
+    Scaling,
+    Sequential,
+)
 
 
 def array(tensor):
@@ -63,7 +70,8 @@ def test_masks_are_passed_on():
         (lambda: Residual([Scaling(2)]), True),
         (Sequential, True),
         (lambda: Scaling(2), True),
-        (lambda: FrozenBatchNormalization(), True),
+        (FrozenBatchNormalization, True),
+        (lambda: ClassNames(list('abcd')), True),
         (lambda: Sequential([keras.layers.LSTM(4)]), False),
     ):
         outputs = make()(embedding(np.array([[1, 2, 0]])))

@@ -1,5 +1,7 @@
 """Patch whitening against the closed form, by hand, and through saving and loading."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -296,3 +298,18 @@ def test_is_adapted(tmp_path):
         assert whitening.is_adapted
         model.save(tmp_path / 'model.keras')
         assert keras.saving.load_model(tmp_path / 'model.keras').layers[1].is_adapted
+
+
+@pytest.mark.parametrize('padding', ['same', 'valid'])
+@pytest.mark.parametrize('shape', [(32, 8, 3), (8, None, 3), (None, 8, 3)])
+def test_patches_larger_than_the_images(padding, shape):
+    sides = re.escape(str(shape[:2]))
+    message = f'^`kernel_size` must be at most the sides {sides} .* Received: kernel_size=9$'
+    with pytest.raises(ValueError, match=message):
+        PatchWhitening(9, padding=padding)(keras.Input(shape))
+    assert PatchWhitening(8, padding=padding)(keras.Input(shape)).shape[-1] == 192
+
+
+def test_an_unknown_number_of_channels():
+    with pytest.raises(ValueError, match=r'^`inputs` must have a known number of channels\. Rec'):
+        PatchWhitening(3)(keras.Input((4, 4, None)))

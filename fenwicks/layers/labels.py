@@ -51,6 +51,7 @@ class ClassNames(keras.layers.Layer):
             raise ValueError(
                 f'`class_names` must be different. Received: class_names={class_names!r}'
             )
+        self.supports_masking = True
         self.built = True
 
     def call(self, inputs: Tensor) -> Tensor:

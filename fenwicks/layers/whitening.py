@@ -156,7 +156,13 @@ class PatchWhitening(keras.layers.Layer):
         self.input_spec = keras.layers.InputSpec(ndim=4)
 
     def build(self, input_shape: Shape) -> None:
-        channels = input_shape[-1]
+        _, *sides, channels = input_shape
+        if channels is None:
+            raise ValueError(
+                '`inputs` must have a known number of channels. '
+                f'Received: shape={tuple(input_shape)}'
+            )
+        _check_sides(sides, self.kernel_size)
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: channels})
         filters = self._filters(channels)
         self.kernel = self.add_weight(
@@ -268,10 +274,14 @@ def _check_images(images, size):
             '`images` must be normalized floats (images, height, width, channels). '
             f'Received: {images.dtype} of shape {images.shape}'
         )
-    if min(images.shape[1:3]) < size:
-        raise ValueError(
-            f'`kernel_size` must be at most the sides {images.shape[1:3]} of the images. '
-            f'Received: kernel_size={size}'
-        )
+    _check_sides(images.shape[1:3], size)
     if not np.isfinite(images).all():
         raise ValueError('`images` must be finite. Received: images with NaN or infinity')
+
+
+def _check_sides(sides, size):
+    if any(side is not None and side < size for side in sides):
+        raise ValueError(
+            f'`kernel_size` must be at most the sides {tuple(sides)} of the images. '
+            f'Received: kernel_size={size}'
+        )
