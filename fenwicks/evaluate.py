@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks import _forward, _keras
-from fenwicks._checks import finite_number, positive_integer, sequence
+from fenwicks._checks import finite_number, instance, positive_integer, sequence
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.data.dataset import check_labels
 
@@ -162,6 +162,7 @@ FLIP_TRANSLATE = TTA(
     (0.25, 0.25, 0.125, 0.125, 0.125, 0.125),
 )
 DOUBTFUL = dataclasses.replace(FLIP_TRANSLATE, name='doubtful', margin=0.5)
+_A_TTA = 'an evaluate.TTA, such as evaluate.FLIP'
 TTAS = {tta.name: tta for tta in (NONE, FLIP, FLIP_TRANSLATE, DOUBTFUL)}
 
 
@@ -188,7 +189,8 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     better.evaluate(test_images, test_labels)
     ```
     """
-    _check_tta(tta)
+    instance('tta', tta, TTA, _A_TTA)
+    instance('model', model, keras.Model, 'a Keras model')
     _keras.check_channels_last('tta_model', model)
     images = _keras.input_like_that_of(model, name='images')
     views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
@@ -241,7 +243,7 @@ def predict_views(
     Raises:
         ValueError: as of `predict_logits`, or `tta` is something else.
     """
-    _check_tta(tta)
+    instance('tta', tta, TTA, _A_TTA)
     parts = images if isinstance(images, Iterator) else _forward.slices(images, batch_size)
     size, batches = _forward.of_one_size(parts)
 
@@ -265,11 +267,6 @@ def predict_views(
     if others:
         views[1:, np.concatenate(doubtful)] = np.concatenate(others, axis=1)
     return views
-
-
-def _check_tta(tta):
-    if not isinstance(tta, TTA):
-        raise ValueError(f'`tta` must be an evaluate.TTA, such as evaluate.FLIP. Received: {tta=}')
 
 
 def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:

@@ -187,6 +187,9 @@ def test_a_name_is_no_augmentation():
     ):
         with pytest.raises(ValueError, match=r"^`tta` must be an evaluate\.TTA.* tta='flip'$"):
             call()
+    for wrong in (3, None, keras.Model):
+        with pytest.raises(ValueError, match=r'^`model` must be a Keras model\. Received: model='):
+            evaluate.tta_model(wrong, evaluate.FLIP)
     for arguments in ((evaluate.unchanged, (1.0,)), ((evaluate.unchanged,), None)):
         with pytest.raises(ValueError, match='must be a sequence of'):
             evaluate.TTA('mine', *arguments)

@@ -77,3 +77,9 @@ def test_muon_keeps_kernels_of_64_bits():
     kernel = keras.Variable(np.full((2, 2), 1 / 3), dtype='float64')
     optimizers.Muon(0.0).apply([ops.ones((2, 2), 'float64')], [kernel])
     assert array(kernel).tolist() == np.full((2, 2), 1 / 3).tolist()
+
+
+@pytest.mark.parametrize('mode', [[], {}, None, 'jax'])
+def test_modes_of_imagenet_that_are_none(mode):
+    with pytest.raises(ValueError, match=r'^`mode` must be one of tf, torch, caffe\. Received: mo'):
+        layers.ImageNetNormalization(mode)

@@ -467,6 +467,9 @@ def test_bad_arguments(arguments, name):
 
 
 def test_bad_preact_resnet18():
+    for classes in (0, None, -1.5):
+        with pytest.raises(ValueError, match=r'^`num_classes` must be a positive integer\. Rec'):
+            preact_resnet18(num_classes=classes)
     rule = r"^`stem_activation` must be True or False\. Received: stem_activation='no'$"
     with pytest.raises(ValueError, match=rule):
         preact_resnet18(stem_activation='no')

@@ -56,6 +56,8 @@ def test_float32_stays_float32_on_accelerators():
 def test_newton_schulz_of_other_ranks(shape):
     with pytest.raises(ValueError, match=r'^`matrix` must have the shape \(rows, columns\)\. Rec'):
         newton_schulz(np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match=r'^`matrix` must have the shape .* shape=\(\)$'):
+        newton_schulz(3)
 
 
 def test_newton_schulz_keeps_the_dtype():

@@ -45,7 +45,7 @@ class ImageNetNormalization(keras.layers.Layer):
     def __init__(self, mode: str = 'tf', **kwargs: Any) -> None:
         channels_last(type(self).__name__, keras.config.image_data_format())
         super().__init__(autocast=False, **kwargs)
-        if mode not in IMAGENET:
+        if not isinstance(mode, str) or mode not in IMAGENET:
             raise ValueError(f'`mode` must be one of {", ".join(IMAGENET)}. Received: mode={mode}')
         self.mode = mode
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: 3})

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from fenwicks._checks import channels_last, flag
+from fenwicks._checks import channels_last, flag, positive_integer
 from fenwicks.layers import ConvBN, GlobalPools2D, PreActBlk, init_pytorch
 from fenwicks.models._checks import channel_counts, image_shape
 
@@ -68,6 +68,7 @@ def preact_resnet18(
     channels_last(name, keras.config.image_data_format())
     input_shape = image_shape(input_shape, smallest=8)
     widths = channel_counts(widths, 4)
+    num_classes = positive_integer('num_classes', num_classes)
     stem_activation = flag('stem_activation', stem_activation)
     style = {
         'kernel_initializer': kernel_initializer,

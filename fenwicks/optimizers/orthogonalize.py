@@ -54,12 +54,11 @@ def newton_schulz(
     """
     if dtype not in DTYPES:
         raise ValueError(f'`dtype` must be one of {DTYPES}. Received: {dtype=}')
-    if len(matrix.shape) != 2:
-        raise ValueError(
-            f'`matrix` must have the shape (rows, columns). Received: shape={tuple(matrix.shape)}'
-        )
+    shape = tuple(getattr(matrix, 'shape', ()))
+    if len(shape) != 2:
+        raise ValueError(f'`matrix` must have the shape (rows, columns). Received: shape={shape}')
     a, b, c = coefficients
-    rows, columns = matrix.shape
+    rows, columns = shape
     # The norm in float32: it sums the squares of many small numbers.
     x = ops.cast(matrix, 'float32')
     x = ops.cast(x / (ops.sqrt(ops.sum(ops.square(x))) + epsilon), dtype)
