@@ -14,6 +14,7 @@ from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._typing import Tensor
 from fenwicks.optimizers.patterns import matches
+from fenwicks.training.answers import counter
 from fenwicks.training.averages import Averages
 from fenwicks.training.checks import fits
 from fenwicks.training.metrics import MetricSet
@@ -135,6 +136,7 @@ class Engine:
         self.augment = augmentation.with_labels(settings.augment)
         self.mixes_labels = augmentation.takes_labels(settings.augment)
         self.choose = chooser(self.model, settings.loss)
+        self.count_correct = counter(settings.kind, settings.loss)
         self.metrics, self.outputs = settings.metrics, 0
         self.batch_size, self.seed = settings.batch_size, settings.seed
         self.averages, self.replicas = settings.averages, settings.replicas
@@ -240,7 +242,8 @@ class Engine:
 
     def correct(self, outputs: np.ndarray, labels: np.ndarray) -> int:
         """The number of correct answers among the model's outputs `(count, outputs)`."""
-        raise NotImplementedError
+        tensors = map(keras.ops.convert_to_tensor, (outputs, labels))
+        return keras.ops.convert_to_numpy(self.count_correct(*tensors)).item()
 
     def epoch_seed(self, epoch: Epoch):
         """The seed of an epoch: of its shuffle, and folded with the step those of its steps."""

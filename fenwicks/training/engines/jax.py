@@ -23,7 +23,7 @@ from fenwicks.training.engines.base import Engine, Epoch, Settings, StepTotals
 from fenwicks.training.engines.jax_accumulation import in_parts
 from fenwicks.training.engines.jax_averages import averages_update
 from fenwicks.training.engines.jax_data import Chunk, WholeSet
-from fenwicks.training.engines.jax_scores import COUNTERS, Scorer
+from fenwicks.training.engines.jax_scores import Scorer
 from fenwicks.training.engines.jax_state import (
     all_finite,
     divided_axes,
@@ -67,11 +67,8 @@ class JaxEngine(Engine):
         self._shuffle = jax.jit(self._order)
         self._all_finite = jax.jit(all_finite)
         self._gradients = jax.jit(self._gradients_of)
-        self._correct = COUNTERS[settings.kind](settings.loss)
-        self._outcome, self._measure = measuring(self.replicas, self.metrics, self._correct)
-        self._scorer = Scorer(
-            self, self._correct, self._logits, in_one_program=bool(self._in_one_program)
-        )
+        self._outcome, self._measure = measuring(self.replicas, self.metrics, self.count_correct)
+        self._scorer = Scorer(self, self._logits, in_one_program=bool(self._in_one_program))
         self._run = self._whole_loop
         self._compiled: Any = None
         self._compiled_for: Any = None
@@ -152,9 +149,6 @@ class JaxEngine(Engine):
         numbers = Epoch(epoch, self.seed, steps_before)
         totals = self._run(self._state(), numbers, start, stop, loss_sum)
         return StepTotals(*(total.item() for total in totals))
-
-    def correct(self, outputs, labels):
-        return self._correct(jnp.asarray(outputs), jnp.asarray(labels)).item()
 
     def gradients(self, images, labels):
         state = [[variable.value for variable in part] for part in self._variables()]

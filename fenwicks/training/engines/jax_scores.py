@@ -8,7 +8,6 @@ from jax import lax
 
 from fenwicks.training.engines.base import batch_starts
 from fenwicks.training.engines.jax_state import scope_of
-from fenwicks.training.targets import BINARY, CLASSES, OTHER, of_logits
 
 
 class Scorer:
@@ -16,17 +15,16 @@ class Scorer:
 
     Args:
         engine: the `JaxEngine`.
-        correct: from logits and labels to the number of correct answers.
         logits: from the values of the model's variables (trainable, others) and normalised images
             to their logits, to be compiled.
         in_one_program: whether the loop over batches is compiled. On a CPU convolutions within
             XLA's loops are slow.
     """
 
-    def __init__(self, engine, correct, logits, in_one_program):
+    def __init__(self, engine, logits, in_one_program):
         self.model, self.loss, self.normalize = engine.model, engine.loss, engine.normalize
         self.replicas = engine.replicas
-        self.metrics, self._correct = engine.metrics, correct
+        self.metrics, self._correct = engine.metrics, engine.count_correct
         self._logits = logits
         self._score = jax.jit(self._score_of)
         self._logits_at = jax.jit(self._logits_of_part, static_argnums=(4, 5))
@@ -83,36 +81,6 @@ class Scorer:
             extras = [extra.astype('float32') for extra in self.model.losses]
         results = self.metrics.of_all(labels, logits)
         return loss + sum(extras), self._correct(logits, labels), results
-
-
-def _of_classes(loss):
-    def correct(logits, labels):
-        """The number of images whose label, or most probable one, has the largest logit."""
-        if labels.ndim > 1:
-            labels = jnp.argmax(labels, -1)
-        return jnp.count_nonzero(jnp.argmax(logits, -1) == labels).astype('int32')
-
-    return correct
-
-
-def _of_each(loss):
-    threshold = 0.0 if of_logits(loss) else 0.5
-
-    def correct(logits, labels):
-        """The number of outputs on the same side as their label."""
-        labels = labels.astype('float32').reshape(logits.shape)
-        return jnp.count_nonzero((logits > threshold) == (labels > 0.5)).astype('int32')
-
-    return correct
-
-
-def _of_classes_if_any(loss):
-    correct = _of_classes(loss)
-    return lambda logits, labels: correct(logits, labels) if labels.ndim == 1 else jnp.int32(0)
-
-
-# By the kind of loss: from the loss to a function that counts correct answers.
-COUNTERS = {CLASSES: _of_classes, BINARY: _of_each, OTHER: _of_classes_if_any}
 
 
 def _without_overlap(batches, count):

@@ -20,7 +20,7 @@ from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Epoch, Settings, StepTotals
 from fenwicks.training.engines.tensorflow_accumulation import in_parts
 from fenwicks.training.engines.tensorflow_data import Chunk, WholeSet
-from fenwicks.training.engines.tensorflow_scores import COUNTERS, Scorer
+from fenwicks.training.engines.tensorflow_scores import Scorer
 from fenwicks.training.replicas.tensorflow import TensorFlowReplicas
 
 
@@ -56,9 +56,8 @@ class TensorFlowEngine(Engine):
             functools.partial(replicas.wrap_inference(self._logits)), reduce_retracing=True
         )
         self._gradients = function(functools.partial(self._gradients_of), reduce_retracing=True)
-        self._correct = COUNTERS[settings.kind](settings.loss)
         self._measure = self._update_metrics if self.metrics.metrics else _nothing
-        self._scorer = Scorer(self, function, self._correct, self._logits, self._predict)
+        self._scorer = Scorer(self, function, self._logits, self._predict)
 
     def load(self, images, targets):
         self._count = len(images)
@@ -95,10 +94,6 @@ class TensorFlowEngine(Engine):
     def score(self, held, batch_size):
         images, targets = held
         return self._scorer.score(images, targets, batch_size)
-
-    def correct(self, outputs, labels):
-        found = self._correct(tf.convert_to_tensor(outputs), tf.convert_to_tensor(labels))
-        return found.numpy().item()
 
     def gradients(self, images, labels):
         loss, gradients = self._gradients(
@@ -194,7 +189,7 @@ class TensorFlowEngine(Engine):
         loss, (labels, logits) = self._update_weights(inputs, (labels, *weights))
         self._average(epoch.steps_before + step)
         self._measure(labels, logits)
-        return loss, self.replicas.all_reduce_sum(self._correct(logits, labels))
+        return loss, self.replicas.all_reduce_sum(self.count_correct(logits, labels))
 
     def _update_metrics(self, labels, logits):
         self.metrics.update(labels, tf.cast(logits, tf.float32))

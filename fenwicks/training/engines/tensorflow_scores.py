@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from fenwicks.training.engines.base import batch_starts
-from fenwicks.training.targets import BINARY, CLASSES, OTHER, of_logits
 
 
 class Scorer:
@@ -17,14 +16,13 @@ class Scorer:
     Args:
         engine: the `TensorFlowEngine`.
         function: makes a compiled function of a Python function.
-        correct: from logits and labels to the number of correct answers.
         logits: from normalised images to their logits, for use in a compiled function.
         predict: the same, compiled, on all devices.
     """
 
-    def __init__(self, engine, function, correct, logits, predict):
+    def __init__(self, engine, function, logits, predict):
         self.model, self.loss, self.normalize = engine.model, engine.loss, engine.normalize
-        self.metrics, self._correct = engine.metrics, correct
+        self.metrics, self._correct = engine.metrics, engine.count_correct
         self._logits, self._predict = logits, predict
         self._score_logits = function(functools.partial(self._score_of))
         self._score_images = (
@@ -67,40 +65,6 @@ class Scorer:
             extras = [tf.cast(extra, tf.float32) for extra in self.model.losses]
         results = self.metrics.of_all(labels, logits)
         return loss + sum(extras), self._correct(logits, labels), results
-
-
-def _of_classes(loss):
-    def correct(logits, labels):
-        """The number of images whose label, or most probable one, has the largest logit."""
-        if labels.shape.rank > 1:
-            labels = tf.math.argmax(labels, -1, output_type=tf.int32)
-        found = tf.math.argmax(logits, -1, output_type=labels.dtype) == labels
-        return tf.math.count_nonzero(found, dtype=tf.int32)
-
-    return correct
-
-
-def _of_each(loss):
-    threshold = 0.0 if of_logits(loss) else 0.5
-
-    def correct(logits, labels):
-        """The number of outputs on the same side as their label."""
-        labels = tf.reshape(tf.cast(labels, tf.float32), logits.shape)
-        found = (logits > tf.cast(threshold, logits.dtype)) == (labels > 0.5)
-        return tf.math.count_nonzero(found, dtype=tf.int32)
-
-    return correct
-
-
-def _of_classes_if_any(loss):
-    correct = _of_classes(loss)
-    return lambda logits, labels: (
-        correct(logits, labels) if labels.shape.rank == 1 else tf.zeros([], tf.int32)
-    )
-
-
-# By the kind of loss: from the loss to a function that counts correct answers.
-COUNTERS = {CLASSES: _of_classes, BINARY: _of_each, OTHER: _of_classes_if_any}
 
 
 def _without_overlap(batches, count):
