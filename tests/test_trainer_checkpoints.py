@@ -103,9 +103,9 @@ def test_the_first_step_after_resuming_is_one_step(tmp_path, monkeypatch, second
     trainer, calls = make(dense_model(), seconds_per_call=seconds), []
     run = trainer._engines.at(0).run
 
-    def noted(epoch, start, stop, loss_sum=0.0):
+    def noted(epoch, start, stop, *more, **options):
         calls.append((start, stop, trainer.first_step_at is None))
-        return run(epoch, start, stop, loss_sum)
+        return run(epoch, start, stop, *more, **options)
 
     monkeypatch.setattr(trainer._engines.at(0), 'run', noted)
     trainer.fit(*toy(), 2, checkpoint=path, resume=True)
@@ -259,7 +259,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_step(tmp_path
     with pytest.raises(OSError, match=message) as raised:
         trainer.fit(*toy(), 2, checkpoint=path, resume=True)
     assert '\n' not in str(raised.value)
-    assert len(trainer.records) == 1
+    assert trainer.records == []
     assert trainer.first_step_at is None
     trainer = make(dense_model())
     trainer.fit(*toy(), 1, checkpoint=path, resume=True)  # nothing is left to be written

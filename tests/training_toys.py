@@ -132,11 +132,11 @@ def interrupted(trainer, path, epochs, after, **options):
     engine = trainer._engines.at(after)
     run = engine.run
 
-    def broken(epoch, start, stop, loss_sum=0.0):
+    def broken(epoch, start, stop, *more, **options):
         if epoch == after and stop:
-            run(epoch, start, min(stop, 2), loss_sum)
+            run(epoch, start, min(stop, 2), *more, **options)
             raise Stop
-        return run(epoch, start, stop, loss_sum)
+        return run(epoch, start, stop, *more, **options)
 
     engine.run = broken
     with pytest.raises(Stop):
