@@ -22,6 +22,8 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from fenwicks._errors import one_line
+
 # Faults of what the user gave, or of the machine. DivergedError is an ArithmeticError.
 ERRORS = (ValueError, OSError, ImportError, ArithmeticError, RuntimeError, MemoryError)
 SECONDS_TO_END = 10  # that an interrupted command has before it is ended
@@ -140,7 +142,7 @@ def _is_out_of_memory(error):
 
 def _line(name, error):
     if _is_out_of_memory(error):
-        reason = ' '.join(str(error).split())[:200]
+        reason = one_line(error, 200)
         error = (
             'the memory must have room for the network and a batch: make the width or the batch '
             f'size smaller. Received: {reason}'

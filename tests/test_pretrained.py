@@ -73,15 +73,15 @@ def test_each_network_has_the_normaliser_that_keras_has_for_it(name):
 @pytest.mark.backend('tensorflow')
 def test_efficientnets_scale_is_in_front_where_keras_leaves_it_out():
     pixels = np.random.default_rng(0).uniform(0, 255, (1, 2, 2, 3)).astype('float32')
-    mean, variance = np.array(backbones._MEAN), np.array(backbones._VARIANCE)
-    std = np.sqrt(variance)  # the layer `normalization` of the weights has std as its variance
+    mean, std = np.array(backbones._MEAN), np.array(backbones._STD)
+    divisor = np.sqrt(std)  # the layer `normalization` of the weights has them as its variances
 
     def network(x):
-        return (x / 255 - mean) / std
+        return (x / 255 - mean) / divisor
 
     np.testing.assert_allclose(
         network(np.asarray(backbones._efficientnet_scale()(pixels))),
-        network(pixels) / np.sqrt(variance),
+        network(pixels) / divisor,
         rtol=1e-4,
         atol=1e-4,
     )

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
+from fenwicks._errors import one_line
 from fenwicks._typing import Config, Step, Tensor
 
 # Where a schedule is looked at for its peak: its knots, if it has some, and these steps.
@@ -52,7 +53,7 @@ def with_sweep(
 
 
 def _first_sentence(error):
-    return ' '.join(str(error).split()).partition('. ')[0]
+    return one_line(error).partition('. ')[0]
 
 
 def _swept(config, start, stop, steps):

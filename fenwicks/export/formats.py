@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from fenwicks._checks import sequence
+from fenwicks._errors import one_line
 from fenwicks._files import check_writable, written_whole
 from fenwicks.export import onnx_operations
 from fenwicks.layers import ClassNames
@@ -200,7 +201,7 @@ def _disk_errors(path: pathlib.Path) -> Iterator[None]:
         if 'the disk must take' in str(error) or 'can be written to' in str(error):
             raise
         raise OSError(
-            f'the disk must take the whole of {path}. Received: {" ".join(str(error).split())}'
+            f'the disk must take the whole of {path}. Received: {one_line(error)}'
         ) from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 
 from fenwicks._checks import channels_last
+from fenwicks._errors import one_line
 from fenwicks.layers import Classifier, FastAiHead, ImageNetNormalization, init_pytorch
 from fenwicks.models._checks import image_shape
 from fenwicks.models.stages import unfreeze
@@ -212,14 +213,14 @@ def _from_applications(name, input_shape, weights, path):
         )
     except ValueError as error:  # of the shape: all else was checked
         raise ValueError(
-            f'`input_shape` must be one that {name} takes ({_one_line(error)}). '
+            f'`input_shape` must be one that {name} takes ({one_line(error)}). '
             f'Received: input_shape={input_shape}'
         ) from error
     except Exception as error:  # Keras raises bare Exceptions where a download fails
         if weights != 'imagenet':
             raise
         raise OSError(
-            f"`weights` can't be downloaded ({_one_line(error)}): name a file, or None for random "
+            f"`weights` can't be downloaded ({one_line(error)}): name a file, or None for random "
             f"weights. Received: weights='imagenet' of {name}"
         ) from error
     if path is not None:
@@ -259,7 +260,7 @@ def _load(backbone, path, whole):
             _copy(network, backbone)
     except Exception as error:  # h5py and Keras raise many kinds
         raise ValueError(
-            f'`weights` must be a file of weights of {backbone.name} ({_one_line(error)}). '
+            f'`weights` must be a file of weights of {backbone.name} ({one_line(error)}). '
             f'Received: weights={os.fspath(path)!r}'
         ) from error
 
@@ -299,13 +300,9 @@ def _from_hub(name, input_shape, weights, path):
         converter = keras_hub.layers.ImageConverter.from_preset(preset)
     except Exception as error:  # of downloads, of names, and of shapes
         raise ValueError(
-            f'`name` must be an image preset of KerasHub that can be loaded ({_one_line(error)}). '
+            f'`name` must be an image preset of KerasHub that can be loaded ({one_line(error)}). '
             f'Received: name={name!r}'
         ) from error
     scale = 1.0 if converter.scale is None else converter.scale
     offset = 0.0 if converter.offset is None else converter.offset
     return [keras.layers.Rescaling(scale, offset, name='normalize', dtype='float32')], backbone
-
-
-def _one_line(error):
-    return ' '.join(str(error).split())[:300]

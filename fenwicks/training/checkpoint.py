@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from fenwicks import _files
+from fenwicks._errors import one_line
 from fenwicks.data.dataset import digest_of
 
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
@@ -95,7 +96,7 @@ def as_json(fingerprint: Any) -> Any:
     try:
         return json.loads(json.dumps(fingerprint, default=_number))
     except (TypeError, ValueError, RecursionError) as error:
-        reason = ' '.join(str(error).split())
+        reason = one_line(error)
         raise ValueError(
             '`fingerprint` must be of what JSON can hold: dicts with strings as keys, lists, '
             f'strings and numbers. Received: {reason}'
@@ -214,7 +215,7 @@ def _archive(path: Path) -> Iterator[tuple[zipfile.ZipFile, int]]:
 
 
 def _damaged(path, error):
-    reason = ' '.join(str(error).split()) or type(error).__name__
+    reason = one_line(error)
     return ValueError(
         'the checkpoint must be a whole one that a Trainer wrote: name another file to start anew. '
         f'Received: {path} ({reason})'

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from fenwicks._checks import sequence
+from fenwicks._errors import one_line
 
 _ACCURACY = ('accuracy', 'acc')
 # Metrics that are of probabilities and can't be told that they get logits.
@@ -200,7 +201,7 @@ def _metric(given, of_logits):
         else:
             metric = type(metric).from_config(metric.get_config())
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-        reason = ' '.join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ValueError(f'{rule}. Received: {given!r} ({reason})') from None
     kind = type(metric).__name__
     if of_logits and _from_logits(metric) is False:
@@ -233,7 +234,7 @@ def _adapter(metric, labels, outputs):
         start = metric.stateless_reset_state()
         metric.stateless_update_state(start, adapt(ops.convert_to_tensor(labels), values), values)
     except Exception as error:  # a metric may raise anything
-        reason = ' '.join(str(error).split())[:200]
+        reason = one_line(error, 200)
         form = f'{outputs} numbers' if labels.ndim > 1 else 'a class'
         raise ValueError(
             f'`metrics` must take the labels. Received: {metric.name}, and labels that are {form} '
