@@ -266,6 +266,12 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_step(tmp_path
     assert_same(finished, trainer)
 
 
+def test_a_file_of_something_else_is_no_checkpoint(tmp_path):
+    checkpoints.save(tmp_path / 'c.npz', [], {'seed': 1})
+    with pytest.raises(ValueError, match='c.npz'):
+        make(dense_model()).fit(*toy(), 1, checkpoint=tmp_path / 'c.npz', resume=True)
+
+
 # Two trainings with one checkpoint
 
 

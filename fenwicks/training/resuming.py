@@ -42,10 +42,9 @@ class ResumableRunner(StepRunner):
         """
         if checkpoint is None:
             return contextlib.nullcontext()
-        records = checkpoints.load_state(checkpoint)['history'] if resumes else self.records
-        return (
-            checkpoints.claimed(checkpoint) if len(records) < epochs else contextlib.nullcontext()
-        )
+        state = checkpoints.load_state(checkpoint) if resumes else {'history': self.records}
+        goes_on = len(state.get('history', ())) < epochs
+        return checkpoints.claimed(checkpoint) if goes_on else contextlib.nullcontext()
 
     def _check_whole_epoch(self):
         """Raises unless the present weights are those of the end of an epoch."""
