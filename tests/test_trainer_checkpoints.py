@@ -268,7 +268,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_before_any_step(tmp_path
 
 def test_a_file_of_something_else_is_no_checkpoint(tmp_path):
     checkpoints.save(tmp_path / 'c.npz', [], {'seed': 1})
-    with pytest.raises(ValueError, match='c.npz'):
+    with pytest.raises(ValueError, match=r'c\.npz'):
         make(dense_model()).fit(*toy(), 1, checkpoint=tmp_path / 'c.npz', resume=True)
 
 
