@@ -10,6 +10,7 @@ from keras import ops
 
 from fenwicks import _keras
 from fenwicks._checks import finite_number
+from fenwicks._errors import one_line
 from fenwicks._typing import Config, Shape, Tensor
 
 _AS_A_LOSS = (  # Keras's wrapper of a function casts the labels to the dtype of the logits
@@ -175,7 +176,7 @@ def _as_numbers(name: str, values: Any) -> Tensor:
             return tensor
     except (TypeError, ValueError):
         pass  # the message below says more
-    shown = ' '.join(repr(values).split())[:100]
+    shown = one_line(repr(values), 100)
     raise ValueError(f'`{name}` must be an array of numbers. Received: {name}={shown}')
 
 
