@@ -29,6 +29,7 @@ from training_toys import (
 from fenwicks import augment, optimizers
 from fenwicks.training import DivergedError, StepTotals
 from fenwicks.training import checkpoint as checkpoints
+from fenwicks.training.epochs import Epochs
 from fenwicks.training.interrupts import Interrupts
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
@@ -162,9 +163,12 @@ def test_a_call_takes_about_the_seconds_it_is_given():
     trainer.compile = lambda epoch: None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('time.perf_counter', lambda: clock[0])
+        trainer._state.steps_per_epoch = 10
+        runner = Epochs(
+            trainer._engines, trainer._state, 1.0, [], lambda *_: None, Silent(), Interrupts()
+        )
         for epoch in range(2):
-            trainer._steps_per_epoch = 10
-            trainer._train_epoch(epoch, 20, Silent(), Interrupts())
+            trainer._train_epoch(epoch, 20, runner)
     assert calls == [(0, 1), (1, 4), (4, 7), (7, 10), (0, 3), (3, 6), (6, 9), (9, 10)]
     assert trainer.first_step_at == pytest.approx(0.3)
 

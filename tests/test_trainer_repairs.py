@@ -54,7 +54,7 @@ def test_evaluate_says_the_same_within_the_scope():
     from fenwicks.training.replicas import tensorflow as mirroring
 
     strategy = Two(['CPU:0'])
-    trainer.replicas = mirroring.MirroredReplicas(strategy, 'per_replica')
+    trainer._predictor.replicas = mirroring.MirroredReplicas(strategy, 'per_replica')
     with strategy.scope():
         assert trainer.evaluate(IMAGES, LABELS).loss == pytest.approx(outside, rel=1e-6)
 

@@ -100,7 +100,7 @@ def test_growing_is_a_resize_after_the_augmentation():
         if averaged is not None:
             for variable, value in zip(trainer.variables[-len(averaged) :], averaged, strict=True):
                 variable.assign(value)
-        trainer._steps_taken = epoch * STEPS  # by the Trainers before, which averages count
+        trainer._state.steps_taken = epoch * STEPS  # by the Trainers before, which averages count
         totals = trainer.run_steps(epoch, 0, STEPS)
         count = len(trainer.variables) - len(model.variables) - len(optimizer.variables)
         averaged = values(trainer)[-count:]

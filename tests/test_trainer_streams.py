@@ -114,7 +114,7 @@ def test_image_batches_give_each_image_once_and_its_place():
     assert (images.dtype, places.dtype) == (np.uint8, np.int32)
     np.testing.assert_array_equal(images, batches.images[places])
     np.testing.assert_array_equal(labels, batches.labels[places])
-    assert trained._steps_per_epoch == STEPS
+    assert trained.history.params['steps'] == STEPS
 
 
 def test_images_stay_bytes_until_the_device_and_the_next_chunk_is_fetched_meanwhile():

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from fenwicks.optimizers import averaging
+from fenwicks.training import checks
 
 # A rule of `fenwicks.optimizers.averaging`, or an object with its `every`, `update` and
 # `replaces_values`.
@@ -145,6 +146,20 @@ class Averages:
     def _assign_each(self, values):
         for source, value in zip(self.sources, values, strict=True):
             source.assign(keras.ops.cast(value, source.dtype))
+
+
+def finalize(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> bool:
+    """Puts the averages of an optimizer of Keras with `use_ema` in the weights' place.
+
+    Returns:
+        Whether it has any.
+    """
+    optimizer.finalize_variable_values(model.trainable_variables)
+    has_averages = any(each.use_ema for each in checks.updating(optimizer))
+    if has_averages:
+        for weight in model.trainable_variables:  # a copy, not the average's memory
+            weight.assign(keras.ops.copy(weight.value))
+    return has_averages
 
 
 def _check_like(name, values, variables):

@@ -10,7 +10,7 @@ import os
 import pathlib
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -114,7 +114,7 @@ def save(
     path: Path,
     variables: Sequence[keras.Variable],
     state: dict,
-    lists: dict[str, Sequence[np.ndarray]] | None = None,
+    lists: Mapping[str, Sequence[np.ndarray]] | None = None,
 ) -> None:
     """Writes the values of `variables` and the JSON-able `state` to `path`, whole or not at all.
 

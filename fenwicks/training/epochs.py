@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
+from fenwicks import _keras
+from fenwicks.training.checks import updating
+from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.interrupts import Interrupts
 from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.progress import Progress
+from fenwicks.training.selection import trained_images
+from fenwicks.training.state import State
 
 
 class DivergedError(FloatingPointError):
@@ -33,53 +40,41 @@ class Epochs:
 
     Args:
         engines: the `PhaseEngines`.
-        batch_size: images in a step.
+        state: where the training is.
         seconds_per_call: seconds between two reports to the progress bar; `math.inf` for one call
             an epoch.
-        learning_rate: function without arguments that returns the present learning rate.
-        not_finite: function without arguments that returns a variable that isn't finite, or `None`.
+        variables: the training's.
         accuracy: function of the number of correct answers and of images that returns the share, or
             `None` where no answer is right or wrong.
-        trained_images: images of a step that train the model, whose answers are counted.
-
-    Attributes:
-        first_step_at: `time.perf_counter()` at the end of the first step, `None` before it.
+        progress: the bar to move after each call.
+        interrupts: checked after each call: raises the Ctrl-C whose exception was lost.
     """
 
     def __init__(
         self,
         engines: PhaseEngines,
-        batch_size: int,
+        state: State,
         seconds_per_call: float,
-        learning_rate: Callable[[], float],
-        not_finite: Callable[[], keras.Variable | None],
+        variables: Sequence[keras.Variable],
         accuracy: Callable[[int, int], float | None],
-        trained_images: int,
-    ):
-        self.engines, self.batch_size = engines, batch_size
-        self.seconds_per_call, self.learning_rate = seconds_per_call, learning_rate
-        self.not_finite, self.accuracy = not_finite, accuracy
-        self.trained_images = trained_images
-        self.first_step_at: float | None = None
-
-    def train(
-        self,
-        epoch: int,
-        steps: int,
-        steps_before: int,
-        seconds_per_step: float,
         progress: Progress,
         interrupts: Interrupts,
-    ) -> dict:
+    ):
+        self.engines, self.state, self.seconds_per_call = engines, state, seconds_per_call
+        self.variables, self.accuracy = variables, accuracy
+        self.progress, self.interrupts = progress, interrupts
+        settings = engines.settings
+        self.batch_size = settings.batch_size
+        part = settings.replicas.model_batch_size(self.batch_size) // settings.accumulate
+        self._trained_images = trained_images(settings.model, self.batch_size, part)
+        self._learning_rate = LearningRate(settings.optimizer)
+
+    def train(self, epoch: int, steps: int) -> dict[str, Any]:
         """Trains for an epoch.
 
         Args:
             epoch: its number, from 0.
             steps: steps in it.
-            steps_before: steps that the Trainer took before it.
-            seconds_per_step: of the epoch before; 0 if unknown.
-            progress: the bar to move after each call.
-            interrupts: checked after each call: raises the Ctrl-C whose exception was lost.
 
         Returns:
             The epoch's record, see `Trainer.fit`.
@@ -87,23 +82,26 @@ class Epochs:
         Raises:
             DivergedError: the loss or a number of the state is not finite.
         """
+        records = self.state.records
+        expected = self.batch_size / records[-1]['images_per_second'] if records else 0.0
         loss_sum, correct, step, seconds, rate = 0.0, 0, 0, 0.0, 0.0
         while step < steps:
             started = time.perf_counter()
             left = min(steps - step, self.engines.prepare(epoch, step))
-            count = self._steps_of_call(seconds / step if step else seconds_per_step, left)
-            totals = self.engines.run(epoch, step, step + count, steps_before, loss_sum)
+            count = self._steps_of_call(seconds / step if step else expected, left)
+            totals = self.engines.run(epoch, step, step + count, self.state.steps_taken, loss_sum)
             seconds += time.perf_counter() - started
-            interrupts.check()
-            if self.first_step_at is None:
-                self.first_step_at = time.perf_counter()
+            self.interrupts.check()
+            if self.state.first_step_at is None:
+                self.state.first_step_at = time.perf_counter()
             loss_sum = totals.loss_sum
             step, correct = step + totals.steps, correct + totals.correct
-            rate = self.learning_rate()
+            rate = self._learning_rate()
             if not (math.isfinite(totals.last_loss) and totals.finite):
                 raise self._diverged(totals, epoch, step, rate)
-            accuracy = self.accuracy(correct, step * self.trained_images)
-            progress.advance(epoch, totals.steps * self.batch_size, loss_sum / step, accuracy, rate)
+            accuracy = self.accuracy(correct, step * self._trained_images)
+            images = totals.steps * self.batch_size
+            self.progress.advance(epoch, images, loss_sum / step, accuracy, rate)
         return {
             'epoch': epoch + 1,
             'train_loss': loss_sum / steps,
@@ -127,7 +125,7 @@ class Epochs:
             advice += ', or look at what `normalize` and `augment` return'
         what, which = 'loss', ''
         if math.isfinite(totals.last_loss):
-            variable = self.not_finite()
+            variable = first_not_finite(self.variables)
             what = 'weights' if variable is None or variable.trainable else 'state'
             which = '' if variable is None else f', {variable.path} not finite'
         return DivergedError(
@@ -139,8 +137,36 @@ class Epochs:
 
     def _steps_of_call(self, seconds_per_step, left):
         """The number of steps of the next call, of those left in the epoch."""
-        if self.first_step_at is None:
+        if self.state.first_step_at is None:
             return 1
         if math.isinf(self.seconds_per_call):
             return left
         return max(1, int(min(self.seconds_per_call / seconds_per_step, left)))
+
+
+class LearningRate:
+    """Reads the learning rate of an optimizer; of a `MultiOptimizer` that of its first."""
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer):
+        self._optimizer, *_ = updating(optimizer)
+        self._held: Any = None  # the variable or the schedule that `_read` reads
+        self._read: Callable[[], Any]
+
+    def __call__(self) -> float:
+        held = _keras.constant_or_schedule(self._optimizer)
+        if held is not self._held:  # a callback may set another schedule
+            self._held = held
+            self._read = in_one_call(
+                lambda: keras.ops.convert_to_tensor(self._optimizer.learning_rate)
+            )
+        return float(keras.ops.convert_to_numpy(self._read()))
+
+
+def first_not_finite(variables: Sequence[keras.Variable]) -> keras.Variable | None:
+    """The first variable that holds infinities or NaN, of those that are trained if one does."""
+    for variable in sorted(variables, key=lambda variable: not variable.trainable):
+        if keras.backend.is_float_dtype(variable.dtype):
+            floats = keras.ops.cast(variable, 'float32')
+            if not np.isfinite(keras.ops.convert_to_numpy(floats)).all():
+                return variable
+    return None

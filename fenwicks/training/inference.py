@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,98 +11,40 @@ import numpy as np
 
 from fenwicks import evaluate as evaluation
 from fenwicks.training import checks, sources, targets
-from fenwicks.training.averages import Averages
 from fenwicks.training.defaults import check_pixels
-from fenwicks.training.engines.base import Loss
-from fenwicks.training.metrics import MetricSet, warn_unless_finite
+from fenwicks.training.metrics import warn_unless_finite
 from fenwicks.training.phase_engines import PhaseEngines
-from fenwicks.training.replicas import Replicas
 
 BATCH_SIZE = 500  # images of a forward pass
 
 
 class Predictor:
-    """`predict` and `evaluate` of a `Trainer`, with the averages of its weights."""
+    """The predictions of a `Trainer`, and their scores.
 
-    model: keras.Model
-    loss: Loss
-    replicas: Replicas
-    _averages: Averages
-    _engines: PhaseEngines
-    _metrics: MetricSet
-    _labels: np.ndarray
-    _steps_taken: int
+    Args:
+        engines: the `PhaseEngines`, of which the first predicts.
+        averaged: function without arguments that returns a context in which the model has the
+            weights that predict.
+    """
 
-    def predict(
-        self, images: Any, batch_size: int | None = None, tta: evaluation.TTA = evaluation.NONE
-    ) -> np.ndarray:
-        """Float32 logits `(count, classes)` of images, in their order.
+    def __init__(self, engines: PhaseEngines, averaged: Callable[[], AbstractContextManager[None]]):
+        self._engines, self._averaged = engines, averaged
+        settings = engines.settings
+        self.model, self.loss, self.normalize = settings.model, settings.loss, settings.normalize
+        self.metrics, self.replicas = settings.metrics, settings.replicas
 
-        Args:
-            images: uint8 `(count, height, width, channels)`, or a source of batches, as of `fit`,
-                with labels or of images alone. It is read once, to its end. Its batches may have
-                different sizes, and the first is that of a forward pass.
-            batch_size: images of a forward pass, 500 by default; `None` with a source of batches.
-            tta: test-time augmentation, an `evaluate.TTA`.
-
-        Raises:
-            ValueError: the model does not take these images, or the source has no end.
-        """
-        views = self.predict_views(images, batch_size, tta)
-        return tta.combine(views)
-
-    def predict_views(
-        self, images: Any, batch_size: int | None = None, tta: evaluation.TTA = evaluation.NONE
-    ) -> np.ndarray:
-        """Float32 logits `(views, count, classes)` of each view of the images.
-
-        The first view is the images themselves; `tta.combine` combines the views.
-        """
+    def views(self, images: Any, batch_size: int | None, tta: evaluation.TTA) -> np.ndarray:
+        """The logits of each view of images; see `Trainer.predict_views`."""
         if not sources.is_source(images):
             checks.check_images(self.model, images)
             return self._views(images, batch_size, tta)
         batches = ((batch, None) for batch in sources.all_images(images))
         return self._views(self._read(batches), batch_size, tta)
 
-    def evaluate(
-        self,
-        images: Any,
-        labels: np.ndarray | None = None,
-        batch_size: int | None = None,
-        tta: evaluation.TTA = evaluation.NONE,
-    ) -> evaluation.Metrics:
-        """Exact loss and accuracy over all images.
-
-        Args:
-            images: uint8 `(count, height, width, channels)`, or a source of batches `(images,
-                labels)`, as of `fit`, which is read once, to its end. Each of several processes
-                must be given all images.
-            labels: integer `(count,)`, or what else the loss takes; `None` with a source of
-                batches.
-            batch_size, tta: as of `predict`.
-
-        Returns:
-            An `evaluate.Metrics`.
-
-        Raises:
-            ValueError: the model doesn't take these images or the loss these labels, or the source
-                has no end or gives weights.
-        """
-        score, _ = self.evaluate_views(images, labels, batch_size, tta)
-        return score
-
-    def evaluate_views(
-        self,
-        images: Any,
-        labels: np.ndarray | None = None,
-        batch_size: int | None = None,
-        tta: evaluation.TTA = evaluation.NONE,
+    def scores(
+        self, images: Any, labels: np.ndarray | None, batch_size: int | None, tta: evaluation.TTA
     ) -> tuple[evaluation.Metrics, evaluation.Metrics]:
-        """As `evaluate`, with test-time augmentation and without it, in one pass.
-
-        Returns:
-            A pair of `evaluate.Metrics`: of the combined views, and of the images as they are.
-        """
+        """The scores of the views together and of the first; see `Trainer.evaluate_views`."""
         sources.check_no_labels_beside(images, labels)
         if sources.is_stream(images, labels):
             found: list[np.ndarray] = []
@@ -111,7 +53,7 @@ class Predictor:
         else:
             labels, _ = checks.check_data(self.model, self.loss, images, labels)
             views = self._views(images, batch_size, tta)
-        self._metrics.fit_to(labels[:1], views.shape[-1])
+        self.metrics.fit_to(labels[:1], views.shape[-1])
         return self._metrics_of(tta.combine(views), labels), self._metrics_of(views[0], labels)
 
     def _read(self, batches, found=None):
@@ -120,7 +62,7 @@ class Predictor:
         for images, labels in batches:
             kind = images.dtype.name, images.shape[1:]
             if first is None:  # once, since it calls the model
-                check_pixels(self._engines.settings.normalize, images)
+                check_pixels(self.normalize, images)
                 first, outputs = kind, checks.check_image_shape(self.model, images)
             if kind != first:
                 raise ValueError(
@@ -138,12 +80,12 @@ class Predictor:
                 f'Received: batch_size={batch_size}'
             )
         batch_size = BATCH_SIZE if batch_size is None else batch_size
-        with self.averaged():
+        with self._averaged():
             return evaluation.predict_views(self._engines.at(0).predict, images, batch_size, tta)
 
     def _metrics_of(self, outputs, labels):
         """The `evaluate.Metrics` of the outputs for all images."""
-        others = self._metrics.named(self._metrics.of_all(labels, outputs))
+        others = self.metrics.named(self.metrics.of_all(labels, outputs))
         if labels.ndim == 1 and targets.of_logits(self.loss):
             plain = evaluation.metrics(outputs, labels)
             loss, accuracy = plain.loss, plain.accuracy
@@ -152,30 +94,9 @@ class Predictor:
             tensors = keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(outputs)
             loss = float(keras.ops.convert_to_numpy(mean_loss(*tensors)))
             correct = self._engines.at(0).correct(outputs, labels)
-            accuracy = self._accuracy(correct, len(outputs), labels)
+            accuracy = targets.accuracy(self.loss, labels, correct, len(outputs))
         warn_unless_finite({'loss': loss})
         return evaluation.Metrics(loss, accuracy, others)
-
-    def _accuracy(self, correct, images, labels=None):
-        """The share of right answers; `None` where no answer is right or wrong."""
-        labels = self._labels if labels is None else labels
-        if not targets.has_accuracy(self.loss, labels):
-            return None
-        each = labels.shape[1] if targets.kind_of(self.loss) == targets.BINARY else 1
-        return correct / (images * each)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """A context in which the averages take the place of the model's weights, for saving it.
-
-        ```python
-        with trainer.averaged():
-            trainer.model.save('model.keras')
-        ```
-
-        Afterwards the model has its own weights again. Without `averaging`, or before its first
-        update, the context has no effect.
-        """
-        return self._averages.in_place(self._steps_taken)
 
 
 def _pairs(source: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,15 +1,17 @@
-"""The compiled program of a training, a few steps at a time."""
+"""A model, its optimizer and its data on their devices: steps of training, and predictions."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 import numpy as np
 
+from fenwicks import evaluate as evaluation
 from fenwicks._checks import positive_integer
 from fenwicks._typing import ImageFunction, Tensor
 from fenwicks.losses import CrossEntropy
@@ -28,10 +30,11 @@ from fenwicks.training.phase_engines import PhaseEngines
 from fenwicks.training.phases import check_freeze, check_image_sizes
 from fenwicks.training.replicas import Replicas, default_replicas
 from fenwicks.training.sources import is_stream
+from fenwicks.training.state import State
 from fenwicks.training.streams import Stream
 
 
-class StepRunner(Predictor):
+class StepRunner:
     """Compiles the training program, takes some of its steps, and predicts: a `Trainer` without
     `fit`.
 
@@ -42,7 +45,6 @@ class StepRunner(Predictor):
 
     Attributes:
         preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
-        records: list with a dict for each epoch that `Trainer.fit` has trained.
     """
 
     def __init__(
@@ -87,12 +89,7 @@ class StepRunner(Predictor):
         checks.check_sharing(self.replicas, self.accumulate, self.loss, seconds_per_call)
         self.compile_seconds = 0.0
         self.preprocess_seconds = 0.0
-        self.records: list[dict[str, Any]] = []
-        # Steps so far: those of all epochs, and as many as the epochs have with the present data.
-        self._steps_taken = self._steps_done = 0
-        self._steps_per_epoch = self._outputs = 0
-        self._labels = np.zeros(0, np.int32)
-        self._half_trained = False
+        self._state = State()
         self._stream: Stream | None = None  # of the last `fit`, if it had one
         self.replicas.check_scope(model, optimizer)
         with self.replicas.scope():
@@ -115,6 +112,7 @@ class StepRunner(Predictor):
                 accumulate=self.accumulate,
             )
             self._engines = PhaseEngines(settings, self.image_sizes, self.freeze)
+        self._predictor = Predictor(self._engines, self.averaged)
         self.replicas.broadcast_initial_values(self.variables)
         if seconds_per_call is None:
             reports = self._engines.at(0).on_cpu and self.replicas.processes == 1
@@ -150,7 +148,7 @@ class StepRunner(Predictor):
         Raises:
             ValueError: no data are loaded.
         """
-        self._check_loaded()
+        self._state.check_has_data()
         started = time.perf_counter()
         self._engines.compile(epoch)
         self.compile_seconds += time.perf_counter() - started
@@ -168,10 +166,10 @@ class StepRunner(Predictor):
         Raises:
             ValueError: no data are loaded.
         """
-        self._check_loaded()
-        self._half_trained = self._half_trained or stop > start
-        totals = self._engines.run(epoch, start, stop, self._steps_taken - start)
-        self._steps_taken += totals.steps
+        self._state.check_has_data()
+        self._state.half_trained = self._state.half_trained or stop > start
+        totals = self._engines.run(epoch, start, stop, self._state.steps_taken - start)
+        self._state.steps_taken += totals.steps
         return totals
 
     def program(
@@ -214,7 +212,7 @@ class StepRunner(Predictor):
         Raises:
             ValueError: the backend is JAX, or no data are loaded.
         """
-        self._check_loaded()
+        self._state.check_has_data()
         return self._engines.at(epoch).graph()
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
@@ -232,6 +230,87 @@ class StepRunner(Predictor):
         """
         labels, _ = checks.check_data(self.model, self.loss, images, labels)
         return self._engines.at(0).gradients(images, labels)
+
+    def predict(
+        self, images: Any, batch_size: int | None = None, tta: evaluation.TTA = evaluation.NONE
+    ) -> np.ndarray:
+        """Float32 logits `(count, classes)` of images, in their order.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`, or a source of batches, as of `fit`,
+                with labels or of images alone. It is read once, to its end. Its batches may have
+                different sizes, and the first is that of a forward pass.
+            batch_size: images of a forward pass, 500 by default; `None` with a source of batches.
+            tta: test-time augmentation, an `evaluate.TTA`.
+
+        Raises:
+            ValueError: the model does not take these images, or the source has no end.
+        """
+        views = self.predict_views(images, batch_size, tta)
+        return tta.combine(views)
+
+    def predict_views(
+        self, images: Any, batch_size: int | None = None, tta: evaluation.TTA = evaluation.NONE
+    ) -> np.ndarray:
+        """Float32 logits `(views, count, classes)` of each view of the images.
+
+        The first view is the images themselves; `tta.combine` combines the views.
+        """
+        return self._predictor.views(images, batch_size, tta)
+
+    def evaluate(
+        self,
+        images: Any,
+        labels: np.ndarray | None = None,
+        batch_size: int | None = None,
+        tta: evaluation.TTA = evaluation.NONE,
+    ) -> evaluation.Metrics:
+        """Exact loss and accuracy over all images.
+
+        Args:
+            images: uint8 `(count, height, width, channels)`, or a source of batches `(images,
+                labels)`, as of `fit`, which is read once, to its end. Each of several processes
+                must be given all images.
+            labels: integer `(count,)`, or what else the loss takes; `None` with a source of
+                batches.
+            batch_size, tta: as of `predict`.
+
+        Returns:
+            An `evaluate.Metrics`.
+
+        Raises:
+            ValueError: the model doesn't take these images or the loss these labels, or the source
+                has no end or gives weights.
+        """
+        score, _ = self.evaluate_views(images, labels, batch_size, tta)
+        return score
+
+    def evaluate_views(
+        self,
+        images: Any,
+        labels: np.ndarray | None = None,
+        batch_size: int | None = None,
+        tta: evaluation.TTA = evaluation.NONE,
+    ) -> tuple[evaluation.Metrics, evaluation.Metrics]:
+        """As `evaluate`, with test-time augmentation and without it, in one pass.
+
+        Returns:
+            A pair of `evaluate.Metrics`: of the combined views, and of the images as they are.
+        """
+        return self._predictor.scores(images, labels, batch_size, tta)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the averages take the place of the model's weights, for saving it.
+
+        ```python
+        with trainer.averaged():
+            trainer.model.save('model.keras')
+        ```
+
+        Afterwards the model has its own weights again. Without `averaging`, or before its first
+        update, the context has no effect.
+        """
+        return self._averages.in_place(self._state.steps_taken)
 
     def get_weights(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The weights as the last step left them, also within `averaged`, and their averages.
@@ -257,19 +336,10 @@ class StepRunner(Predictor):
         feed = open_feed(images, labels, self._engines, self.memory_budget, *weights, self._stream)
         self._stream = feed.stream
         check_outputs(self.model, self.loss, self._engines.at(0), feed.image_shape, feed.dtype)
-        if self._steps_done == len(self.records) * self._steps_per_epoch:  # whole epochs
-            self._steps_done = len(self.records) * feed.steps  # of other data, maybe
-        self._steps_per_epoch, self._outputs = feed.steps, feed.outputs
+        self._state.take_data(feed.steps)
         self._engines.steps_per_epoch = feed.steps
-        self._labels = feed.labels
-        self._metrics.fit_to(self._labels[:1], self._outputs)
+        self._metrics.fit_to(feed.labels[:1], feed.outputs)
         return feed
-
-    def _check_loaded(self):
-        if not self._steps_per_epoch:
-            raise ValueError(
-                'the Trainer must have data to train on: call `load` first. Received: no data'
-            )
 
     def _start_feed(self, feed, epoch=0, epochs=1):
         started = time.perf_counter()

@@ -101,6 +101,21 @@ def has_accuracy(loss: Any, labels: np.ndarray) -> bool:
     return kind_of(loss) != OTHER or labels.ndim == 1
 
 
+def accuracy(loss: Any, labels: np.ndarray, correct: int, images: int) -> float | None:
+    """The share of right answers; `None` where no answer is right or wrong.
+
+    Args:
+        loss: as of `Trainer`.
+        labels: of some of the images, as the device holds them.
+        correct: number of right answers.
+        images: number of images; each has as many answers as a label has parts.
+    """
+    if not has_accuracy(loss, labels):
+        return None
+    each = labels.shape[1] if kind_of(loss) == BINARY else 1
+    return correct / (images * each)
+
+
 def check_labels(loss: Any, labels: Any, count: int, outputs: int, batch_size: int) -> np.ndarray:
     """Labels as the device holds them; raises where the loss can't take them.
 

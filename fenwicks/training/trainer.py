@@ -17,18 +17,19 @@ from fenwicks._checks import finite_number
 from fenwicks.optimizers.averaging import warn_if_none
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, targets
+from fenwicks.training.averages import finalize
 from fenwicks.training.defaults import check_pixels
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
 from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
-from fenwicks.training.resuming import ResumableRunner
-from fenwicks.training.selection import trained_images
+from fenwicks.training.resuming import Checkpoint, settings_of
+from fenwicks.training.steps import StepRunner
 from fenwicks.training.validation import Validation, arrays_of, check_frequency
 
 
-class Trainer(ResumableRunner):
+class Trainer(StepRunner):
     """Trains a Keras model with data set, shuffle and augmentation on the device.
 
     Keras's `fit()` copies each batch from the host. Here the steps run in one compiled loop. A call
@@ -115,26 +116,22 @@ class Trainer(ResumableRunner):
         Howard, https://www.fast.ai/posts/2018-04-30-dawnbench-fastai.html, for `image_sizes`.
     """
 
-    @functools.cached_property
-    def _epochs(self) -> Epochs:
-        part = self.replicas.model_batch_size(self.batch_size) // self.accumulate
-        return Epochs(
-            self._engines,
-            self.batch_size,
-            self.seconds_per_call,
-            self._learning_rate,
-            self._not_finite,
-            self._accuracy,
-            trained_images(self.model, self.batch_size, part),
-        )
-
     @property
-    def first_step_at(self) -> float | None:
-        return self._epochs.first_step_at
+    def records(self) -> list[dict[str, Any]]:
+        return self._state.records
 
     @property
     def history(self) -> History:
-        return History(self.records, {'steps': self._steps_per_epoch, 'epochs': len(self.records)})
+        params = {'steps': self._state.steps_per_epoch, 'epochs': len(self.records)}
+        return History(self.records, params)
+
+    @property
+    def first_step_at(self) -> float | None:
+        return self._state.first_step_at
+
+    @property
+    def train_seconds(self) -> float:
+        return self._state.train_seconds
 
     def fit(
         self,
@@ -229,51 +226,47 @@ class Trainer(ResumableRunner):
             held_out = arrays_of(validation_data)
             validation_data = checks.check_validation(self.model, self.loss, held_out, feed.dtype)
             check_pixels(self.normalize, validation_data[0])
-        settings = {} if checkpoint is None else self._settings(feed, fingerprint)
-        steps = max(1, math.floor(epochs * self._steps_per_epoch + 0.5))
-        epochs = math.ceil(steps / self._steps_per_epoch)
+        state = self._state
+        steps = max(1, math.floor(epochs * state.steps_per_epoch + 0.5))
+        epochs = math.ceil(steps / state.steps_per_epoch)
+        settings = {} if checkpoint is None else settings_of(self, feed, fingerprint)
+        places = self._averages.places(self.model)
+        file = Checkpoint(checkpoint, settings, state, self.variables, places, writes)
         resumes = resume and checkpoint is not None and os.path.exists(checkpoint)
         # First, so that what it restores is what the last training left.
-        with self._claim(checkpoint if writes else None, resumes, epochs):
+        with file.claimed(resumes, epochs):
             known: dict[str, Any] = {}
             if resumes:
-                known = self._restore(checkpoint, settings)
+                known = file.restore()
                 if fingerprint is None:
                     feed.warn_unless_known()
             else:
-                self._check_whole_epoch()
-                if not self.records:
+                state.check_whole_epoch()
+                if not state.records:
                     self._averages.restart()  # from the present weights
-            self._check_initial_epoch(initial_epoch)
-            validation, done = None, len(self.records)
-            if self._steps_done < steps:
-                self._check_can_go_on(steps)
+            state.check_initial_epoch(initial_epoch)
+            accuracy = functools.partial(targets.accuracy, self.loss, feed.labels)
+            validation, done = None, len(state.records)
+            if state.steps_done < steps:
+                state.check_can_go_on(steps)
                 if validation_data is not None:
-                    validation = self._place_validation(validation_data, every)
+                    validation = self._place_validation(validation_data, every, accuracy)
 
-            images_done = self._steps_done * self.batch_size
+            images_done = state.steps_done * self.batch_size
             progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
-            hooks = self._hooks(callbacks, epochs)
+            hooks = self._hooks(callbacks, epochs, feed)
             try:
                 if done < epochs:
                     self._start_feed(feed, done, epochs)
                 with noted_interrupts() as interrupts, self.replicas.process_errors():
+                    variables, seconds = self.variables, self.seconds_per_call
+                    runner = Epochs(
+                        self._engines, state, seconds, variables, accuracy, progress, interrupts
+                    )
                     hooks.begin(known)
-                    for epoch in range(done, epochs):
-                        if hooks.stopped:
-                            break
-                        hooks.call('on_epoch_begin', epoch, {})
-                        try:
-                            self._train_epoch(epoch, steps, progress, interrupts)
-                        except DivergedError as error:
-                            if not hooks.diverged(error):
-                                raise
-                            break
-                        self._finish_epoch(epoch, validation, hooks)
-                        if writes:
-                            self._save(checkpoint, settings, hooks)
-                        progress.finish_epoch(self.records[-1])  # prints saved epochs only
-                    self._finalize()  # first, since a callback may put the best weights back
+                    self._train_epochs(range(done, epochs), steps, runner, validation, hooks, file)
+                    if not state.finalized:  # first: a callback may put the best weights back
+                        state.finalized = finalize(self.optimizer, self.model)
                     with self.averaged():
                         hooks.call('on_train_end', {})
                         self._averages.adopt_restored()
@@ -281,8 +274,24 @@ class Trainer(ResumableRunner):
                 feed.stop()
                 progress.close()
         if self.averaging is not None:
-            warn_if_none(self.averaging, self._steps_taken)
+            warn_if_none(self.averaging, state.steps_taken)
         return self.history
+
+    def _train_epochs(self, epochs, steps, runner, validation, hooks, file):
+        """Trains for all epochs, unless a callback ends it; for `steps` steps in all."""
+        for epoch in epochs:
+            if hooks.stopped:
+                break
+            hooks.call('on_epoch_begin', epoch, {})
+            try:
+                self._train_epoch(epoch, steps, runner)
+            except DivergedError as error:
+                if not hooks.diverged(error):
+                    raise
+                break
+            self._finish_epoch(epoch, validation, hooks)
+            file.save(hooks)
+            runner.progress.finish_epoch(self.records[-1])  # prints saved epochs only
 
     def _finish_epoch(self, epoch, validation, hooks):
         """Validates, and calls the callbacks, which see what was validated."""
@@ -299,37 +308,30 @@ class Trainer(ResumableRunner):
             hooks.call('on_epoch_end', epoch, logs)
         note_additions(record, logs)
 
-    def _hooks(self, callbacks, epochs):
+    def _hooks(self, callbacks, epochs, feed):
         if callbacks and getattr(self.model, 'optimizer', None) is not self.optimizer:
-            accuracy = ['accuracy'] if targets.has_accuracy(self.loss, self._labels) else []
+            accuracy = ['accuracy'] if targets.has_accuracy(self.loss, feed.labels) else []
             metrics = [*accuracy, *self._metrics.copies()]
             with self.replicas.scope():
-                compile_model(self, metrics, self._labels, self._outputs)
-        params = {'epochs': epochs, 'steps': self._steps_per_epoch}
+                compile_model(self, metrics, feed.labels, feed.outputs)
+        params = {'epochs': epochs, 'steps': feed.steps}
         return Hooks(callbacks, self, self._averages.places(self.model), params)
 
-    def _place_validation(self, validation_data, every):
+    def _place_validation(self, validation_data, every, accuracy):
         started = time.perf_counter()
         images, labels_and_weights = validation_data
         validation = Validation(
-            self._engines.at(0), self._metrics, self._accuracy, images, labels_and_weights, every
+            self._engines.at(0), self._metrics, accuracy, images, labels_and_weights, every
         )
         self.preprocess_seconds += time.perf_counter() - started
         return validation
 
-    def _train_epoch(self, epoch, steps, progress, interrupts):
-        """Trains for an epoch, or for less where the training ends after `steps` steps in all."""
+    def _train_epoch(self, epoch, steps, runner):
+        """Trains for an epoch, or for less where the training ends before."""
         self.compile(epoch)
-        count = min(self._steps_per_epoch, steps - self._steps_done)
-        last = self.records[-1]['images_per_second'] if self.records else math.inf
-        self._half_trained = True
+        count = min(self._state.steps_per_epoch, steps - self._state.steps_done)
+        self._state.half_trained = True
         self._metrics.reset()
-        record = self._epochs.train(
-            epoch, count, self._steps_taken, self.batch_size / last, progress, interrupts
-        )
+        record = runner.train(epoch, count)
         record |= {f'train_{name}': value for name, value in self._metrics.results().items()}
-        self._half_trained = False
-        self._steps_done += count
-        self._steps_taken += count
-        self.train_seconds += record['seconds']
-        self.records.append(record)
+        self._state.add_epoch(record, count)
