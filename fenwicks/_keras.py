@@ -47,11 +47,17 @@ def steps_from_input(model: keras.Model) -> list | None:
 
 
 def input_like_that_of(model: keras.Model, name: str) -> keras.KerasTensor:
-    """A new input of a model's image shape and dtype; raises where it doesn't know the shape."""
+    """A new input of a model's image shape and dtype; raises unless it is of images to logits."""
     if not model.built or getattr(model, 'inputs', None) is None:
         raise ValueError(
             '`model` must know its input shape: begin it with keras.Input(shape). '
             f'Received: {model.name}, which does not'
+        )
+    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
+    if [len(shape) for shape in shapes] != [4, 2]:
+        raise ValueError(
+            '`model` must be from one batch of images to their logits, (batch, classes). Received: '
+            f'{", ".join(map(str, shapes))} as its inputs and outputs'
         )
     return keras.Input(model.input_shape[1:], dtype=model.inputs[0].dtype, name=name)
 
@@ -89,6 +95,17 @@ def compute_dtypes(model: keras.Model) -> list[str]:
         dtypes[id(weight)] if is_autocast(weight) else weight.dtype
         for weight in model.trainable_variables
     ]
+
+
+def updating_optimizers(optimizer: keras.optimizers.Optimizer) -> list:
+    """The optimizers that update weights: this one, or those inside it."""
+    inner = getattr(optimizer, 'inner_optimizer', optimizer)
+    return getattr(inner, 'optimizers', [inner])
+
+
+def is_multi_optimizer(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether it is a `MultiOptimizer`, maybe in a `LossScaleOptimizer`."""
+    return hasattr(getattr(optimizer, 'inner_optimizer', optimizer), 'optimizers')
 
 
 def optimized_variables(optimizer: keras.optimizers.Optimizer) -> list:

@@ -160,15 +160,21 @@ def test_a_call_takes_about_the_seconds_it_is_given():
 
     clock = [0.0]
     trainer._engines.at(0).run = run
-    trainer.compile = lambda epoch: None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('time.perf_counter', lambda: clock[0])
         trainer._state.steps_per_epoch = 10
-        runner = Epochs(
-            trainer._engines, trainer._state, 1.0, [], lambda *_: None, Silent(), Interrupts()
+        loop = Epochs(
+            trainer._engines,
+            trainer._state,
+            1.0,
+            variables=[],
+            learning_rate=lambda: 0.1,
+            accuracy=lambda *counts: None,
+            progress=Silent(),
+            interrupts=Interrupts(),
         )
         for epoch in range(2):
-            trainer._train_epoch(epoch, 20, runner)
+            trainer._state.add_epoch(loop.train(epoch, 10), 10)
     assert calls == [(0, 1), (1, 4), (4, 7), (7, 10), (0, 3), (3, 6), (6, 9), (9, 10)]
     assert trainer.first_step_at == pytest.approx(0.3)
 

@@ -253,7 +253,7 @@ def test_weights_of_low_precision_are_averaged_in_float32():
     layer = keras.layers.Dense(3, dtype='bfloat16')
     layer.build((None, 2))
     assert {weight.dtype for weight in layer.weights} == {'bfloat16'}
-    averages = Averages(EMA(0.5, every=2), layer)
+    averages = Averages(EMA(0.5, every=2), layer, in_one_call=lambda function: function)
     assert [average.dtype for average in averages.variables] == ['float32'] * 2
 
 

@@ -1,5 +1,7 @@
 """Faults of the Trainer beside Keras's `fit`, each found by a user's program and mended."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -54,7 +56,9 @@ def test_evaluate_says_the_same_within_the_scope():
     from fenwicks.training.replicas import tensorflow as mirroring
 
     strategy = Two(['CPU:0'])
-    trainer._predictor.replicas = mirroring.MirroredReplicas(strategy, 'per_replica')
+    replicas = mirroring.MirroredReplicas(strategy, 'per_replica')
+    settings = trainer._predictor.settings
+    trainer._predictor.settings = dataclasses.replace(settings, replicas=replicas)
     with strategy.scope():
         assert trainer.evaluate(IMAGES, LABELS).loss == pytest.approx(outside, rel=1e-6)
 

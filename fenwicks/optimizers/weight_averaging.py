@@ -268,5 +268,6 @@ def _updates(model: keras.Model) -> int | None:
 
 def _averages_by_itself(optimizer: keras.optimizers.Optimizer | None) -> bool:
     """Whether the optimizer, or one within it, keeps averages of the weights."""
-    inner = getattr(optimizer, 'inner_optimizer', optimizer)
-    return any(getattr(each, 'use_ema', False) for each in getattr(inner, 'optimizers', [inner]))
+    if optimizer is None:
+        return False
+    return any(getattr(x, 'use_ema', False) for x in _keras.updating_optimizers(optimizer))

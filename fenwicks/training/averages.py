@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks.optimizers import averaging
-from fenwicks.training import checks
+from fenwicks.training.interrupts import deferred_interrupts
 
 # A rule of `fenwicks.optimizers.averaging`, or an object with its `every`, `update` and
 # `replaces_values`.
@@ -22,11 +23,10 @@ class Averages:
     Args:
         rule: a rule of `fenwicks.optimizers.averaging`, or `None` for no averages.
         model: a built Keras model.
-        in_one_call: makes a function that reads and assigns variables one call to the framework;
-            `None` leaves it as it is.
+        in_one_call: makes a function that reads and assigns variables one call to the framework.
     """
 
-    def __init__(self, rule, model, in_one_call=None):
+    def __init__(self, rule, model, in_one_call):
         if rule is not None:
             averaging.check_rule('averaging', rule)
         self.rule = rule
@@ -36,7 +36,6 @@ class Averages:
             for value in averaging.initial_averages(self.sources)
         ]
         self._raw: list | None = None  # the weights, while the averages are in their place
-        in_one_call = in_one_call or _unchanged
         self._values = in_one_call(self._value_of_each)
         self._assign = in_one_call(self._assign_each)
 
@@ -78,13 +77,16 @@ class Averages:
         if self.rule is None or self._raw is not None or steps < self.rule.every:
             yield
             return
-        self._raw = self._values()
         try:
-            self._assign([average.value for average in self.variables])
+            with deferred_interrupts():  # all are in place, or none
+                self._raw = self._values()
+                self._assign([average.value for average in self.variables])
             yield
         finally:
-            self._assign(self._raw)
-            self._raw = None
+            with deferred_interrupts():
+                raw, self._raw = self._raw, None
+                if raw is not None:
+                    self._assign(raw)
 
     def places(self, model):
         """The variables that lists of weights are for, by what they hold."""
@@ -155,7 +157,7 @@ def finalize(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> bool:
         Whether it has any.
     """
     optimizer.finalize_variable_values(model.trainable_variables)
-    has_averages = any(each.use_ema for each in checks.updating(optimizer))
+    has_averages = any(each.use_ema for each in _keras.updating_optimizers(optimizer))
     if has_averages:
         for weight in model.trainable_variables:  # a copy, not the average's memory
             weight.assign(keras.ops.copy(weight.value))
@@ -178,10 +180,6 @@ def _check_like(name, values, variables):
             f'`{name}` must be the {len(wanted)} arrays that get_weights returned of this model. '
             f'Received: {received}'
         )
-
-
-def _unchanged(function):
-    return function
 
 
 def _numpy(tensor):

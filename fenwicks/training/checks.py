@@ -228,12 +228,6 @@ def build(optimizer, model):
         )
 
 
-def updating(optimizer):
-    """The optimizers that update weights: this one, or those inside it."""
-    inner = getattr(optimizer, 'inner_optimizer', None)
-    return getattr(inner or optimizer, 'optimizers', [inner or optimizer])
-
-
 def check_data(model, loss, images, labels, batch_size=1):
     """The labels as the device holds them, and the number of the model's outputs; raises unless the
     model takes these images and the loss these labels."""

@@ -102,9 +102,10 @@ class Chunks:
         return placed, left
 
     def close(self) -> None:
-        """Ends the thread, after the batch that it is fetching."""
+        """Ends the thread, after the batch that it is fetching, and drops the chunks."""
         self._stopped.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._current = self._next = self._fetch = None  # the last may hold a source's workers
 
     def _make(self, epoch: int, first: int) -> Placed | None:
         """Gathers and places the chunk that begins with a step."""

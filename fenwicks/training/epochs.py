@@ -11,7 +11,6 @@ import keras
 import numpy as np
 
 from fenwicks import _keras
-from fenwicks.training.checks import updating
 from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.interrupts import Interrupts
 from fenwicks.training.phase_engines import PhaseEngines
@@ -44,6 +43,7 @@ class Epochs:
         seconds_per_call: seconds between two reports to the progress bar; `math.inf` for one call
             an epoch.
         variables: the training's.
+        learning_rate: function without arguments that returns the present learning rate.
         accuracy: function of the number of correct answers and of images that returns the share, or
             `None` where no answer is right or wrong.
         progress: the bar to move after each call.
@@ -56,18 +56,18 @@ class Epochs:
         state: State,
         seconds_per_call: float,
         variables: Sequence[keras.Variable],
+        learning_rate: Callable[[], float],
         accuracy: Callable[[int, int], float | None],
         progress: Progress,
         interrupts: Interrupts,
     ):
         self.engines, self.state, self.seconds_per_call = engines, state, seconds_per_call
-        self.variables, self.accuracy = variables, accuracy
+        self.variables, self.learning_rate, self.accuracy = variables, learning_rate, accuracy
         self.progress, self.interrupts = progress, interrupts
         settings = engines.settings
         self.batch_size = settings.batch_size
         part = settings.replicas.model_batch_size(self.batch_size) // settings.accumulate
         self._trained_images = trained_images(settings.model, self.batch_size, part)
-        self._learning_rate = LearningRate(settings.optimizer)
 
     def train(self, epoch: int, steps: int) -> dict[str, Any]:
         """Trains for an epoch.
@@ -88,6 +88,7 @@ class Epochs:
         while step < steps:
             started = time.perf_counter()
             left = min(steps - step, self.engines.prepare(epoch, step))
+            self.state.half_trained = True
             count = self._steps_of_call(seconds / step if step else expected, left)
             totals = self.engines.run(epoch, step, step + count, self.state.steps_taken, loss_sum)
             seconds += time.perf_counter() - started
@@ -96,7 +97,7 @@ class Epochs:
                 self.state.first_step_at = time.perf_counter()
             loss_sum = totals.loss_sum
             step, correct = step + totals.steps, correct + totals.correct
-            rate = self._learning_rate()
+            rate = self.learning_rate()
             if not (math.isfinite(totals.last_loss) and totals.finite):
                 raise self._diverged(totals, epoch, step, rate)
             accuracy = self.accuracy(correct, step * self._trained_images)
@@ -148,7 +149,7 @@ class LearningRate:
     """Reads the learning rate of an optimizer; of a `MultiOptimizer` that of its first."""
 
     def __init__(self, optimizer: keras.optimizers.Optimizer):
-        self._optimizer, *_ = updating(optimizer)
+        self._optimizer, *_ = _keras.updating_optimizers(optimizer)
         self._held: Any = None  # the variable or the schedule that `_read` reads
         self._read: Callable[[], Any]
 

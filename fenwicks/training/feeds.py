@@ -94,7 +94,7 @@ class ArrayFeed:
         self._engines.load(self.images, self._targets, self.outputs)
 
     def stop(self) -> None:
-        """Ends what runs beside the training."""
+        """Ends what runs beside the training, and drops what it has fetched."""
 
 
 class StreamFeed:
@@ -197,6 +197,7 @@ class StreamFeed:
     def stop(self) -> None:
         if self._chunks is not None:
             self._chunks.close()
+            self._engines.unload()  # a chunk is no data to take other steps on
 
 
 def open_feed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import warnings
 
 import keras
@@ -23,16 +24,24 @@ def follow_trainable(optimizer: keras.optimizers.Optimizer, model: keras.Model) 
         Whether it was built anew: its variables are others then.
 
     Raises:
-        ValueError: it is a `MultiOptimizer`, which assigns each weight to one of its own once.
+        ValueError: it is a `MultiOptimizer`, which assigns each weight to one of its own once; or
+            two weights have one path, by which what it holds of a weight is found again.
     """
     weights = model.trainable_variables
     if list(map(id, _keras.optimized_variables(optimizer))) == list(map(id, weights)):
         return False
-    if getattr(optimizer, 'optimizers', None):
+    if _keras.is_multi_optimizer(optimizer):
         raise ValueError(
             '`model` must keep its trainable weights under a MultiOptimizer: make another one, and '
             f'another Trainer. Received: {optimizer.name}, made for other weights'
         )
+    for path, count in collections.Counter(weight.path for weight in weights).items():
+        if count > 1:
+            raise ValueError(
+                '`model` must have weights of different paths where layers are frozen or unfrozen '
+                'between two calls of `fit`: give its layers, and the models within it, names of '
+                f'their own. Received: {count} weights at {path}'
+            )
     with warnings.catch_warnings():
         # That the parameter groups of new weights are found by their paths.
         warnings.filterwarnings('ignore', message='the parameter groups were saved')

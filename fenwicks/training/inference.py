@@ -29,14 +29,12 @@ class Predictor:
 
     def __init__(self, engines: PhaseEngines, averaged: Callable[[], AbstractContextManager[None]]):
         self._engines, self._averaged = engines, averaged
-        settings = engines.settings
-        self.model, self.loss, self.normalize = settings.model, settings.loss, settings.normalize
-        self.metrics, self.replicas = settings.metrics, settings.replicas
+        self.settings = engines.settings
 
     def views(self, images: Any, batch_size: int | None, tta: evaluation.TTA) -> np.ndarray:
         """The logits of each view of images; see `Trainer.predict_views`."""
         if not sources.is_source(images):
-            checks.check_images(self.model, images)
+            checks.check_images(self.settings.model, images)
             return self._views(images, batch_size, tta)
         batches = ((batch, None) for batch in sources.all_images(images))
         return self._views(self._read(batches), batch_size, tta)
@@ -51,9 +49,9 @@ class Predictor:
             views = self._views(self._read(_pairs(images), found), batch_size, tta)
             labels = np.concatenate(found)
         else:
-            labels, _ = checks.check_data(self.model, self.loss, images, labels)
+            labels, _ = checks.check_data(self.settings.model, self.settings.loss, images, labels)
             views = self._views(images, batch_size, tta)
-        self.metrics.fit_to(labels[:1], views.shape[-1])
+        self.settings.metrics.check(labels[:1], views.shape[-1])
         return self._metrics_of(tta.combine(views), labels), self._metrics_of(views[0], labels)
 
     def _read(self, batches, found=None):
@@ -62,14 +60,16 @@ class Predictor:
         for images, labels in batches:
             kind = images.dtype.name, images.shape[1:]
             if first is None:  # once, since it calls the model
-                check_pixels(self.normalize, images)
-                first, outputs = kind, checks.check_image_shape(self.model, images)
+                check_pixels(self.settings.normalize, images)
+                first, outputs = kind, checks.check_image_shape(self.settings.model, images)
             if kind != first:
                 raise ValueError(
                     f'`images` must give batches of one form. Received: {first}, then {kind}'
                 )
             if found is not None:
-                found.append(targets.check_labels(self.loss, labels, len(images), outputs, 1))
+                found.append(
+                    targets.check_labels(self.settings.loss, labels, len(images), outputs, 1)
+                )
             yield images
 
     def _views(self, images, batch_size, tta):
@@ -85,16 +85,18 @@ class Predictor:
 
     def _metrics_of(self, outputs, labels):
         """The `evaluate.Metrics` of the outputs for all images."""
-        others = self.metrics.named(self.metrics.of_all(labels, outputs))
-        if labels.ndim == 1 and targets.of_logits(self.loss):
+        others = self.settings.metrics.named(self.settings.metrics.of_all(labels, outputs))
+        if labels.ndim == 1 and targets.of_logits(self.settings.loss):
             plain = evaluation.metrics(outputs, labels)
             loss, accuracy = plain.loss, plain.accuracy
         else:
-            mean_loss = self.replicas.local_loss(targets.without_smoothing(self.loss))
+            mean_loss = self.settings.replicas.local_loss(
+                targets.without_smoothing(self.settings.loss)
+            )
             tensors = keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(outputs)
             loss = float(keras.ops.convert_to_numpy(mean_loss(*tensors)))
             correct = self._engines.at(0).correct(outputs, labels)
-            accuracy = targets.accuracy(self.loss, labels, correct, len(outputs))
+            accuracy = targets.accuracy(self.settings.loss, labels, correct, len(outputs))
         warn_unless_finite({'loss': loss})
         return evaluation.Metrics(loss, accuracy, others)
 

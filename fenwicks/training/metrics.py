@@ -119,13 +119,20 @@ class MetricSet:
         """Metrics like these, with variables of their own."""
         return [_metric(each, self._of_logits) for each in self._given]
 
-    def fit_to(self, labels: np.ndarray, outputs: int) -> None:
-        """Chooses for each metric whether it gets labels as they are or one-hot.
+    def check(self, labels: np.ndarray, outputs: int) -> None:
+        """Raises a `ValueError` where a metric doesn't take labels of this form."""
+        for metric in self.metrics:
+            _check_takes(metric, labels, outputs)
 
-        Raises:
-            ValueError: a metric doesn't take them.
+    def fit_to(self, labels: np.ndarray) -> None:
+        """Chooses for each metric whether it gets labels of the training as they are or one-hot.
+
+        That isn't seen from a batch, whose labels an augmentation may have mixed.
         """
-        self._adapt = [_adapter(metric, labels, outputs) for metric in self.metrics]
+        self._adapt = self._adapters(labels)
+
+    def _adapters(self, labels):
+        return [_adapter(metric, labels) for metric in self.metrics]
 
     def reset(self) -> None:
         """Forgets all batches."""
@@ -147,9 +154,10 @@ class MetricSet:
         return after
 
     def of_all(self, labels: Any, outputs: Any) -> list[Any]:
-        """The results of a set of images, without the variables."""
+        """The results of a set of images, with their labels as they were given, and without the
+        variables."""
         results = []
-        for metric, adapt in zip(self.metrics, self._adapt, strict=True):
+        for metric, adapt in zip(self.metrics, self._adapters(labels), strict=True):
             start = metric.stateless_reset_state()
             after = metric.stateless_update_state(start, adapt(labels, outputs), outputs)
             results.append(metric.stateless_result(after))
@@ -222,11 +230,15 @@ def _from_logits(metric):
     return metric.get_config().get('from_logits')
 
 
-def _adapter(metric, labels, outputs):
-    """The form in which a metric takes the labels, after a trial."""
-    adapt = _unchanged
-    if labels.ndim == 1:
-        adapt = _class_numbers if _takes_integers(metric) else _one_hot
+def _adapter(metric, labels):
+    """A function of labels and outputs to the form in which a metric takes the labels."""
+    if len(labels.shape) > 1:
+        return _unchanged
+    return _class_numbers if _takes_integers(metric) else _one_hot
+
+
+def _check_takes(metric, labels, outputs):
+    adapt = _adapter(metric, labels)
     # Another number of rows than of columns, lest one is broadcast over the other.
     labels = np.resize(labels, (outputs + 1, *labels.shape[1:]))
     values = ops.convert_to_tensor(np.full((len(labels), outputs), 1 / outputs, np.float32))
@@ -240,7 +252,6 @@ def _adapter(metric, labels, outputs):
             f'`metrics` must take the labels. Received: {metric.name}, and labels that are {form} '
             f'for each image ({reason})'
         ) from None
-    return adapt
 
 
 def _takes_integers(metric):

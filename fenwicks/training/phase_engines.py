@@ -30,6 +30,7 @@ class PhaseEngines:
 
     Attributes:
         data_bytes: of the arrays that `load` has placed on the device.
+        has_data: whether there are data to train on.
         steps_per_epoch: to be set before any step other than the first of an epoch is asked for.
     """
 
@@ -37,16 +38,16 @@ class PhaseEngines:
         self.settings, self.phases = settings, Phases(image_sizes, freeze)
         self.steps_per_epoch = 1
         self.rebuild()
-        self._compiled: set[Phase] = set()
-        self._chunks: Chunks | None = None  # of a stream
-        self.data_bytes = 0
 
     def rebuild(self) -> None:
-        """Makes the engines anew, for a model or an optimizer with other variables."""
+        """Makes the engines anew, without data, for an optimizer with other variables."""
         self._engines = {
             phase: make_engine(_for_phase(self.settings, phase)) for phase in self.phases.all
         }
         self._latest: Engine | None = None
+        self._compiled: set[Phase] = set()
+        self._chunks: Chunks | None = None  # of a stream
+        self.data_bytes, self.has_data = 0, False
 
     def at(self, epoch: int, step: int = 0) -> Engine:
         """The engine of a step of an epoch, both from 0."""
@@ -91,23 +92,37 @@ class PhaseEngines:
             images, targets: as of `Engine.load`.
             outputs: number of the model's outputs for an image.
         """
+        self.unload()  # first, since a device may have no room for both
         first, *others = self._engines.values()
         first.load(images, targets)
         for engine in self._engines.values():
             engine.outputs = outputs
         for other in others:
             other.use(first.placed())
-        self.data_bytes = sum(array.nbytes for array in (images, *targets))
-        self._chunks = None
-        self._compiled.clear()
+        self.data_bytes, self.has_data = sum(array.nbytes for array in (images, *targets)), True
 
     def stream(self, chunks: Chunks, epoch: int, outputs: int) -> None:
         """Trains on the chunks of a stream from now on, from the beginning of an epoch."""
-        self._chunks, self.data_bytes = chunks, 0
+        self.unload()
+        self._chunks = chunks
         for engine in self._engines.values():
             engine.outputs = outputs
-        self._compiled.clear()
         self.prepare(epoch, 0)
+        self.has_data = True
+
+    def unload(self) -> None:
+        """Drops the data."""
+        for engine in self._engines.values():
+            engine.use(dict.fromkeys(engine.data_attributes))
+        self._chunks, self.data_bytes, self.has_data = None, 0, False
+        self._compiled.clear()
+
+    def check_has_data(self) -> None:
+        """Raises a `ValueError` where there are no data to train on."""
+        if not self.has_data:
+            raise ValueError(
+                'the Trainer must have data to train on: call `load` first. Received: no data'
+            )
 
     def prepare(self, epoch: int, step: int) -> int:
         """Has the data of a step on the device; returns how many steps can follow it there."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import keras
 
+from fenwicks import _keras
 from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._errors import one_line
 from fenwicks.optimizers.groups import matches_none
@@ -126,12 +127,16 @@ def _check_size(model, size):
         ) from None
 
 
-def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Freeze:
+def check_freeze(
+    freeze: Sequence[tuple[float, str]],
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+) -> Freeze:
     """Checks a Trainer's `freeze`.
 
     Raises:
         ValueError: it isn't pairs, an epoch is negative, a pattern matches no variable that the
-            model trains, or all of them are frozen.
+            model trains, all of them are frozen, or the optimizer has to update all of them.
     """
     try:
         pairs = tuple((finite_number('epoch', epoch, low=0), match) for epoch, match in freeze)
@@ -147,9 +152,26 @@ def check_freeze(freeze: Sequence[tuple[float, str]], model: keras.Model) -> Fre
                 '`freeze` must match at least one trainable variable. '
                 f'Received: match={match!r}, {matches_none(match, paths)}'
             )
-    if pairs and all(any(matches(match, path) for _, match in pairs) for path in paths):
+    check_leaves_some(pairs, model)
+    if pairs and _keras.is_multi_optimizer(optimizer):
+        raise ValueError(
+            '`freeze` must be empty with a MultiOptimizer, which updates all of its weights. '
+            f'Received: freeze={freeze!r}'
+        )
+    if pairs and any(each.use_ema for each in _keras.updating_optimizers(optimizer)):
+        raise ValueError(
+            '`freeze` must be empty with an optimizer that has use_ema, whose averages would move '
+            'the frozen weights: pass averaging=fenwicks.optimizers.EMA(...) to the Trainer. '
+            f'Received: freeze={freeze!r}'
+        )
+    return pairs
+
+
+def check_leaves_some(freeze: Freeze, model: keras.Model) -> None:
+    """Raises a `ValueError` where a checked `freeze` matches all that the model trains."""
+    paths = [variable.path for variable in model.trainable_variables]
+    if freeze and all(any(matches(match, path) for _, match in freeze) for path in paths):
         raise ValueError(
             f'`freeze` must leave variables to train. Received: freeze={freeze!r}, which matches '
             f'all {len(paths)} of them'
         )
-    return pairs

@@ -13,7 +13,7 @@ import keras
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.hooks import Hooks, list_name
 from fenwicks.training.selection import HardExamples
-from fenwicks.training.state import State
+from fenwicks.training.state import State, check_initial_epoch
 
 _OPTIONAL = ('image_sizes', 'freeze', 'accumulate', 'share', 'proxy_share')  # of `settings_of`
 
@@ -42,18 +42,19 @@ class Checkpoint:
         self.path, self.settings, self.writes = path, settings, writes
         self.state, self.variables, self.places = state, variables, places
 
-    def claimed(self, resumes: bool, epochs: int) -> AbstractContextManager[None]:
+    def claimed_for(self, epochs: int, resumes: bool) -> AbstractContextManager[None]:
         """A context in which no other training can write the file, where this one will.
 
         Args:
-            resumes: whether the training goes on from it.
             epochs: of the training in all.
+            resumes: whether it goes on from the file.
         """
         if self.path is None or not self.writes:
             return contextlib.nullcontext()
-        saved = checkpoints.load_state(self.path) if resumes else self.state.to_save()
-        goes_on = len(saved.get('history', ())) < epochs
-        return checkpoints.claimed(self.path) if goes_on else contextlib.nullcontext()
+        done = len(self.state.records)
+        if resumes:
+            done = len(checkpoints.load_state(self.path).get('history', ()))
+        return checkpoints.claimed(self.path) if done < epochs else contextlib.nullcontext()
 
     def save(self, hooks: Hooks) -> None:
         """Rewrites the file, in the process that writes it."""
@@ -61,14 +62,19 @@ class Checkpoint:
             state = {**self.settings, **self.state.to_save(), **hooks.state()}
             checkpoints.save(self.path, self.variables, state, hooks.lists())
 
-    def restore(self) -> dict[str, Any]:
-        """Sets state and variables to what the file holds.
+    def restore(self, initial_epoch: int | None, steps_per_epoch: int) -> dict[str, Any]:
+        """Sets state and variables to what the file holds, or leaves all as it was.
+
+        Args:
+            initial_epoch: as of `Trainer.fit`.
+            steps_per_epoch: with the present data.
 
         Returns:
             What callbacks knew, see `Hooks.begin`.
 
         Raises:
-            ValueError: the file is damaged, or of a training with other settings or variables.
+            ValueError: the file is damaged, of a training with other settings or variables, or
+                after another epoch.
             OSError: it can't be opened.
         """
         assert self.path is not None  # nothing to go on from
@@ -78,9 +84,8 @@ class Checkpoint:
             settings = {key: settings[key] for key in settings if key in saved}
         dropped = {name: None for name in _OPTIONAL if name in saved and name not in settings}
         checkpoints.check_settings(f'the checkpoint {self.path}', saved, {**settings, **dropped})
+        check_initial_epoch(initial_epoch, len(saved['history']))
         values = checkpoints.load_values(self.path, self.variables)
-        checkpoints.assign(self.variables, values)
-        self.state.restore(saved)
         for number, entry in enumerate(saved.get('callbacks', ())):
             entry['lists'] = {
                 name: checkpoints.load_list(
@@ -90,6 +95,8 @@ class Checkpoint:
                 )
                 for name, place in entry['lists'].items()
             }
+        checkpoints.assign(self.variables, values)
+        self.state.restore(saved, steps_per_epoch)
         return saved
 
 

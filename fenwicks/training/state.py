@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -13,11 +14,12 @@ class State:
     Attributes:
         records: a dict for each epoch so far, see `Trainer.fit`.
         steps_per_epoch: with the present data; 0 before there are any.
-        steps_done: as many as the epochs in `records` have with the present data.
-        steps_taken: of all data and those of `Trainer.run_steps`, which the averages count.
+        steps_done: steps of the epochs in `records`, as if all were of the present data.
+        steps_taken: steps on all data, which the averages count.
         train_seconds: of training, in all calls of `fit`.
         first_step_at: `time.perf_counter()` at the end of the first step; `None` before it.
-        half_trained: whether steps have been taken since the last epoch in `records`.
+        ended_in_part: whether the last epoch in `records` is a part of one.
+        half_trained: whether steps have begun after the last epoch in `records`.
         finalized: whether averages of the optimizer (`use_ema`) have replaced the weights.
     """
 
@@ -27,18 +29,25 @@ class State:
     steps_taken: int = 0
     train_seconds: float = 0.0
     first_step_at: float | None = None
+    ended_in_part: bool = False
     half_trained: bool = False
     finalized: bool = False
 
     def take_data(self, steps_per_epoch: int) -> None:
         """Notes the steps of an epoch with the data from now on."""
-        if self.steps_done == len(self.records) * self.steps_per_epoch:  # whole epochs
-            self.steps_done = len(self.records) * steps_per_epoch
+        self.steps_done = self.steps_done_with(steps_per_epoch)
         self.steps_per_epoch = steps_per_epoch
+
+    def steps_done_with(self, steps_per_epoch: int) -> int:
+        """The steps of the epochs so far if an epoch had so many."""
+        if not self.ended_in_part:
+            return len(self.records) * steps_per_epoch
+        return math.floor(self.steps_done * steps_per_epoch / self.steps_per_epoch + 0.5)
 
     def add_epoch(self, record: dict[str, Any], steps: int) -> None:
         """Notes an epoch of so many steps that was trained to its end."""
         self.half_trained = False
+        self.ended_in_part = steps < self.steps_per_epoch
         self.steps_done += steps
         self.steps_taken += steps
         self.train_seconds += record['seconds']
@@ -53,21 +62,16 @@ class State:
             'train_seconds': self.train_seconds,
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Goes back to what `to_save` returned; the data are already known."""
-        self.records = saved['history']
+    def restore(self, saved: dict[str, Any], steps_per_epoch: int) -> None:
+        """Goes back to what `to_save` returned, in a training with so many steps in an epoch."""
+        self.records, self.steps_per_epoch = saved['history'], steps_per_epoch
+        whole_epochs = len(self.records) * steps_per_epoch
         # An earlier version trained for whole epochs only.
-        self.steps_done = saved.get('steps_done', len(self.records) * self.steps_per_epoch)
+        self.steps_done = saved.get('steps_done', whole_epochs)
+        self.ended_in_part = self.steps_done < whole_epochs
         self.steps_taken = saved.get('steps_taken', self.steps_done)
         self.train_seconds = saved['train_seconds']
         self.half_trained = self.finalized = False
-
-    def check_has_data(self) -> None:
-        """Raises a `ValueError` where no data are loaded."""
-        if not self.steps_per_epoch:
-            raise ValueError(
-                'the Trainer must have data to train on: call `load` first. Received: no data'
-            )
 
     def check_whole_epoch(self) -> None:
         """Raises a `ValueError` unless the present weights are those of the end of an epoch."""
@@ -78,19 +82,18 @@ class State:
                 f'{len(self.records) + 1}'
             )
 
-    def check_initial_epoch(self, initial_epoch: int | None) -> None:
-        """Raises a `ValueError` unless `initial_epoch` is the number of epochs so far."""
-        if initial_epoch is not None and initial_epoch != len(self.records):
-            raise ValueError(
-                f'`initial_epoch` must be {len(self.records)}, the epochs trained so far (resume a '
-                '`checkpoint` to go on from others), or None. '
-                f'Received: initial_epoch={initial_epoch!r}'
-            )
+    def check_can_go_on(self, total_steps: int, steps_per_epoch: int) -> None:
+        """Raises a `ValueError` where a training that came to its end can't be made longer.
 
-    def check_can_go_on(self, steps: int) -> None:
-        """Raises a `ValueError` where a training that ended can't be made longer, to `steps`."""
-        epochs, done = (count / self.steps_per_epoch for count in (steps, self.steps_done))
-        if not done.is_integer():
+        Args:
+            total_steps: of the longer training.
+            steps_per_epoch: with its data.
+        """
+        done, epochs = (
+            steps / steps_per_epoch
+            for steps in (self.steps_done_with(steps_per_epoch), total_steps)
+        )
+        if self.ended_in_part:
             raise ValueError(
                 'a training that ended with a part of an epoch must not go on. '
                 f'Received: epochs={epochs:g} after {done:g}'
@@ -101,3 +104,12 @@ class State:
                 'its averages replace the weights: make a new one, or pass the `checkpoint` and '
                 f'resume=True. Received: epochs={epochs:g} after {done:g}'
             )
+
+
+def check_initial_epoch(initial_epoch: int | None, done: int) -> None:
+    """Raises a `ValueError` unless `initial_epoch` is `done`, the epochs so far, or `None`."""
+    if initial_epoch is not None and initial_epoch != done:
+        raise ValueError(
+            f'`initial_epoch` must be {done}, the epochs trained so far (resume a `checkpoint` to '
+            f'go on from others), or None. Received: initial_epoch={initial_epoch!r}'
+        )

@@ -21,13 +21,14 @@ from fenwicks.training.averages import Averages, AveragingRule
 from fenwicks.training.defaults import default_normalize, unchanged
 from fenwicks.training.engines.base import Loss, Settings, StepTotals
 from fenwicks.training.engines.select import in_one_call
+from fenwicks.training.epochs import LearningRate
 from fenwicks.training.feeds import open_feed
 from fenwicks.training.freezing import follow_trainable
 from fenwicks.training.inference import Predictor
 from fenwicks.training.metrics import MetricSet
 from fenwicks.training.outputs import check_outputs
 from fenwicks.training.phase_engines import PhaseEngines
-from fenwicks.training.phases import check_freeze, check_image_sizes
+from fenwicks.training.phases import check_freeze, check_image_sizes, check_leaves_some
 from fenwicks.training.replicas import Replicas, default_replicas
 from fenwicks.training.sources import is_stream
 from fenwicks.training.state import State
@@ -35,8 +36,7 @@ from fenwicks.training.streams import Stream
 
 
 class StepRunner:
-    """Compiles the training program, takes some of its steps, and predicts: a `Trainer` without
-    `fit`.
+    """A `Trainer` without `fit`: it compiles the training program, takes single steps, predicts.
 
     Args:
         model, optimizer, loss, batch_size, metrics, normalize, augment, averaging, seed,
@@ -44,7 +44,7 @@ class StepRunner:
             as of `Trainer`.
 
     Attributes:
-        preprocess_seconds, compile_seconds: spent on placing the data and on compiling.
+        preprocess_seconds, compile_seconds: of placing the data and of compiling.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class StepRunner:
         self.augment, self.averaging = augment, averaging
         self.jit_compile = checks.check_jit_compile(jit_compile)
         self.image_sizes = check_image_sizes(image_sizes, model)
-        self.freeze = check_freeze(freeze, model)
+        self.freeze = check_freeze(freeze, model, optimizer)
         self.replicas = default_replicas() if replicas is None else replicas
         self.replicas.check_batch(self.batch_size)
         self.accumulate = checks.check_accumulate(accumulate, self.batch_size, self.replicas)
@@ -112,12 +112,12 @@ class StepRunner:
                 accumulate=self.accumulate,
             )
             self._engines = PhaseEngines(settings, self.image_sizes, self.freeze)
+        self._learning_rate = LearningRate(optimizer)
         self._predictor = Predictor(self._engines, self.averaged)
         self.replicas.broadcast_initial_values(self.variables)
-        if seconds_per_call is None:
-            reports = self._engines.at(0).on_cpu and self.replicas.processes == 1
-            seconds_per_call = 5.0 if reports else math.inf
-        self.seconds_per_call = seconds_per_call
+        reports = self._engines.at(0).on_cpu and self.replicas.processes == 1
+        usual = 5.0 if reports else math.inf
+        self.seconds_per_call = usual if seconds_per_call is None else seconds_per_call
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -148,7 +148,7 @@ class StepRunner:
         Raises:
             ValueError: no data are loaded.
         """
-        self._state.check_has_data()
+        self._engines.check_has_data()
         started = time.perf_counter()
         self._engines.compile(epoch)
         self.compile_seconds += time.perf_counter() - started
@@ -166,7 +166,7 @@ class StepRunner:
         Raises:
             ValueError: no data are loaded.
         """
-        self._state.check_has_data()
+        self._engines.check_has_data()
         self._state.half_trained = self._state.half_trained or stop > start
         totals = self._engines.run(epoch, start, stop, self._state.steps_taken - start)
         self._state.steps_taken += totals.steps
@@ -212,7 +212,7 @@ class StepRunner:
         Raises:
             ValueError: the backend is JAX, or no data are loaded.
         """
-        self._state.check_has_data()
+        self._engines.check_has_data()
         return self._engines.at(epoch).graph()
 
     def gradients(self, images: np.ndarray, labels: np.ndarray) -> tuple[float, list[np.ndarray]]:
@@ -331,17 +331,20 @@ class StepRunner:
         with self.replicas.scope():
             if follow_trainable(self.optimizer, self.model):
                 self._engines.rebuild()
+            check_leaves_some(self.freeze, self.model)
             self._averages.restart_frozen(frozen_variables(self.model))
         weights = class_weight, sample_weight
         feed = open_feed(images, labels, self._engines, self.memory_budget, *weights, self._stream)
-        self._stream = feed.stream
         check_outputs(self.model, self.loss, self._engines.at(0), feed.image_shape, feed.dtype)
-        self._state.take_data(feed.steps)
-        self._engines.steps_per_epoch = feed.steps
-        self._metrics.fit_to(feed.labels[:1], feed.outputs)
+        self._metrics.check(feed.labels[:1], feed.outputs)
         return feed
 
     def _start_feed(self, feed, epoch=0, epochs=1):
+        """Places the data of a feed, or their first part, and notes what they are."""
         started = time.perf_counter()
+        self._stream = feed.stream
+        self._state.take_data(feed.steps)
+        self._engines.steps_per_epoch = feed.steps
+        self._metrics.fit_to(feed.labels[:1])
         feed.start(epoch, epochs)
         self.preprocess_seconds += time.perf_counter() - started

@@ -25,6 +25,7 @@ from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
 from fenwicks.training.interrupts import noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import Checkpoint, settings_of
+from fenwicks.training.state import check_initial_epoch
 from fenwicks.training.steps import StepRunner
 from fenwicks.training.validation import Validation, arrays_of, check_frequency
 
@@ -100,7 +101,8 @@ class Trainer(StepRunner):
             have what is free; a stream has chunks of at most 2**30 bytes together.
         freeze: pairs `(epoch, match)`: from that epoch on, which may be a fraction, the trainable
             variables whose paths `match` matches, as in `optimizers.ParameterGroup`, keep their
-            values. No gradient is computed for them, or for what only they need.
+            values. No gradient is computed for them, or for what only they need. It doesn't go with
+            a `MultiOptimizer`, or with `use_ema`.
 
     Raises:
         ValueError: an argument breaks its rule.
@@ -227,44 +229,56 @@ class Trainer(StepRunner):
             validation_data = checks.check_validation(self.model, self.loss, held_out, feed.dtype)
             check_pixels(self.normalize, validation_data[0])
         state = self._state
-        steps = max(1, math.floor(epochs * state.steps_per_epoch + 0.5))
-        epochs = math.ceil(steps / state.steps_per_epoch)
+        total_steps = max(1, math.floor(epochs * feed.steps + 0.5))
+        last = math.ceil(total_steps / feed.steps)  # the number of the last epoch, from 1
         settings = {} if checkpoint is None else settings_of(self, feed, fingerprint)
         places = self._averages.places(self.model)
         file = Checkpoint(checkpoint, settings, state, self.variables, places, writes)
         resumes = resume and checkpoint is not None and os.path.exists(checkpoint)
         # First, so that what it restores is what the last training left.
-        with file.claimed(resumes, epochs):
+        with file.claimed_for(last, resumes):
             known: dict[str, Any] = {}
             if resumes:
-                known = file.restore()
+                known = file.restore(initial_epoch, feed.steps)
                 if fingerprint is None:
                     feed.warn_unless_known()
             else:
                 state.check_whole_epoch()
+                check_initial_epoch(initial_epoch, len(state.records))
                 if not state.records:
                     self._averages.restart()  # from the present weights
-            state.check_initial_epoch(initial_epoch)
-            accuracy = functools.partial(targets.accuracy, self.loss, feed.labels)
+            steps_done = state.steps_done_with(feed.steps)
             validation, done = None, len(state.records)
-            if state.steps_done < steps:
-                state.check_can_go_on(steps)
+            if steps_done < total_steps:
+                state.check_can_go_on(total_steps, feed.steps)
                 if validation_data is not None:
-                    validation = self._place_validation(validation_data, every, accuracy)
+                    validation = self._place_validation(validation_data, every)
 
-            images_done = state.steps_done * self.batch_size
-            progress = Progress(steps * self.batch_size, images_done, epochs, verbose)
-            hooks = self._hooks(callbacks, epochs, feed)
+            total, before = (self.batch_size * steps for steps in (total_steps, steps_done))
+            progress = Progress(total, before, last, verbose)
+            hooks = self._hooks(callbacks, last, feed)
             try:
-                if done < epochs:
-                    self._start_feed(feed, done, epochs)
+                if done < last:
+                    self._start_feed(feed, done, last)
                 with noted_interrupts() as interrupts, self.replicas.process_errors():
-                    variables, seconds = self.variables, self.seconds_per_call
-                    runner = Epochs(
-                        self._engines, state, seconds, variables, accuracy, progress, interrupts
+                    loop = Epochs(
+                        self._engines,
+                        state,
+                        self.seconds_per_call,
+                        self.variables,
+                        self._learning_rate,
+                        functools.partial(targets.accuracy, self.loss, feed.labels),
+                        progress,
+                        interrupts,
                     )
                     hooks.begin(known)
-                    self._train_epochs(range(done, epochs), steps, runner, validation, hooks, file)
+                    for epoch in range(done, last):
+                        steps = min(feed.steps, total_steps - epoch * feed.steps)
+                        if hooks.stopped or not self._train_epoch(epoch, steps, loop, hooks):
+                            break
+                        self._finish_epoch(epoch, validation, hooks)
+                        file.save(hooks)
+                        progress.finish_epoch(state.records[-1])  # prints saved epochs only
                     if not state.finalized:  # first: a callback may put the best weights back
                         state.finalized = finalize(self.optimizer, self.model)
                     with self.averaged():
@@ -277,21 +291,20 @@ class Trainer(StepRunner):
             warn_if_none(self.averaging, state.steps_taken)
         return self.history
 
-    def _train_epochs(self, epochs, steps, runner, validation, hooks, file):
-        """Trains for all epochs, unless a callback ends it; for `steps` steps in all."""
-        for epoch in epochs:
-            if hooks.stopped:
-                break
-            hooks.call('on_epoch_begin', epoch, {})
-            try:
-                self._train_epoch(epoch, steps, runner)
-            except DivergedError as error:
-                if not hooks.diverged(error):
-                    raise
-                break
-            self._finish_epoch(epoch, validation, hooks)
-            file.save(hooks)
-            runner.progress.finish_epoch(self.records[-1])  # prints saved epochs only
+    def _train_epoch(self, epoch, steps, loop, hooks):
+        """Trains for the steps of an epoch; returns whether it came to its end."""
+        hooks.call('on_epoch_begin', epoch, {})
+        self.compile(epoch)
+        self._metrics.reset()
+        try:
+            record = loop.train(epoch, steps)
+        except DivergedError as error:
+            if not hooks.diverged(error):
+                raise
+            return False
+        record |= {f'train_{name}': value for name, value in self._metrics.results().items()}
+        self._state.add_epoch(record, steps)
+        return True
 
     def _finish_epoch(self, epoch, validation, hooks):
         """Validates, and calls the callbacks, which see what was validated."""
@@ -317,21 +330,11 @@ class Trainer(StepRunner):
         params = {'epochs': epochs, 'steps': feed.steps}
         return Hooks(callbacks, self, self._averages.places(self.model), params)
 
-    def _place_validation(self, validation_data, every, accuracy):
+    def _place_validation(self, validation_data, every):
         started = time.perf_counter()
         images, labels_and_weights = validation_data
         validation = Validation(
-            self._engines.at(0), self._metrics, accuracy, images, labels_and_weights, every
+            self._engines.at(0), self._metrics, self.loss, images, labels_and_weights, every
         )
         self.preprocess_seconds += time.perf_counter() - started
         return validation
-
-    def _train_epoch(self, epoch, steps, runner):
-        """Trains for an epoch, or for less where the training ends before."""
-        self.compile(epoch)
-        count = min(self._state.steps_per_epoch, steps - self._state.steps_done)
-        self._state.half_trained = True
-        self._metrics.reset()
-        record = runner.train(epoch, count)
-        record |= {f'train_{name}': value for name, value in self._metrics.results().items()}
-        self._state.add_epoch(record, count)

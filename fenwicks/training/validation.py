@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fenwicks._checks import positive_integer
 from fenwicks.training.batches import Form
-from fenwicks.training.engines.base import Engine
+from fenwicks.training.engines.base import Engine, Loss
 from fenwicks.training.inference import BATCH_SIZE
 from fenwicks.training.metrics import MetricSet, warn_unless_finite
 from fenwicks.training.sources import all_batches, is_source
+from fenwicks.training.targets import accuracy as of_labels
 
 
 class Validation:
@@ -21,7 +21,7 @@ class Validation:
     Args:
         engine: the `Engine` that scores it.
         metrics: its `MetricSet`.
-        accuracy: function of the numbers of correct answers and of images, see `Epochs`.
+        loss: of the Trainer.
         images: uint8 `(count, height, width, channels)`, or float32 as a source gives them.
         targets: tuple of the labels and, where there are any, the weights of the images.
         every: positive integer, epochs from one validation to the next; or the epochs, from 1, to
@@ -32,13 +32,13 @@ class Validation:
         self,
         engine: Engine,
         metrics: MetricSet,
-        accuracy: Callable[[int, int], float | None],
+        loss: Loss,
         images: np.ndarray,
         targets: tuple[np.ndarray, ...],
         every: int | list[int],
     ):
-        self.engine, self.metrics, self.accuracy = engine, metrics, accuracy
-        self.every, self._count = every, len(images)
+        self.engine, self.metrics, self.loss, self.every = engine, metrics, loss, every
+        self._labels, *_ = targets
         self._held = engine.hold(images, targets)
 
     def is_due(self, epoch: int) -> bool:
@@ -51,7 +51,7 @@ class Validation:
         """The loss and the metrics over all images, with the model's present weights."""
         loss, correct, results = self.engine.score(self._held, BATCH_SIZE)
         warn_unless_finite({'loss': loss})
-        accuracy = self.accuracy(correct, self._count)
+        accuracy = of_labels(self.loss, self._labels, correct, len(self._labels))
         share = {} if accuracy is None else {'accuracy': accuracy}
         return {'loss': loss, **share, **self.metrics.named(results)}
 

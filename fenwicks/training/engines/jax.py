@@ -93,11 +93,13 @@ class JaxEngine(Engine):
             self._run, lowered = self._lower(program, arguments)
             self._compiled, self._compiled_for = lowered.compile(), compiled_for
             self._compiled_shardings = self._shardings()  # here, not before each call
-            state = self._state()
-            if self._run == self._single_steps:  # what comes before and after the steps
+            if self._run == self._single_steps:  # what comes before the steps
                 self._shuffle(self._data, Epoch(*map(jnp.int32, (0, self.seed, 0))))
-                jax.block_until_ready(self._all_finite(state))
-            self._assign(state)  # moving the state compiles too
+            with deferred_interrupts():  # the variables have no values meanwhile
+                state = self._state()
+                if self._run == self._single_steps:  # and after them
+                    jax.block_until_ready(self._all_finite(state))
+                self._assign(state)  # moving the state compiles too
 
     def _lower(self, program, arguments):
         """The method that takes the steps, and the program that it calls.
@@ -147,7 +149,7 @@ class JaxEngine(Engine):
         if self._compiled is None:
             self.compile()
         numbers = Epoch(epoch, self.seed, steps_before)
-        totals = self._run(self._state(), numbers, start, stop, loss_sum)
+        totals = self._run(numbers, start, stop, loss_sum)
         return StepTotals(*(total.item() for total in totals))
 
     def gradients(self, images, labels):
@@ -196,7 +198,8 @@ class JaxEngine(Engine):
         return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
 
     def _state(self):
-        """The variables' values, on the devices of the program."""
+        """The variables' values, on the devices of the program, which may take their memory: until
+        `_assign` the variables have no values, and nothing may interrupt."""
         state = tuple([variable.value for variable in part] for part in self._variables())
         return self.replicas.place(state, self._compiled_shardings)
 
@@ -206,35 +209,38 @@ class JaxEngine(Engine):
                 variable.assign(value)
         self.replicas.wait_for_unreplicated()
 
-    def _whole_loop(self, state, epoch, start, stop, loss_sum):
+    def _whole_loop(self, epoch, start, stop, loss_sum):
         numbers = *jax.tree.map(np.int32, (epoch, start, stop)), np.float32(loss_sum)
         numbers = self.replicas.place(jax.device_put(numbers))
-        with deferred_interrupts():  # the call takes the memory of the variables' old values
-            state, totals = self._compiled(state, *self._data, *numbers)
+        with deferred_interrupts():
+            state, totals = self._compiled(self._state(), *self._data, *numbers)
             self._assign(state)
         return totals
 
-    def _single_steps(self, state, epoch, start, stop, loss_sum):
+    def _single_steps(self, epoch, start, stop, loss_sum):
         """As `_run_steps`, with the loop in Python."""
         numbers = jax.tree.map(jnp.int32, epoch)
         if epoch != self._epoch:
             self._epoch, self._epoch_order = epoch, self._shuffle(self._data, numbers)
         epoch = self.replicas.place(numbers)
-        state, *counts = first_carry(state, jnp.int32(start), jnp.float32(loss_sum))
-        carry = state, *self.replicas.place(counts)
+        _, *counts = first_carry(None, jnp.int32(start), jnp.float32(loss_sum))
+        counts, carry = self.replicas.place(counts), None
         try:
+            with deferred_interrupts():
+                carry = self._state(), *counts
             for _ in range(start, stop):
                 with deferred_interrupts():
                     carry = self._compiled(carry, self._data, self._epoch_order, epoch)
                 if not math.isfinite(carry[-1].item()):
                     break
-        except BaseException:
-            # The variables have lost their memory to the first step. (Several processes would wait
-            # for each other here, and must resume from the checkpoint anyway.)
-            if self.replicas.processes == 1:
+            with deferred_interrupts():
                 self._assign(carry[0])
+        except BaseException:
+            # Several processes would wait for each other here; they go on from the checkpoint.
+            if self.replicas.processes == 1 and carry is not None:
+                with deferred_interrupts():
+                    self._assign(carry[0])
             raise
-        self._assign(carry[0])
         state, end, loss_sum, correct, last_loss = carry
         return loss_sum, correct, end - start, last_loss, self._all_finite(state)
 
