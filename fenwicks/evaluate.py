@@ -115,10 +115,11 @@ class TTA:
             raise ValueError(f'`name` must be a text. Received: name={self.name!r}')
         if self.margin != math.inf:
             finite_number('margin', self.margin, above=0)
-        transforms = sequence('transforms', self.transforms, 'functions')
-        for weight in sequence('weights', self.weights, 'numbers'):
+        for name, of in (('transforms', 'functions'), ('weights', 'numbers')):  # also of lists
+            object.__setattr__(self, name, sequence(name, getattr(self, name), of))
+        for weight in self.weights:
             finite_number('weights', weight)
-        if transforms[:1] != (unchanged,) or not all(map(callable, transforms)):
+        if self.transforms[:1] != (unchanged,) or not all(map(callable, self.transforms)):
             raise ValueError(
                 '`transforms` must be functions, the first of which is `unchanged`. '
                 f'Received: transforms={self.transforms!r}'
@@ -148,7 +149,7 @@ class TTA:
             logits: of the images as they are, floats `(count, classes)`.
         """
         if math.isinf(self.margin) or logits.shape[-1] < 2:
-            return ops.full(logits.shape[:1], math.isinf(self.margin), dtype='bool')
+            return ops.full_like(logits[:, 0], math.isinf(self.margin), dtype='bool')
         largest, _ = ops.top_k(ops.softmax(ops.cast(logits, 'float32')), 2)
         return largest[:, 0] - largest[:, 1] < self.margin
 
@@ -179,7 +180,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
         `margin` it computes all views too, and uses them for doubtful images only.
 
     Raises:
-        ValueError: no `TTA`, a model without an input shape, or images with channels first.
+        ValueError: no `TTA`, a model that isn't of images to logits, or channels first.
 
     Example:
 

@@ -108,15 +108,25 @@ def cpu_has_bfloat16(cpuinfo: str = '/proc/cpuinfo') -> bool:
     return bool(processor.cpu_flags(cpuinfo) & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
+_NO_GPU = '`device` must be one that this process sees. Received: device=gpu, and there is none'
+
+
 def _gpu_has_bfloat16() -> bool:
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 
-        gpu = tf.config.list_physical_devices('GPU')[0]
+        gpus = tf.config.list_physical_devices('GPU')
+        if not gpus:
+            raise ValueError(_NO_GPU)
+        gpu, *_ = gpus
         major, _ = tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0))
         return major >= 8
     if keras.backend.backend() == 'jax':
         import jax
 
-        return int(jax.devices('gpu')[0].compute_capability.split('.')[0]) >= 8
+        try:
+            gpu, *_ = jax.devices('gpu')
+        except RuntimeError:
+            raise ValueError(_NO_GPU) from None
+        return int(gpu.compute_capability.split('.')[0]) >= 8
     return False

@@ -157,3 +157,53 @@ def test_every_public_function_says_what_its_arguments_are():
         function = getattr(augment, name)
         if inspect.isfunction(function):
             assert function.__doc__, name
+
+
+IMAGES = np.zeros((4, 8, 8, 3), 'float32')
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda: augment.draw_integers(IMAGES, (0, 1), count=0), '`count` must be a positive'),
+        (lambda: augment.draw_integers(IMAGES, (0, 1), count=2.5), '`count` must be a positive'),
+        (lambda: augment.draw(IMAGES, (0, 1), low=float('nan')), '`low` must be'),
+        (lambda: augment.normalize(IMAGES, 0, 1, dtype='float'), '`dtype` must be a float type'),
+        (
+            lambda: augment.normalize(IMAGES, 0, 1, dtype='mixed_float16'),
+            '`dtype` must be a float type',
+        ),
+        (lambda: augment.normalize(IMAGES, 'a', 1), '`mean` and `std` must be numbers'),
+        (lambda: augment.imagenet_normalize(IMAGES, mode=['tf']), '`mode` must be'),
+        (lambda: augment.random_erasing(IMAGES, (0, 1), value=[0.1, 0.2, 0.3]), '`value` must be'),
+        (lambda: augment.affine(IMAGES, np.stack([np.eye(3)] * 4), fill='a'), '`fill` must be'),
+        (lambda: augment.random_affine(IMAGES, (0, 1), flip='no'), '`flip` must be'),
+        (lambda: augment.random_affine(IMAGES, (0, 1), 0, 1, padding='bad'), '`padding` must be'),
+        (lambda: augment.rand_augment(padding='bad'), '`padding` must be one of'),
+        (lambda: augment.trivial_augment(padding='bad'), '`padding` must be one of'),
+        (lambda: augment.inception_transforms(8, 8, training='no'), '`training` must be'),
+        (lambda: augment.fastai_transforms(8, 8, flip_vertical='no'), '`flip_vertical` must be'),
+        (lambda: augment.fastai_transforms(8, 8, rotate=-5), '`rotate` must be'),
+        (lambda: augment.fastai_transforms(8, 8, zoom=0.5), '`zoom` must be'),
+        (lambda: augment.resize(IMAGES, 4, 4, antialias='no'), '`antialias` must be'),
+        (lambda: augment.without_seed(5), '`transforms` must'),
+        (lambda: augment.choice([augment.random_flip], weights=5), '`weights` must be'),
+    ],
+)
+def test_settings_are_refused_in_a_line_when_they_are_made(call, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        call()
+    assert '\n' not in str(raised.value)
+
+
+def test_a_chain_with_labels_can_be_called_without_the_context():
+    images, labels = augment.compose([augment.random_mixup])(IMAGES, np.eye(4, 3), (0, 1))
+    assert (images.shape, labels.shape) == ((4, 8, 8, 3), (4, 3))
+
+
+@pytest.mark.parametrize('bits', [9, -1])
+def test_bits_beyond_a_byte_are_cut(bits):
+    levels = np.arange(192, dtype='float32').reshape(1, 8, 8, 3)
+    found = augment.posterize(levels, np.array([bits]))
+    expected = augment.posterize(levels, np.array([min(8, max(0, bits))]))
+    np.testing.assert_array_equal(found, expected)

@@ -134,3 +134,22 @@ def test_cutmix_draws_any_place_and_size():
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call(pixels(5))
+
+
+@pytest.mark.parametrize('alpha', [0.2, 1.0, 1.5, 8.0, 50.0, 2000.0])
+def test_quantiles_have_the_variance_of_the_distribution(alpha):
+    """Those of a large alpha were up to twice too wide, and then 0 and 1 alone."""
+    table = beta_quantiles(alpha)
+    low, high = table[:-1], table[1:]
+    variance = ((low**2 + low * high + high**2) / 3).mean() - 0.25  # of lines between them
+    assert variance == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.01)
+    np.testing.assert_allclose(table, 1 - table[::-1], atol=1e-12)
+    assert (np.diff(table) >= 0).all()
+
+
+def test_a_partner_that_is_no_place_in_the_batch_is_counted_around():
+    """JAX made labels of NaN of it; TensorFlow failed; NumPy took another image."""
+    images, labels = np.arange(4, dtype='float32').reshape(4, 1, 1, 1), np.eye(4, dtype='float32')
+    share = np.zeros(4, 'float32')
+    mixed, _ = augment.mixup(images, labels, np.array([5, -1, 2, 3]), share)
+    assert mixed.ravel().tolist() == [1, 3, 2, 3]

@@ -115,3 +115,18 @@ def test_unknown_device_leaves_the_policy(device):
     with pytest.raises(ValueError, match=r'^`device` must be one of cpu, gpu, tpu. Received: '):
         precision.set_precision('float16', device)
     assert keras.config.dtype_policy().name == 'float32'
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    if keras.backend.backend() == 'tensorflow':
+        tf = pytest.importorskip('tensorflow')
+        monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [])
+    elif keras.backend.backend() == 'jax':
+        import jax
+
+        def none(kind):
+            raise RuntimeError("Unknown backend: 'gpu' requested")
+
+        monkeypatch.setattr(jax, 'devices', none)
+    with pytest.raises(ValueError, match='`device` must be one that this process sees'):
+        precision.choose_precision('auto', 'gpu')

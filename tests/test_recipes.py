@@ -647,3 +647,11 @@ def test_image_sizes_are_positive_integers():
     for sizes in ((0, 32), (24.5,), ('24',), 24):
         with pytest.raises(ValueError, match=r'^`image_sizes` must be '):
             dataclasses.replace(PAGE, image_sizes=sizes)
+
+
+def test_a_constant_rate_has_its_normalizations():
+    recipe = recipes.get('speed94')
+    constant = dataclasses.replace(recipe, plateau_epochs=recipe.epochs)
+    steps = constant.normalization_steps(50)
+    assert steps
+    assert steps == sorted(set(steps))

@@ -242,3 +242,39 @@ def test_a_single_row_has_no_reflection(view, shape):
     )
     with pytest.raises(ValueError, match=message):
         view(np.zeros(shape, np.float32))
+
+
+def of_two():
+    one, other = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    both = keras.layers.GlobalAveragePooling2D()(keras.layers.Add()([one, other]))
+    return keras.Model([one, other], both)
+
+
+def to_two():
+    images = keras.Input((8, 8, 3))
+    found = keras.layers.GlobalAveragePooling2D()(images)
+    return keras.Model(images, [found, found])
+
+
+def of_vectors():
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+
+@pytest.mark.parametrize('model', [of_two, to_two, of_vectors])
+def test_a_model_that_is_not_of_images_to_logits_is_refused(model):
+    with pytest.raises(ValueError, match='`model` must be from one batch of images to their logit'):
+        evaluate.tta_model(model(), FLIP)
+
+
+def test_of_one_logit_no_image_is_doubtful():
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)]
+    )
+    images = toy()[0].astype('float32')
+    found = evaluate.tta_model(model, DOUBTFUL).predict(images, verbose=0)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-5)
+
+
+def test_the_parts_of_a_tta_may_come_as_a_list_or_a_generator():
+    found = TTA('x', [unchanged, evaluate.mirror], (0.5 for _ in range(2)))
+    assert (found.transforms, found.weights) == ((unchanged, evaluate.mirror), (0.5, 0.5))

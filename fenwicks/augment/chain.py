@@ -25,7 +25,8 @@ def compose(transforms: Sequence[Callable]) -> Callable:
     of the transforms has; see `fenwicks.augment` for what they mean.
 
     Where one of the transforms takes labels, as `random_mixup` does, the chain is of images and
-    labels, `augment(images, labels, seed) -> (images, labels)`, for the `Trainer`.
+    labels, `augment(images, labels, seed) -> (images, labels)`, for the `Trainer`. It takes the
+    context too, after the seed.
 
     Args:
         transforms: Callables `f(images, seed) -> images`, or `f(images, labels, seed) -> (images,
@@ -101,7 +102,7 @@ class _LabelChain:
     def __init__(self, transforms):
         self.transforms = tuple(map(with_labels, transforms))
 
-    def __call__(self, images, labels, seed, epoch, indices, run_seed):
+    def __call__(self, images, labels, seed, epoch=None, indices=None, run_seed=None):
         for n, transform in enumerate(self.transforms):
             transform_seed = None if run_seed is None else fold(run_seed, n)
             images, labels = transform(
@@ -238,7 +239,7 @@ class _WithLabels:
     def __init__(self, transform, arguments):
         self.transform, self.arguments = transform, arguments
 
-    def __call__(self, images, labels, seed, epoch, indices, run_seed):
+    def __call__(self, images, labels, seed, epoch=None, indices=None, run_seed=None):
         context = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
         context = {name: context[name] for name in self.arguments}
         return self.transform(images, labels, seed, **context)
@@ -250,7 +251,7 @@ class _BesideLabels:
     def __init__(self, transform):
         self.transform = transform
 
-    def __call__(self, images, labels, seed, epoch, indices, run_seed):
+    def __call__(self, images, labels, seed, epoch=None, indices=None, run_seed=None):
         return self.transform(images, seed, epoch, indices, run_seed), labels
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import finite_number, sequence
 from fenwicks.augment.arrays import namespace, where
 from fenwicks.augment.chain import check_callables, check_without_context
 from fenwicks.augment.normalizers import denormalize, normalize
@@ -89,7 +89,8 @@ def choice(transforms: Sequence[Callable], weights: Sequence[float] | None = Non
         raise ValueError('`transforms` must hold at least one. Received: none')
     if weights is None:
         weights = [1.0] * len(transforms)
-    weights = [finite_number('weights', weight, low=0) for weight in weights]
+    given = sequence('weights', weights, 'numbers')
+    weights = [finite_number('weights', weight, low=0) for weight in given]
     if len(weights) != len(transforms) or not sum(weights):
         raise ValueError(
             f'`weights` must be {len(transforms)} numbers, not all zero. '
@@ -171,7 +172,11 @@ def without_seed(function: Callable) -> Callable:
 
     Returns:
         A callable `f(images, seed) -> images` that ignores the seed.
+
+    Raises:
+        ValueError: `function` isn't callable.
     """
+    check_callables([function])
     return _WithoutSeed(function)
 
 

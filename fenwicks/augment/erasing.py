@@ -100,10 +100,11 @@ def erase(
         Images of the same shape and dtype.
 
     Raises:
-        ValueError: A shape or dtype doesn't fit.
+        ValueError: `value` isn't a number, or a shape or dtype doesn't fit.
     """
     xp = namespace(images, top, left, height, width)
     check_floats(images)
+    value = finite_number('value', value)
     rows, columns = rectangle(xp, images, top, left, height, width)
     return fill(xp, images, rows, columns, cast(xp, value, images.dtype))
 

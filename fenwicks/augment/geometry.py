@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fenwicks._checks import finite_number
+from fenwicks._checks import finite_number, flag
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
     cast,
@@ -25,6 +25,15 @@ from fenwicks.augment.arrays import (
 from fenwicks.augment.seeds import draw
 
 PADDINGS = ('reflect', 'nearest', 'constant')
+
+
+def check_padding(padding: str) -> str:
+    """A checked `padding` of `affine`."""
+    if not isinstance(padding, str) or padding not in PADDINGS:
+        raise ValueError(
+            f'`padding` must be one of {", ".join(PADDINGS)}. Received: padding={padding}'
+        )
+    return padding
 
 
 def affine(images: Tensor, matrices: Tensor, padding: str = 'reflect', fill: float = 0.0) -> Tensor:
@@ -46,7 +55,7 @@ def affine(images: Tensor, matrices: Tensor, padding: str = 'reflect', fill: flo
         Images of the same shape and dtype; they are computed in float32 or wider.
 
     Raises:
-        ValueError: `padding` is unknown, or a shape or dtype doesn't fit.
+        ValueError: `padding` is unknown, `fill` is no number, or a shape or dtype doesn't fit.
 
     Example:
         >>> images = np.arange(4.0).reshape(1, 1, 4, 1)
@@ -56,10 +65,7 @@ def affine(images: Tensor, matrices: Tensor, padding: str = 'reflect', fill: flo
     xp = namespace(images, matrices)
     height, width, channels = check_floats(images)
     matrices = _check_matrices(xp, matrices, images)
-    if padding not in PADDINGS:
-        raise ValueError(
-            f'`padding` must be one of {", ".join(PADDINGS)}. Received: padding={padding}'
-        )
+    padding, fill = check_padding(padding), finite_number('fill', fill)
     values = in_float32(xp, images)
     if padding == 'constant':  # a fill outside is a zero outside of the difference to it
         values = values - fill
@@ -277,6 +283,7 @@ def random_affine(
     rotate, shear = finite_number('rotate', rotate, low=0), finite_number('shear', shear, low=0)
     zoom, shift = finite_number('zoom', zoom, low=1), finite_number('shift', shift, low=0)
     probability = finite_number('probability', probability, low=0, high=1)
+    flip, padding = flag('flip', flip), check_padding(padding)
     xp = namespace(images, seed)
 
     def amount(n, low, high, otherwise=0.0):

@@ -168,8 +168,8 @@ def _plain(value):
     """A setting as JSON holds it."""
     if callable(value):
         return _description(value)
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+    if hasattr(value, '__array__'):  # of NumPy, or a tensor
+        return np.asarray(value).tolist()
     return [_plain(part) for part in value] if isinstance(value, tuple | list) else value
 
 

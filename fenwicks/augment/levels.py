@@ -26,7 +26,7 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
     Args:
         images: Floats (batch, height, width, channels) in 0...255.
-        bits: Integers (batch,) in 0 ... 8; 8 rounds down to whole levels.
+        bits: Integers (batch,), cut to 0 ... 8; 8 rounds down to whole levels.
 
     Returns:
         Images of the same shape and dtype.
@@ -37,6 +37,8 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
     xp = namespace(images, bits)
     check_floats(images)
     bits = per_image(xp, 'bits', bits, images)
+    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
+    bits = clip(bits, 0, 8)  # frameworks differ in what lies outside of a table
     step = take(xp, 2.0 ** np.arange(8, -1, -1, dtype='float32'), bits)[:, None, None, None]
     values = cast(xp, images, 'float32')
     return cast(xp, xp.floor(values / step) * step, images.dtype)

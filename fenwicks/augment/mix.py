@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def mixup(images: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> tup
     """
     xp = namespace(images, labels, partner, share)
     _check(xp, images, labels)
-    partner = per_image(xp, 'partner', partner, images)
+    partner = per_image(xp, 'partner', partner, images) % batch_size(xp, images)
     share = per_image(xp, 'share', share, images, kind='float')
     values, other = in_float32(xp, images), in_float32(xp, take(xp, images, partner))
     weight = cast(xp, share, values.dtype)[:, None, None, None]
@@ -114,7 +115,7 @@ def cutmix(
     """
     xp = namespace(images, labels, partner, top, left, height, width)
     _check(xp, images, labels)
-    partner = per_image(xp, 'partner', partner, images)
+    partner = per_image(xp, 'partner', partner, images) % batch_size(xp, images)
     rows, columns = rectangle(xp, images, top, left, height, width)
     total = xp.reduce_sum if xp.__name__ == 'tensorflow' else xp.sum
     across, down = (total(cast(xp, side, 'float32'), 1) for side in (rows, columns))
@@ -190,12 +191,21 @@ def draw_beta(images: Tensor, seed: Seed, n: int = 0, alpha: float = 1.0) -> Ten
 @functools.lru_cache(16)
 def beta_quantiles(alpha: float) -> np.ndarray:
     """Quantiles of Beta(alpha, alpha) at 0, 1/4096, ..., 1, in float64."""
-    # Half of the distribution, in y = x**alpha, in which the density is smooth even for alpha < 1.
-    y = np.linspace(0, 0.5**alpha, 200_001)
-    x = y ** (1 / alpha)
-    density = (1 - x) ** (alpha - 1)
+    if alpha <= 1:
+        # Half of the distribution, in y = x**alpha, in which the density is smooth near 0.
+        y = np.linspace(0, 0.5**alpha, 200_001)
+        x = y ** (1 / alpha)
+        density = (1 - x) ** (alpha - 1)
+    else:
+        # In x, over the six deviations in which nearly all of it lies.
+        deviation = 0.5 / math.sqrt(2 * alpha + 1)
+        x = y = np.linspace(max(0.0, 0.5 - 6 * deviation), 0.5, 200_001)
+        with np.errstate(divide='ignore'):
+            density = np.exp((alpha - 1) * np.log(4 * x * (1 - x)))
     mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    half = np.interp(np.linspace(0, 0.5, _TABLE // 2 + 1), mass / mass[-1] / 2, y) ** (1 / alpha)
+    half = np.interp(np.linspace(0, 0.5, _TABLE // 2 + 1), mass / mass[-1] / 2, y)
+    if alpha <= 1:
+        half = half ** (1 / alpha)
     return np.concatenate([half, 1 - half[-2::-1]])
 
 

@@ -68,12 +68,23 @@ def _shape(xp, images):
     return xp.shape(images) if None in tuple(images.shape) else images.shape
 
 
+_FLOATS = ('bfloat16', 'float16', 'float32', 'float64')
+
+
 def _statistics(images, mean, std, dtype):
     """`mean` and `std` as float32, checked against the images' channels."""
     check_rank(images)
-    if 'float' not in str(dtype):
-        raise ValueError(f'`dtype` must be a float type. Received: dtype={dtype}')
-    mean, std = np.asarray(mean, 'float32'), np.asarray(std, 'float32')
+    name = getattr(dtype, 'name', None) or getattr(dtype, '__name__', dtype)
+    if name not in _FLOATS:
+        raise ValueError(
+            f'`dtype` must be a float type, of {", ".join(_FLOATS)}. Received: dtype={dtype}'
+        )
+    try:
+        mean, std = np.asarray(mean, 'float32'), np.asarray(std, 'float32')
+    except (TypeError, ValueError):
+        raise ValueError(
+            f'`mean` and `std` must be numbers. Received: mean={mean!r}, std={std!r}'
+        ) from None
     for name, value in (('mean', mean), ('std', std)):
         if value.shape not in ((), (1,), (images.shape[-1],)):
             raise ValueError(
@@ -142,7 +153,7 @@ def imagenet_denormalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32
 
 def _imagenet(images, mode):
     check_rank(images)
-    if mode not in IMAGENET:
+    if not isinstance(mode, str) or mode not in IMAGENET:
         raise ValueError(f'`mode` must be one of {", ".join(IMAGENET)}. Received: mode={mode}')
     if images.shape[-1] != 3:
         raise ValueError(

@@ -10,6 +10,7 @@ from fenwicks.augment.arrays import cast, check_floats, in_float32, namespace, w
 from fenwicks.augment.color import contrast, saturation, to_byte_range
 from fenwicks.augment.geometry import (
     affine,
+    check_padding,
     compose_matrices,
     rotation_matrix,
     shear_matrix,
@@ -61,6 +62,7 @@ class _Policy:
         bits,
         padding,
     ):
+        check_padding(padding)
         self.factory, self.settings = factory, settings
         self.operations, self.magnitude = operations, magnitude
         self.shear, self.shift, self.degrees = shear, shift, degrees
@@ -181,6 +183,9 @@ def trivial_augment(padding: str = 'constant') -> Callable[[Tensor, Seed], Tenso
 
     Returns:
         A callable `f(images, seed) -> images`, which can be pickled.
+
+    Raises:
+        ValueError: `padding` is unknown.
 
     Example:
         >>> import numpy as np

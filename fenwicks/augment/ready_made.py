@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from fenwicks._checks import finite_number, positive_integer
+from fenwicks._checks import finite_number, flag, positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.augment.choices import apply, without_seed
 from fenwicks.augment.color import to_byte_range
@@ -55,6 +55,7 @@ def inception_transforms(
     """
     height, width = positive_integer('height', height), positive_integer('width', width)
     fraction = finite_number('central_fraction', central_fraction, above=0, high=1)
+    training, flip_vertical = flag('training', training), flag('flip_vertical', flip_vertical)
     if not training:
         transforms: list[Callable] = []
         if fraction < 1:
@@ -114,6 +115,10 @@ def fastai_transforms(
     """
     height, width = positive_integer('height', height), positive_integer('width', width)
     lighting = finite_number('lighting', lighting, low=0, below=1)
+    rotate, zoom = finite_number('rotate', rotate, low=0), finite_number('zoom', zoom, low=1)
+    probability = finite_number('affine_probability', affine_probability, low=0, high=1)
+    training, flip = flag('training', training), flag('flip', flip)
+    flip_vertical = flag('flip_vertical', flip_vertical)
     chain: list[Callable] = [without_seed(functools.partial(resize, height=height, width=width))]
     if training:
         if flip and flip_vertical:
@@ -124,7 +129,7 @@ def fastai_transforms(
                 rotate=rotate,
                 zoom=zoom,
                 flip=flip and not flip_vertical,
-                probability=affine_probability,
+                probability=probability,
             )
         )
         if lighting:

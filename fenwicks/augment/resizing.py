@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from fenwicks._checks import positive_integer
+from fenwicks._checks import flag, positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.augment.arrays import (
     cast,
@@ -72,7 +72,7 @@ def resize(
     Returns:
         Images (batch, height, width, channels) of the same dtype. Floats are computed in float32
         or wider; `bicubic` and `lanczos3` may overshoot their range. uint8 are rounded and clipped
-        after each axis, the one that shrinks more first, as in Pillow 13.
+        after each axis, as in Pillow, whose results they differ from by one level at most.
 
     Raises:
         ValueError: A size isn't a positive integer, the method is unknown, or a shape or dtype
@@ -95,6 +95,7 @@ def resize(
     height, width = positive_integer('height', height), positive_integer('width', width)
     if method not in METHODS:
         raise ValueError(f'`method` must be one of {", ".join(METHODS)}. Received: method={method}')
+    antialias = flag('antialias', antialias)
     full_height, full_width, _ = check_sizes(images)
     if (height, width) == (full_height, full_width):
         return images
@@ -103,10 +104,10 @@ def resize(
         return _take(xp, images, _nearest(full_width, width), 2)
     values = in_float32(xp, images)
     axes = [(2, full_width, width), (1, full_height, height)]
-    # The axis that shrinks more comes first: less work, and Pillow's order, which shows in uint8.
+    # The axis that shrinks more comes first, which is less work.
     for axis, size, new_size in sorted(axes, key=lambda axis: axis[2] / axis[1]):
         if new_size != size:
-            matrix = resize_matrix(size, new_size, method, bool(antialias))
+            matrix = resize_matrix(size, new_size, method, antialias)
             values = _resize_axis(xp, values, axis, matrix)
             values = _to_bytes(xp, values) if integers else values
     return cast(xp, values, images.dtype)

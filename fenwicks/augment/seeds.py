@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 from typing import Any
 
 import numpy as np
 
+from fenwicks._checks import finite_number, positive_integer
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import batch_size, cast, dtype_name, namespace
 
@@ -73,7 +75,8 @@ def draw(images: Tensor, seed: Seed, n: int = 0, low: float = 0.0, high: float =
         A float32 array or tensor (batch,).
 
     Raises:
-        ValueError: `seed` isn't two integers or (batch, 2).
+        ValueError: `low` or `high` isn't a finite number, or `seed` isn't two integers or
+            (batch, 2).
 
     Example:
         >>> def random_gain(images, seed, amount=0.1):
@@ -85,6 +88,7 @@ def draw(images: Tensor, seed: Seed, n: int = 0, low: float = 0.0, high: float =
     xp = namespace(images, seed)
     bits = image_seeds(images, seed, n)[..., 0] & 0x00FFFFFF
     unit = cast(xp, bits, 'float32') * np.float32(2**-24)
+    low, high = finite_number('low', low), finite_number('high', high)
     return np.float32(low) + np.float32(high - low) * unit
 
 
@@ -103,12 +107,14 @@ def draw_integers(images: Tensor, seed: Seed, n: int = 0, count: int = 2) -> Ten
         An int32 array or tensor (batch,).
 
     Raises:
-        ValueError: `seed` isn't two integers or (batch, 2).
+        ValueError: `count` isn't a positive integer, or `seed` isn't two integers or (batch, 2).
 
     Example:
         >>> draw_integers(np.ones((5, 8, 8, 3), 'float32'), seed=(0, 1), count=3).shape
         (5,)
     """
+    if isinstance(count, numbers.Number):
+        count = positive_integer('count', count)
     return hashed_integers(image_seeds(images, seed, n), count)
 
 

@@ -41,12 +41,17 @@ def normalize(
     Returns:
         The normalized images, and the float32 mean and biased variance of each channel.
     """
-    if device.on_cpu() and not device.has_avx512() and images.shape.is_fully_defined():
+    if device.on_cpu() and not _fuses(images) and images.shape.is_fully_defined():
         outputs, means, variances = _normalize_groups_with_xla(
             images, scale, offset, images.shape[0], epsilon
         )
         return outputs, means[0], variances[0]
     return _normalize_with_fused_op(images, scale, offset, epsilon)
+
+
+def _fuses(images):
+    """Whether the CPU's fused kernel is the fastest; it knows no float64."""
+    return device.has_avx512() and images.dtype != tf.float64
 
 
 def _normalize_with_fused_op(images, scale, offset, epsilon):
@@ -88,7 +93,7 @@ def normalize_groups(
     Returns:
         The normalized images, and the float32 means and biased variances `(groups, channels)`.
     """
-    if device.has_avx512() and images.shape.is_fully_defined():
+    if _fuses(images) and images.shape.is_fully_defined():
         normalize_each = _normalize_groups_with_fused_op
     else:
         normalize_each = _normalize_groups_with_xla

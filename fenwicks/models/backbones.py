@@ -150,6 +150,10 @@ def pretrained(
                 f'Received: input_shape={input_shape}'
             )
     path = None
+    if weights is not None and not isinstance(weights, str | os.PathLike):
+        raise ValueError(
+            f"`weights` must be 'imagenet', None or an existing file. Received: weights={weights!r}"
+        )
     if weights not in ('imagenet', None):
         path = pathlib.Path(weights).expanduser()
         if not path.is_file():

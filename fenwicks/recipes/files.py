@@ -26,6 +26,8 @@ def load(path: str | os.PathLike[str]) -> Recipe:
         OSError: the file can't be read.
         ValueError: it holds no recipe, or one that breaks a rule.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f'`path` must be the path of a file. Received: path={path!r}')
     path = pathlib.Path(path).expanduser()
     if path.suffix not in ('.py', '.json'):
         raise ValueError(f'`path` must end in .py or .json. Received: path={path}')

@@ -305,6 +305,6 @@ def find(name: str) -> Trick:
     Raises:
         ValueError: there is none.
     """
-    if name not in TRICKS:
+    if not isinstance(name, str) or name not in TRICKS:
         raise ValueError(f'a trick must be one of {", ".join(TRICKS)}. Received: {name!r}')
     return TRICKS[name]
