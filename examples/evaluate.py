@@ -114,14 +114,23 @@ def print_scores(arrays, model, class_names, arguments):
     )
     result = {'images': len(labels), 'skipped': len(arrays.skipped)}
     result |= scores(logits, labels, class_names)
-    print(json.dumps(result) if arguments.json else described(result))
+    if not np.isfinite(result['loss']):
+        _log.warning('MODEL must return numbers: those for some pictures are infinite or NaN')
+    printed = {key: finite_or_none(value) for key, value in result.items()}
+    print(json.dumps(printed) if arguments.json else described(result))
+
+
+def finite_or_none(value):
+    """A value that JSON has: it knows neither infinity nor NaN."""
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def scores(logits, labels, class_names):
     """Accuracy and loss, of each class, and the commonest mistakes."""
     score = evaluate.metrics(logits, labels)
-    answers = logits.argmax(axis=1)
-    wrong = answers != labels
+    is_number = np.isfinite(logits).all(axis=1)
+    answers = np.where(is_number, logits.argmax(axis=1), -1)  # NaN is no answer
+    wrong = is_number & (answers != labels)
     pairs, counts = np.unique(np.stack([labels[wrong], answers[wrong]]), axis=1, return_counts=True)
     order = np.argsort(-counts, kind='stable')[:MISTAKES]
     return {

@@ -30,7 +30,7 @@ from fenwicks.data.images import FITS, decode_image
 NAME = 'predict.py'
 SAVED = ('.keras', '.h5', '.hdf5')  # what Keras loads
 BATCH = 100  # pictures that are in memory at a time
-THUMBNAIL = (96, 96)
+THUMBNAIL = 96  # pixels of the longer side
 LETTERS = 18  # of a line under a picture
 
 
@@ -86,18 +86,25 @@ def classify(arguments):
                 names.append(name)
             except (ValueError, OSError) as error:
                 failed += 1
-                print(f'{NAME}: {" ".join(str(error).split())}', file=sys.stderr)
+                print(f'{NAME}: {printable(" ".join(str(error).split()))}', file=sys.stderr)
         if not images:
             continue
         logits = answer.predict(np.stack(images).astype('float32'), verbose=0)
         for name, row in zip(names, evaluate.probabilities(logits), strict=True):
+            if not np.isfinite(row).all():
+                failed += 1
+                print(
+                    f'{NAME}: MODEL must return numbers, not NaN, for {printable(name)}',
+                    file=sys.stderr,
+                )
+                continue
             order = np.argsort(-row, kind='stable')[: arguments.top]
             best = [(class_names[place], float(row[place])) for place in order]
             print(line(name, best, arguments.json), flush=True)
             if arguments.picture:
                 drawn.append((name, best[0]))
     if drawn:
-        draw(drawn, arguments.picture, fit)
+        draw(drawn, arguments.picture, fit, model.input_shape[1:3])
     if failed:
         sys.exit(1)
 
@@ -108,6 +115,7 @@ def load(path):
     Raises:
         ValueError: the file holds no model for images, or its class names don't fit.
     """
+    path = path.expanduser()
     folder, path = path, path / 'model.keras' if path.is_dir() else path
     if not path.is_file() and (folder / '0' / 'model.keras').is_file():
         raise ValueError(
@@ -134,6 +142,8 @@ def load(path):
         model = keras.saving.load_model(path, compile=False)
         _, height, width, channels = model.input_shape
         _, classes = model.output_shape
+        if not isinstance(classes, int):
+            raise TypeError(f'its outputs are {model.output_shape}')
     except Exception as error:  # Keras raises many kinds
         raise ValueError(
             f'MODEL must be a file that Keras saved, of a model from images to logits. '
@@ -144,6 +154,11 @@ def load(path):
             'MODEL must take images of a fixed size, of 1, 3 or 4 channels. '
             f'Received: {path}, with images of {height} x {width} x {channels}'
         )
+    if classes < 2 or ends_in_probabilities(model):
+        raise ValueError(
+            'MODEL must return a logit for each of two or more classes: leave out its last '
+            f'activation. Received: {path}, with {command.counted(classes, "output")}'
+        )
     named = [layer for layer in model.layers if isinstance(layer, layers.ClassNames)]
     class_names = named[-1].class_names if named else [f'class {n}' for n in range(classes)]
     if len(class_names) != classes:
@@ -152,6 +167,16 @@ def load(path):
             f'Received: {path}, with {len(class_names)}'
         )
     return model, class_names
+
+
+def ends_in_probabilities(model):
+    """Whether the last layer of a model is a softmax or a sigmoid, or applies one."""
+    last = getattr(model, 'layers', [None])[-1]
+    if isinstance(last, keras.Model):
+        return ends_in_probabilities(last)
+    activation = getattr(last, 'activation', None)
+    known = keras.activations.softmax, keras.activations.sigmoid
+    return isinstance(last, keras.layers.Softmax) or activation in known
 
 
 def fit_of_training(path):
@@ -184,10 +209,16 @@ def decode(name, input_shape, fit):
 
 def line(name, best, as_json):
     """What is printed of a picture."""
+    name = printable(name)
     if as_json:
         found = [{'class': label, 'probability': share} for label, share in best]
         return json.dumps({'file': name, 'predictions': found})
     return f'{name}: ' + ', '.join(f'{label} {100 * share:.1f} %' for label, share in best)
+
+
+def printable(name):
+    """The name of a file, whose bytes may be no text."""
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
 
 def check_picture(path, images):
@@ -199,25 +230,25 @@ def check_picture(path, images):
     """
     from fenwicks import plots
 
+    with command.renamed({'path': 'picture'}):
+        plots.check_path(path)
+        target = runlog.check_target(path, writable=True)
     for image in images:
-        if os.path.exists(path) and os.path.exists(image) and os.path.samefile(path, image):
+        if target.exists() and os.path.exists(image) and target.samefile(image):
             raise ValueError(
                 f'`picture` must not be one of the images to classify. Received: picture={path}'
             )
 
-    with command.renamed({'path': 'picture'}):
-        plots.check_path(path)
-        runlog.check_target(path, writable=True)
 
-
-def draw(drawn, path, fit):
+def draw(drawn, path, fit, size):
     """Draws a contact sheet: each picture, as the model has seen it but finer, and its class."""
     from fenwicks import plots
     from fenwicks.plots.canvas import shortened
 
-    pictures = np.stack([decode_image(name, THUMBNAIL, fit) for name, _ in drawn])
+    thumbnail = [max(1, THUMBNAIL * side // max(size)) for side in size]
+    pictures = np.stack([decode_image(name, thumbnail, fit) for name, _ in drawn])
     captions = [
-        f'{shortened(pathlib.Path(name).name, LETTERS)}\n'
+        f'{shortened(printable(pathlib.Path(name).name), LETTERS)}\n'
         f'{shortened(label, LETTERS)} {100 * share:.0f} %'
         for name, (label, share) in drawn
     ]

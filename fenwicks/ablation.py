@@ -6,6 +6,7 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from fenwicks.recipes.presets import PRESETS, get
 from fenwicks.recipes.recipe import Recipe
@@ -192,16 +193,30 @@ def _seconds_alone(runs):
     return [run['train_seconds'] for run in runs if not run.get('shared_machine')]
 
 
+_KINDS: dict[str, Any] = {
+    'recipe': str,
+    'epochs': int | float,
+    'test_accuracy': int | float,
+    'train_seconds': int | float,
+}
+
+
 def _check_runs(runs):
     """Raises unless the runs are of an ablation, and those of a recipe have as many epochs."""
     epochs: dict[str, int] = {}
     for run in runs:
-        missing = {'recipe', 'epochs', 'test_accuracy'} - run.keys()
+        missing = _KINDS.keys() - run.keys()
         if missing:
             raise ValueError(
                 'the log must hold the runs of an ablation. '
                 f'Received: a line without {", ".join(sorted(missing))}'
             )
+        for key, kind in _KINDS.items():
+            if run[key] is not None and not isinstance(run[key], kind):
+                raise ValueError(
+                    'the log must hold the runs of an ablation. '
+                    f'Received: a line with {key}={run[key]!r}'
+                )
         known = epochs.setdefault(run['recipe'], run['epochs'])
         if run['epochs'] != known:
             raise ValueError(

@@ -295,3 +295,15 @@ def test_the_gradient_is_that_of_the_trainer():
     hessian = diagnostics.Hessian(model, losses.CrossEntropy(), pixels / 255, labels, training=True)
     expected = np.concatenate([gradient.ravel() for gradient in expected])
     np.testing.assert_allclose(hessian.gradient(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_loss_of_a_regularizer_is_in_the_gradient():
+    """TensorFlow failed: the weights were None to the regularizer."""
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_regularizer='l2')])
+    inputs, labels = np.ones((4, 3), 'float32'), np.array([0, 1, 0, 1])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    kernel = keras.ops.convert_to_numpy(model.layers[0].kernel)
+    model.layers[0].kernel.assign(np.repeat(kernel[:, :1], 2, axis=1))  # so both are as likely
+    found = diagnostics.Hessian(model, loss, inputs, labels).gradient()
+    expected = 2 * 0.01 * np.repeat(kernel[:, :1], 2, axis=1)
+    np.testing.assert_allclose(found[:6].reshape(3, 2), expected, atol=1e-6)

@@ -92,3 +92,15 @@ def test_a_home_that_cannot_be_written_to(script, run, capsys, caplog, monkeypat
 def test_advice_names_the_flag(script, run):
     (run / 'pictures' / 'red' / 'damaged.png').write_text('no picture')
     assert '`--skip_damaged` leaves such images out' in refused(script, run, run / 'pictures')
+
+
+def test_outputs_that_are_no_numbers_are_wrong_everywhere(script):
+    """They were class 0, all right, in the table of classes."""
+    import numpy as np
+
+    logits = np.array([[np.nan, np.nan], [2.0, 1.0], [2.0, 1.0]])
+    found = script.scores(logits, np.array([0, 0, 1]), ['cat', 'dog'])
+    assert found['accuracy'] == pytest.approx(1 / 3)
+    assert found['classes'] == {'cat': 0.5, 'dog': 0.0}
+    assert found['mistakes'] == [['dog', 'cat', 1]]
+    assert script.finite_or_none(found['loss']) is None

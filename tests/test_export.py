@@ -292,6 +292,7 @@ def test_a_full_disk_leaves_the_former_export_and_says_so_in_a_line(name, tmp_pa
     path = tmp_path / export.FORMATS[name]
     if name == 'saved_model':
         path.mkdir()
+        (path / 'saved_model.pb').touch()
         (path / 'old').touch()
     else:
         path.write_text('old')
@@ -343,3 +344,53 @@ def test_models_without_one_input_are_refused(make, name, received, tmp_path):
 def test_a_format_alone_is_no_sequence(model, tmp_path):
     with pytest.raises(ValueError, match=r'`formats` must be a sequence of names\. .*onnx'):
         export.write(model, tmp_path, 'onnx')
+
+
+def test_an_inverted_normalization_is_exported_as_it_computes(tmp_path):
+    images = keras.Input((8, 8, 3))
+    inverted = keras.layers.Normalization(mean=[120.0, 110, 100], variance=[4.0, 5, 6], invert=True)
+    logits = keras.layers.GlobalAveragePooling2D()(inverted(images))
+    model = keras.Model(images, logits)
+    from fenwicks.export.formats import _with_constants
+
+    pixels = np.random.default_rng(0).uniform(0, 9, (2, 8, 8, 3)).astype('float32')
+    found = keras.ops.convert_to_numpy(_with_constants(model)(pixels))
+    np.testing.assert_allclose(found, model.predict(pixels, verbose=0), rtol=1e-5)
+
+
+def test_nothing_of_the_user_is_replaced(tmp_path, model, monkeypatch, capsys):
+    """An edited card and a folder of the name were."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    run = tmp_path / 'run'
+    run.mkdir()
+    model.save(run / 'model.keras')
+    (run / 'result.json').write_text(json.dumps(result()))
+    command_line.main(['~/run'])
+    card = run / 'README.md'
+    plain = card.read_text()
+    command_line.main([str(run)])  # its own is written anew
+    assert card.read_text() == plain
+    card.write_text(plain + 'my notes')
+    command_line.main([str(run)])
+    assert card.read_text() == plain + 'my notes'
+    assert capsys.readouterr().err == f'fenwicks.export: {card} was edited and stays as it is\n'
+    (run / 'saved_model').mkdir()
+    (run / 'saved_model' / 'notes.txt').write_text('mine')
+    with pytest.raises((ValueError, ImportError), match='saved_model'):
+        export.write(model, run, ['saved_model'])
+    assert (run / 'saved_model' / 'notes.txt').read_text() == 'mine'
+
+
+@pytest.mark.parametrize(
+    ('more', 'line'),
+    [
+        ({'dataset': None}, '`result` must hold dataset'),
+        ({'test_accuracy': 'high'}, "must hold a number as test_accuracy. Received: 'high'"),
+        ({'class_names': 5}, 'must hold a list as class_names. Received: 5'),
+        ({'test_images': 1.5}, 'must hold an integer as test_images. Received: 1.5'),
+    ],
+)
+def test_a_result_that_makes_no_card(more, line):
+    with pytest.raises(ValueError, match=line):
+        export.model_card({**result(), **more})
+    assert 'test images' in export.model_card({**result(), 'test_images': None})

@@ -335,3 +335,75 @@ def test_a_sheet_that_nobody_may_write_is_refused_before_the_work(script, model,
 def test_a_file_whose_name_begins_with_a_dash(script, model):
     line = refused(script, model, 'a.png', '-dash.png')
     assert line == 'unrecognized arguments: -dash.png: write ./-dash.png where a file is meant'
+
+
+def test_the_sheet_never_goes_over_a_picture_in_the_home_folder(script, tmp_path, monkeypatch, red):
+    """The path was looked for with its tilde, and written without."""
+    monkeypatch.setenv('HOME', str(tmp_path))
+    colour_model(NAMES).save(tmp_path / 'model.keras')
+    before = red.read_bytes()
+    line = refused(script, '~/model.keras', red, '--picture=~/red.png')
+    assert line.startswith('`picture` must not be one of the images to classify')
+    assert red.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    'last',
+    [
+        [keras.layers.Dense(1)],
+        [keras.layers.Dense(3, activation='softmax')],
+        [keras.layers.Dense(3, activation='sigmoid')],
+        [keras.layers.Dense(3), keras.layers.Softmax()],
+        [keras.layers.Dense(3), keras.layers.Activation('softmax')],
+    ],
+)
+def test_models_that_return_no_logits_are_refused(script, tmp_path, red, last):
+    """Of one output every picture was class 0, for sure; a softmax was applied twice."""
+    layers_ = [keras.layers.GlobalAveragePooling2D(), *last]
+    keras.Sequential([keras.Input((8, 8, 3)), *layers_]).save(tmp_path / 'model.keras')
+    line = refused(script, tmp_path / 'model.keras', red)
+    assert line.startswith('MODEL must return a logit for each of two or more classes')
+
+
+def test_a_model_of_two_outputs_is_refused_in_a_line(script, tmp_path, red):
+    images = keras.Input((8, 8, 3))
+    found = keras.layers.GlobalAveragePooling2D()(images)
+    keras.Model(images, [found, found]).save(tmp_path / 'model.keras')
+    assert 'of a model from images to logits' in refused(script, tmp_path / 'model.keras', red)
+
+
+def test_outputs_that_are_no_numbers_are_no_answer(script, capsys, tmp_path, red):
+    images = keras.Input((8, 8, 3))
+    logits = keras.layers.Rescaling(float('nan'))(keras.layers.GlobalAveragePooling2D()(images))
+    keras.Model(images, logits).save(tmp_path / 'model.keras')
+    status, lines, errors = predict(script, capsys, tmp_path / 'model.keras', red, '--json')
+    assert (status, lines) == (1, [])
+    assert errors == [f'predict.py: MODEL must return numbers, not NaN, for {red}']
+
+
+def test_a_name_that_is_no_text(script, capsys, model, tmp_path):
+    import os
+
+    path = tmp_path / os.fsdecode(b'x\xff.png')
+    try:
+        picture(tmp_path / 'red.png').rename(path)
+    except OSError:
+        pytest.skip('this file system knows no such names')
+    sheet = tmp_path / 'sheet.png'
+    status, lines, _ = predict(script, capsys, model, path, f'--picture={sheet}')
+    assert status == 0
+    assert lines[0].startswith(f'{tmp_path}/x\\xff.png: red')
+    assert sheet.exists()
+
+
+def test_the_sheet_shows_what_a_wide_model_sees(script, capsys, tmp_path):
+    images = keras.Input((8, 32, 3))
+    logits = keras.layers.GlobalAveragePooling2D()(images)
+    keras.Model(images, keras.layers.Rescaling(0.1)(logits)).save(tmp_path / 'model.keras')
+    wide = Image.new('RGB', (32, 8), (0, 255, 0))
+    wide.paste((255, 0, 0), (0, 0, 8, 8))
+    wide.save(tmp_path / 'wide.png')
+    sheet = tmp_path / 'sheet.png'
+    predict(script, capsys, tmp_path / 'model.keras', tmp_path / 'wide.png', f'--picture={sheet}')
+    colours = {colour for _, colour in Image.open(sheet).convert('RGB').getcolors(2**24)}
+    assert (255, 0, 0) in colours

@@ -181,3 +181,12 @@ def test_rates_that_no_copy_can_be_made_of_are_refused_in_one_line(rate, monkeyp
         find(trainer)
     assert len(str(e.value).splitlines()) == 1
     assert '<fenwicks.optimizers.sgd.SGD object' in str(e.value)
+
+
+def test_a_minimum_that_came_too_early_is_said_to_be_one():
+    learning_rates = np.geomspace(1e-5, 1, 40)
+    smoothed = np.linspace(1, 2, 40)
+    smoothed[1] = 0.9
+    rate, reason = _suggest(learning_rates, smoothed, diverged=False)
+    assert rate is None
+    assert reason.startswith(f'the loss was least at the rate {learning_rates[1]:.3g}, too early')

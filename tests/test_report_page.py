@@ -13,8 +13,9 @@ from report_runs import NAMES, Page, material, result, write_run
 from scripts import ROOT
 
 from fenwicks import plots, recipes, report
+from fenwicks.report import Material
 from fenwicks.report import __main__ as command
-from fenwicks.report.runs import tricks_of
+from fenwicks.report.runs import find_runs, group_runs, tricks_of
 
 LARGEST = 2_000_000  # bytes
 
@@ -441,3 +442,38 @@ def test_a_page_that_nobody_may_write_is_refused_before_the_work(tmp_path, denie
     monkeypatch.setattr('fenwicks.report.pages.page', lambda _: pytest.fail('it was drawn'))
     with pytest.raises(SystemExit, match=r'`out` must lie in a folder that can be written to\. R'):
         command.main([str(tmp_path / 'run'), '-o', str(denied / 'page.html')])
+
+
+def test_runs_on_other_data_are_not_averaged(tmp_path):
+    for number, digest in enumerate(('aaa', 'bbb')):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = {**result(accuracy=0.5 + 0.4 * number), 'data_digest': digest}
+        (folder / 'result.json').write_text(json.dumps(found))
+    groups = group_runs(find_runs([tmp_path]))
+    assert [len(group.runs) for group in groups] == [1, 1]
+    assert groups[0].name == 'page24 (data_digest aaa)'
+
+
+def test_a_link_to_a_run_is_that_run(tmp_path):
+    (tmp_path / '1').mkdir()
+    (tmp_path / '1' / 'result.json').write_text(json.dumps(result()))
+    (tmp_path / 'latest').symlink_to('1')
+    assert [run.folder.name for run in find_runs([tmp_path])] == ['1']
+
+
+def test_the_page_of_a_result_lies_beside_it(tmp_path):
+    (tmp_path / 'result.json').write_text(json.dumps(result()))
+    assert report.write(tmp_path / 'result.json') == tmp_path / 'report.html'
+
+
+def test_logits_that_are_no_numbers_are_not_called_right(tmp_path):
+    images = np.zeros((5, 8, 8, 3), np.uint8)
+    labels = np.array([0, 1, 0, 1, 1])
+    logits = np.full((5, 2), np.nan)
+    found = Material.of(logits, labels, images, images[:1], np.stack([images[:1]]))
+    found.save(tmp_path)
+    (tmp_path / 'result.json').write_text(json.dumps({**result(), 'class_names': ['a', 'b']}))
+    text = report.write(tmp_path).read_text()
+    assert 'every test image is classified correctly' not in text
+    assert 'no mistake has a probability that is a number' in text

@@ -266,7 +266,9 @@ def save_figure(figure: Any, log: pathlib.Path) -> None:
     about = {'Description': f'runs {digest(log)}'}
     with matplotlib.rc_context({'svg.hashsalt': 'fenwicks'}):  # the same bytes each time
         for ending, more in (('png', {}), ('svg', {'Date': None})):
-            with runlog.written_whole(log.with_suffix(f'.{ending}')) as part:
+            with runlog.written_whole(
+                log.with_name(f'{log.name.removesuffix(".jsonl")}.{ending}')
+            ) as part:
                 figure.savefig(part, format=ending, metadata={**about, **more})
 
 

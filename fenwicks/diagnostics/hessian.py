@@ -152,7 +152,9 @@ class Hessian:
         """
         # The kernels of the CPU can be differentiated once; standard operations, as often as asked.
         kernels = device.override(on_cpu=False)
-        with kernels, keras.StatelessScope(list(values), collect_losses=True):
+        # A scope that collects losses knows no weights but those that it is given.
+        present = [(weight, weight.value) for weight in self.model.trainable_variables]
+        with kernels, keras.StatelessScope([*present, *values], collect_losses=True):
             outputs = self.model(inputs, training=self.training)
             extras = [keras.ops.cast(extra, 'float32') for extra in self.model.losses]
             return keras.ops.cast(self.loss(labels, outputs), 'float32') + sum(extras)

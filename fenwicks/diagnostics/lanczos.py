@@ -62,7 +62,8 @@ def leading_eigenpairs(
         seed: of the random vector to begin with.
 
     Returns:
-        The `Eigenpairs`.
+        The `Eigenpairs`. Of an eigenvalue that the matrix has several times, exactly, it may hold
+        one alone: a vector and its images don't tell them apart.
 
     Raises:
         ValueError: an argument breaks its rule, or a product isn't finite.

@@ -1,10 +1,14 @@
-"""Exports the models of finished runs, and writes their cards anew; see `fenwicks.export`."""
+"""Exports the models of finished runs, and writes their cards anew; see `fenwicks.export`.
+
+A card that was edited stays as it is.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
 
 import keras
@@ -34,18 +38,31 @@ def export_run(folder: str, formats: Sequence[str]) -> None:
         ValueError: the folder holds no finished run.
         OSError: it can't be written to.
     """
-    path, result = pathlib.Path(folder), _finished(folder)
+    path, result = pathlib.Path(folder).expanduser(), _finished(folder)
+    former = _card(path, result)
     if formats:
         model = _loaded(path / 'model.keras')
         for written in export.write(model, path, formats):
             print(written, flush=True)
-    runlog.write_text(path / 'README.md', export.model_card(result, os.listdir(path)))
-    print(path / 'README.md', flush=True)
+    card, readme = _card(path, result), path / 'README.md'
+    if readme.exists() and readme.read_text(encoding='utf-8', errors='replace') not in (
+        former,
+        card,
+    ):
+        print(f'{NAME}: {readme} was edited and stays as it is', file=sys.stderr, flush=True)
+        return
+    runlog.write_text(readme, card)
+    print(readme, flush=True)
+
+
+def _card(path, result):
+    with command.renamed({'result': 'result.json'}):
+        return export.model_card(result, os.listdir(path))
 
 
 def _finished(folder):
     """What is in the result of a finished run, in whose folder files can be written."""
-    path = pathlib.Path(folder)
+    path = pathlib.Path(folder).expanduser()
     missing = [name for name in ('model.keras', 'result.json') if not (path / name).is_file()]
     if missing and (path / '0' / missing[0]).is_file():
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fenwicks.data.images import FITS
@@ -15,7 +15,9 @@ _HUB = {'cifar10': 'uoft-cs/cifar10', 'cifar100': 'uoft-cs/cifar100'}
 # What may lie in the folder, and how it is used.
 _FILES = {
     'model.keras': 'the model: `import fenwicks`, then `keras.saving.load_model`',
-    FORMATS['saved_model']: 'TensorFlow: `tf.saved_model.load(...).serve(pixels)`',
+    FORMATS[
+        'saved_model'
+    ]: 'TensorFlow: `model = tf.saved_model.load(...)`, then `model.serve(pixels)`',
     FORMATS['litert']: 'LiteRT: `ai_edge_litert.interpreter.Interpreter`',
     FORMATS['onnx']: 'ONNX: `onnxruntime.InferenceSession`',
     FORMATS['safetensors']: 'weights alone: `safetensors.numpy.load_file`',
@@ -23,6 +25,15 @@ _FILES = {
     'report.html': 'the run on one page, with pictures',
     'report.npz': 'predictions on the test images, for `report.html`',
 }
+
+
+_KINDS: dict[str, Any] = {
+    'test_accuracy': int | float,
+    'test_accuracy_plain': int | float,
+    'test_images': int,
+    'class_names': Sequence,
+}
+_WORDS = {int | float: 'a number', int: 'an integer', Sequence: 'a list'}
 
 
 def model_card(result: Mapping[str, Any], files: Iterable[str] = ()) -> str:
@@ -38,6 +49,9 @@ def model_card(result: Mapping[str, Any], files: Iterable[str] = ()) -> str:
     Returns:
         The text.
 
+    Raises:
+        ValueError: a key is missing, or its value is of another kind.
+
     Example:
 
     >>> from fenwicks import export
@@ -46,8 +60,21 @@ def model_card(result: Mapping[str, Any], files: Iterable[str] = ()) -> str:
     >>> text.splitlines()[1]
     'library_name: keras'
     """
+    result = _checked(result)
     sections = (_metadata(result), _about(result), _use(result), _training(result), _files(files))
     return '\n\n'.join('\n'.join(section) for section in sections) + '\n'
+
+
+def _checked(result):
+    """The result without keys that hold nothing."""
+    found = {key: value for key, value in result.items() if value is not None}
+    if missing := [key for key in ('recipe', 'dataset', 'test_accuracy') if key not in found]:
+        raise ValueError(f'`result` must hold {missing[0]}. Received: {", ".join(found) or "{}"}')
+    for key, kind in _KINDS.items():
+        value = found.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+            raise ValueError(f'`result` must hold {_WORDS[kind]} as {key}. Received: {value!r}')
+    return found
 
 
 def _title(result):

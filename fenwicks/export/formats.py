@@ -91,12 +91,19 @@ def write(
     ```
     """
     check_formats(formats)
+    folder = pathlib.Path(folder).expanduser()
     if 'onnx' in formats:
         onnx_operations.register()
     if formats:
         _check_model(model, weights_alone=set(formats) == {'safetensors'})
         check_writable(folder)
-    paths = [pathlib.Path(folder) / FORMATS[name] for name in formats]
+    paths = [folder / FORMATS[name] for name in formats]
+    for name, path in zip(formats, paths, strict=True):
+        if name == 'saved_model' and path.exists() and not (path / 'saved_model.pb').is_file():
+            raise ValueError(
+                f'`folder` must hold no {path.name} but a SavedModel, which is replaced. '
+                f'Received: {path}, something else'
+            )
     if set(formats) - {'safetensors'}:
         exported = _with_constants(model)
         size = [_ANY_SIZE if side is None else side for side in model.input_shape[1:]]
@@ -142,6 +149,8 @@ def _with_constants(model: keras.Model) -> keras.Model:
                 for each in (layer.mean, keras.ops.sqrt(layer.variance))
             )
             std = np.maximum(std, keras.config.epsilon())
+            if layer.invert:
+                return keras.layers.Rescaling(std, mean, name=layer.name, dtype='float32')
             return keras.layers.Rescaling(1 / std, -mean / std, name=layer.name, dtype='float32')
         return _with_constants(layer) if isinstance(layer, keras.Model) else layer
 

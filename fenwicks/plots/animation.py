@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image
 
 from fenwicks import augment as augmentations
 from fenwicks._checks import finite_number, positive_integer
-from fenwicks._files import written_whole
+from fenwicks._files import check_target, written_whole
 from fenwicks.plots.grids import draw_grid, pixels
 
 
@@ -65,8 +64,9 @@ class Animation:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the GIF to a file."""
+        path = check_target(path)
         content = self.gif()
-        with written_whole(pathlib.Path(path)) as part:
+        with written_whole(path) as part:
             part.write_bytes(content)
 
     def _render(self, number):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import pathlib
+import shutil
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -170,7 +170,9 @@ def check_path(path: str | os.PathLike[str]) -> None:
             path is one.
     """
     path = check_target(path)
-    known = FigureCanvasBase.get_supported_filetypes()
+    known = set(FigureCanvasBase.get_supported_filetypes())
+    if shutil.which('xelatex') is None:  # which Matplotlib runs for it
+        known -= {'pgf'}
     if _kind(path) not in known:
         raise ValueError(
             f'`path` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
@@ -188,7 +190,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         OSError: the file can't be written.
     """
     check_path(path)
-    path = pathlib.Path(path).expanduser()
+    path = check_target(path)
     with written_whole(path) as part:
         figure.savefig(part, format=_kind(path))
 

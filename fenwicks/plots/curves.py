@@ -178,7 +178,9 @@ def _groups(runs):
     groups = {}
     for name, value in runs.items():
         is_one = isinstance(value, keras.callbacks.History) or _holds_records(value)
-        groups[name] = [_records(each) for each in ([value] if is_one else _several(name, value))]
+        groups[str(name)] = [
+            _records(each) for each in ([value] if is_one else _several(name, value))
+        ]
     if not groups or not all(group and all(group) for group in groups.values()):
         raise ValueError('`runs` must hold a history of an epoch or more. Received: none')
     for name, histories in groups.items():

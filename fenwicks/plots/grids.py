@@ -219,7 +219,7 @@ def pixels(name: str, images: ArrayLike) -> list[np.ndarray]:
         )
     if array.dtype != np.uint8:
         low, high = float(array.min()), float(array.max())
-        in_unit_range = np.issubdtype(array.dtype, np.floating) and 0 < high <= 1
+        in_unit_range = not np.issubdtype(array.dtype, np.integer) and 0 < high <= 1
         if not (-0.5 <= low <= high <= 255.5) or in_unit_range:  # also where one is NaN
             raise ValueError(
                 f'`{name}` must be pixels from 0 to 255 (see `fenwicks.augment.denormalize`). '

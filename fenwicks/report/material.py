@@ -114,7 +114,7 @@ class Material:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `report.npz` into the folder of a run."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
-        with written_whole(pathlib.Path(folder) / FILE) as part:
+        with written_whole(pathlib.Path(folder).expanduser() / FILE) as part:
             np.savez_compressed(part, **arrays)
 
 

@@ -66,7 +66,12 @@ def confusion(run: Run, material: Material) -> Iterator[str]:
 def mistakes(run: Run, material: Material) -> Iterator[str]:
     """The misclassified images with the highest predicted probabilities."""
     if not len(material.mistakes):
-        yield elements.paragraph('There is none: every test image is classified correctly.')
+        right = (material.labels == material.predictions).all()
+        yield elements.paragraph(
+            'There is none: every test image is classified correctly.'
+            if right
+            else 'There is none to show: no mistake has a probability that is a number.'
+        )
         return
     yield elements.paragraph(
         'Misclassified test images, those with the highest predicted probability first.'

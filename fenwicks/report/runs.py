@@ -87,8 +87,8 @@ class Run:
         """All that tells the run from others, seed, times and results aside."""
         settings = dict(self.result.get('settings') or {})
         recipe = settings.pop('recipe', {})
-        for key in ('dataset', 'epochs', 'train_images', 'batch_size', 'precision', 'backend',
-                    'device', 'replicas', 'hardware'):  # fmt: skip
+        for key in ('dataset', 'data_digest', 'epochs', 'train_images', 'batch_size', 'precision',
+                    'backend', 'device', 'replicas', 'hardware'):  # fmt: skip
             if key in self.result:
                 settings.setdefault(key, self.result[key])
         return {**settings, **(recipe if isinstance(recipe, dict) else {})}
@@ -124,7 +124,7 @@ def find_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
         ValueError: there is none, or one is damaged.
     """
     found: list[pathlib.Path] = []
-    for folder in map(pathlib.Path, folders):
+    for folder in (pathlib.Path(each).expanduser() for each in folders):
         if folder.name == RESULT and folder.is_file():
             folder = folder.parent
         within = [folder] if (folder / RESULT).exists() else [
@@ -133,7 +133,8 @@ def find_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
         if not within:
             what = 'no such folder' if not folder.exists() else f'no {RESULT} in it'
             raise ValueError(f'a run must be a folder with a {RESULT}. Received: {folder}, {what}')
-        found += [path for path in within if path not in found]
+        found += within
+    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]
     return [read_run(folder) for folder in found]
 
 
