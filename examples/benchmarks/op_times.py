@@ -253,7 +253,7 @@ def _line(frames):
     """The innermost line of the package that isn't shared by all operations."""
     for filename, number, function in reversed(frames):
         place = os.path.basename(filename), function
-        if place == ('tensorflow.py', '_update_weights'):
+        if place == ('tensorflow.py', '_differentiate'):
             return ''  # the call that builds the whole backward pass
         # All functions that XLA compiles are called in one place, which isn't theirs.
         if filename.startswith(_PACKAGE) and place != ('xla.py', 'call'):

@@ -219,7 +219,8 @@ class Trainer:
 
     def _set_rates(self, step):
         """Lowers every rate linearly to 0, that of the whitening layer's bias earlier."""
-        bias_steps = self.recipe.whitening_bias_epochs * self.steps_per_epoch
+        bias_epochs = self.recipe.whitening_bias_epochs or self.recipe.epochs
+        bias_steps = bias_epochs * self.steps_per_epoch
         # Then the backward pass stops below the first group.
         self.model.whitening.bias.requires_grad = step < bias_steps
         ends = [bias_steps, *[self.total_steps] * (len(self._rates) - 1)]

@@ -6,6 +6,7 @@ calls and results are lines of JSON over the side's standard input and output.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -44,8 +45,9 @@ class Side:
         Raises:
             RuntimeError: the function failed; the message says why.
         """
-        self._process.stdin.write(json.dumps([name, arguments]) + '\n')
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the answer says why
+            self._process.stdin.write(json.dumps([name, arguments]) + '\n')
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self):
