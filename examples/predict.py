@@ -154,10 +154,15 @@ def load(path):
             'MODEL must take images of a fixed size, of 1, 3 or 4 channels. '
             f'Received: {path}, with images of {height} x {width} x {channels}'
         )
-    if classes < 2 or ends_in_probabilities(model):
+    if classes < 2:
         raise ValueError(
-            'MODEL must return a logit for each of two or more classes: leave out its last '
-            f'activation. Received: {path}, with {command.counted(classes, "output")}'
+            'MODEL must return a logit for each of two or more classes. '
+            f'Received: {path}, with {command.counted(classes, "output")}'
+        )
+    if ends_in_probabilities(model):
+        raise ValueError(
+            'MODEL must return logits: leave out its last activation. '
+            f'Received: {path}, which ends in a softmax or a sigmoid'
         )
     named = [layer for layer in model.layers if isinstance(layer, layers.ClassNames)]
     class_names = named[-1].class_names if named else [f'class {n}' for n in range(classes)]
@@ -171,7 +176,8 @@ def load(path):
 
 def ends_in_probabilities(model):
     """Whether the last layer of a model is a softmax or a sigmoid, or applies one."""
-    last = getattr(model, 'layers', [None])[-1]
+    named = layers.ClassNames  # which changes nothing
+    *_, last = [None, *(x for x in getattr(model, 'layers', ()) if not isinstance(x, named))]
     if isinstance(last, keras.Model):
         return ends_in_probabilities(last)
     activation = getattr(last, 'activation', None)
@@ -187,6 +193,7 @@ def fit_of_training(path):
 
 def result_of_training(path):
     """What is in the result.json of the run that made a model; empty where there is none."""
+    path = path.expanduser()
     result = (path if path.is_dir() else path.parent) / 'result.json'
     return runlog.read_json(result) if result.is_file() else {}
 

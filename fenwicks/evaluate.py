@@ -115,7 +115,7 @@ class TTA:
             raise ValueError(f'`name` must be a text. Received: name={self.name!r}')
         if self.margin != math.inf:
             finite_number('margin', self.margin, above=0)
-        for name, of in (('transforms', 'functions'), ('weights', 'numbers')):  # also of lists
+        for name, of in (('transforms', 'functions'), ('weights', 'numbers')):  # as tuples
             object.__setattr__(self, name, sequence(name, getattr(self, name), of))
         for weight in self.weights:
             finite_number('weights', weight)

@@ -355,6 +355,7 @@ def test_the_sheet_never_goes_over_a_picture_in_the_home_folder(script, tmp_path
         [keras.layers.Dense(3, activation='sigmoid')],
         [keras.layers.Dense(3), keras.layers.Softmax()],
         [keras.layers.Dense(3), keras.layers.Activation('softmax')],
+        [keras.layers.Dense(3, activation='softmax'), layers.ClassNames(NAMES)],
     ],
 )
 def test_models_that_return_no_logits_are_refused(script, tmp_path, red, last):
@@ -362,7 +363,9 @@ def test_models_that_return_no_logits_are_refused(script, tmp_path, red, last):
     layers_ = [keras.layers.GlobalAveragePooling2D(), *last]
     keras.Sequential([keras.Input((8, 8, 3)), *layers_]).save(tmp_path / 'model.keras')
     line = refused(script, tmp_path / 'model.keras', red)
-    assert line.startswith('MODEL must return a logit for each of two or more classes')
+    one = len(last) == 1 and last[0].units == 1
+    rule = 'a logit for each of two or more classes. ' if one else 'logits: leave out its last act'
+    assert line.startswith(f'MODEL must return {rule}')
 
 
 def test_a_model_of_two_outputs_is_refused_in_a_line(script, tmp_path, red):

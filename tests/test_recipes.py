@@ -649,9 +649,18 @@ def test_image_sizes_are_positive_integers():
             dataclasses.replace(PAGE, image_sizes=sizes)
 
 
-def test_a_constant_rate_has_its_normalizations():
+@pytest.mark.parametrize('warmup', [0, 1])
+def test_a_constant_rate_has_its_normalizations(warmup):
     recipe = recipes.get('speed94')
-    constant = dataclasses.replace(recipe, plateau_epochs=recipe.epochs)
-    steps = constant.normalization_steps(50)
-    assert steps
-    assert steps == sorted(set(steps))
+    constant = dataclasses.replace(
+        recipe,
+        epochs=4,
+        warmup_epochs=warmup,
+        plateau_epochs=4 - warmup,
+        image_sizes=(),
+        normalize_every=2,
+        normalize_every_growth=4,
+    )
+    steps = [-1, *constant.normalization_steps(50)]
+    assert steps[1] == 1
+    assert [b - a for a, b in itertools.pairwise(steps)][-1] == 5  # 2 + 4 * nearly 1

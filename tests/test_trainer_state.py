@@ -153,11 +153,11 @@ def test_an_epoch_that_got_no_data_is_not_half_trained():
         epoch = 0
 
     source = Fails(-1, None)
+    source.broken = True  # from the second epoch on
     trainer = make(dense_model())
-    trainer.fit(source, epochs=1, **QUIET)
-    source.broken, source.epoch = True, 1
     with pytest.raises(OSError, match='the disk is gone'):
         trainer.fit(source, epochs=2, **QUIET)
+    assert len(trainer.records) == 1
     source.broken = False
     trainer.fit(source, epochs=2, **QUIET)
     assert len(trainer.records) == 2
@@ -232,7 +232,8 @@ def test_all_that_is_left_frozen_is_refused():
         trainer.fit(IMAGES, LABELS, 2, **QUIET)
 
 
-def test_layers_of_one_path_are_not_taken_for_each_other():
+@pytest.mark.parametrize('frozen', ['last', 'b'])
+def test_layers_of_one_path_are_not_taken_for_each_other(frozen):
     inputs = keras.Input((8, 8, 3))
     outputs = []
     for name in 'ab':
@@ -243,6 +244,38 @@ def test_layers_of_one_path_are_not_taken_for_each_other():
     model = keras.Model(inputs, keras.layers.Dense(3, name='last')(first))
     trainer = make(model, sgd())
     trainer.fit(IMAGES, LABELS, 1, **QUIET)
-    model.get_layer('last').trainable = False
+    model.get_layer(frozen).trainable = False
     with pytest.raises(ValueError, match='`model` must have weights of different paths'):
         trainer.fit(IMAGES, LABELS, 2, **QUIET)
+
+
+def test_a_metric_that_does_not_take_the_validation_is_refused_first():
+    sparse = keras.metrics.SparseCategoricalAccuracy(name='sa')
+    trainer = make(dense_model(), metrics=[sparse])
+    with pytest.raises(ValueError, match='`metrics` must take the labels'):
+        trainer.fit(IMAGES, LABELS, 1, validation_data=(IMAGES, ONE_HOT), **QUIET)
+    assert trainer.records == []
+
+
+def test_a_checkpoint_that_cannot_go_on_changes_nothing(tmp_path):
+    path = tmp_path / 'c.npz'
+    make(dense_model()).fit(IMAGES, LABELS, 1.5, checkpoint=path, **QUIET)
+    trainer = make(dense_model())
+    before = values(trainer)
+    with pytest.raises(ValueError, match='ended with a part of an epoch'):
+        trainer.fit(IMAGES, LABELS, 3, checkpoint=path, resume=True, **QUIET)
+    assert trainer.records == []
+    for old, new in zip(before, values(trainer), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_a_stream_that_does_not_fit_leaves_the_arrays():
+    trainer = make(dense_model(), memory_budget=10_000)
+    trainer.load(IMAGES[:8], LABELS[:8])
+    images = np.zeros((4 * BATCH, 8, 8, 3), np.uint8)
+    stream = data.ImageBatches(images, LABELS[: len(images)], BATCH, drop_remainder=True)
+    trainer.memory_budget = 100
+    with pytest.raises(ValueError, match='`memory_budget` must hold two batches'):
+        trainer.fit(stream, epochs=1, **QUIET)
+    assert trainer.run_steps(0, 0, 2).steps == 2
+    assert trainer.history.params['steps'] == 2

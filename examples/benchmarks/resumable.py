@@ -18,7 +18,7 @@ def seeds_of(texts):
         raise ValueError(
             f'`seeds` must be integers >= 0, one at least. Received: seeds={",".join(texts)}'
         )
-    return list(dict.fromkeys(map(int, texts)))  # each once: n counts them
+    return list(dict.fromkeys(map(int, texts)))  # each once, as a run
 
 
 def train_missing(path, arms, seeds, key, dataset):

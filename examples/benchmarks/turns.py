@@ -60,7 +60,8 @@ class Side:
 
     def close(self):
         """Ends the process."""
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # of a question that it didn't live to read
+            self._process.stdin.close()
         self._process.stdout.close()
         self._process.wait()
 

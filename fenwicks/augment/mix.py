@@ -33,7 +33,7 @@ def mixup(images: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> tup
     Args:
         images: Floats (batch, height, width, channels).
         labels: Floats (batch, classes): one-hot labels or probabilities.
-        partner: Integers (batch,): the number of the other image.
+        partner: Integers (batch,): the number of the other image, taken modulo the batch.
         share: Floats (batch,) in [0, 1].
 
     Returns:
@@ -101,7 +101,7 @@ def cutmix(
     Args:
         images: Floats (batch, height, width, channels).
         labels: Floats (batch, classes): one-hot labels or probabilities.
-        partner: Integers (batch,): the number of the other image.
+        partner: Integers (batch,): the number of the other image, taken modulo the batch.
         top: Integers (batch,): first row of each rectangle.
         left: Integers (batch,): first column of each rectangle.
         height: Integers (batch,): rows of each rectangle.

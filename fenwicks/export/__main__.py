@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import keras
 
 from fenwicks import command, export, runlog
+from fenwicks.export.card import own_text
 
 NAME = 'fenwicks.export'
 
@@ -39,16 +40,12 @@ def export_run(folder: str, formats: Sequence[str]) -> None:
         OSError: it can't be written to.
     """
     path, result = pathlib.Path(folder).expanduser(), _finished(folder)
-    former = _card(path, result)
     if formats:
         model = _loaded(path / 'model.keras')
         for written in export.write(model, path, formats):
             print(written, flush=True)
     card, readme = _card(path, result), path / 'README.md'
-    if readme.exists() and readme.read_text(encoding='utf-8', errors='replace') not in (
-        former,
-        card,
-    ):
+    if readme.exists() and own_text(readme.read_text('utf-8', 'replace')) != own_text(card):
         print(f'{NAME}: {readme} was edited and stays as it is', file=sys.stderr, flush=True)
         return
     runlog.write_text(readme, card)

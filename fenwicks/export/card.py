@@ -77,6 +77,13 @@ def _checked(result):
     return found
 
 
+def own_text(card: str) -> list[str]:
+    """A card's lines without those on files, which come and go."""
+    starts = tuple(f'| `{name}` | ' for name in _FILES)
+    about = ('## Files', '| file | what it is |', '| --- | --- |', '')
+    return [x for x in card.splitlines() if x not in about and not x.startswith(starts)]
+
+
 def _title(result):
     return f'{result["recipe"]} on {result["dataset"]}'
 

@@ -11,7 +11,8 @@ def normalization_steps(recipe: Any, steps_per_epoch: int) -> list[int]:
     # As in its publication progress counts until the rate, without its floor, would be 0.
     fall = recipe.epochs - recipe.plateau_epochs - recipe.warmup_epochs
     end = recipe.warmup_epochs + fall / (1 - min(recipe.plateau_share, 0.99))
-    end = end or recipe.epochs  # at a constant rate
+    if fall <= 0:
+        end = recipe.epochs  # the rate never falls
     steps = [-1]
     for step in range(recipe.total_steps(steps_per_epoch)):
         progress = (step + 1) / (end * steps_per_epoch)

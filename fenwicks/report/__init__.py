@@ -72,7 +72,7 @@ def write(
     if path is None:
         if len(folders) != 1:
             raise ValueError(f'`path` must be given for several runs. Received: {len(folders)}')
-        folder = pathlib.Path(folders[0])
+        folder = pathlib.Path(folders[0]).expanduser()
         path = (folder.parent if folder.is_file() else folder) / 'report.html'
     found = find_runs(folders)
     path = check_target(path, writable=True)  # before the pictures are drawn, which takes seconds

@@ -134,8 +134,10 @@ def find_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
             what = 'no such folder' if not folder.exists() else f'no {RESULT} in it'
             raise ValueError(f'a run must be a folder with a {RESULT}. Received: {folder}, {what}')
         found += within
-    found = list({path.resolve(): path for path in reversed(found)}.values())[::-1]
-    return [read_run(folder) for folder in found]
+    first: dict[pathlib.Path, pathlib.Path] = {}
+    for path in found:
+        first.setdefault(path.resolve(), path)
+    return [read_run(folder) for folder in first.values()]
 
 
 def read_run(folder: pathlib.Path) -> Run:

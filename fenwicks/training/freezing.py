@@ -35,7 +35,8 @@ def follow_trainable(optimizer: keras.optimizers.Optimizer, model: keras.Model) 
             '`model` must keep its trainable weights under a MultiOptimizer: make another one, and '
             f'another Trainer. Received: {optimizer.name}, made for other weights'
         )
-    for path, count in collections.Counter(weight.path for weight in weights).items():
+    both = {id(each): each for each in (*_keras.optimized_variables(optimizer), *weights)}
+    for path, count in collections.Counter(each.path for each in both.values()).items():
         if count > 1:
             raise ValueError(
                 '`model` must have weights of different paths where layers are frozen or unfrozen '

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -62,19 +63,22 @@ class Checkpoint:
             state = {**self.settings, **self.state.to_save(), **hooks.state()}
             checkpoints.save(self.path, self.variables, state, hooks.lists())
 
-    def restore(self, initial_epoch: int | None, steps_per_epoch: int) -> dict[str, Any]:
+    def restore(
+        self, initial_epoch: int | None, total_steps: int, steps_per_epoch: int
+    ) -> dict[str, Any]:
         """Sets state and variables to what the file holds, or leaves all as it was.
 
         Args:
             initial_epoch: as of `Trainer.fit`.
+            total_steps: of the training that goes on.
             steps_per_epoch: with the present data.
 
         Returns:
             What callbacks knew, see `Hooks.begin`.
 
         Raises:
-            ValueError: the file is damaged, of a training with other settings or variables, or
-                after another epoch.
+            ValueError: the file is damaged, of a training with other settings or variables, after
+                another epoch, or of one that can't go on.
             OSError: it can't be opened.
         """
         assert self.path is not None  # nothing to go on from
@@ -95,6 +99,10 @@ class Checkpoint:
                 )
                 for name, place in entry['lists'].items()
             }
+        found = dataclasses.replace(self.state)
+        found.restore(saved, steps_per_epoch)
+        if found.steps_done < total_steps:
+            found.check_can_go_on(total_steps, steps_per_epoch)
         checkpoints.assign(self.variables, values)
         self.state.restore(saved, steps_per_epoch)
         return saved

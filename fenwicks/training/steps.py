@@ -328,10 +328,10 @@ class StepRunner:
         """The feed of the data; raises unless the model can be trained on them."""
         self._averages.check_not_in_place()
         checks.check_trainable(self.model)
+        check_leaves_some(self.freeze, self.model)
         with self.replicas.scope():
             if follow_trainable(self.optimizer, self.model):
                 self._engines.rebuild()
-            check_leaves_some(self.freeze, self.model)
             self._averages.restart_frozen(frozen_variables(self.model))
         weights = class_weight, sample_weight
         feed = open_feed(images, labels, self._engines, self.memory_budget, *weights, self._stream)
@@ -343,8 +343,8 @@ class StepRunner:
         """Places the data of a feed, or their first part, and notes what they are."""
         started = time.perf_counter()
         self._stream = feed.stream
+        feed.start(epoch, epochs)
         self._state.take_data(feed.steps)
         self._engines.steps_per_epoch = feed.steps
         self._metrics.fit_to(feed.labels[:1])
-        feed.start(epoch, epochs)
         self.preprocess_seconds += time.perf_counter() - started

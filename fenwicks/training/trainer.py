@@ -227,7 +227,9 @@ class Trainer(StepRunner):
         if validation_data is not None:
             held_out = arrays_of(validation_data)
             validation_data = checks.check_validation(self.model, self.loss, held_out, feed.dtype)
-            check_pixels(self.normalize, validation_data[0])
+            held_images, (held_labels, *_) = validation_data
+            check_pixels(self.normalize, held_images)
+            self._metrics.check(held_labels[:1], feed.outputs)
         state = self._state
         total_steps = max(1, math.floor(epochs * feed.steps + 0.5))
         last = math.ceil(total_steps / feed.steps)  # the number of the last epoch, from 1
@@ -239,7 +241,7 @@ class Trainer(StepRunner):
         with file.claimed_for(last, resumes):
             known: dict[str, Any] = {}
             if resumes:
-                known = file.restore(initial_epoch, feed.steps)
+                known = file.restore(initial_epoch, total_steps, feed.steps)
                 if fingerprint is None:
                     feed.warn_unless_known()
             else:

@@ -12,7 +12,7 @@ from fenwicks.training.engines.base import Engine, Loss
 from fenwicks.training.inference import BATCH_SIZE
 from fenwicks.training.metrics import MetricSet, warn_unless_finite
 from fenwicks.training.sources import all_batches, is_source
-from fenwicks.training.targets import accuracy as of_labels
+from fenwicks.training.targets import accuracy as share_of_right
 
 
 class Validation:
@@ -51,7 +51,7 @@ class Validation:
         """The loss and the metrics over all images, with the model's present weights."""
         loss, correct, results = self.engine.score(self._held, BATCH_SIZE)
         warn_unless_finite({'loss': loss})
-        accuracy = of_labels(self.loss, self._labels, correct, len(self._labels))
+        accuracy = share_of_right(self.loss, self._labels, correct, len(self._labels))
         share = {} if accuracy is None else {'accuracy': accuracy}
         return {'loss': loss, **share, **self.metrics.named(results)}
 

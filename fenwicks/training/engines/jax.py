@@ -93,11 +93,11 @@ class JaxEngine(Engine):
             self._run, lowered = self._lower(program, arguments)
             self._compiled, self._compiled_for = lowered.compile(), compiled_for
             self._compiled_shardings = self._shardings()  # here, not before each call
-            if self._run == self._single_steps:  # what comes before the steps
+            if self._run == self._single_steps:  # compiles what runs before the steps
                 self._shuffle(self._data, Epoch(*map(jnp.int32, (0, self.seed, 0))))
             with deferred_interrupts():  # the variables have no values meanwhile
                 state = self._state()
-                if self._run == self._single_steps:  # and after them
+                if self._run == self._single_steps:  # and what runs after them
                     jax.block_until_ready(self._all_finite(state))
                 self._assign(state)  # moving the state compiles too
 
@@ -198,8 +198,8 @@ class JaxEngine(Engine):
         return tuple([self.replicas.sharding(axis) for axis in part] for part in self._axes())
 
     def _state(self):
-        """The variables' values, on the devices of the program, which may take their memory: until
-        `_assign` the variables have no values, and nothing may interrupt."""
+        """The variables' values, on the program's devices. The variables may lose their memory to
+        it: nothing may interrupt before `_assign`."""
         state = tuple([variable.value for variable in part] for part in self._variables())
         return self.replicas.place(state, self._compiled_shardings)
 
