@@ -205,14 +205,15 @@ def _check_runs(runs):
     """Raises unless the runs are of an ablation, and those of a recipe have as many epochs."""
     epochs: dict[str, int] = {}
     for run in runs:
-        missing = _KINDS.keys() - run.keys()
+        diverged = 'test_accuracy' in run and run['test_accuracy'] is None
+        missing = _KINDS.keys() - run.keys() - ({'train_seconds'} if diverged else set())
         if missing:
             raise ValueError(
                 'the log must hold the runs of an ablation. '
                 f'Received: a line without {", ".join(sorted(missing))}'
             )
         for key, kind in _KINDS.items():
-            if run[key] is not None and not isinstance(run[key], kind):
+            if run.get(key) is not None and not isinstance(run[key], kind):
                 raise ValueError(
                     'the log must hold the runs of an ablation. '
                     f'Received: a line with {key}={run[key]!r}'
