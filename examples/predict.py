@@ -26,6 +26,7 @@ import numpy as np
 
 from fenwicks import command, evaluate, layers, runlog
 from fenwicks.data.images import FITS, decode_image
+from fenwicks.training import checks
 
 NAME = 'predict.py'
 SAVED = ('.keras', '.h5', '.hdf5')  # what Keras loads
@@ -159,7 +160,7 @@ def load(path):
             'MODEL must return a logit for each of two or more classes. '
             f'Received: {path}, with {command.counted(classes, "output")}'
         )
-    if ends_in_probabilities(model):
+    if checks.ends_in_probabilities(model):
         raise ValueError(
             'MODEL must return logits: leave out its last activation. '
             f'Received: {path}, which ends in a softmax or a sigmoid'
@@ -172,17 +173,6 @@ def load(path):
             f'Received: {path}, with {len(class_names)}'
         )
     return model, class_names
-
-
-def ends_in_probabilities(model):
-    """Whether the last layer of a model is a softmax or a sigmoid, or applies one."""
-    named = layers.ClassNames  # which changes nothing
-    *_, last = [None, *(x for x in getattr(model, 'layers', ()) if not isinstance(x, named))]
-    if isinstance(last, keras.Model):
-        return ends_in_probabilities(last)
-    activation = getattr(last, 'activation', None)
-    known = keras.activations.softmax, keras.activations.sigmoid
-    return isinstance(last, keras.layers.Softmax) or activation in known
 
 
 def fit_of_training(path):

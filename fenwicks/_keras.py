@@ -248,13 +248,18 @@ def compile_for_callbacks(model, optimizer, loss, metrics, labels, outputs):
         model._compile_metrics.build(labels, outputs)
 
 
-def output_layer(model):
-    """The layer that a model's one output comes from, or `None` where that isn't known."""
+def output_layer(model, through=()):
+    """The layer that a model's one output comes from, or `None` where that isn't known.
+
+    Layers of the class `through`, which hand on what they get, are passed over.
+    """
     outputs = getattr(model, 'outputs', None)
     if not outputs or len(outputs) > 1:
         return None
     layer = outputs[0]._keras_history.operation
-    return output_layer(layer) if isinstance(layer, keras.Model) else layer
+    while isinstance(layer, through):
+        layer = layer.input._keras_history.operation
+    return output_layer(layer, through) if isinstance(layer, keras.Model) else layer
 
 
 def outputs_of_last_layers(

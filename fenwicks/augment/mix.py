@@ -191,10 +191,11 @@ def draw_beta(images: Tensor, seed: Seed, n: int = 0, alpha: float = 1.0) -> Ten
 @functools.lru_cache(16)
 def beta_quantiles(alpha: float) -> np.ndarray:
     """Quantiles of Beta(alpha, alpha) at 0, 1/4096, ..., 1, in float64."""
+    power = min(alpha, 1.0)
     if alpha <= 1:
         # Half of the distribution, in y = x**alpha, in which the density is smooth near 0.
         y = np.linspace(0, 0.5**alpha, 200_001)
-        x = y ** (1 / alpha)
+        x = y ** (1 / power)
         density = (1 - x) ** (alpha - 1)
     else:
         # In x, over the six deviations in which nearly all of it lies.
@@ -204,8 +205,7 @@ def beta_quantiles(alpha: float) -> np.ndarray:
             density = np.exp((alpha - 1) * np.log(4 * x * (1 - x)))
     mass = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2)])
     half = np.interp(np.linspace(0, 0.5, _TABLE // 2 + 1), mass / mass[-1] / 2, y)
-    if alpha <= 1:
-        half = half ** (1 / alpha)
+    half = half ** (1 / power)
     return np.concatenate([half, 1 - half[-2::-1]])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import pathlib
 import shutil
 from typing import Any, Literal
 
@@ -162,8 +163,11 @@ def marker_style(number: int, theme: Theme) -> dict:
     }
 
 
-def check_path(path: str | os.PathLike[str]) -> None:
+def check_path(path: str | os.PathLike[str]) -> pathlib.Path:
     """Raises what would keep `save` from writing a figure there, to be called before the work.
+
+    Returns:
+        The path of the file, with the home folder for `~`.
 
     Raises:
         ValueError: Matplotlib doesn't know the file's suffix, or there is no such folder, or the
@@ -178,6 +182,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
             f'`path` must end in one of {", ".join(f".{kind}" for kind in sorted(known))}. '
             f'Received: path={path}'
         )
+    return path
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -189,8 +194,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         ValueError: as `check_path`.
         OSError: the file can't be written.
     """
-    check_path(path)
-    path = check_target(path)
+    path = check_path(path)
     with written_whole(path) as part:
         figure.savefig(part, format=_kind(path))
 

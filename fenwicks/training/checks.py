@@ -12,7 +12,7 @@ from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._checks import no_class, positive_integer
 from fenwicks.data.dataset import check_images as check_arrays_of_images
-from fenwicks.layers import PatchWhitening
+from fenwicks.layers import ClassNames, PatchWhitening
 from fenwicks.training import targets
 from fenwicks.training.replicas.base import Replicas
 
@@ -137,12 +137,10 @@ def check_augment(augment):
 def check_loss(model, loss):
     """Raises where the loss is of logits and the model returns probabilities, or vice versa."""
     layer = _keras.output_layer(model)
-    activation = getattr(layer, 'activation', None)
-    if isinstance(layer, keras.layers.Softmax):
-        activation = keras.activations.softmax
+    activation = _activation_of(layer)
     of_logits = targets.of_logits(loss)
     name = getattr(activation, '__name__', activation)
-    if of_logits and activation in (keras.activations.softmax, keras.activations.sigmoid):
+    if of_logits and activation in _OF_PROBABILITIES:
         raise ValueError(f"{NO_LOGITS}. Received: {layer.name} with activation='{name}'")
     ends_in_logits = isinstance(layer, keras.layers.Dense) and activation in (
         None,
@@ -153,6 +151,20 @@ def check_loss(model, loss):
             f'{NO_PROBABILITIES}. Received: {loss.name} of probabilities, and a model that ends in '
             f'{layer.name}'
         )
+
+
+_OF_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
+
+
+def ends_in_probabilities(model):
+    """Whether a model's output is known to come from a softmax or a sigmoid."""
+    return _activation_of(_keras.output_layer(model, ClassNames)) in _OF_PROBABILITIES
+
+
+def _activation_of(layer):
+    if isinstance(layer, keras.layers.Softmax):
+        return keras.activations.softmax
+    return getattr(layer, 'activation', None)
 
 
 def check_trainable(model):

@@ -258,7 +258,7 @@ class Trainer(StepRunner):
 
             total, before = (self.batch_size * steps for steps in (total_steps, steps_done))
             progress = Progress(total, before, last, verbose)
-            hooks = self._hooks(callbacks, last, feed)
+            hooks = self._hooks(callbacks, last, feed, places)
             try:
                 if done < last:
                     self._start_feed(feed, done, last)
@@ -323,14 +323,14 @@ class Trainer(StepRunner):
             hooks.call('on_epoch_end', epoch, logs)
         note_additions(record, logs)
 
-    def _hooks(self, callbacks, epochs, feed):
+    def _hooks(self, callbacks, epochs, feed, places):
         if callbacks and getattr(self.model, 'optimizer', None) is not self.optimizer:
             accuracy = ['accuracy'] if targets.has_accuracy(self.loss, feed.labels) else []
             metrics = [*accuracy, *self._metrics.copies()]
             with self.replicas.scope():
                 compile_model(self, metrics, feed.labels, feed.outputs)
         params = {'epochs': epochs, 'steps': feed.steps}
-        return Hooks(callbacks, self, self._averages.places(self.model), params)
+        return Hooks(callbacks, self, places, params)
 
     def _place_validation(self, validation_data, every):
         started = time.perf_counter()
