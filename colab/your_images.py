@@ -185,6 +185,9 @@ if SOURCE_KIND == 'upload':
     from google.colab import files
 
     (uploaded,) = files.upload()
+    FOLDER = FOLDER.with_name('uploaded') / pathlib.Path(uploaded).stem
+    if FOLDER.exists():
+        raise FileExistsError(f'{FOLDER} is there already: remove it, or rename the zip file')
     zipfile.ZipFile(uploaded).extractall(FOLDER)
 elif SOURCE_KIND == 'drive':
     from google.colab import drive
@@ -192,10 +195,12 @@ elif SOURCE_KIND == 'drive':
     drive.mount('/content/drive')
     FOLDER = pathlib.Path('/content/drive/MyDrive') / FOLDER
 elif SOURCE_KIND == 'generated':
+    FOLDER = FOLDER.with_name(f'generated_{FOLDER.name}')  # never among pictures of yours
     draw_pictures(FOLDER)
 
 # A zip file often holds one folder that holds those of the classes.
-inside = [path for path in FOLDER.iterdir() if path.is_dir() and path.name != '__MACOSX']
+hidden = ('.', '__MACOSX')
+inside = [x for x in FOLDER.iterdir() if x.is_dir() and not x.name.startswith(hidden)]
 if len(inside) == 1:
     FOLDER = inside[0]
 photos = fw.data.ImageList.from_folders(FOLDER)

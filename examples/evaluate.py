@@ -28,6 +28,7 @@ import numpy as np
 import predict
 
 from fenwicks import command, data, evaluate, runlog
+from fenwicks.data.class_names import places
 from fenwicks.data.decoded import cache_folder
 from fenwicks.data.folders import folders_of
 
@@ -60,7 +61,8 @@ def report(arguments):
     with command.renamed({'root': 'DIR'}):
         images = data.ImageList.from_folders(arguments.folder, min_classes=1)
     model, class_names = predict.load(arguments.model)
-    if unknown := [name for name in images.class_names if name not in class_names]:
+    found = zip(images.class_names, places(images.class_names, class_names), strict=True)
+    if unknown := [name for name, place in found if place is None]:
         raise ValueError(
             f'DIR must hold folders of the classes that the model knows '
             f'({", ".join(class_names)}). Received: {", ".join(unknown[:3])}'
@@ -107,7 +109,7 @@ def decoded(images, model, fit, skip_damaged, stack):
 
 def print_scores(arrays, model, class_names, arguments):
     """Evaluates the model, and prints what came out."""
-    labels = np.array([class_names.index(name) for name in arrays.class_names])[arrays.labels]
+    labels = np.array(places(arrays.class_names, class_names))[arrays.labels]
     answer = evaluate.tta_model(model, evaluate.TTAS[arguments.tta])
     logits = evaluate.predict_logits(
         lambda batch: answer.predict(batch.astype('float32'), verbose=0), arrays.images, BATCH

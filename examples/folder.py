@@ -235,7 +235,9 @@ def split(arrays, source):
             names = ', '.join(arrays.names[index] for index in both[:3] if arrays.names)
             logging.warning('the training set has %s, too%s', count, names and f': {names}')
         return [(train, test)]
-    groups = joined(arrays.groups, copies(arrays.images))
+    same = copies(arrays.images)
+    check_differ(same)
+    groups = joined(arrays.groups, same)
     settings = {
         'seed': FLAGS.split_seed,
         'labels': arrays.labels,
@@ -281,6 +283,14 @@ def copies(images):
     digests = [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in images]
     unique, numbers = np.unique(digests, return_inverse=True)
     return None if len(unique) == len(digests) else numbers
+
+
+def check_differ(same):
+    """Raises if all images are copies of one, of which no part could be kept for the test."""
+    if same is not None and not same.any():
+        raise ValueError(
+            'DIR must hold images that differ. Received: one picture, and copies of it'
+        )
 
 
 def joined(groups, same):

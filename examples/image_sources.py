@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags, logging
 
 from fenwicks import command, data
+from fenwicks.data.class_names import places
 from fenwicks.data.decoded import cache_folder
 from fenwicks.data.example import decode_example
 from fenwicks.data.folders import check_outside, folders_of, is_shown
@@ -162,14 +163,15 @@ def from_folders(folder: str) -> Source:
         )
     if len(tests) > 1:
         logging.warning('%s is the test; left out: %s', root / tests[0], ', '.join(tests[1:]))
-    parts = [data.ImageList.from_folders(root / name) for name in (trains[0], tests[0])]
-    train, test = parts
-    if unknown := sorted({*test.class_names} - {*train.class_names}):
+    train = data.ImageList.from_folders(root / trains[0])
+    test = data.ImageList.from_folders(root / tests[0], min_classes=1)
+    found = places(test.class_names, train.class_names)
+    if unknown := [x for x, place in zip(test.class_names, found, strict=True) if place is None]:
         raise ValueError(
             f'{root / tests[0]}: must have the classes of {root / trains[0]}. '
             f'Received: {", ".join(unknown[:3])}'
         )
-    numbers = np.array([train.class_names.index(name) for name in test.class_names], np.int32)
+    numbers = np.array(found, np.int32)
     images = data.ImageList(
         root,
         tuple(f'{trains[0]}/{path}' for path in train.paths)

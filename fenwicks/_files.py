@@ -98,6 +98,9 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
                 raise OSError('nothing was written')
         os.replace(part, path)
     except OSError as error:
+        own = (None, str(path), str(part))
+        if part is not None and getattr(error, 'filename', None) not in own:
+            raise  # of another file, which the block reads
         full = part is not None or error.errno in _FULL
         rule = f'the disk must take the whole of {path}'
         raise OSError(

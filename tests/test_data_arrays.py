@@ -93,9 +93,9 @@ def test_limit_takes_the_first_training_images_only():
     assert len(made().limit(None).train_images) == 6
 
 
-@pytest.mark.parametrize('n', [0, -1, 7])
+@pytest.mark.parametrize('n', [0, -1, 7, 1.5, '1', True])
 def test_limit_out_of_range(n):
-    with pytest.raises(ValueError, match=rf'`limit` must be in \[1, 6\].*limit={n}'):
+    with pytest.raises(ValueError, match=rf'`limit` must be in \[1, 6\].*limit={n}$'):
         made().limit(n)
 
 

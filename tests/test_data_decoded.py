@@ -1,7 +1,10 @@
 """Decoding a folder once: the cache file, what makes it stale, damage, disks that are full."""
 
+import builtins
+import errno
 import os
 import pathlib
+import re
 import resource
 import subprocess
 import sys
@@ -283,6 +286,42 @@ def test_arguments_of_another_type(images, tmp_path):
             call()
     with pytest.raises(ValueError, match=r'^`cache_dir` must be .* Received: cache_dir=3$'):
         data.decode_images(images, (8, 8), cache_dir=3)
+
+
+def test_a_cache_among_the_classes_is_refused(images, tmp_path):
+    """The next listing of the classes would have found it."""
+    for folder in (images.root / 'cache', images.root / 'cat' / 'cache'):
+        with pytest.raises(ValueError, match='^`cache_dir` must lie outside of the folder'):
+            data.decode_images(images, (8, 8), cache_dir=folder)
+        assert not folder.exists()
+    data.decode_images(images, (8, 8), cache_dir=images.root / '.cache', show_progress=False)
+    assert len(data.ImageList.from_folders(images.root)) == 6
+
+
+def test_a_file_that_cannot_be_read_is_no_full_disk(images, tmp_path, monkeypatch):
+    """It was said that the disk must take the whole of the cache, and the picture wasn't named."""
+    real = builtins.open
+
+    def refusing(path, *rest, **more):
+        if str(path) == str(images.files[1]):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(builtins, 'open', refusing)
+    for skip in (False, True):
+        with pytest.raises(PermissionError, match=re.escape(str(images.files[1]))):
+            decode(images, tmp_path, skip_damaged=skip)
+    assert cache_files(tmp_path) == []
+
+
+def test_lists_become_arrays():
+    images, labels = [np.zeros((2, 2, 3), np.uint8)] * 3, [0, 1, 0]
+    arrays = data.ImageArrays(images, labels, ('a', 'b'))
+    assert repr(arrays).startswith('ImageArrays(3 images, shape=(2, 2, 3)')
+    dataset = arrays.dataset([0, 1], [2])
+    again = data.Dataset('n', images, labels, images[:1], labels[:1], ('a', 'b'), 'here')
+    assert len(again.digest()) == len(dataset.digest())
+    assert data.ImageBatches(images, labels, 2)[0][1].tolist() == [0, 1]
 
 
 # Threads.

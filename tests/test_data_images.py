@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from fenwicks.data import images
 from fenwicks.data.images import decode_image
@@ -167,6 +168,37 @@ def test_exif_of_a_transparent_image_and_damaged_exif():
     same(turned, np.rot90(decode_image(file_of(rgba), (40, 60)), -1))
     raw = file_of(picture(), exif=b'Exif\0\0II*\0\xff\xff\xff\xff')
     same(decode_image(raw, (40, 60)), picture())
+
+
+def test_another_tag_that_is_damaged_does_not_matter():
+    """Pillow writes all tags back when it turns an image, which such a tag kept it from."""
+    turn = struct.pack('<HHIHH', 0x112, 3, 1, 6, 0)
+    unit = struct.pack('<HHI', 0x128, 2, 4) + b'abc\0'  # a text in the place of a number
+    exif = b'Exif\0\0II*\0\x08\0\0\0' + struct.pack('<H', 2) + turn + unit + bytes(4)
+    same(decode_image(file_of(picture(), exif=exif), (60, 40)), np.rot90(picture(), -1))
+
+
+@pytest.mark.parametrize(('kind', 'mode'), [('jpeg', 'RGB'), ('jpeg', 'CMYK'), ('png', 'RGB')])
+def test_an_orientation_in_xmp(kind, mode):
+    packet = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    options = {'xmp': packet, 'quality': 98} if kind == 'jpeg' else {'pnginfo': PngInfo()}
+    if kind == 'png':
+        options['pnginfo'].add_itxt('XML:com.adobe.xmp', packet.decode())
+    raw = file_of(Image.fromarray(picture()).convert(mode), kind, **options)
+    same(decode_image(raw, (60, 40)), np.rot90(picture(), -1), 12)
+
+
+def test_a_path_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'a.png').write_bytes(file_of(picture()))
+    same(decode_image('~/a.png', (40, 60)), picture())
+
+
+@pytest.mark.parametrize('options', [{'fit': ['crop']}, {'filter': ['box']}, {'channels': [3]}])
+def test_options_that_are_lists(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f'^`{name}` must be .* Received: {name}='):
+        decode_image(file_of(picture()), (8, 8), **options)
 
 
 @pytest.mark.parametrize(('scale', 'most'), [(1, 1), (1.3, 1), (1.6, 1), (2.5, 7), (6, 3), (20, 3)])

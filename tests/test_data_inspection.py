@@ -1,5 +1,8 @@
 """The report about a folder of images: what they are, damage, duplicates across a split."""
 
+import os
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +57,23 @@ def test_the_report(images, capsys):
         'same pixels as another: 3, of these with another label: 1',
     ):
         assert part in text
+
+
+def test_the_report_of_names_that_are_no_text(tmp_path):
+    for name in (b'\xff1.png', b'\xff2.png'):
+        pathlib.Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(
+            file_of(picture())
+        )
+    report = data.check_images(data.ImageList.unlabelled(tmp_path), show_progress=False)
+    assert '\\xff1.png, \\xff2.png' in str(report)
+
+
+def test_tiff_files_are_turned_and_reported_as_stored(tmp_path):
+    exif = Image.Exif()
+    exif[data.images.ORIENTATION] = 6
+    (tmp_path / 'a.tiff').write_bytes(file_of(picture(), 'tiff', exif=exif))
+    report = data.check_images(data.ImageList.unlabelled(tmp_path), show_progress=False)
+    assert (report.rotated, report.sizes) == ((0,), {(40, 60): 1})
 
 
 def test_damaged_is_what_cannot_be_decoded(tmp_path, monkeypatch):

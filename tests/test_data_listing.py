@@ -230,6 +230,19 @@ def test_csv_as_spreadsheets_write_it(tmp_path, separator):
 
 
 @pytest.mark.parametrize(
+    'text',
+    [
+        'path,"class; species; genus"\n1.png,a\n2.png,b\n',
+        '"path, as seen";class\n1.png;a\n2.png;b\n',
+    ],
+)
+def test_separators_within_a_header(tmp_path, text):
+    touch(tmp_path, '1.png', '2.png')
+    images = ImageList.from_csv(csv_of(tmp_path, text), tmp_path, 0, 1)
+    assert images.class_names == ('a', 'b')
+
+
+@pytest.mark.parametrize(
     ('text', 'message'),
     [
         ('path,label\n1.png,a\n2.png,b\n1.png,a\n', r"once. Received: '1.png' in lines 2 and 4"),
@@ -352,6 +365,15 @@ def test_lists_that_do_not_fit(tmp_path):
     refused(lambda: ImageList(tmp_path, ('a', 'b', 'a')), match="'a' 2 times")
     refused(lambda: ImageList(tmp_path, ('a',), np.array([0, 1])), match='`labels` must have')
     refused(lambda: ImageList(tmp_path, ('a',), groups=np.array(['x'] * 2)), match='`groups` must')
+    refused(lambda: ImageList(tmp_path, ('a',), [0]), match='`class_names` must name the classes')
+    refused(lambda: ImageList(tmp_path, ('a',), [2], ('x', 'y')), match=r'must be in \[0, 2\)')
+
+
+def test_plain_values_become_what_they_stand_for(tmp_path):
+    images = ImageList(str(tmp_path), ('a', 'b'), [0, 1], ('x', 'y'), ['g', 'h'])
+    assert images.files == [tmp_path / 'a', tmp_path / 'b']
+    chosen = images.select([1])
+    assert (chosen.labels.tolist(), chosen.groups.tolist()) == ([1], ['h'])
 
 
 @pytest.mark.parametrize('wrong', [[99], [], [0.5], [True], [-1], None, 'a'])

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -151,7 +153,7 @@ def test_shards_of_other_images_are_not_mixed(images, tmp_path):
     for other in (images.select(range(9)), arrays()):
         with pytest.raises(ValueError, match=r'images.json: the folder has shards of other images'):
             data.write_shards(other, tmp_path / 'out', shards=2)
-    with pytest.raises(ValueError, match='shards of other images'):
+    with pytest.raises(ValueError, match='has the same images in 2 shards'):
         data.write_shards(images, tmp_path / 'out', shards=3)
     data.write_shards(arrays(), tmp_path / 'out', shards=2, prefix='others')
     (tmp_path / 'out' / 'images.json').write_text('{')
@@ -350,7 +352,44 @@ def test_a_bad_checksum_is_named_or_counted(images, tmp_path):
         decode(tmp_path)
     found = decode(tmp_path, skip_damaged=True)
     assert len(found) == 9
-    assert list(found.skipped) == [f'{path}: 1 records of damaged checksums']
+    assert list(found.skipped) == [f'{path}: record 0']
+    assert found.names[0] == f'{path}: record 1'
+
+
+def test_an_end_does_not_wait_for_whole_shards(images, tmp_path, monkeypatch):
+    begun, written = threading.Event(), []
+
+    def record(images, index):
+        if index % 2:
+            written.append(index)
+            begun.set()
+            time.sleep(0.2)
+            return b'record'
+        assert begun.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shards, '_record', record)
+    with pytest.raises(KeyboardInterrupt):
+        data.write_shards(images, tmp_path / 'out', shards=2, workers=2)
+    assert len(written) < 5
+    assert os.listdir(tmp_path / 'out') == ['images.json']
+
+
+def test_a_path_that_finds_nothing_says_what_would(images, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    data.write_shards(images, tmp_path / 'br[1]', shards=2)
+    with pytest.raises(FileNotFoundError, match=r'in which \[\[\] stands for the letter \['):
+        decode(tmp_path, 'br[1]/images-*')
+    assert len(decode(tmp_path, 'br[[]1]/images-*')) == 10
+    with pytest.raises(FileNotFoundError, match=r'not a folder: .*images-\*'):
+        decode(tmp_path, 'br[1]')
+    found = data.decode_shards('~/br[[]1]/images-*', (8, 8), cache_dir=tmp_path / 'cache')
+    assert len(found) == 10
+
+
+def test_labels_without_names_come_back_as_numbers(tmp_path):
+    data.write_shards(data.ImageArrays(arrays().images, np.arange(10) % 3), tmp_path / 'out', 1)
+    assert decode(tmp_path).class_names == ('0', '1', '2')
 
 
 def test_no_file_matches(tmp_path):

@@ -8,7 +8,13 @@ import pytest
 
 from fenwicks.data import example, storage
 from fenwicks.data.example import ExampleError, decode_example, encode_example
-from fenwicks.data.tfrecord import RecordError, RecordReader, masked_crc32c, write_records
+from fenwicks.data.tfrecord import (
+    RecordError,
+    RecordReader,
+    count_records,
+    masked_crc32c,
+    write_records,
+)
 
 LENGTHS = [0, 1, 7, 8, 1023, 1024, 1025, 4096, 70_000]
 
@@ -261,3 +267,16 @@ def test_damaged_examples_raise_one_kind_of_error():
         plain = {n: v if isinstance(v, list) else v.tolist() for n, v in ours.items()}
         assert repr(sorted(plain.items())) == repr(sorted(lists.items()))
     assert 500 < refused < 2500
+
+
+def test_damaged_records_keep_their_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    write_records('~/a.tfrecord', [b'zero', b'one', b'two', b'three'])
+    raw = bytearray((tmp_path / 'a.tfrecord').read_bytes())
+    for number in (0, 2):  # 12 bytes of head and 4 behind the data
+        raw[sum(16 + length for length in (4, 3, 3)[:number]) + 12] ^= 1
+    (tmp_path / 'a.tfrecord').write_bytes(raw)
+    reader = RecordReader('~/a.tfrecord', skip_damaged=True)
+    assert [(reader.number, record) for record in reader] == [(1, b'one'), (3, b'three')]
+    assert (reader.damaged, reader.skipped) == ([0, 2], 2)
+    assert count_records('~/a.tfrecord') == 4

@@ -66,6 +66,13 @@ def test_a_folder_of_one_class(script, run, capsys):
     assert capsys.readouterr().out.startswith('accuracy 66.67 %')
 
 
+def test_a_class_in_the_other_form_of_unicode(script, run, capsys):
+    colour_model(['gr\u00fcn', *NAMES[1:]]).save(run / 'model.keras')
+    (run / 'pictures' / 'red').rename(run / 'pictures' / 'gru\u0308n')
+    script.main([str(run), str(run / 'pictures')])
+    assert capsys.readouterr().out.startswith('accuracy ')
+
+
 def test_what_is_wrong_is_one_line(script, run):
     (run / 'pictures' / 'red').rename(run / 'pictures' / 'rot')
     line = refused(script, run, run / 'pictures')

@@ -15,6 +15,7 @@ from test_files import largest_file
 
 from fenwicks import assemble, data, export, recipes
 from fenwicks.export import __main__ as command_line
+from fenwicks.export import formats
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -387,6 +388,8 @@ def test_nothing_of_the_user_is_replaced(tmp_path, model, monkeypatch, capsys):
         ({'dataset': None}, '`result` must hold dataset'),
         ({'test_accuracy': 'high'}, "must hold a number as test_accuracy. Received: 'high'"),
         ({'class_names': 5}, 'must hold a list as class_names. Received: 5'),
+        ({'class_names': 'cat'}, "must hold a list as class_names. Received: 'cat'"),
+        ({'test_accuracy': float('nan')}, 'must hold a number as test_accuracy. Received: nan'),
         ({'test_images': 1.5}, 'must hold an integer as test_images. Received: 1.5'),
     ],
 )
@@ -394,3 +397,32 @@ def test_a_result_that_makes_no_card(more, line):
     with pytest.raises(ValueError, match=line):
         export.model_card({**result(), **more})
     assert 'test images' in export.model_card({**result(), 'test_images': None})
+    assert '50.00 %' in export.model_card({**result(), 'test_accuracy': np.float32(0.5)})
+
+
+def test_formats_from_a_generator(model, tmp_path):
+    assert export.write(model, tmp_path, (name for name in ['safetensors'])) == [
+        tmp_path / 'model.safetensors'
+    ]
+
+
+def test_an_interrupt_at_the_last_moment_keeps_the_former_folder(tmp_path, monkeypatch):
+    class Model:
+        def export(self, path, **_):
+            os.mkdir(path)
+
+    (tmp_path / 'saved_model').mkdir()
+    (tmp_path / 'saved_model' / 'former').touch()
+    real, calls = os.replace, []
+
+    def replace(old, new):
+        calls.append(old)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        real(old, new)
+
+    monkeypatch.setattr(formats.os, 'replace', replace)
+    with pytest.raises(KeyboardInterrupt):
+        formats._write_folder(Model(), tmp_path / 'saved_model')
+    assert os.listdir(tmp_path) == ['saved_model']
+    assert os.listdir(tmp_path / 'saved_model') == ['former']

@@ -74,6 +74,14 @@ def test_other_folders_among_the_pictures_are_refused(script, shapes, monkeypatc
     assert sorted(path.name for path in pathlib.Path().iterdir()) == list(SHAPES)
 
 
+def test_copies_of_one_picture_are_refused(script, shapes):
+    one = (shapes / SHAPES[0] / f'{SHAPES[0]}_0.png').read_bytes()
+    for path in shapes.glob('*/*.png'):
+        path.write_bytes(one)
+    line = refused(script, 'shapes', '--out=out', *SMALL)
+    assert line.startswith('DIR must hold images that differ')
+
+
 def test_a_group_is_no_label(script, shapes):
     """`group` as the only group was taken for the class."""
     line = refused(script, shapes, r'--pattern=(?P<group>[a-z]+)_\d+\.png$', '--out=new')

@@ -11,7 +11,7 @@ import numpy as np
 
 from fenwicks import augment as augmentation
 from fenwicks._checks import integer, positive_integer
-from fenwicks.data.dataset import check_arrays, check_indices
+from fenwicks.data.dataset import check_images, check_indices, check_labels
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -49,8 +49,8 @@ class ImageBatches(keras.utils.PyDataset):
     Returns by index: `(images, labels)`, float32 and int32; images alone without labels.
 
     Raises:
-        ValueError: arrays that `check_arrays` refuses, an argument is out of range, or there are
-            fewer images than one batch with `drop_remainder`.
+        ValueError: arrays that `dataset.check_arrays` refuses, an argument is out of range, or
+            there are fewer images than one batch with `drop_remainder`.
 
     Example:
 
@@ -76,9 +76,9 @@ class ImageBatches(keras.utils.PyDataset):
         workers: int = 1,
     ):
         super().__init__(workers=positive_integer('workers', workers))
+        self.images = images = check_images(images)
         known = np.zeros(len(images), np.int32) if labels is None else np.asarray(labels)
-        check_arrays(images, known)
-        self.images = images
+        check_labels(known, len(images))
         self.labels = None if labels is None else known.astype(np.int32)
         self.batch_size = positive_integer('batch_size', batch_size)
         every = np.arange(len(images))

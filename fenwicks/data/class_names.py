@@ -34,7 +34,7 @@ def check_names(where: str | os.PathLike[str], names: Sequence[str]) -> None:
     in_one_case: dict[str, str] = {}
     alike = []
     for name in dict.fromkeys(names):
-        look = ' '.join(unicodedata.normalize('NFC', name).split())
+        look = _look(name)
         same = looks.setdefault(look, name)
         if same != name:
             raise ValueError(
@@ -52,3 +52,25 @@ def check_names(where: str | os.PathLike[str], names: Sequence[str]) -> None:
             alike[0],
             f', and {len(alike) - 1} more' if alike[1:] else '',
         )
+
+
+def places(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """The place of each name among others; names that look the same are the same.
+
+    Args:
+        names: of classes.
+        known: the others, as of a model's classes.
+
+    Returns:
+        An index for each name, or None for one that isn't there.
+
+    >>> places(['Blu\u0308te', 'Blatt'], ['Ast', 'Bl\u00fcte'])
+    [1, None]
+    """
+    found = {_look(name): place for place, name in enumerate(known)}
+    return [found.get(_look(name)) for name in names]
+
+
+def _look(name):
+    """The name without differences that nobody sees."""
+    return ' '.join(unicodedata.normalize('NFC', name).split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 
 from fenwicks._checks import some_of
@@ -36,7 +37,7 @@ def read_columns(
         open(path, newline='', encoding='utf-8-sig') as file,
         damage_named(path, 'be a CSV file in UTF-8'),
     ):
-        first = file.readline()
+        first = re.sub('"[^"]*"', '', file.readline())  # without what is in quotation marks
         file.seek(0)
         delimiter = max(',;\t', key=first.count)
         reader = csv.reader(file, strict=True, skipinitialspace=True, delimiter=delimiter)

@@ -60,7 +60,7 @@ def as_array(value: ArrayLike) -> np.ndarray:
         ValueError: they are a list of parts of several shapes.
     """
     try:
-        return np.asarray(value)
+        return np.asanyarray(value)  # a file that is mapped stays one
     except ValueError as error:  # of a tuple (images, labels), or images of several sizes
         raise ValueError(
             '`images` must be one array, of images of one size, and `labels` another. '
@@ -163,6 +163,8 @@ class Dataset:
     source: str
 
     def __post_init__(self):
+        for name in ('train_images', 'train_labels', 'test_images', 'test_labels'):
+            object.__setattr__(self, name, as_array(getattr(self, name)))
         check_arrays(self.train_images, self.train_labels, self.num_classes)
         check_arrays(self.test_images, self.test_labels, self.num_classes)
         if self.test_images.shape[1:] != self.image_shape:
@@ -211,7 +213,8 @@ class Dataset:
         """
         if n is None:
             return self
-        if not 1 <= n <= len(self.train_images):
+        whole = isinstance(n, int | np.integer) and not isinstance(n, bool)
+        if not whole or not 1 <= n <= len(self.train_images):
             raise ValueError(
                 f'`limit` must be in [1, {len(self.train_images)}], '
                 f'the number of training images. Received: limit={n}'

@@ -16,11 +16,12 @@ import PIL
 import simplejpeg
 
 from fenwicks._files import check_writable
-from fenwicks.data.dataset import Dataset, check_arrays, check_indices
+from fenwicks.data.dataset import Dataset, as_array, check_images, check_indices, check_labels
+from fenwicks.data.folders import check_outside
 from fenwicks.data.image_cache import read_cache, write_cache
 from fenwicks.data.images import check_options, decode_image
 from fenwicks.data.limits import left_out
-from fenwicks.data.listing import ImageList, StrPath, check_listed
+from fenwicks.data.listing import ImageList, StrPath, check_listed, is_by_folders
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.storage import usual_folder
 from fenwicks.data.threads import in_order
@@ -56,9 +57,11 @@ class ImageArrays:
     source: str = 'arrays'
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, 'images', check_images(self.images))
         count = len(self.images)
-        labels = np.zeros(count, np.int32) if self.labels is None else np.asarray(self.labels)
-        check_arrays(self.images, labels, len(self.class_names) or None)
+        if self.labels is not None:
+            object.__setattr__(self, 'labels', as_array(self.labels))
+            check_labels(self.labels, count, len(self.class_names) or None)
         if self.names and len(self.names) != count:
             raise ValueError(f'`names` must have the length {count}. Received: {len(self.names)}')
         if self.groups is not None and len(self.groups) != count:
@@ -182,13 +185,16 @@ def decode_images(
         ImageArrays, mapped into memory.
 
     Raises:
-        ValueError: an option is invalid, or an image is damaged.
+        ValueError: an option is invalid, `cache_dir` lies among the folders of the classes, or an
+            image is damaged.
         OSError: a file can't be read, or the cache can't be written.
     """
     check_listed(images)
     check_options(image_size, fit, filter, channels)
     files = images.files
     options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
+    if cache_dir is not None and is_by_folders(images):
+        check_outside(images.root, 'cache_dir', cache_folder(cache_dir), hidden=True)
     path = cache_file(cache_dir, [os.fspath(images.root.resolve()), options, skip_damaged], files)
 
     def decode(file):

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from fenwicks.data.limits import check_size, damage_named
 
@@ -35,6 +35,17 @@ FILTERS = {
 }
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+LYING = frozenset(_TURNS[number] for number in range(5, 9))  # what swaps height and width
+_METADATA = ('exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif')  # for `getexif`
 RULE = 'be an image that can be read'
 _log = logging.getLogger('fenwicks')
 
@@ -57,13 +68,13 @@ def check_options(image_size: tuple[int, int], fit: str, filter: str, channels: 
             '`image_size` must be (height, width), each in [1, 32768). '
             f'Received: image_size={image_size!r}'
         )
-    if fit not in FITS:
+    if not isinstance(fit, str) or fit not in FITS:
         raise ValueError(f'`fit` must be one of {", ".join(FITS)}. Received: fit={fit!r}')
-    if filter not in FILTERS:
+    if not isinstance(filter, str) or filter not in FILTERS:
         raise ValueError(
             f'`filter` must be one of {", ".join(FILTERS)}. Received: filter={filter!r}'
         )
-    if channels not in _MODES:
+    if not isinstance(channels, int | np.integer) or channels not in _MODES:
         raise ValueError(f'`channels` must be 1, 3 or 4. Received: channels={channels!r}')
 
 
@@ -77,7 +88,7 @@ def decode_image(
 ) -> np.ndarray:
     """Decodes an image and brings it to one size.
 
-    - EXIF's orientation is applied.
+    - The orientation in EXIF or XMP is applied.
     - 16-bit grey is divided by 257, grey and palettes become RGB, CMYK is converted. A warning says
       where 16-bit grey uses 12 bits or fewer, which leaves it nearly black.
     - Without an alpha channel asked for, transparent pixels are blended with white.
@@ -175,8 +186,9 @@ def open_image(
     if isinstance(source, bytes):
         file: BinaryIO = io.BytesIO(source)
     else:
-        check_size(pathlib.Path(source), MAX_BYTES)
-        file = open(source, 'rb')  # noqa: SIM115
+        path = pathlib.Path(source).expanduser()
+        check_size(path, MAX_BYTES)
+        file = open(path, 'rb')  # noqa: SIM115
     with file:
         _check_webp(file.read(30), name)
         file.seek(0)
@@ -211,7 +223,7 @@ def _decoded_jpeg(image, channels, side):
         pixels = simplejpeg.decode_jpeg(content, space, **scale)
     except ValueError:
         return None
-    return _with_exif(Image.fromarray(pixels[..., 0] if space == 'GRAY' else pixels), image)
+    return _with_metadata(Image.fromarray(pixels[..., 0] if space == 'GRAY' else pixels), image)
 
 
 def reduced(image: Image.Image) -> Image.Image:
@@ -265,7 +277,7 @@ def _converted(image, mode):
         if 0 < array.max() < 4096:
             _warn_of_few_bits(int(array.max()).bit_length())
         grey = Image.fromarray(((array + 128) // 257).astype(np.uint8))
-        return _with_exif(grey.convert(mode), image)
+        return _with_metadata(grey.convert(mode), image)
     if image.mode not in ('RGBA', 'LA', 'PA', 'La', 'RGBa') and 'transparency' not in image.info:
         return image if image.mode == mode else image.convert(mode)
     colours = image.convert('RGBA')
@@ -273,7 +285,7 @@ def _converted(image, mode):
         return colours
     blended = Image.new(mode, image.size, 'white')
     blended.paste(colours.convert(mode), mask=colours.getchannel('A'))
-    return _with_exif(blended, image)
+    return _with_metadata(blended, image)
 
 
 @functools.cache  # told once, not of each picture
@@ -287,19 +299,23 @@ def _warn_of_few_bits(bits):
     )
 
 
-def _with_exif(made, image):
-    if 'exif' in image.info:
-        made.info['exif'] = image.info['exif']
+def _with_metadata(made, image):
+    made.info.update((key, image.info[key]) for key in _METADATA if key in image.info)
     return made
 
 
-def _upright(image):
-    """The image as its EXIF orientation has it; damaged EXIF data are ignored."""
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """How an image is to be turned by the orientation in its metadata, which may be damaged."""
     try:
-        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+        return _TURNS.get(int(image.getexif().get(ORIENTATION, 1)))
     except Exception:
-        return image
-    return ImageOps.exif_transpose(image) if turned else image
+        return None
+
+
+def _upright(image):
+    image.load()  # Pillow itself turns TIFF files
+    turn = turn_of(image)
+    return image if turn is None else image.transpose(turn)
 
 
 def _fitted(image, size, fit, resampling):

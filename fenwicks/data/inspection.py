@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fenwicks.data.images import ORIENTATION, RULE, open_image, reduced
+from fenwicks.data.dataset import check_indices
+from fenwicks.data.images import LYING, RULE, open_image, reduced, turn_of
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList, check_listed
 from fenwicks.data.progress import progress_bar
@@ -27,7 +28,7 @@ class ImageReport:
         modes: number of images of each of Pillow's modes, such as 'RGB', 'L', 'CMYK', 'I;16'.
         sizes: number of images of each `(height, width)`, as stored.
         animated: indices of images with more than one frame.
-        rotated: indices of images whose EXIF data have them turned or mirrored.
+        rotated: indices of images whose EXIF or XMP data have them turned or mirrored.
         damaged: maps indices of images that can't be decoded to the reason.
         duplicates: groups of indices of images with the same pixels, each sorted.
     """
@@ -55,13 +56,19 @@ class ImageReport:
         """Pairs of images with the same pixels, of which one is on each side of a split.
 
         Args:
-            train: indices of one side.
-            test: indices of the other side.
+            train: indices of one side, or a boolean for each image.
+            test: the same of the other side.
 
         Returns:
             List of (index in `train`, index in `test`), one pair for each such test image.
+
+        Raises:
+            ValueError: the indices are neither, or there is none on one side.
         """
-        first, second = {*np.asarray(train).tolist()}, {*np.asarray(test).tolist()}
+        first, second = (
+            {*check_indices(indices, len(self.images), name).tolist()}
+            for name, indices in (('train', train), ('test', test))
+        )
         pairs = []
         for group in self.duplicates:
             trained = [index for index in group if index in first]
@@ -84,7 +91,7 @@ class ImageReport:
             f'sizes: {heights[0]} to {heights[-1]} high, {widths[0]} to {widths[-1]} wide'
             if heights
             else 'sizes: none',
-            f'animated: {len(self.animated)}; turned by EXIF: {len(self.rotated)}',
+            f'animated: {len(self.animated)}; turned by metadata: {len(self.rotated)}',
             f'damaged: {len(self.damaged)}',
             *(f'  {reason}' for reason in list(self.damaged.values())[:10]),
             f'with the same pixels as another: {sum(len(g) - 1 for g in self.duplicates)}, '
@@ -92,7 +99,10 @@ class ImageReport:
         ]
         for group in self.duplicates[:10]:
             lines.append('  ' + ', '.join(self.images.paths[index] for index in group))
-        return '\n'.join(lines)
+        # Names of files need not be text.
+        return (
+            '\n'.join(lines).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
+        )
 
 
 def check_images(
@@ -146,22 +156,20 @@ def _looked_at(path):
     """What one file is; or, as a string, why it can't be decoded."""
     try:
         with open_image(path) as image, damage_named(os.fspath(path), RULE):
-            width, height = image.size
+            turn, (width, height) = turn_of(image), image.size
+            if image.format == 'TIFF' and turn in LYING:
+                width, height = height, width  # Pillow gives the size of the turned image
             mode, frames = image.mode, getattr(image, 'n_frames', 1)
             pixels = reduced(image)
             pixels = pixels.convert('RGBA') if mode == 'P' else pixels
             digest = hashlib.sha256(repr((pixels.mode, image.size)).encode())
             digest.update(pixels.tobytes())
-            try:
-                orientation = image.getexif().get(ORIENTATION, 1)
-            except Exception:
-                orientation = 1
             return {
                 'format': image.format,
                 'mode': mode,
                 'size': (height, width),
                 'animated': frames > 1,
-                'rotated': orientation in range(2, 9),
+                'rotated': turn is not None,
                 'digest': digest.digest(),
             }
     except ValueError as error:

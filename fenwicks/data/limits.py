@@ -9,7 +9,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 
@@ -141,12 +141,7 @@ def read_array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
             raises other errors too: call this within `damage_named`.
     """
     with archive.open(f'{name}.npy') as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f'{name} has the format version {version}')
-        first = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = read_header(file, name)
         if dtype.kind not in 'uif' or dtype.itemsize > 8:
             raise ValueError(f'{name} has the dtype {dtype}')
         count = int(np.prod([int(side) for side in shape], dtype=object))
@@ -157,3 +152,21 @@ def read_array(archive: zipfile.ZipFile, name: str, most: int) -> np.ndarray:
             raise ValueError(f'{name} has the shape {shape}, and {len(raw)} bytes')
     array = np.frombuffer(bytearray(raw), dtype)  # of bytes it could not be written to
     return array.reshape(shape, order='F' if fortran else 'C')
+
+
+def read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether the order is Fortran's, and dtype: the header of an array of an .npz file.
+
+    Args:
+        file: the open array, which is read to the end of its header.
+        name: of the array, for errors.
+
+    Raises:
+        ValueError: the header is of an unknown version, or damaged.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ValueError(f'{name} has the format version {version}')

@@ -16,7 +16,7 @@ import numpy as np
 from fenwicks._checks import positive_integer, some_of
 from fenwicks.data.class_names import check_names
 from fenwicks.data.csv_file import read_columns
-from fenwicks.data.dataset import check_indices
+from fenwicks.data.dataset import check_indices, check_labels
 from fenwicks.data.folders import identity_of, image_files, is_shown, others_in
 from fenwicks.data.images import EXTENSIONS
 from fenwicks.data.limits import left_out
@@ -42,7 +42,8 @@ class ImageList:
             of a split. None if there are no groups.
 
     Raises:
-        ValueError: the lengths differ, there is no image, or a path occurs twice.
+        ValueError: the lengths differ, there is no image, a path occurs twice, or labels are not
+            integers in `[0, len(class_names))`.
     """
 
     root: pathlib.Path
@@ -52,6 +53,10 @@ class ImageList:
     groups: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, 'root', pathlib.Path(self.root))
+        for name in ('labels', 'groups'):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, np.asarray(getattr(self, name)))
         if not self.paths:
             raise ValueError(f'{self.root}: must hold at least one image. Received: none')
         for name in ('labels', 'groups'):
@@ -64,6 +69,10 @@ class ImageList:
         if len(set(self.paths)) < len(self.paths):
             path, count = collections.Counter(self.paths).most_common(1)[0]
             raise ValueError(f'`paths` must name each file once. Received: {path!r} {count} times')
+        if self.labels is not None:
+            if not self.class_names:
+                raise ValueError('`class_names` must name the classes of `labels`. Received: none')
+            check_labels(self.labels, len(self.paths), len(self.class_names))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -299,6 +308,14 @@ class ImageList:
         """
         folder = _folder(root)
         return cls(folder, tuple(image_files(folder)))
+
+
+def is_by_folders(images: ImageList) -> bool:
+    """Whether each image lies in the folder of its class: then every folder is a class."""
+    if images.labels is None:
+        return False
+    folders = [f'{images.class_names[label]}/' for label in images.labels]
+    return all(map(str.startswith, images.paths, folders))
 
 
 def check_listed(images: Any) -> None:

@@ -61,9 +61,9 @@ def load(
     >>> load('digits').name
     'digits'
     """
-    if dataset.startswith(PREFIX):
+    if isinstance(dataset, str) and dataset.startswith(PREFIX):
         return load_tfds(dataset, data_dir)
-    if dataset not in DATASETS:
+    if not isinstance(dataset, str) or dataset not in DATASETS:
         raise ValueError(
             f'`dataset` must be one of {", ".join(DATASETS)}, or {PREFIX}NAME. '
             f'Received: dataset={dataset!r}'

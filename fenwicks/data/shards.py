@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,7 @@ from fenwicks.data.example import encode_example
 from fenwicks.data.folders import check_outside
 from fenwicks.data.images import check_options
 from fenwicks.data.limits import damage_named
-from fenwicks.data.listing import ImageList, StrPath, check_listed
+from fenwicks.data.listing import ImageList, StrPath, check_listed, is_by_folders
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.tfrecord import RecordReader, write_records
@@ -76,7 +77,7 @@ def write_shards(
     if not isinstance(folder, str | os.PathLike):
         raise ValueError(f'`folder` must be the path of a folder. Received: {folder=!r}')
     folder = pathlib.Path(folder).expanduser()
-    if isinstance(images, ImageList) and _is_by_folders(images):
+    if isinstance(images, ImageList) and is_by_folders(images):
         check_outside(images.root, 'folder', folder)
     check_writable(folder)
     description = {
@@ -88,13 +89,20 @@ def write_shards(
     _claim(folder, prefix, description)
     paths = [folder / f'{prefix}-{number:05d}-of-{shards:05d}.tfrecord' for number in range(shards)]
 
+    stop = threading.Event()
+
+    def records(number):
+        for index in range(number, len(images), shards):
+            if stop.is_set():  # nobody waits for the shard any more
+                raise InterruptedError
+            yield _record(images, index)
+
     def write(number):
         if not paths[number].exists():
-            indices = range(number, len(images), shards)
-            write_records(paths[number], (_record(images, index) for index in indices))
+            write_records(paths[number], records(number))
 
     with progress_bar('writing', shards, unit=' shards', shown=show_progress) as bar:
-        for _ in in_order(write, range(shards), workers):
+        for _ in in_order(write, range(shards), workers, stop):
             bar.update()
     return paths
 
@@ -106,14 +114,6 @@ def _is_file_name(prefix):
     return not set('*?[\0') & set(prefix)
 
 
-def _is_by_folders(images):
-    """Whether each picture lies in the folder of its class: then every folder there is a class."""
-    if images.labels is None:
-        return False
-    folders = [f'{images.class_names[label]}/' for label in images.labels]
-    return all(map(str.startswith, images.paths, folders))
-
-
 def _claim(folder, prefix, description):
     """Writes PREFIX.json, or checks that the one that is there says the same."""
     path = folder / f'{prefix}.json'
@@ -121,9 +121,12 @@ def _claim(folder, prefix, description):
         with damage_named(path, 'be the description of shards'):
             found = json.loads(path.read_text())
         if found != description:
+            other = 'shards of other images'
+            if isinstance(found, dict) and found.get('fingerprint') == description['fingerprint']:
+                other = f'the same images in {found.get("shards")} shards, or with other names'
             raise ValueError(
-                f'{path}: the folder has shards of other images: choose another `folder` or '
-                '`prefix`, or remove them'
+                f'{path}: the folder has {other}: choose another `folder` or `prefix`, or remove '
+                'them'
             )
         return
     if any(folder.glob(f'{prefix}-*-of-*.tfrecord')):
@@ -217,9 +220,7 @@ def decode_shards(
         OSError: a file can't be read, or the cache can't be written.
     """
     check_options(image_size, fit, filter, channels)
-    paths = storage.find_files(pattern)
-    if not paths:
-        raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
+    paths = found_files(pattern)
     options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
     settings = [options, image_feature, label_feature, skip_damaged, paths, 'with groups']
     local = [pathlib.Path(path).absolute() for path in paths if not storage.is_url(path)]
@@ -228,18 +229,18 @@ def decode_shards(
     def items() -> Iterator[tuple[str, bytes | None]]:
         for path in paths:
             reader = RecordReader(path, skip_damaged)
-            for number, record in enumerate(reader):
-                if not number and not skip_damaged:
+            for record in reader:
+                if not reader.number and not skip_damaged:
                     # All records lack what the first one does: it is no damage to be left out.
                     check_first(f'{path}: record 0', record, image_feature, label_feature)
-                yield f'{path}: record {number}', record
-            if reader.skipped:
-                yield f'{path}: {reader.skipped} records of damaged checksums', None
+                yield f'{path}: record {reader.number}', record
+            for number in reader.damaged:
+                yield f'{path}: record {number}', None
 
     def decode(named):
         name, record = named
         if record is None:
-            raise ValueError(name)
+            raise ValueError(f'{name}: its checksum or length is wrong')
         image, *known = decode_record(name, record, options, image_feature, label_feature)
         return image, known
 
@@ -263,6 +264,23 @@ def decode_shards(
         description['skipped'],
         os.fspath(pattern),
     )
+
+
+def found_files(pattern: StrPath) -> list[str]:
+    """The names of the shards that match; see `storage.find_files`.
+
+    Raises:
+        FileNotFoundError: there is none, or some are missing.
+    """
+    paths = storage.find_files(pattern)
+    if paths:
+        return paths
+    hint, text = '', os.fspath(pattern)
+    if not storage.is_url(text) and os.path.isdir(os.path.expanduser(text)):
+        hint = f' and not a folder: {os.path.join(text, "images-*")}, or what else they are called'
+    elif '[' in text:
+        hint = ', in which [[] stands for the letter ['
+    raise FileNotFoundError(f'`pattern` must match files{hint}. Received: pattern={pattern!r}')
 
 
 def _class_names(paths, labels, label_feature):
@@ -295,7 +313,7 @@ def _written_names(path, label_feature):
         described = shard.with_name(f'{match[1] if match else shard.stem}.json')
         if match and described.is_file():
             with damage_named(described, 'be the description of shards'):
-                return tuple(map(str, json.loads(described.read_text())['class_names']))
+                return tuple(map(str, json.loads(described.read_text())['class_names'])) or None
         listed = shard.parent / f'{label_feature}.labels.txt'
         if listed.is_file():
             with damage_named(listed, 'hold the name of a class in each line'):

@@ -130,7 +130,12 @@ def _checked(count, seed, labels, groups):
             raise ValueError(
                 f'`groups` must have the shape ({count},). Received: shape={groups.shape}'
             )
-        groups = np.unique(groups, return_inverse=True)[1]
+        try:
+            groups = np.unique(groups, return_inverse=True)[1]
+        except TypeError:  # None among them, or texts beside numbers
+            raise ValueError(
+                '`groups` must be all strings or all integers. Received: several types'
+            ) from None
     return np.unique(labels, return_inverse=True)[1], groups, np.random.default_rng(seed)
 
 

@@ -137,6 +137,7 @@ def class_counts(labels: ArrayLike, class_names: Sequence[str]) -> dict[str, int
     {'cat': 2, 'dog': 0, 'fox': 1}
     """
     labels = np.asarray(labels)
+    labels = labels if labels.size else labels.astype(np.int32)  # of [] NumPy makes floats
     check_labels(labels, len(labels) if labels.ndim else 0, len(class_names))
     if len(set(class_names)) < len(class_names):
         raise ValueError(f'`class_names` must differ. Received: {list(class_names)}')

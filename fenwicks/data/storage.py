@@ -62,7 +62,7 @@ def open_binary(path: str | os.PathLike[str]) -> BinaryIO:
         ImportError: nothing that is installed opens such a URL.
     """
     if not is_url(path):
-        return open(path, 'rb')
+        return open(os.path.expanduser(path), 'rb')
     if _remote(path) == 'fsspec':
         import fsspec
 
@@ -96,6 +96,7 @@ def find_files(pattern: str | os.PathLike[str]) -> list[str]:
     []
     """
     pattern = os.fspath(pattern)
+    pattern = pattern if is_url(pattern) else os.path.expanduser(pattern)
     found = _matching(pattern)
     # Beside shards lie descriptions of them: PREFIX.json, and texts of TensorFlow Datasets.
     found = [path for path in found if not path.endswith(('.json', '.txt'))] or found

@@ -14,6 +14,7 @@ from fenwicks.data import storage
 from fenwicks.data.images import check_options
 from fenwicks.data.listing import StrPath
 from fenwicks.data.records import check_first, decode_record
+from fenwicks.data.shards import found_files
 from fenwicks.data.stream import stream_batches
 from fenwicks.data.tfrecord import RecordReader, count_records
 
@@ -85,9 +86,7 @@ def shard_dataset(
     """
     check_options(image_size, fit, filter, channels)
     buffer = positive_integer('buffer', buffer)
-    paths = storage.find_files(pattern)
-    if not paths:
-        raise FileNotFoundError(f'`pattern` must match files. Received: pattern={pattern!r}')
+    paths = found_files(pattern)
     options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
     if not skip_damaged and not storage.is_url(paths[0]):
         for record in itertools.islice(RecordReader(paths[0], skip_damaged=True), 1):
@@ -133,9 +132,9 @@ class _InOrder:
     def read(self, shard):
         """The records of one shard; record i has the number `shard + i * number of shards`."""
         reader = RecordReader(self.paths[shard], self.skip_damaged)
-        for place, record in enumerate(reader):
-            number = (shard + place * len(self.paths)) % 2**31
-            yield number, f'{self.paths[shard]}: record {place}', record
+        for record in reader:
+            number = (shard + reader.number * len(self.paths)) % 2**31
+            yield number, f'{self.paths[shard]}: record {reader.number}', record
         self.skipped += reader.skipped
 
 

@@ -50,10 +50,14 @@ class RecordReader:
 
     Args:
         path: a file on this machine, or a URL such as `gs://bucket/file`.
-        skip_damaged: whether to leave out damaged records and count them in `skipped`. By default
+        skip_damaged: whether to leave out damaged records and note them in `damaged`. By default
             the first one raises. Behind a damaged length nothing can be found any more: the rest
             of the file counts as one record.
         longest: bytes that a record may have; a longer one counts as damaged.
+
+    Attributes:
+        number: of the record that was read last, from 0; damaged ones count.
+        damaged: the numbers of the records that were left out.
 
     Raises:
         RecordError: while iterating, at a damaged record, unless `skip_damaged`; names the file
@@ -73,39 +77,43 @@ class RecordReader:
         self, path: str | os.PathLike[str], skip_damaged: bool = False, longest: int = 2**28
     ):
         self.path, self.skip_damaged, self.longest = path, skip_damaged, longest
-        self.skipped = 0
+        self.number, self.damaged = 0, list[int]()
+
+    @property
+    def skipped(self) -> int:
+        """How many records were left out."""
+        return len(self.damaged)
 
     def __iter__(self) -> Iterator[bytes]:
-        self.skipped = 0
+        self.damaged = []
         with storage.open_binary(self.path) as file:
-            position = number = 0
+            position = self.number = 0
             while head := file.read(_HEAD.size):
                 length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else 0
                 if len(head) < _HEAD.size or _HEAD.unpack(head)[1] != masked_crc32c(head[:8]):
-                    self._damaged(number, position, 'the checksum of its length is wrong')
+                    self._damaged(position, 'the checksum of its length is wrong')
                     return
                 if length > self.longest:
-                    claim = f'it claims {length} bytes, of at most {self.longest}'
-                    self._damaged(number, position, claim)
+                    self._damaged(position, f'it claims {length} bytes, of at most {self.longest}')
                     return
                 data, foot = file.read(length), file.read(_FOOT.size)
                 if len(data) < length or len(foot) < _FOOT.size:
-                    self._damaged(number, position, 'the file ends within it')
+                    self._damaged(position, 'the file ends within it')
                     return
                 if _FOOT.unpack(foot)[0] != masked_crc32c(data):
-                    self._damaged(number, position, 'the checksum of its data is wrong')
+                    self._damaged(position, 'the checksum of its data is wrong')
                 else:
                     yield data
                 position += _HEAD.size + length + _FOOT.size
-                number += 1
+                self.number += 1
 
-    def _damaged(self, number, position, fault):
+    def _damaged(self, position, fault):
         if not self.skip_damaged:
             raise RecordError(
-                f'{self.path}: record {number} at byte {position}: {fault}; '
+                f'{self.path}: record {self.number} at byte {position}: {fault}; '
                 'the file is truncated or damaged; `skip_damaged` leaves such records out'
             )
-        self.skipped += 1
+        self.damaged.append(self.number)
 
 
 def count_records(path: str | os.PathLike[str]) -> int:
@@ -122,7 +130,7 @@ def count_records(path: str | os.PathLike[str]) -> int:
         OSError: the file can't be read.
     """
     count = position = 0
-    with open(path, 'rb') as file:
+    with open(os.path.expanduser(path), 'rb') as file:
         size = os.fstat(file.fileno()).st_size
         while position < size:
             file.seek(position)
@@ -147,7 +155,7 @@ def write_records(path: str | os.PathLike[str], records: Iterable[bytes]) -> Non
     Raises:
         OSError: the disk doesn't take it.
     """
-    with written_whole(path) as part, open(part, 'wb') as file:
+    with written_whole(os.path.expanduser(path)) as part, open(part, 'wb') as file:
         for data in records:
             length = len(data).to_bytes(8, 'little')
             file.write(length + _FOOT.pack(masked_crc32c(length)))

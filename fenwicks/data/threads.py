@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -17,7 +18,10 @@ _Result = TypeVar('_Result')
 
 
 def in_order(
-    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    workers: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[_Result]:
     """Calls a function on items in threads; yields the results in the items' order.
 
@@ -25,6 +29,7 @@ def in_order(
         function: called in several threads at a time.
         items: read no more than a few ahead of the results.
         workers: number of threads; None for one for each processor, at most 16.
+        stop: is set when no more results are wanted, so that a long call can end early.
 
     Raises:
         Whatever the function raises, at the first item for which it does.
@@ -46,4 +51,6 @@ def in_order(
         while pending:
             yield pending.popleft().result()
     finally:
+        if stop is not None:
+            stop.set()
         pool.shutdown(cancel_futures=True)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fenwicks.data.images import FITS
 from fenwicks.export.formats import FORMATS
 
@@ -67,12 +69,17 @@ def model_card(result: Mapping[str, Any], files: Iterable[str] = ()) -> str:
 
 def _checked(result):
     """The result without keys that hold nothing."""
-    found = {key: value for key, value in result.items() if value is not None}
+    found = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in result.items()
+        if value is not None
+    }
     if missing := [key for key in ('recipe', 'dataset', 'test_accuracy') if key not in found]:
         raise ValueError(f'`result` must hold {missing[0]}. Received: {", ".join(found) or "{}"}')
     for key, kind in _KINDS.items():
         value = found.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        wrong = isinstance(value, bool | str) or not isinstance(value, kind)
+        if value is not None and (wrong or value != value):  # NaN differs from itself
             raise ValueError(f'`result` must hold {_WORDS[kind]} as {key}. Received: {value!r}')
     return found
 

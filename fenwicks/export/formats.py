@@ -90,6 +90,7 @@ def write(
     fenwicks.export.write(model, 'out/my_run', ['saved_model', 'onnx'])
     ```
     """
+    formats = sequence('formats', formats, 'names')
     check_formats(formats)
     folder = pathlib.Path(folder).expanduser()
     if 'onnx' in formats:
@@ -188,9 +189,17 @@ def _write_folder(model: keras.Model, path: pathlib.Path) -> None:
         part = pathlib.Path(beside) / path.name
         with _quiet():
             model.export(str(part), format='tf_saved_model', verbose=False)
-        if path.exists():
-            os.replace(path, f'{part}.former')  # at once, and not file by file
-        os.replace(part, path)
+        if not path.exists():
+            os.replace(part, path)
+            return
+        former = f'{part}.former'
+        os.replace(path, former)  # at once, and not file by file
+        try:
+            os.replace(part, path)
+        except BaseException:
+            if not path.exists():
+                os.replace(former, path)
+            raise
 
 
 @contextlib.contextmanager

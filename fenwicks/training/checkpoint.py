@@ -19,6 +19,7 @@ import numpy as np
 from fenwicks import _files
 from fenwicks._errors import one_line
 from fenwicks.data.dataset import digest_of
+from fenwicks.data.limits import read_header
 
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
 
@@ -228,10 +229,7 @@ def _header(archive, name, most, kinds):
     if info.compress_type != zipfile.ZIP_STORED or info.file_size > most:
         raise ValueError(f'{name} claims {info.file_size} bytes')
     with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        first = version == (1, 0)
-        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
+        shape, fortran, dtype = read_header(file, name)
         start = file.tell()
     if dtype.hasobject:
         raise ValueError(f'{name} is a pickle')

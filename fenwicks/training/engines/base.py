@@ -318,3 +318,9 @@ def batch_starts(count: int, batch_size: int) -> tuple[np.ndarray, int]:
     batches = -(-count // batch_size)
     size = -(-count // batches)
     return np.minimum(np.arange(batches, dtype=np.int32) * size, count - size), size
+
+
+def without_overlap(batches: Sequence[Tensor], count: int) -> Tensor:
+    """The rows of all batches that `batch_starts` made of `count` images, each once."""
+    *whole, last = batches
+    return keras.ops.concatenate([*whole, last[last.shape[0] * len(batches) - count :]])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fenwicks.training.engines.base import batch_starts
+from fenwicks.training.engines.base import batch_starts, without_overlap
 from fenwicks.training.engines.jax_state import scope_of
 
 
@@ -60,14 +60,14 @@ class Scorer:
         def logits_of(start):
             return self._logits_of_part(trainable, fixed, images, start, size, image_shape)
 
-        return _without_overlap([*lax.map(logits_of, starts)], len(images))
+        return without_overlap([*lax.map(logits_of, starts)], len(images))
 
     def _logits_by_batches(self, trainable, fixed, images, starts, size, image_shape):
         """As `_logits_in_one_program`, with the loop in Python."""
         logits = [
             self._logits_at(trainable, fixed, images, start, size, image_shape) for start in starts
         ]
-        return _without_overlap(logits, len(images))
+        return without_overlap(logits, len(images))
 
     def _logits_of_part(self, trainable, fixed, images, start, size, image_shape):
         pixels = lax.dynamic_slice_in_dim(images, start, size).reshape(size, *image_shape)
@@ -81,9 +81,3 @@ class Scorer:
             extras = [extra.astype('float32') for extra in self.model.losses]
         results = self.metrics.of_all(labels, logits)
         return loss + sum(extras), self._correct(logits, labels), results
-
-
-def _without_overlap(batches, count):
-    """The rows of all batches, of which the last one repeats some of those before."""
-    *whole, last = batches
-    return jnp.concatenate([*whole, last[len(last) * len(batches) - count :]])

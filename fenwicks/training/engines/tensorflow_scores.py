@@ -7,7 +7,7 @@ import functools
 import keras
 import tensorflow as tf
 
-from fenwicks.training.engines.base import batch_starts
+from fenwicks.training.engines.base import batch_starts, without_overlap
 
 
 class Scorer:
@@ -45,7 +45,7 @@ class Scorer:
         """As `_score_in_one_program`, with a call for each batch, which several devices share."""
         batches = [images[start : start + size] for start in starts]
         logits = [self._predict(self.normalize(batch)) for batch in batches]
-        return self._score_logits(targets, _without_overlap(logits, images.shape[0]))
+        return self._score_logits(targets, without_overlap(logits, images.shape[0]))
 
     def _logits_in_one_loop(self, images, starts, size):
         """The logits of all images, in one loop over batches; see `batch_starts`."""
@@ -55,7 +55,7 @@ class Scorer:
             return self._logits(self.normalize(batch))
 
         logits = tf.map_fn(logits_of, starts, fn_output_signature=tf.float32, parallel_iterations=1)
-        return _without_overlap(tf.unstack(logits), images.shape[0])
+        return without_overlap(tf.unstack(logits), images.shape[0])
 
     def _score_of(self, targets, logits):
         labels, *weights = targets
@@ -65,9 +65,3 @@ class Scorer:
             extras = [tf.cast(extra, tf.float32) for extra in self.model.losses]
         results = self.metrics.of_all(labels, logits)
         return loss + sum(extras), self._correct(logits, labels), results
-
-
-def _without_overlap(batches, count):
-    """The rows of all batches, of which the last one repeats some of those before."""
-    *whole, last = batches
-    return tf.concat([*whole, last[last.shape[0] * len(batches) - count :]], 0)
