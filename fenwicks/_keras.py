@@ -1,8 +1,8 @@
-"""Everything private of Keras that the library touches, in one file.
+"""Everything private of Keras that the library touches; of saving in `_keras_saving.py`.
 
 Names with an underscore and methods replaced on Keras's objects may change with any release.
-`tests/test_keras_private.py` says for which releases they hold, and that no other file of the
-library uses such a name; `setup.py` admits no later ones.
+`tests/test_keras_private.py` says for which releases they hold, and `tests/test_structure.py`
+that no other file of the library uses such a name; `setup.py` admits no later ones.
 """
 
 from __future__ import annotations
@@ -168,18 +168,15 @@ def is_softmax_output(tensor: Any) -> bool:
     return hasattr(tensor, '_keras_logits')
 
 
-def is_loading() -> bool:
-    """Whether Keras is reading a saved model at present."""
-    return global_state.get_global_attribute('shared_objects/id_to_obj_map') is not None
-
-
 def resumed_epoch(model: keras.Model) -> int:
     """The epoch at which `BackupAndRestore` has `fit` begin, 0 without it."""
     return getattr(model, '_initial_epoch', 0) or 0
 
 
-def call_after_last_epoch(model: keras.Model, act: Callable[[], None]) -> None:
+def call_after_last_epoch(model: keras.Model, act: Callable[[], None]) -> bool:
     """Has the `fit` that begins call `act` after its last epoch, before any `on_train_end`.
+
+    Returns `False`, and does nothing, where something else is to be called there already.
 
     There Keras lets an optimizer replace the weights by its own averages. On JAX `act` is called
     after an interruption as well; elsewhere that leaves the hook, which no other `fit` obeys.
@@ -190,7 +187,10 @@ def call_after_last_epoch(model: keras.Model, act: Callable[[], None]) -> None:
     """
     optimizer, history = model.optimizer, getattr(model, 'history', None)
     if optimizer is None:
-        return
+        return True
+    other = vars(optimizer).get('finalize_variable_values')
+    if history is not None and getattr(other, 'history', None) is history:
+        return False
 
     def finalize_variable_values(variables):
         vars(optimizer).pop('finalize_variable_values', None)
@@ -198,7 +198,9 @@ def call_after_last_epoch(model: keras.Model, act: Callable[[], None]) -> None:
         if getattr(model, 'history', None) is history:  # each `fit` has its own
             act()
 
+    vars(finalize_variable_values)['history'] = history
     optimizer.finalize_variable_values = finalize_variable_values
+    return True
 
 
 class WithoutDecoupledDecay:

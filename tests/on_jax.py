@@ -24,6 +24,7 @@ PARTS = {
         'test_layers_whitening.py',
         'test_batch_norm_jax.py',
         'test_layers_frozen.py',
+        'test_layers_templates.py',
     ),
     'optimizers': (
         'test_losses.py',

@@ -486,6 +486,15 @@ def test_an_optimizer_that_averages_too_is_refused():
                   callbacks=[WeightAveraging(EMA())])  # fmt: skip
 
 
+def test_two_averages_are_refused():
+    """The second took the averages of the first for the weights to go on with."""
+    model, first = new_model(), WeightAveraging(EMA(0.5, every=1))
+    with pytest.raises(ValueError, match=r'must be the only average.* Received: two WeightAverag'):
+        fit(model, first, WeightAveraging(EMA(0.9, every=1)), epochs=1)
+    fit(model, first, epochs=1)
+    fit(model, first, epochs=1)
+
+
 def held_out():
     """Points of another draw, on which the model soon gets worse, so that the best isn't last."""
     rng = np.random.default_rng(11)

@@ -291,7 +291,7 @@ def test_arguments_of_another_type(images, tmp_path):
 def test_a_cache_among_the_classes_is_refused(images, tmp_path):
     """The next listing of the classes would have found it."""
     for folder in (images.root / 'cache', images.root / 'cat' / 'cache'):
-        with pytest.raises(ValueError, match='^`cache_dir` must lie outside of the folder'):
+        with pytest.raises(ValueError, match=r'^`cache_dir` must lie outside of the folder'):
             data.decode_images(images, (8, 8), cache_dir=folder)
         assert not folder.exists()
     data.decode_images(images, (8, 8), cache_dir=images.root / '.cache', show_progress=False)

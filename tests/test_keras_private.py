@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fenwicks
-from fenwicks import _keras, optimizers
+from fenwicks import _keras, _keras_saving, optimizers
 
 
 def model():
@@ -132,7 +132,7 @@ def test_models_are_known_to_be_loading(tmp_path):
     @keras.saving.register_keras_serializable(package='fenwicks_tests')
     class Noting(keras.optimizers.SGD):
         def build(self, variables):
-            seen.append(_keras.is_loading())
+            seen.append(_keras_saving.is_loading())
             super().build(variables)
 
     network = model()
@@ -141,7 +141,7 @@ def test_models_are_known_to_be_loading(tmp_path):
     network.save(tmp_path / 'model.keras')
     keras.models.load_model(tmp_path / 'model.keras')
     assert seen == [False, True]
-    assert not _keras.is_loading()
+    assert not _keras_saving.is_loading()
 
 
 def test_where_a_backup_has_training_begin(tmp_path):

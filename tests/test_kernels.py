@@ -310,13 +310,14 @@ def test_conv2d_with_amx(monkeypatch):
     assert not np.array_equal(found[0], direct(images, kernel))
 
 
-def test_side_by_side_of_an_unknown_batch():
+@pytest.mark.parametrize('known', [(None, 3, 3), (4, None, None), (4, None, 3), (4, 3, None)])
+def test_side_by_side_of_an_unknown_batch_or_size(known):
     images, upstream = normal(4, 3, 3, 5), normal(4, 3, 3, 6, seed=1)
     function = tf.function(
         lambda images, upstream: convolution._kernel_gradient_side_by_side(
             images, upstream, (3, 3, 5, 6)
         ),
-        input_signature=[tf.TensorSpec((None, 3, 3, 5)), tf.TensorSpec((None, 3, 3, 6))],
+        input_signature=[tf.TensorSpec((*known, 5)), tf.TensorSpec((*known, 6))],
     )
     expected = convolution._kernel_gradient_directly(images, upstream, (3, 3, 5, 6))
     assert_close([function(images, upstream)], [expected], 1e-5)

@@ -434,6 +434,14 @@ def test_bad_check_model(arguments, name):
     assert '\n' not in str(error.value)
 
 
+def test_check_model_of_several_outputs():
+    inputs = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, [keras.layers.Dense(3)(pooled), keras.layers.Dense(4)(pooled)])
+    with pytest.raises(ValueError, match=r'^`model` must have one output. Received: 2$'):
+        check_model(model, (8, 8, 3))
+
+
 def test_check_model():
     with pytest.raises(ValueError, match=r"^`model` must return finite .*model='overflow'"):
         check_model(Scaling(1e38, name='overflow'), (128, 128, 3))

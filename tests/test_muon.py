@@ -354,3 +354,19 @@ def test_fit_in_low_precision(policy):
     assert type(inner) is Muon
     dtype = 'bfloat16' if policy == 'bfloat16' else 'float32'
     assert {v.dtype for v in inner.velocities} == {dtype}
+
+
+@pytest.mark.parametrize('rate', [0.3, PiecewiseLinear([(0, 0.1), (10, 0)])])
+def test_a_new_rate_of_the_others_costs_no_state(rate, tmp_path):
+    """After a schedule in the place of a number nothing of the optimizer was loaded."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    model.compile(Muon(0.02, others=SGD(0.1, momentum=0.9)), CrossEntropy())
+    data = np.ones((4, 4), np.float32), np.arange(4) % 3
+    model.fit(*data, verbose=0)
+    model.optimizer.others.learning_rate = rate
+    model.save(tmp_path / 'model.keras')
+    loaded = keras.models.load_model(tmp_path / 'model.keras').optimizer
+    assert int(loaded.iterations) == 1
+    for one, other in zip(loaded.variables, model.optimizer.variables, strict=True):
+        np.testing.assert_array_equal(numpy_of(one), numpy_of(other))
+    assert float(loaded.others.learning_rate) == pytest.approx(0.3 if rate == 0.3 else 0.1)

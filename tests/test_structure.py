@@ -15,7 +15,17 @@ LONGEST = 350  # lines
 
 # A module imports those of earlier entries and of its own entry, never those of later ones.
 ORDER = (
-    ('_backend', '_checks', '_errors', '_files', '_forward', '_keras', '_typing', 'command'),
+    (
+        '_backend',
+        '_checks',
+        '_errors',
+        '_files',
+        '_forward',
+        '_keras',
+        '_keras_saving',
+        '_typing',
+        'command',
+    ),
     ('kernels.device',),
     ('augment',),
     ('data',),
@@ -189,13 +199,13 @@ def defined(path: pathlib.Path) -> Iterator[str]:
 def foreign_attributes() -> Iterator[str]:
     """Attributes with an underscore that no file of the package defines: Keras's, or another's.
 
-    What is private in Keras stands in `fenwicks/_keras.py` alone.
+    What is private in Keras stands in `fenwicks/_keras.py` and `fenwicks/_keras_saving.py` alone.
     """
     own = {}
     for module, path in MODULES.items():
         own.setdefault(package(module), set()).update(defined(path))
     for path in sources('fenwicks', 'examples', '.ci', 'colab'):
-        if path == ROOT / 'fenwicks' / '_keras.py':
+        if path.stem in ('_keras', '_keras_saving'):
             continue
         inside = path.is_relative_to(ROOT / 'fenwicks')
         names = own[package(module_name(path))] if inside else set(defined(path))

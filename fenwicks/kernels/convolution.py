@@ -120,8 +120,8 @@ def _kernel_gradient_side_by_side(images, upstream, kernel_shape):
 
 def _images_in_a_row(images, upstream, gap):
     """How many images side by side fill AMX's tiles best; the largest number of equals."""
-    batch, _, width, _ = images.shape
-    if not batch or width > _NARROW:
+    batch, height, width, _ = images.shape
+    if not (batch and height and width) or width > _NARROW:
         return 1
 
     def filled(count):

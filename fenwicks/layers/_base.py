@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from fenwicks import _keras_saving
 from fenwicks._checks import no_class
 from fenwicks.layers._casts import output_spec
 from fenwicks.layers._templates import (
@@ -43,6 +44,7 @@ class Chain(keras.layers.Layer):
                 f'Received: layer={layer.name!r}'
             )
         self.layers.append(layer)
+        _keras_saving.track(self, layer, f'part_{len(self.layers)}')
 
     def build(self, input_shape):
         for layer in self.layers:
@@ -84,7 +86,9 @@ class Chain(keras.layers.Layer):
             return keras.tree.map_structure(lambda output: tuple(output.shape), outputs)
 
     def _symbol(self, shape):
-        """A symbolic input of a shape, or several where a layer before returns several."""
+        """A symbolic input of a shape, or those of a list or dictionary of shapes."""
+        if isinstance(shape, dict):
+            return {key: self._symbol(each) for key, each in shape.items()}
         if not _is_one_shape(shape):
             return [self._symbol(each) for each in shape]
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
@@ -175,7 +179,9 @@ class _Style:
         if isinstance(activation, dict) and 'config' in activation:
             activation = keras.saving.deserialize_keras_object(activation)
         no_class('activation', activation)
-        if not isinstance(activation, keras.layers.Layer):
+        if isinstance(activation, keras.layers.Layer):
+            activation = copy_template(activation, activation.name, activation.dtype_policy)
+        else:
             activation = keras.activations.get(activation)
         self.activation = activation
 

@@ -6,12 +6,17 @@ from typing import Any
 
 import keras
 
-from fenwicks import _keras
+from fenwicks import _keras, _keras_saving
 
 
 def check_template(name: str, layer: Any) -> keras.layers.Layer | None:
-    """Returns the template layer that an argument gives, deserialized if it comes from a config."""
-    if isinstance(layer, dict):
+    """Returns the template that an argument gives: a copy, or what its config restores.
+
+    A template of the user's may be called by them, too. Then it has weights, which Keras would save
+    with the block and not find when it loads it.
+    """
+    is_config = isinstance(layer, dict)
+    if is_config:
         layer = keras.saving.deserialize_keras_object(layer)
     if layer is not None and not isinstance(layer, keras.layers.Layer):
         raise ValueError(f'`{name}` must be a Keras layer or None. Received: {name}={layer!r}')
@@ -22,16 +27,20 @@ def check_template(name: str, layer: Any) -> keras.layers.Layer | None:
                 f"`{name}` must have data_format='channels_last'. Received: {name}={part!r} "
                 f'with data_format={data_format!r}'
             )
-    return layer
+    if layer is None or is_config:
+        return layer
+    return copy_template(layer, layer.name, layer.dtype_policy)
 
 
 def copy_template(template: keras.layers.Layer, name: str, dtype: Any) -> keras.layers.Layer:
     """Returns a new layer with the settings of `template`, but its own name and dtype policy."""
     try:
-        config = {**template.get_config(), 'name': name}
-        if _has_own_config(template):
-            return type(template).from_config({**config, 'dtype': dtype_argument(dtype)})
-        copy = type(template).from_config({**config, 'dtype': None})
+        # A copy that is made while a model is loaded would share its parts with the next one.
+        with _keras_saving.no_shared_objects():
+            config = {**template.get_config(), 'name': name}
+            if _has_own_config(template):
+                return type(template).from_config({**config, 'dtype': dtype_argument(dtype)})
+            copy = type(template).from_config({**config, 'dtype': None})
     except (TypeError, NotImplementedError) as error:
         lines = [line for line in str(error).splitlines() if line]
         reason = lines[-1] if isinstance(error, TypeError) else 'Keras cannot make a config of it'

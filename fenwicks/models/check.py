@@ -22,8 +22,8 @@ def check_model(model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32,
         The model's output as a NumPy array, whose first axis has length 1.
 
     Raises:
-        ValueError: if the output isn't finite, `model` is none, or `input_shape` isn't that of an
-            image.
+        ValueError: if the output isn't finite, `model` is none or has several outputs, or
+            `input_shape` isn't that of an image.
 
     Example:
 
@@ -37,7 +37,10 @@ def check_model(model: keras.layers.Layer, input_shape: Sequence[int] = (32, 32,
             f'`input_shape` must be that of one image. Received: input_shape={input_shape}'
         )
     image = np.random.default_rng(0).standard_normal((1, *input_shape), dtype=np.float32)
-    outputs = keras.ops.convert_to_numpy(model(image, training=False))
+    outputs = model(image, training=False)
+    if isinstance(outputs, dict | list | tuple):
+        raise ValueError(f'`model` must have one output. Received: {len(outputs)}')
+    outputs = keras.ops.convert_to_numpy(outputs)
     if not np.isfinite(outputs.astype(np.float32)).all():
         raise ValueError(
             f'`model` must return finite numbers. Received: model={model.name!r}, '

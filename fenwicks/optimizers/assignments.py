@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import keras
 
-from fenwicks import _keras
+from fenwicks import _keras_saving
 from fenwicks.optimizers.patterns import WORDS
 
 # Of each variable its path, its shape, and what was chosen for it: a group's number, for instance.
@@ -51,7 +51,7 @@ def assign(
                 'matches.',
                 stacklevel=3,
             )
-    elif _keras.is_loading() and not set(patterns) <= set(WORDS):
+    elif _keras_saving.is_loading() and not set(patterns) <= set(WORDS):
         warnings.warn(
             'the parameter groups were not saved with this model, since its optimizer was not '
             'built (train the model or build its optimizer before saving) or an earlier version '
@@ -60,7 +60,7 @@ def assign(
             stacklevel=3,
         )
     if choices is None:
-        choices = choose(paths, not _keras.is_loading())
+        choices = choose(paths, not _keras_saving.is_loading())
     return tuple(zip(paths, shapes, choices, strict=True))
 
 
@@ -112,7 +112,7 @@ def _recall(
     shapes: list[tuple[int, ...]],
 ) -> list | None:
     """The recorded choices: by path where these paths were recorded, or else by place."""
-    loading = _keras.is_loading()
+    loading = _keras_saving.is_loading()
     left = tuple(each for place, each in enumerate(recorded) if place not in frozen)
     if loading and len(left) == len(paths):
         recorded = left

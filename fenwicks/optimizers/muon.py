@@ -154,10 +154,16 @@ class Muon(MomentumOptimizer):
         self.others = others
         self.others_match = others_match
         self._sgd = others or SGD(0.0, momentum=self.momentum, nesterov=self.nesterov)
-        # A constant rate of `others` can be set later, so it is part of the state: Keras tracks
-        # every variable that is an attribute.
-        if others is not None and isinstance(others.learning_rate, keras.Variable):
-            self._others_rate = others.learning_rate
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """The state, with the rate of `others` behind this optimizer's own: it can be set, too."""
+        own = super().variables
+        rate = None if self.others is None else _keras.constant_or_schedule(self.others)
+        if not isinstance(rate, keras.Variable):
+            return own
+        place = 1 + isinstance(_keras.constant_or_schedule(self), keras.Variable)
+        return [*own[:place], rate, *own[place:]]
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Decides how each variable is updated and creates its velocity.

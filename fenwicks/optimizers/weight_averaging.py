@@ -99,11 +99,15 @@ class WeightAveraging(keras.callbacks.Callback):
             )
         if not self.model.built:
             self._check_not_needed_yet()
+        if not _keras.call_after_last_epoch(self.model, self._finish):
+            raise ValueError(
+                'WeightAveraging must be the only average: train once for each rule, from the same '
+                'seed. Received: two WeightAveraging callbacks'
+            )
         self._find_variables()
         self.restore()
         self._restart_frozen()
         self._fitting, self._within_epoch = True, False
-        _keras.call_after_last_epoch(self.model, self._finish)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Puts the training weights back in place, and counts the steps from here."""
