@@ -368,5 +368,5 @@ def test_a_new_rate_of_the_others_costs_no_state(rate, tmp_path):
     loaded = keras.models.load_model(tmp_path / 'model.keras').optimizer
     assert int(loaded.iterations) == 1
     for one, other in zip(loaded.variables, model.optimizer.variables, strict=True):
-        np.testing.assert_array_equal(numpy_of(one), numpy_of(other))
+        np.testing.assert_array_equal(ops.convert_to_numpy(one), ops.convert_to_numpy(other))
     assert float(loaded.others.learning_rate) == pytest.approx(0.3 if rate == 0.3 else 0.1)
