@@ -15,7 +15,8 @@ def of(benchmark):
 
 def streaming_table():
     """One row for each comparison of a stream with data on the device."""
-    header = ['recipe', 'hardware', 'on the device, images/s', 'streamed, images/s', 'ratio']
+    speeds = ['on the device, images/s', 'streamed, images/s']
+    header = ['recipe', 'hardware', *speeds, 'ratio, median of turns']
     rows = [
         [
             f'`{line["recipe"]}`, {line["precision"]}, {line["backend"]}',

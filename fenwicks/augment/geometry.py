@@ -218,23 +218,23 @@ def compose_matrices(*matrices: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor, padding: str = 'reflect') -> Tensor:
-    """Rotates each image counterclockwise by its angle; see `affine`."""
+    """Rotates each image counterclockwise by its angle, of floats (batch,); see `affine`."""
     return affine(images, rotation_matrix(_floats('degrees', degrees, images)), padding)
 
 
 def zoom(images: Tensor, factor: Tensor, padding: str = 'reflect') -> Tensor:
-    """Enlarges each image about its centre by its factor; see `affine`."""
+    """Enlarges each image about its centre by its factor, of floats (batch,); see `affine`."""
     return affine(images, zoom_matrix(_floats('factor', factor, images)), padding)
 
 
 def shear(images: Tensor, x: Tensor, y: Tensor, padding: str = 'reflect') -> Tensor:
-    """Shears each image by `x` pixels per row and `y` per column; see `affine`."""
+    """Shears each image by `x` pixels per row, `y` per column, floats (batch,); see `affine`."""
     matrices = shear_matrix(_floats('x', x, images), _floats('y', y, images))
     return affine(images, matrices, padding)
 
 
 def shift(images: Tensor, x: Tensor, y: Tensor, padding: str = 'reflect') -> Tensor:
-    """Moves each image by `x` pixels to the right and `y` downwards; see `affine`."""
+    """Moves each image by `x` pixels right and `y` down, floats (batch,); see `affine`."""
     matrices = shift_matrix(_floats('x', x, images), _floats('y', y, images))
     return affine(images, matrices, padding)
 

@@ -27,9 +27,9 @@ class PyTorchUniform(keras.initializers.VarianceScaling):
     Args:
         seed: an integer, a `keras.random.SeedGenerator`, or None for a random seed, which
             `keras.utils.set_random_seed` makes reproducible. As with every Keras initializer, one
-            instance returns the same numbers each time it is called with the same shape: pass the
-            class, not an instance, to several Keras layers. The blocks of `fenwicks.layers` copy
-            an unseeded instance for each of their kernels.
+            instance returns the same numbers each time it is called with the same shape, unless
+            `seed` is a generator: pass the class, not an instance, to several Keras layers. The
+            blocks of `fenwicks.layers` copy an unseeded instance for each of their kernels.
 
     Example:
 

@@ -252,7 +252,8 @@ class Recipe:
     def for_small_data(self, train_images: int = 512) -> Recipe:
         """The same recipe with batches of at most an eighth of the images, by default of 64.
 
-        Both are powers of two, ghost batches are no larger, and SGD's rates are in proportion.
+        Larger batches become the largest power of two within it. Ghost batches are no larger than
+        batches, and SGD's rates stay in proportion to them.
         """
         eighth = positive_integer('train_images', train_images) // 8
         most = 1 << (eighth or 1).bit_length() >> 1

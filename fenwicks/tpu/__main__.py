@@ -2,9 +2,9 @@
 
     python -m fenwicks.tpu --recipe=fenwicks24 --topology=v5e:1x1,v5e:2x4,v6e:1x1,v2:2x2
 
-It needs Linux on x86-64, jax and libtpu (`pip install jax libtpu`), and half a minute to six
-minutes of a processor core for each topology. `--tensorflow=PYTHON` estimates the TensorFlow
-engine's program instead.
+It needs Linux on x86-64, jax and libtpu (`pip install jax libtpu`), and one and a half to
+seventeen minutes of a processor core for each topology. `--tensorflow=PYTHON` estimates the
+TensorFlow engine's program instead.
 """
 
 from __future__ import annotations

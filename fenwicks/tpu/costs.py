@@ -101,7 +101,7 @@ def estimate(
 ) -> Estimate:
     """Estimates memory and time of a recipe's training on a TPU by compiling its program.
 
-    Compiling takes one to three minutes of a processor core for each of the training's programs.
+    Compiling takes one and a half to seventeen minutes of a processor core, by recipe and topology.
     Don't call this in a process that uses a TPU: a process can load libtpu for one purpose only.
 
     Args:
