@@ -6,10 +6,15 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
+import types
 import venv
+import zipfile
 
 import keras
 import pytest
+
+import fenwicks
 
 ROOT = pathlib.Path(__file__).parent.parent
 COLAB = ROOT / 'colab'
@@ -152,6 +157,42 @@ def test_outputs_are_those_of_a_whole_run_or_none(script, name):
 def test_the_set_up_is_the_same_in_all(script):
     first, *rest = ([cell.source for cell in script.of_text(name).cells[1:3]] for name in NAMES)
     assert all(each == first for each in rest)
+
+
+def pictures_cell(script, kind, folder, monkeypatch, zips=()):
+    """What the cell of `your_images` that finds the pictures leaves behind."""
+    modules = {name: types.ModuleType(name) for name in ('google', 'google.colab')}
+    modules['google.colab'].files = types.SimpleNamespace(upload=lambda: dict.fromkeys(zips))
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    (cell,) = (x for x in script.of_text('your_images').cells if '@title Your pictures' in x.source)
+    monkeypatch.setenv('FENWICKS_FOLDER', folder)
+    names = {'os': os, 'pathlib': pathlib, 'fw': fenwicks}
+    exec(cell.source.replace("SOURCE_KIND = 'generated'", f'SOURCE_KIND = {kind!r}'), names)
+    return names['photos']
+
+
+def test_pictures_of_several_sources_stay_apart(script, tmp_path, monkeypatch):
+    """Drawn ones and those of a zip file lay in one folder, and became classes of one network."""
+    pytest.importorskip('PIL')
+    monkeypatch.chdir(tmp_path)
+    for name, inside in (('one', 'photos/'), ('two', '')):
+        with zipfile.ZipFile(f'{name}.zip', 'w') as archive:
+            for kind in ('cat', 'dog'):
+                archive.writestr(f'{inside}{kind}/0.png', b'')
+    drawn = pictures_cell(script, 'generated', 'pictures', monkeypatch)
+    assert drawn.class_names == ('circle', 'square', 'triangle')
+    for name in ('one.zip', 'two.zip'):
+        found = pictures_cell(script, 'upload', 'pictures', monkeypatch, [name])
+        assert found.class_names == ('cat', 'dog')
+    with pytest.raises(FileExistsError, match='uploaded/one is there already'):
+        pictures_cell(script, 'upload', 'pictures', monkeypatch, ['one.zip'])
+    (tmp_path / 'uploaded' / 'one' / '.hidden').mkdir()
+    assert (
+        pictures_cell(script, 'folder', 'uploaded/one', monkeypatch).class_names
+        == found.class_names
+    )
+    assert not (tmp_path / 'pictures').exists()
 
 
 def test_what_a_bar_leaves_on_the_screen(script):
