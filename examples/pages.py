@@ -7,6 +7,7 @@ import os
 import pathlib
 import shlex
 
+import numpy as np
 from absl import flags
 
 from fenwicks import assemble, augment, command, data, export, report, runlog
@@ -85,17 +86,23 @@ def keep(folder, recipe, dataset, logits, seed):
         seed: of the run.
     """
     samples = dataset.train_images[:SAMPLES]
-    augmented = augment.preview(
-        samples,
-        augment.compose(assemble.augmentations(recipe)),
-        *data.mean_std(dataset.train_images),
-        epochs=EPOCHS,
-        seed=(0, seed),
-    )
-    material = report.Material.of(
-        logits, dataset.test_labels, dataset.test_images, samples, augmented
-    )
+    made = augmented(recipe, dataset, samples, EPOCHS, seed)
+    material = report.Material.of(logits, dataset.test_labels, dataset.test_images, samples, made)
     material.save(folder)
+
+
+def augmented(recipe, dataset, images, epochs, seed=0):
+    """What a recipe's augmentation makes of images in some epochs, as `augment.preview`.
+
+    Of no epoch where they can't be shown, as where labels are mixed too: a picture must not cost
+    anybody a training.
+    """
+    chain = augment.compose(assemble.augmentations(recipe))
+    statistics = data.mean_std(dataset.train_images)
+    try:
+        return augment.preview(images, chain, *statistics, epochs=epochs, seed=(0, seed))
+    except ValueError:
+        return np.zeros((0, *np.shape(images)), np.uint8)
 
 
 def write(folders, out):
