@@ -43,7 +43,7 @@ FLAGS = flags.FLAGS
 trainings.define_flags()
 flags.adopt_module_key_flags(trainings)
 flags.DEFINE_enum('recipe', 'speed94', recipes.PRESETS, 'What is trained.')
-flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
+flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.', lower_bound=0)
 flags.DEFINE_string('model', None, 'A model of raw pixels, instead of a training.')
 flags.DEFINE_integer('rounds', 3, 'Timed evaluations of each kind.', lower_bound=0)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')

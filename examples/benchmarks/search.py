@@ -141,8 +141,9 @@ def table(planned, lines):
     for text, recipe in planned.items():
         runs = [line for line in lines if line.get('variant') == text]
         if runs:
-            measured = [resumable.accuracy(runs), f'{resumable.seconds(runs):.0f}']
-            rows.append([text, f'{whole_epochs(recipe):.2f}', len(runs), *measured])
+            count = len(resumable.finished(runs))
+            measured = [count, resumable.accuracy(runs), resumable.seconds(runs)]
+            rows.append([text, f'{whole_epochs(recipe):.2f}', *measured])
     header = ['variant', 'arithmetic, epochs', 'n', 'test accuracy, %', 'training, s']
     return runlog.markdown(header, rows)
 
