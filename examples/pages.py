@@ -112,7 +112,7 @@ def write(folders, out):
             report.write(folder)
         if len(folders) > 1:
             report.write([*folders], pathlib.Path(out) / 'report.html')
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         print(f'no report.html: {error}', flush=True)
 
 

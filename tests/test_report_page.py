@@ -316,6 +316,14 @@ def test_damaged_results_are_named_in_a_line(tmp_path, capsys, content, message)
     assert not (tmp_path / 'run' / 'report.html').exists()
 
 
+def test_losses_that_are_no_numbers_are_left_out(tmp_path):
+    good, bad = (write_run(tmp_path / name, extra=False) for name in ('good', 'bad'))
+    lost = {'test_loss': float('nan'), 'history': [{'epoch': 1, 'train_loss': float('inf')}]}
+    (bad / 'result.json').write_text(json.dumps({**result(), **lost}))
+    assert 'test loss' not in Page(report.write(bad).read_text()).text
+    assert report.write([good, bad], tmp_path / 'both.html').exists()
+
+
 def test_damaged_predictions_are_named(tmp_path):
     folder = write_run(tmp_path / 'run')
     whole = (folder / 'report.npz').read_bytes()

@@ -84,6 +84,12 @@ def test_without_matplotlib_a_line_says_so(script, tmp_path, monkeypatch, capsys
     assert (tmp_path / 'run' / 'report.npz').exists()
 
 
+def test_a_page_that_is_refused_costs_no_result(tmp_path, capsys):
+    with loaded(ROOT / 'examples' / 'pages.py') as pages:
+        pages.write([tmp_path / 'none'], tmp_path)
+    assert capsys.readouterr().out.startswith('no report.html: a run must be a folder with a ')
+
+
 @pytest.mark.parametrize(
     ('steps', 'shape'),
     [('random_resized_crop(height=28, width=28)', (6, 6, 28, 28, 3)), ('random_mixup', (0,))],

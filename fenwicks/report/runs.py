@@ -148,7 +148,8 @@ def read_run(folder: pathlib.Path) -> Run:
     """
     path = folder / RESULT
     try:
-        result = json.loads(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        result = json.loads(text, parse_constant=lambda _: None)  # NaN is no JSON
         _check(result)
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, and those of `_check`
         what = f'no JSON ({error})' if isinstance(error, json.JSONDecodeError) else error
