@@ -63,6 +63,17 @@ def test_the_command_repeats_the_run(script, folder, tmp_path):
     assert not (tmp_path / 'again' / 'report.html').exists()
 
 
+def test_the_command_has_the_limit_that_the_sample_allows(script, tmp_path, monkeypatch):
+    digits, trained = data.load('digits'), []
+    monkeypatch.setattr(data, 'load', lambda *_: digits)
+    monkeypatch.setattr(script.training_runs, 'summary', lambda *_: '')
+    monkeypatch.setattr(
+        script.training_runs, 'train_all', lambda jobs, *_: (trained.extend(jobs), tmp_path)
+    )
+    call(script, '--limit=10000', '--device=cpu', '--precision=float32')
+    assert trained[0][0].chosen == {'dataset': 'digits', 'limit': '1501'}
+
+
 @pytest.mark.thorough
 def test_several_runs_are_compared(script, tmp_path, monkeypatch):
     call(script, *SMALL, '--runs=2', f'--out={tmp_path}/two')
