@@ -134,6 +134,22 @@ def test_a_further_augmentation_is_named_in_the_recipe(monkeypatch):
     assert assemble.augmentations(grouped)[2](images, None, 0, np.arange(6), (0, 1)).min() == 0.5
 
 
+@pytest.mark.parametrize(
+    ('step', 'groups', 'message'),
+    [
+        ('random_resized_crop', 0, 'takes .height, width, area, ratio., height and width at least. .*: none'),
+        ('random_resized_crop(width=8)', 0, 'settings that random_resized_crop takes .*: width'),
+        ('random_mixup(seed=3)', 0, 'settings that random_mixup takes .alpha.. Received: seed'),
+        ('alternating_flip(epoch=1)', 0, 'that alternating_flip takes .none.. Received: epoch'),
+        ('random_mixup', 2, '`augmentation_groups` must be 0 where labels change, as by random_mi'),
+    ],
+)
+def test_an_augmentation_gets_what_it_takes(step, groups, message):
+    recipe = dataclasses.replace(RECIPE, augmentations=(step,), augmentation_groups=groups)
+    with pytest.raises(ValueError, match=message):
+        assemble.augmentations(recipe)
+
+
 @pytest.mark.parametrize('field', ['crop_padding', 'flip', 'cutout'])
 def test_an_augmentation_can_be_left_out(field):
     without = dataclasses.replace(RECIPE, **{field: 'none' if field == 'flip' else 0})
