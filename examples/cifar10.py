@@ -28,13 +28,8 @@ from fenwicks.recipes import flags as recipe_flags
 FLAGS = flags.FLAGS
 try:
     REACHED = logged.reached()
-except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-):  # a damaged log mustn't keep anybody from training
-    REACHED = {}
+except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    REACHED = {}  # a damaged log mustn't keep anybody from training
 training_runs.define_flags(
     'speed94', f'Reached here: {"; ".join(f"{name} {what}" for name, what in REACHED.items())}.'
 )
