@@ -540,6 +540,28 @@ def test_resume_needs_a_folder(script):
     )
 
 
+def test_a_run_beside_folder_0_can_be_resumed(script, tmp_path):
+    (tmp_path / '0').mkdir()
+    folders = script.training_runs.RunFolders('page24', tmp_path, 1, resume=True)
+    with pytest.raises(ValueError, match='`runs` must be 1 to resume a run that lies in `out`'):
+        folders.check()
+    (tmp_path / 'checkpoint.npz').touch()
+    folders.check()
+
+
+def test_a_long_name_of_a_recipe_is_cut_in_a_folders(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = script.training_runs.default_out('page24' + 200 * '+é')
+    folder.mkdir(parents=True)
+    assert folder.name.endswith('page24' + 48 * '+é')
+
+
+def test_more_runs_than_can_be_locked_are_refused(script, tmp_path):
+    line = refused(script, *SMALL, '--runs=1000000000', f'--out={tmp_path / "x"}')
+    assert line.startswith('`runs` must be at most ')
+    assert names(tmp_path) == []
+
+
 def test_a_file_in_the_way_of_out(script, tmp_path):
     (tmp_path / 'file').write_text('kept')
     out = tmp_path / 'file'

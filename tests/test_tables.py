@@ -54,14 +54,14 @@ def log(folder, name, *lines):
         runlog.append_line(folder / name, line)
 
 
-@pytest.mark.parametrize('held', [None, 3, []])
-def test_a_run_whose_settings_are_none_has_none(tables, held):
-    assert tables.logged.settings({**RUN, 'settings': held}) is None
-
-
 def rows_of(table):
     _, _, *rows = table.splitlines()
     return [row.strip('| ').split(' | ') for row in rows]
+
+
+@pytest.mark.parametrize('held', [None, 3, []])
+def test_a_run_whose_settings_are_none_has_none(tables, held):
+    assert tables.logged.settings({**RUN, 'settings': held}) is None
 
 
 def test_no_logs_no_rows(tables):
