@@ -646,19 +646,12 @@ def test_the_command_prints_an_error_of_one_line(flag, line):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(
-    ('backend', 'line'),
-    [
-        ('nonsense', '`KERAS_BACKEND` must name a backend that is installed '),
-        ('numpy', 'the Trainer must run on the tensorflow or the jax backend: '),
-    ],
-)
-def test_a_backend_that_does_not_train_is_an_error_of_one_line(backend, line):
-    process = command(KERAS_BACKEND=backend)
+def test_a_backend_that_does_not_train_is_an_error_of_one_line():
+    process = command(KERAS_BACKEND='numpy')
     stdout, stderr = process.communicate(timeout=300)
     assert (process.returncode, stdout) == (1, '')
     assert len(stderr.splitlines()) == 1, stderr
-    assert stderr.startswith(f'cifar10.py: {line}')
+    assert stderr.startswith('cifar10.py: the Trainer must run on the tensorflow or the jax backen')
 
 
 @pytest.mark.thorough
