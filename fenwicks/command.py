@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import re
 import signal
@@ -73,6 +74,8 @@ def call(main: Callable[[], object], name: str) -> None:
     """
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)  # JAX logs its own start
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as for names of files that are no UTF-8
+        sys.stdout.reconfigure(errors='backslashreplace')
     say_how_to_go_on('')
     try:
         main()

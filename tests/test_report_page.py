@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -255,6 +256,19 @@ def test_names_are_escaped_whatever_they_hold(tmp_path):
     assert not Page(text).all('script')
     write_run(tmp_path / 'b', values={**values, 'train_seconds': 2.0})
     assert not Page(report.write(tmp_path).read_text()).all('script')
+
+
+def test_texts_that_are_no_plain_utf_8_are_escaped(tmp_path, capsys):
+    folder = write_run(
+        tmp_path / os.fsdecode(b'caf\xe9'),
+        {**result(), 'recipe': 'a\x07', 'class_names': ['\ud800', 'b\x1b\n', *NAMES[2:]]},
+    )
+    command.main([str(folder), str(write_run(tmp_path / 'b')), '-o', str(folder / 'both.html')])
+    assert capsys.readouterr().out.endswith('caf\\udce9/both.html\n')
+    assert 'caf\\udce9' in Page((folder / 'both.html').read_text()).text
+    page = Page(report.write(folder).read_text())
+    assert page.headings[0] == (1, 'a\\x07 on cifar10: 93.75 %')
+    assert '\\ud800' in page.text
 
 
 def test_hundred_classes_fit_the_page(tmp_path):
