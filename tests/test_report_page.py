@@ -213,6 +213,17 @@ def test_recipe_of_ones_own_and_tricks_are_told(tmp_path):
     assert 'That of Muon, which trains the convolutions' in report.write(fast).read_text()
 
 
+@pytest.mark.parametrize(
+    ('epochs', 'told'),
+    [(0.01, '0 at epoch 0.'), (24, '0 at epoch 0, 0.4 at epoch 5, 0.000217 at epoch 24.')],
+)
+def test_the_schedule_is_told_as_far_as_it_goes(tmp_path, epochs, told):
+    recipe = dataclasses.asdict(recipes.get('fenwicks24').with_epochs(epochs))
+    folder = write_run(tmp_path / 'run', result('fenwicks24', settings={'recipe': recipe}))
+    (chart,) = re.findall('Line chart of the learning rate[^"]*', report.write(folder).read_text())
+    assert chart == f'Line chart of the learning rate in straight lines: {told}'
+
+
 def test_validation_joins_the_curves(tmp_path):
     values = result()
     for record in values['history']:
