@@ -309,7 +309,7 @@ def with_normalization(
 
     Args:
         model: from normalised images to logits; of a `training.HardExamples` its network.
-        mean, std: per channel, in units of 0 to 255.
+        mean, std: in units of 0 to 255: a number, or one for each channel.
         input_shape: `(height, width, channels)`; None for that of `model`, any size if images grew.
         precision: in which the result computes: `'float32'`, in which every format can export it,
             or `None` for that of `model`.
@@ -319,8 +319,8 @@ def with_normalization(
         A compiled `keras.Model` to save and to evaluate with plain Keras.
 
     Raises:
-        ValueError: `precision` is something else, images have channels first, or there are more
-            names than classes, or fewer.
+        ValueError: `precision` is something else, `std` isn't positive, images have channels first,
+            or there are more names than classes, or fewer.
     """
     if precision not in ('float32', None):
         raise ValueError(

@@ -479,6 +479,24 @@ def test_growing_images_arrive_and_the_saved_model_takes_whole_ones(name):
     np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ('mean', 'std', 'message'),
+    [
+        ([0.0] * 3, [0.0] * 3, '`std` must be positive and finite'),
+        ([0.0] * 3, [-1.0] * 3, '`std` must be positive and finite'),
+        ([np.nan] * 3, 1.0, '`mean` must be finite'),
+        ([0.0] * 2, 1.0, '`mean` must be a number or one per channel'),
+    ],
+)
+def test_normalisation_by_what_are_no_statistics(mean, std, message):
+    network = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match=message):
+        assemble.with_normalization(network, mean, std)
+    pixels = np.full((1, 4, 4, 3), 5.0)
+    found = assemble.with_normalization(network, 1.0, 2.0).predict(pixels, verbose=0)
+    np.testing.assert_allclose(found, 2.0)
+
+
 def test_a_name_for_each_logit():
     def named(logits, names):
         network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(logits)])
