@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fenwicks import recipes
-from fenwicks.recipes import PAGE, PRESETS, TRICKS, Trick
+from fenwicks.recipes import PAGE, PRESETS, TRICKS, Trick, flags
 
 FIELDS = {field.name for field in dataclasses.fields(recipes.Recipe)}
 
@@ -641,6 +641,16 @@ def test_a_file_that_is_missing(tmp_path):
 def test_the_epochs_of_image_sizes(sizes, epochs, expected):
     recipe = dataclasses.replace(PAGE, epochs=24, image_sizes=sizes).with_epochs(epochs)
     assert recipe.image_size_epochs() == expected
+
+
+def test_no_image_sizes_can_be_set():
+    assert flags.parse_settings(['image_sizes=', 'proxy_widths=', 'augmentations=']) == {
+        'image_sizes': (),
+        'proxy_widths': (),
+        'augmentations': (),
+    }
+    with pytest.raises(ValueError, match='`set` must give `widths` integers with commas'):
+        flags.parse_settings(['widths='])
 
 
 def test_image_sizes_are_positive_integers():

@@ -100,7 +100,8 @@ class Run:
         names = [str(name) for name in self.result.get('class_names') or ()]
         if self.material is None:
             return names
-        highest = max(self.material.labels.max(), self.material.predictions.max(), -1)
+        labels, predictions = self.material.labels, self.material.predictions
+        highest = max(labels.max(initial=-1), predictions.max(initial=-1))
         return (
             names if highest < len(names) else [f'class {number}' for number in range(highest + 1)]
         )
