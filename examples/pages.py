@@ -69,8 +69,9 @@ def not_written(result, folder):
         for name in ('tensorboard', 'wandb')
         if given[name].value and not pathlib.Path(folder, name).exists()
     ]
-    history = [each for each in result.get('history') or () if isinstance(each, dict)]
-    if given.validate and not any(name.startswith('test_') for each in history for name in each):
+    history = result.get('history')
+    records = [x for x in history if isinstance(x, dict)] if isinstance(history, list) else []
+    if given.validate and not any(name.startswith('test_') for each in records for name in each):
         lacking.append('the test accuracy after each epoch (that needs another training)')
     return ', '.join(lacking)
 

@@ -78,9 +78,8 @@ def grid(
     present = PRESETS[baseline].tricks if baseline else ()
     removable = [trick for trick in PRESETS[full].tricks if trick not in present]
     if not removable:
-        raise ValueError(
-            f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
-        )
+        more = f'more tricks than {baseline}' if baseline else 'tricks'
+        raise ValueError(f'`full` must be a recipe with {more}. Received: full={full}')
     added = [Arm(baseline, added=trick) for trick in tricks if _can_be_added(trick, baseline)]
     return [
         *([Arm(baseline), *added] if baseline else []),

@@ -109,7 +109,8 @@ def parse_flags(argv: Sequence[str], name: str, arguments: Sequence[str] = ()) -
         extra = rest[1 + len(arguments)]
         fail(name, f'there are no arguments besides flags{others}. Received: {extra}')
     for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
-        if flag.present and flag.value == '' and flag.default is None:  # as of --out=$UNSET
+        needed = flag.default is None or flag.name in ('out', 'log')
+        if flag.present and flag.value == '' and needed:  # as of --out=$UNSET
             fail(name, f"`{flag.name}` must not be empty. Received: {flag.name}=''")
     return rest
 

@@ -14,6 +14,8 @@ import time
 import keras
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from scripts import ROOT, call, free_ports, loaded, refused
 
 from fenwicks import _files, data, devices, recipes
@@ -457,13 +459,15 @@ def test_settings_from_outside(script, tmp_path):
         (['--recipe=page10', '--with=celu'], '`with` must name tricks that page10 lacks.'),
         (['--recipe=page24', '--without=celu'], '`without` must name tricks of page24 (none).'),
         (['--recipe=page10', '--with=six_view_tta'], 'tricks must set different fields.'),
-        (['--width=0'], '`width` must be a finite number above 0. Received: width=0.0'),
+        (['--width=0'], '`width` must be a number in (0, 2**20). Received: width=0.0'),
         (['--recipe=page10', '--batch_size=48'], '`ghost_batch_size` must divide the batch of 48'),
         (['--dataset=mnist'], '`dataset` must be one of auto, '),
         (['--device=cuda'], '`device` must be one of auto, cpu, gpu, tpu. Received: device=cuda'),
         (['--precision=half'], '`precision` must be one of auto, float32, '),
-        (['--epochs=0'], '`epochs` must be a finite number above 0. Received: epochs=0.0'),
-        (['--epochs=-2'], '`epochs` must be a finite number above 0. Received: epochs=-2.0'),
+        (['--epochs=0'], '`epochs` must be a number in (0, 2**20). Received: epochs=0.0'),
+        (['--epochs=1e308'], '`epochs` must be a number in (0, 2**20). Received: epochs=1e+308'),
+        (['--width=1e308'], '`width` must be a number in (0, 2**20). Received: width=1e+308'),
+        (['--epochs=-2'], '`epochs` must be a number in (0, 2**20). Received: epochs=-2.0'),
         (['--epochs='], 'flag --epochs=: '),
         (['--batch_size=0'], '`batch_size` must be a positive integer. Received: batch_size=0'),
         (['--limit=10', '--batch_size=11'], '`batch_size` must be at most the 10 training images'),
@@ -538,6 +542,13 @@ def test_resume_needs_a_folder(script):
     assert missing.startswith(
         '`resume` needs the folder of the interrupted training. Received: out='
     )
+
+
+def test_what_a_run_lacks_is_said_whatever_its_result_holds(script, tmp_path):
+    with flagsaver.flagsaver():
+        flags.FLAGS(['cifar10.py', '--validate'])
+        said = script.training_runs.pages.not_written({'history': 5}, tmp_path)
+    assert said.startswith('the test accuracy after each epoch')
 
 
 def test_a_run_beside_folder_0_can_be_resumed(script, tmp_path):

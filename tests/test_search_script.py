@@ -58,9 +58,10 @@ def test_variants_of_a_recipe():
     assert (changed.activation, changed.first_activation) == ('silu', 'gelu')
 
 
-def test_a_search_goes_on(made, tmp_path, capsys):
-    log, file = tmp_path / 'log.jsonl', tmp_path / 'variants.txt'
-    file.write_text('speed94_muon  # as it is\n\nspeed94_muon   epochs=4\n')
+def test_a_search_goes_on(made, tmp_path, capsys, monkeypatch):
+    log, file = tmp_path / 'log.jsonl', '~/variants.txt'
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'variants.txt').write_text('speed94_muon  # as it is\n\nspeed94_muon   epochs=4\n')
     with loaded(FOLDER / 'search.py') as script:
         call(script, *SMALL, f'--log={log}', f'--file={file}')
         call(script, *SMALL, f'--log={log}', f'--file={file}', '--seeds=0,1')

@@ -17,6 +17,7 @@ from __future__ import annotations
 import quiet  # noqa: F401
 
 import dataclasses
+import os
 import statistics
 import time
 
@@ -59,7 +60,7 @@ def main():
     device = devices.select_device(FLAGS.device)
     chosen = precision.set_precision(FLAGS.precision, device)
     if FLAGS.model:
-        model = keras.saving.load_model(FLAGS.model)
+        model = keras.saving.load_model(os.path.expanduser(FLAGS.model))
         unused = optimizers.SGD(0.0), losses.CrossEntropy()
         trainer = training.Trainer(model, *unused, batch_size=recipe.batch_size)
         chosen = model.layers[-1].compute_dtype  # that in which it was saved

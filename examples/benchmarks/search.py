@@ -17,6 +17,7 @@ from __future__ import annotations
 import quiet  # noqa: F401
 
 import dataclasses
+import pathlib
 
 import resumable
 import trainings
@@ -76,7 +77,7 @@ def chosen():
     """The variants as texts."""
     texts = list(FLAGS.variant)
     if FLAGS.file:
-        with open(FLAGS.file) as file:
+        with open(pathlib.Path(FLAGS.file).expanduser()) as file:
             texts += [text for line in file if (text := line.partition('#')[0].strip())]
     return texts or VARIANTS
 
