@@ -137,7 +137,11 @@ def test_a_further_augmentation_is_named_in_the_recipe(monkeypatch):
 @pytest.mark.parametrize(
     ('step', 'groups', 'message'),
     [
-        ('random_resized_crop', 0, 'takes .height, width, area, ratio., height and width at least. .*: none'),
+        (
+            'random_resized_crop',
+            0,
+            'takes .height, width, area, ratio., height and width at least. .*: none',
+        ),
         ('random_resized_crop(width=8)', 0, 'settings that random_resized_crop takes .*: width'),
         ('random_mixup(seed=3)', 0, 'settings that random_mixup takes .alpha.. Received: seed'),
         ('alternating_flip(epoch=1)', 0, 'that alternating_flip takes .none.. Received: epoch'),

@@ -188,8 +188,14 @@ def test_no_mistakes_are_said_to_be_none():
 @pytest.mark.parametrize(
     ('draw', 'message'),
     [
-        (lambda: plots.filters(np.ones((3, 3, 4, 8))), r'`kernel` must be .* shape=\(3, 3, 4, 8\)$'),
-        (lambda: plots.filters(np.ones((3, 3, 3, 0))), r'`kernel` must be .* shape=\(3, 3, 3, 0\)$'),
+        (
+            lambda: plots.filters(np.ones((3, 3, 4, 8))),
+            r'`kernel` must be .* shape=\(3, 3, 4, 8\)$',
+        ),
+        (
+            lambda: plots.filters(np.ones((3, 3, 3, 0))),
+            r'`kernel` must be .* shape=\(3, 3, 3, 0\)$',
+        ),
         (lambda: plots.mistakes(IMAGES, [1] * 5, np.eye(5, 3), ['a']), '`class_names` must be 3, '),
         (lambda: plots.mistakes([], [1] * 5, np.eye(5, 3), NAMES), '`images` must be 5, as '),
         (lambda: plots.class_counts(NONE, []), '`class_names` must be one or more'),

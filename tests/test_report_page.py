@@ -295,7 +295,9 @@ def test_a_run_without_test_images_shows_its_samples(tmp_path):
     folder = write_run(tmp_path / 'run')
     none = np.zeros((0, 8, 8, 3), np.uint8)
     some = material()
-    Material.of(np.zeros((0, 10)), np.zeros(0, int), none, some.samples, some.augmented).save(folder)
+    Material.of(np.zeros((0, 10)), np.zeros(0, int), none, some.samples, some.augmented).save(
+        folder
+    )
     headings = {heading for _, heading in Page(report.write(folder).read_text()).headings}
     assert 'Augmented training images' in headings
     assert not {'Confusion matrix', 'Most confident mistakes'} & headings

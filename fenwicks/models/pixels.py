@@ -19,7 +19,7 @@ def from_pixels(
 ) -> keras.Model:
     """The model behind a normalisation, and before the names of the classes, if there are any."""
     images = keras.Input(input_shape, name='images')
-    channels = input_shape[-1]
+    channels = images.shape[-1]
     augment.normalize(np.zeros((1, 1, 1, channels), np.uint8), mean, std)  # checks both
     normalize = keras.layers.Normalization(
         mean=np.broadcast_to(np.asarray(mean, float), channels).tolist(),

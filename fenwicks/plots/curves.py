@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -306,7 +306,7 @@ def learning_rate_finder(
         raise ValueError('`losses` must hold a finite number. Received: none')
     axes, colours = prepare(axes, theme, (6.4, 3.6))
     if measured is not None:
-        faint = {'color': colours.ink, 'alpha': 0.35, 'linewidth': 0.8}
+        faint: dict[str, Any] = {'color': colours.ink, 'alpha': 0.35, 'linewidth': 0.8}
         axes.plot(rates, measured, marker=_marker(rates), label='each step', **faint)
     rates, values = rates[finite], values[finite]
     label = None if measured is None else 'smoothed'

@@ -146,7 +146,7 @@ def mistakes(
     logits, labels = np.asarray(logits), np.asarray(labels)
     indices, probabilities = evaluate.most_confident_mistakes(logits, labels, count)
     for name, given, wanted in (
-        ('images', images, len(labels)),
+        ('images', np.asarray(images), len(labels)),
         ('class_names', class_names, logits.shape[1]),
     ):
         if len(given) != wanted:

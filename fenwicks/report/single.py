@@ -168,11 +168,11 @@ def _schedule(run: Run) -> Iterator[str]:
         schedule = assemble.schedule(recipe, steps)
         axes = new_axes(CHART)
         figure = plots.schedule(schedule, total, steps, axes=axes)
-        last = total - 1  # the last step that is drawn
-        drawn = [(step, rate) for step, rate in schedule.knots if step < last]
+        end = total - 1  # the last step that is drawn
+        drawn = [(step, rate) for step, rate in schedule.knots if step < end]
         corners = ', '.join(
             f'{rate:.3g} at epoch {max(0, step) / steps:.3g}'
-            for step, rate in [*drawn, (last, float(schedule(last)))]
+            for step, rate in [*drawn, (end, float(schedule(end)))]
         )
         description = f'Line chart of the learning rate in straight lines: {corners}.'
         yield elements.charts(elements.chart(figures.svg(figure, description, 'schedule')))
