@@ -28,13 +28,8 @@ from fenwicks.recipes import flags as recipe_flags
 FLAGS = flags.FLAGS
 try:
     REACHED = logged.reached()
-except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-):  # a damaged log mustn't keep anybody from training
-    REACHED = {}
+except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    REACHED = {}  # a damaged log mustn't keep anybody from training
 training_runs.define_flags(
     'speed94', f'Reached here: {"; ".join(f"{name} {what}" for name, what in REACHED.items())}.'
 )
@@ -61,13 +56,15 @@ def main():
     folders = training_runs.checked_folders(recipe.name, FLAGS.runs)
     machine = training_runs.Machine.by_flags()
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
+    chosen = {'dataset': dataset.name}
     if FLAGS.limit is not None:
         # The sample that stands in for CIFAR-10 has fewer images than one may ask of that.
         stands_in = FLAGS.dataset == 'auto' and dataset.name == 'digits'
         limit = min(FLAGS.limit, len(dataset.train_images)) if stands_in else FLAGS.limit
         dataset = dataset.limit(limit)
+        chosen['limit'] = str(limit)
     recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
-    job = training_runs.Job(recipe, dataset, chosen={'dataset': dataset.name})
+    job = training_runs.Job(recipe, dataset, chosen=chosen)
     jobs = [(job, FLAGS.seed + run) for run in range(FLAGS.runs)]
     results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
     said = f'{training_runs.summary(results, dataset.name)}; results in {out}'

@@ -32,7 +32,8 @@ def grouped(lines, keys):
 
 def settings(run):
     """The recipe that a run logged; None for runs that logged its name only."""
-    fields = run.get('settings', {}).get('recipe')
+    held = run.get('settings')
+    fields = held.get('recipe') if isinstance(held, dict) else None
     return None if fields is None else recipes.Recipe.from_dict(fields)
 
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import shlex
 
+import numpy as np
 from absl import flags
 
 from fenwicks import assemble, augment, command, data, export, report, runlog
@@ -68,8 +69,9 @@ def not_written(result, folder):
         for name in ('tensorboard', 'wandb')
         if given[name].value and not pathlib.Path(folder, name).exists()
     ]
-    history = [each for each in result.get('history') or () if isinstance(each, dict)]
-    if given.validate and not any(name.startswith('test_') for each in history for name in each):
+    history = result.get('history')
+    records = [x for x in history if isinstance(x, dict)] if isinstance(history, list) else []
+    if given.validate and not any(name.startswith('test_') for each in records for name in each):
         lacking.append('the test accuracy after each epoch (that needs another training)')
     return ', '.join(lacking)
 
@@ -85,17 +87,23 @@ def keep(folder, recipe, dataset, logits, seed):
         seed: of the run.
     """
     samples = dataset.train_images[:SAMPLES]
-    augmented = augment.preview(
-        samples,
-        augment.compose(assemble.augmentations(recipe)),
-        *data.mean_std(dataset.train_images),
-        epochs=EPOCHS,
-        seed=(0, seed),
-    )
-    material = report.Material.of(
-        logits, dataset.test_labels, dataset.test_images, samples, augmented
-    )
+    made = augmented(recipe, dataset, samples, EPOCHS, seed)
+    material = report.Material.of(logits, dataset.test_labels, dataset.test_images, samples, made)
     material.save(folder)
+
+
+def augmented(recipe, dataset, images, epochs, seed=0):
+    """What a recipe's augmentation makes of images in some epochs, as `augment.preview`.
+
+    Of no epoch where they can't be shown, as where labels are mixed too: a picture must not cost
+    anybody a training.
+    """
+    chain = augment.compose(assemble.augmentations(recipe))
+    statistics = data.mean_std(dataset.train_images)
+    try:
+        return augment.preview(images, chain, *statistics, epochs=epochs, seed=(0, seed))
+    except ValueError:
+        return np.zeros((0, *np.shape(images)), np.uint8)
 
 
 def write(folders, out):
@@ -105,7 +113,7 @@ def write(folders, out):
             report.write(folder)
         if len(folders) > 1:
             report.write([*folders], pathlib.Path(out) / 'report.html')
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         print(f'no report.html: {error}', flush=True)
 
 

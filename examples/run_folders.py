@@ -8,10 +8,12 @@ import datetime
 import itertools
 import pathlib
 import re
+import resource
 
 from fenwicks import command, runlog
 
 WRITTEN = ('README.md', 'model.keras', 'report.html', 'report.npz')  # a user's might be replaced
+_LONGEST = 150  # bytes of a recipe's name in that of a folder, which may have 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,13 @@ class RunFolders:
         return claimed
 
     def check(self) -> None:
-        """Raises if the runs in `out` and --resume don't go together."""
+        """Raises if there are too many runs, or those in `out` and --resume don't go together."""
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2  # a lock each; the rest have half
+        if self.count > most:
+            raise ValueError(
+                f'`{self.of_each}` must be at most {most}, half the files that may be open '
+                f'(ulimit -n). Received: {self.of_each}={self.count}'
+            )
         if self.out is None:
             if self.resume:
                 raise ValueError(
@@ -95,8 +103,9 @@ class RunFolders:
 
     def _check_same_runs(self):
         """Raises if `out` holds one run where several are to go on, or the other way round."""
+        one = holds_run(self.out)
         other = self.out / '0' if self.count == 1 else self.out
-        if holds_run(self.out) if self.count > 1 else other.is_dir():
+        if one if self.count > 1 else other.is_dir() and not one:
             raise ValueError(
                 f'`{self.of_each}` must be 1 to resume a run that lies in `out` itself, and more '
                 f'for runs in folders of their own. Received: {self.of_each}={self.count}, while '
@@ -107,6 +116,7 @@ class RunFolders:
 def default_out(name: str) -> pathlib.Path:
     """A folder named after the time and what is trained."""
     name = re.sub(r'[^-+=.,\w]', '_', name)  # a file's recipe may be called anything
+    name = name.encode()[:_LONGEST].decode(errors='ignore')
     return pathlib.Path('out') / f'{datetime.datetime.now():%Y%m%d-%H%M%S}-{name}'
 
 

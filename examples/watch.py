@@ -17,9 +17,10 @@ import io
 
 import keras
 import numpy as np
+import pages
 from absl import flags
 
-from fenwicks import assemble, augment, data, runlog
+from fenwicks import assemble, runlog
 
 FLAGS = flags.FLAGS
 IMAGES, SCHEDULE_POINTS = 16, 200  # shown on TensorBoard, at most
@@ -145,11 +146,9 @@ class EventFile(keras.callbacks.Callback):
         for step in np.linspace(0, total - 1, min(total, SCHEDULE_POINTS)).astype(int).tolist():
             self.writer.add_scalar('schedule/learning_rate', float(rate(step)), step)
         images = self.dataset.train_images[:IMAGES]
-        mean, std = data.mean_std(self.dataset.train_images)
-        chain = augment.compose(assemble.augmentations(self.recipe))
-        (augmented,) = augment.preview(images, chain, mean, std, epochs=1)
-        for name, batch in (('original', images), ('augmented', augmented)):
-            self.writer.add_images(f'images/{name}', batch, 0, dataformats='NHWC')
+        self.writer.add_images('images/original', images, 0, dataformats='NHWC')
+        for batch in pages.augmented(self.recipe, self.dataset, images, epochs=1):
+            self.writer.add_images('images/augmented', batch, 0, dataformats='NHWC')
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():

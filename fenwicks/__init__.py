@@ -32,7 +32,7 @@ from fenwicks import _backend
 
 _backend.prepare()
 
-with _backend.quiet_start():
+with _backend.named_backend(), _backend.quiet_start():
     from fenwicks import (
         augment,
         data,

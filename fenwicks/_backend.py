@@ -41,8 +41,7 @@ def quiet_start() -> Iterator[None]:
     error of one line. So what is written to standard error, by C++ too, is held back,
     and shown if there is an error.
     """
-    is_command = sys.argv[:1] == ['-m'] and any('fenwicks' in each for each in sys.orig_argv)
-    if not is_command and os.environ.get('FENWICKS_QUIET', '') in ('', '0'):
+    if not _command() and os.environ.get('FENWICKS_QUIET', '') in ('', '0'):
         yield
         return
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
@@ -58,6 +57,38 @@ def quiet_start() -> Iterator[None]:
         finally:
             os.dup2(shown, 2)
             os.close(shown)
+
+
+@contextlib.contextmanager
+def named_backend() -> Iterator[None]:
+    """A block that imports Keras, in which a backend that is missing is an error of one line.
+
+    The commands `python -m fenwicks...` end with it.
+
+    Raises:
+        ImportError: the backend that the user chose can't be imported.
+    """
+    try:
+        yield
+    except (ImportError, ValueError) as error:
+        chosen = os.environ.get('KERAS_BACKEND')
+        backend = chosen or _configured()
+        if getattr(error, 'name', '') != backend and 'import backend' not in str(error):
+            raise
+        message = (
+            "`KERAS_BACKEND` must name a backend that is installed (pip install '.[cpu]' or "
+            f"'.[jax]'). Received: {'KERAS_BACKEND=' if chosen else ''}{backend}"
+            f'{"" if chosen else f", as {_configuration()} has it"}'
+        )
+        if _command():
+            sys.exit(f'{_command()}: {message}')
+        raise ImportError(message) from error
+
+
+def _command():
+    """The name of the command that runs, such as `fenwicks.report`; '' for anything else."""
+    names = [each for each in sys.orig_argv if each.split('.')[0] == 'fenwicks']
+    return names[0] if names and sys.argv[:1] == ['-m'] else ''
 
 
 def _choose_backend():
@@ -82,11 +113,15 @@ def _lacks_default_backend():
 
 def _configured():
     """The backend in Keras's configuration file; without one, Keras's default."""
-    folder = os.environ.get('KERAS_HOME') or pathlib.Path.home() / '.keras'
     try:
-        return json.loads((pathlib.Path(folder) / 'keras.json').read_text())['backend']
+        return json.loads(_configuration().read_text())['backend']
     except (OSError, ValueError, KeyError):
         return 'tensorflow'
+
+
+def _configuration():
+    folder = os.environ.get('KERAS_HOME') or pathlib.Path.home() / '.keras'
+    return pathlib.Path(folder) / 'keras.json'
 
 
 def _is_installed(package):

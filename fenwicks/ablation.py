@@ -78,9 +78,8 @@ def grid(
     present = PRESETS[baseline].tricks if baseline else ()
     removable = [trick for trick in PRESETS[full].tricks if trick not in present]
     if not removable:
-        raise ValueError(
-            f'`full` must be a recipe with more tricks than {baseline}. Received: full={full}'
-        )
+        more = f'more tricks than {baseline}' if baseline else 'tricks'
+        raise ValueError(f'`full` must be a recipe with {more}. Received: full={full}')
     added = [Arm(baseline, added=trick) for trick in tricks if _can_be_added(trick, baseline)]
     return [
         *([Arm(baseline), *added] if baseline else []),
@@ -206,17 +205,21 @@ def _check_runs(runs):
     epochs: dict[str, int] = {}
     for run in runs:
         diverged = 'test_accuracy' in run and run['test_accuracy'] is None
-        missing = _KINDS.keys() - run.keys() - ({'train_seconds'} if diverged else set())
+        may_lack = {'test_accuracy', 'train_seconds'} if diverged else set()
+        missing = _KINDS.keys() - run.keys() - may_lack
         if missing:
             raise ValueError(
                 'the log must hold the runs of an ablation. '
                 f'Received: a line without {", ".join(sorted(missing))}'
             )
         for key, kind in _KINDS.items():
-            if run.get(key) is not None and not isinstance(run[key], kind):
+            value = run.get(key)
+            if value is None and key in may_lack:
+                continue
+            if isinstance(value, bool) or not isinstance(value, kind):
                 raise ValueError(
                     'the log must hold the runs of an ablation. '
-                    f'Received: a line with {key}={run[key]!r}'
+                    f'Received: a line with {key}={value!r}'
                 )
         known = epochs.setdefault(run['recipe'], run['epochs'])
         if run['epochs'] != known:

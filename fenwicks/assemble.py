@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -111,26 +110,29 @@ def augmentations(recipe: Recipe) -> list[Callable]:
     """The recipe's random transforms, in the order in which they are applied.
 
     Raises:
-        ValueError: `fenwicks.augment` has no transform of a name, or it has no such setting.
+        ValueError: `fenwicks.augment` has no transform of a name, or it has no such setting, or
+            needs one that isn't there, or changes labels, and the recipe has groups.
     """
     names = [name for name in augment.__all__ if name.startswith(('random_', 'alternating_'))]
     known = {name: getattr(augment, name) for name in names}
     transforms: list[Callable] = []
-    for name, settings in recipe.augmentation_steps():
+    for step in recipe.augmentation_steps():
+        name, settings = step
         if name not in known:
             raise ValueError(
                 f'`augmentations` must be random transforms of fenwicks.augment '
                 f'({", ".join(sorted(known))}). Received: {name}'
             )
-        _, _, *others = inspect.signature(known[name]).parameters
-        if unknown := [setting for setting in settings if setting not in others]:
+        context = augment.context_arguments(known[name])
+        step.check_settings(known[name], ('images', 'labels', 'seed', *context))
+        if recipe.augmentation_groups and augment.takes_labels(known[name]):
             raise ValueError(
-                f'`augmentations` must have settings that {name} takes '
-                f'({", ".join(others) or "none"}). Received: {unknown[0]}'
+                f'`augmentation_groups` must be 0 where labels change, as by {name}. '
+                f'Received: augmentation_groups={recipe.augmentation_groups}'
             )
         transform = functools.partial(known[name], **settings) if settings else known[name]
         # A transform that takes more than a seed decides for itself which images share a draw.
-        if recipe.augmentation_groups and not augment.context_arguments(transform):
+        if recipe.augmentation_groups and not context:
             transform = augment.in_groups(transform, recipe.augmentation_groups)
         transforms.append(transform)
     return transforms
@@ -307,7 +309,7 @@ def with_normalization(
 
     Args:
         model: from normalised images to logits; of a `training.HardExamples` its network.
-        mean, std: per channel, in units of 0 to 255.
+        mean, std: in units of 0 to 255: a number, or one for each channel.
         input_shape: `(height, width, channels)`; None for that of `model`, any size if images grew.
         precision: in which the result computes: `'float32'`, in which every format can export it,
             or `None` for that of `model`.
@@ -317,8 +319,8 @@ def with_normalization(
         A compiled `keras.Model` to save and to evaluate with plain Keras.
 
     Raises:
-        ValueError: `precision` is something else, images have channels first, or there are more
-            names than classes, or fewer.
+        ValueError: `precision` is something else, `std` isn't positive, images have channels first,
+            or there are more names than classes, or fewer.
     """
     if precision not in ('float32', None):
         raise ValueError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import io
 import os
 import re
 import signal
@@ -73,6 +74,8 @@ def call(main: Callable[[], object], name: str) -> None:
     """
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)  # JAX logs its own start
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as for names of files that are no UTF-8
+        sys.stdout.reconfigure(errors='backslashreplace')
     say_how_to_go_on('')
     try:
         main()
@@ -106,7 +109,8 @@ def parse_flags(argv: Sequence[str], name: str, arguments: Sequence[str] = ()) -
         extra = rest[1 + len(arguments)]
         fail(name, f'there are no arguments besides flags{others}. Received: {extra}')
     for flag in map(flags.FLAGS.__getitem__, flags.FLAGS):
-        if flag.present and flag.value == '' and flag.default is None:  # as of --out=$UNSET
+        needed = flag.default is None or flag.name in ('out', 'log')
+        if flag.present and flag.value == '' and needed:  # as of --out=$UNSET
             fail(name, f"`{flag.name}` must not be empty. Received: {flag.name}=''")
     return rest
 

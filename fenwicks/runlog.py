@@ -31,7 +31,11 @@ __all__ = [
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes one JSON object with one key a line; the file appears whole or not at all."""
+    """Writes one JSON object with one key a line; the file appears whole or not at all.
+
+    Numbers that aren't finite, for which JSON has no word, become null.
+    """
+    value = json.loads(json.dumps(value), parse_constant=lambda _: None)
     write_text(path, json.dumps(value, indent=1) + '\n')
 
 

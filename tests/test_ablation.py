@@ -126,6 +126,15 @@ def test_a_log_of_something_else():
         ablation.summarize(ARMS, [{'benchmark': 'throughput', 'test_accuracy': 0.9}])
 
 
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [('train_seconds', None), ('epochs', None), ('recipe', None), ('test_accuracy', True)],
+)
+def test_a_run_of_an_ablation_has_all_its_values(key, value):
+    with pytest.raises(ValueError, match=f'Received: a line with {key}={value}$'):
+        ablation.summarize(ARMS, [*RUNS, {**RUNS[0], key: value}])
+
+
 def test_the_table_marks_what_is_not_resolved():
     lines = ablation.comparison_table(ablation.summarize(ARMS, RUNS)).splitlines()
     assert lines[2].startswith('| **page24** | 3 | 61.00 ± 1.10 |')

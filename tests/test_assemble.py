@@ -134,6 +134,26 @@ def test_a_further_augmentation_is_named_in_the_recipe(monkeypatch):
     assert assemble.augmentations(grouped)[2](images, None, 0, np.arange(6), (0, 1)).min() == 0.5
 
 
+@pytest.mark.parametrize(
+    ('step', 'groups', 'message'),
+    [
+        (
+            'random_resized_crop',
+            0,
+            'takes .height, width, area, ratio., height and width at least. .*: none',
+        ),
+        ('random_resized_crop(width=8)', 0, 'settings that random_resized_crop takes .*: width'),
+        ('random_mixup(seed=3)', 0, 'settings that random_mixup takes .alpha.. Received: seed'),
+        ('alternating_flip(epoch=1)', 0, 'that alternating_flip takes .none.. Received: epoch'),
+        ('random_mixup', 2, '`augmentation_groups` must be 0 where labels change, as by random_mi'),
+    ],
+)
+def test_an_augmentation_gets_what_it_takes(step, groups, message):
+    recipe = dataclasses.replace(RECIPE, augmentations=(step,), augmentation_groups=groups)
+    with pytest.raises(ValueError, match=message):
+        assemble.augmentations(recipe)
+
+
 @pytest.mark.parametrize('field', ['crop_padding', 'flip', 'cutout'])
 def test_an_augmentation_can_be_left_out(field):
     without = dataclasses.replace(RECIPE, **{field: 'none' if field == 'flip' else 0})
@@ -461,6 +481,24 @@ def test_growing_images_arrive_and_the_saved_model_takes_whole_ones(name):
     assert raw.input_shape == (None, 16, 16, 3)
     logits = raw.predict(dataset.test_images, verbose=0)
     np.testing.assert_allclose(logits, trainer.predict(dataset.test_images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('mean', 'std', 'message'),
+    [
+        ([0.0] * 3, [0.0] * 3, '`std` must be positive and finite'),
+        ([0.0] * 3, [-1.0] * 3, '`std` must be positive and finite'),
+        ([np.nan] * 3, 1.0, '`mean` must be finite'),
+        ([0.0] * 2, 1.0, '`mean` must be a number or one per channel'),
+    ],
+)
+def test_normalisation_by_what_are_no_statistics(mean, std, message):
+    network = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Flatten()])
+    with pytest.raises(ValueError, match=message):
+        assemble.with_normalization(network, mean, std)
+    pixels = np.full((1, 4, 4, 3), 5.0)
+    found = assemble.with_normalization(network, 1.0, 2.0).predict(pixels, verbose=0)
+    np.testing.assert_allclose(found, 2.0)
 
 
 def test_a_name_for_each_logit():

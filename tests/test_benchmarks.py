@@ -398,6 +398,8 @@ def test_the_comparison_without_pytorch(monkeypatch):
         ('time_to_94', '7', 'there are no arguments besides flags. Received: 7'),
         ('seeds', '--runs=0', 'flag --runs=0: 0 is not a positive integer'),
         ('seeds', '--minutes=0', '`minutes` must be positive. Received: minutes=0'),
+        ('seeds', '--recipes=', '`recipes` must name one at least. Received: recipes='),
+        ('seeds', '--seed=-1', 'flag --seed=-1: -1 is not a non-negative integer'),
         ('seeds', '--recipes=fast', '`recipe` must be one of fenwicks24, '),
         ('seeds', '--test_limit=0', '`test_limit` must be in [1, 296]. Received: test_limit=0'),
         ('throughput', '--rounds=0', 'flag --rounds=0: 0 is not a positive integer'),
@@ -418,7 +420,7 @@ def test_bad_input_is_one_line(name, flag, line):
 def test_seeds_take_turns_until_time_is_up(monkeypatch, tmp_path, capsys):
     log = tmp_path / 'log.jsonl'
     now = [0.0]
-    seconds = {'page10': 30.0, 'speed94': 10.0}
+    seconds = {'page10+momentum=0.8': 30.0, 'speed94+momentum=0.8': 10.0}
 
     def made(side, recipe, dataset, values, seed):
         def run():
@@ -437,12 +439,13 @@ def test_seeds_take_turns_until_time_is_up(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr('trainings.make', made)
         monkeypatch.setattr(script, 'time', types.SimpleNamespace(monotonic=lambda: now[0]))
         recipes_flag = '--recipes=page10,speed94'
-        call(script, recipes_flag, '--minutes=1.6', '--seed=2', f'--log={log}', '--dataset=digits')
-    done = [(line['recipe'], line['seed']) for line in runlog.read_lines(log)]
+        options = ['--set=momentum=0.8', '--dataset=digits', f'--log={log}']
+        call(script, recipes_flag, '--minutes=1.6', '--seed=2', *options)
+    done = [(line['recipe'].split('+')[0], line['seed']) for line in runlog.read_lines(log)]
     # 30, 40, 70, 80; a third page10 would end at 110, after the 96 seconds; speed94 at 90.
     assert done == [('page10', 2), ('speed94', 2), ('page10', 3), ('speed94', 3), ('speed94', 4)]
     assert capsys.readouterr().out.splitlines()[-1] == (
-        'speed94, none: 50.00 ± 0.00 % over 3, median 1.0 s of training'
+        'speed94+momentum=0.8, none: 50.00 ± 0.00 % over 3, median 1.0 s of training'
     )
 
 

@@ -252,6 +252,19 @@ def test_a_log_without_a_whole_seed_has_no_verdict(frame, tmp_path):
         start(frame, counting(frame), '--seeds=0')
 
 
+@pytest.mark.parametrize('key', ['variant', 'seed', 'result'])
+def test_a_line_that_is_no_run_is_refused(frame, tmp_path, key):
+    run = {'variant': {'number': 1}, 'seed': 0, 'result': {'sum': 1}, key: None}
+    with pytest.raises(ValueError, match=f'`log` must hold runs, each with its {key}. .*=None$'):
+        frame.check_lines(tmp_path / 'log.jsonl', [run], {})
+
+
+def test_an_empty_path_is_refused(frame):
+    for flag in ('out', 'log'):
+        with pytest.raises(SystemExit, match=f"`{flag}` must not be empty. Received: {flag}=''"):
+            start(frame, counting(frame), f'--{flag}=')
+
+
 def test_a_growing_rate_is_weight_decay_in_other_units():
     """Of a loss that ignores the length of the weights, exactly."""
     matrix = np.diag([1.0, 2.0, 5.0])

@@ -41,6 +41,14 @@ def test_schedule_of_a_long_training_keeps_its_corners():
     assert axes.get_xlabel() == 'step'
 
 
+def test_a_line_of_one_point_is_seen():
+    drawn = plots.schedule(lambda step: 0.1, 1), plots.learning_rate_finder([0.1], [2.0])
+    for (axes,) in (figure.axes for figure in drawn):
+        assert [line.get_marker() for line in axes.lines] == ['.']
+    (axes,) = plots.schedule(lambda step: 0.1, 100).axes
+    assert axes.lines[0].get_marker() == ''
+
+
 def test_schedules_of_keras_and_plain_functions_are_named_in_a_legend():
     several = {
         'cosine': keras.optimizers.schedules.CosineDecay(0.4, 20),

@@ -13,6 +13,7 @@ from fenwicks import augment, evaluate, layers, plots
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (5, 8, 8, 3), np.uint8)
 NAMES = ['cat', 'dog', 'owl']
+NONE = np.zeros(0, int)
 
 
 def captions(axes):
@@ -57,12 +58,21 @@ def test_images_of_floats_and_of_one_channel_are_shown_as_they_are():
         (np.full((1, 2, 2, 3), np.nan), {}, '`images` must be pixels from 0 to 255'),
         (IMAGES, {'captions': ['a']}, '`captions` must be one for each of 5 images. Received: 1'),
         (IMAGES, {'columns': 0.5}, '`columns` must be a positive integer. Received: columns=0.5'),
+        (IMAGES, {'columns': 0}, '`columns` must be a positive integer. Received: columns=0'),
     ],
 )
 def test_images_refuse_what_they_cannot_draw(images, arguments, message):
     with pytest.raises(ValueError) as raised:
         plots.images(images, **arguments)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize('columns', [-2, 1.5, 0])
+def test_an_animation_has_whole_columns_and_no_empty_ones(columns):
+    with pytest.raises(ValueError, match='`columns` must be a positive integer'):
+        plots.animate([IMAGES], columns)
+    width, _ = plots.animate([IMAGES], 100).figure.get_size_inches()
+    assert width == plots.animate([IMAGES]).figure.get_size_inches()[0]
 
 
 def test_augmentation_stands_beside_each_original():
@@ -171,8 +181,30 @@ def test_mistakes_come_with_the_most_confident_first():
 
 
 def test_no_mistakes_are_said_to_be_none():
-    (axes,) = plots.mistakes(IMAGES, np.arange(3), np.eye(3), NAMES).axes
+    (axes,) = plots.mistakes(IMAGES[:3], np.arange(3), np.eye(3), NAMES).axes
     assert captions(axes) == ['no mistakes']
+
+
+@pytest.mark.parametrize(
+    ('draw', 'message'),
+    [
+        (
+            lambda: plots.filters(np.ones((3, 3, 4, 8))),
+            r'`kernel` must be .* shape=\(3, 3, 4, 8\)$',
+        ),
+        (
+            lambda: plots.filters(np.ones((3, 3, 3, 0))),
+            r'`kernel` must be .* shape=\(3, 3, 3, 0\)$',
+        ),
+        (lambda: plots.mistakes(IMAGES, [1] * 5, np.eye(5, 3), ['a']), '`class_names` must be 3, '),
+        (lambda: plots.mistakes([], [1] * 5, np.eye(5, 3), NAMES), '`images` must be 5, as '),
+        (lambda: plots.class_counts(NONE, []), '`class_names` must be one or more'),
+        (lambda: plots.confusion_matrix(NONE, NONE, []), '`class_names` must be one or more'),
+    ],
+)
+def test_what_cannot_be_drawn_names_its_argument(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
 
 
 def test_filters_are_grey_at_zero_and_each_on_its_own_scale():

@@ -7,7 +7,9 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
+import json
 import os
 import pathlib
 import platform
@@ -188,6 +190,33 @@ def test_what_tensorflow_prints_on_its_start_can_be_held_back(wanted, fails, sho
     )
     assert bool(process.returncode) == fails
     assert [word for word in ('a note', 'ImportError') if word in process.stderr] == shown
+
+
+@pytest.mark.parametrize('backend', ['nonsense', 'openvino'])
+@pytest.mark.parametrize('name', ['fenwicks.report', 'fenwicks.export', 'examples/cifar10.py'])
+def test_a_backend_that_is_not_installed_is_one_line(name, backend, tmp_path):
+    if importlib.util.find_spec(backend) is not None:
+        pytest.skip(f'{backend} is installed')
+    file = tmp_path / 'keras.json'
+    file.write_text(json.dumps({'backend': backend}))
+    root = pathlib.Path(fw.__file__).parents[1]
+    started = [str(root / name)] if name.endswith('.py') else ['-m', name, 'run']
+    unset = {key: value for key, value in os.environ.items() if key != 'KERAS_BACKEND'}
+    for chosen, received in (
+        ({'KERAS_BACKEND': backend}, f'KERAS_BACKEND={backend}'),
+        ({'KERAS_HOME': str(tmp_path)}, f'{backend}, as {file} has it'),
+    ):
+        process = subprocess.run(
+            [sys.executable, *started],
+            env={**unset, 'PYTHONPATH': str(root), **chosen},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = process.stderr.splitlines()
+        assert (process.returncode, len(said)) == (1, 1), process.stderr
+        assert said[0].startswith(f'{pathlib.Path(name).name}: `KERAS_BACKEND` must name a ')
+        assert said[0].endswith(f'Received: {received}')
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fenwicks import recipes
-from fenwicks.recipes import PAGE, PRESETS, TRICKS, Trick
+from fenwicks.recipes import PAGE, PRESETS, TRICKS, Trick, flags
 
 FIELDS = {field.name for field in dataclasses.fields(recipes.Recipe)}
 
@@ -406,7 +406,7 @@ def test_the_width_scales_every_stage():
     for factor in (0, -1, float('nan'), float('inf')):
         with pytest.raises(ValueError) as raised:
             PAGE.with_width(factor)
-        message = f'`factor` must be a finite number above 0. Received: factor={factor}'
+        message = f'`factor` must be a number in (0, 2**20). Received: factor={factor}'
         assert str(raised.value) == message
 
 
@@ -427,7 +427,7 @@ def test_knots_rise_strictly_however_short_the_run(name, epochs, steps):
 @pytest.mark.parametrize(
     ('name', 'kind', 'values'),
     [
-        ('epochs', 'finite number above 0', [0, -3, -2.5, True, '6', None, math.inf]),
+        ('epochs', r'number in (0, 2**20)', [0, -3, -2.5, True, '6', None, math.inf]),
         ('batch_size', 'positive integer', [0, -3, 2.5, 3.0, True, '6', None]),
     ],
 )
@@ -529,7 +529,7 @@ def test_a_recipe_of_an_earlier_version_comes_back(name):
     ('changes', 'message'),
     [
         ({'colour': 1}, r'^a recipe must have no fields but name, .*Received: colour$'),
-        ({'epochs': '9'}, r"^`epochs` must be a finite number above 0. Received: epochs='9'$"),
+        ({'epochs': '9'}, r"^`epochs` must be a number in .0, 2\*\*20.. Received: epochs='9'$"),
         ({'batch_size': 2.5}, '^`batch_size` must be a positive integer. '),
         ({'momentum': 1.5}, r'^`momentum` must be a number in \[0, 1\). Received: momentum=1.5$'),
         ({'peak_learning_rate': math.nan}, '^`peak_learning_rate` must be a finite number >= 0. '),
@@ -641,6 +641,16 @@ def test_a_file_that_is_missing(tmp_path):
 def test_the_epochs_of_image_sizes(sizes, epochs, expected):
     recipe = dataclasses.replace(PAGE, epochs=24, image_sizes=sizes).with_epochs(epochs)
     assert recipe.image_size_epochs() == expected
+
+
+def test_no_image_sizes_can_be_set():
+    assert flags.parse_settings(['image_sizes=', 'proxy_widths=', 'augmentations=']) == {
+        'image_sizes': (),
+        'proxy_widths': (),
+        'augmentations': (),
+    }
+    with pytest.raises(ValueError, match='`set` must give `widths` integers with commas'):
+        flags.parse_settings(['widths='])
 
 
 def test_image_sizes_are_positive_integers():

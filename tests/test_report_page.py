@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 import subprocess
 import sys
@@ -212,6 +213,17 @@ def test_recipe_of_ones_own_and_tricks_are_told(tmp_path):
     assert 'That of Muon, which trains the convolutions' in report.write(fast).read_text()
 
 
+@pytest.mark.parametrize(
+    ('epochs', 'told'),
+    [(0.01, '0 at epoch 0.'), (24, '0 at epoch 0, 0.4 at epoch 5, 0.000217 at epoch 24.')],
+)
+def test_the_schedule_is_told_as_far_as_it_goes(tmp_path, epochs, told):
+    recipe = dataclasses.asdict(recipes.get('fenwicks24').with_epochs(epochs))
+    folder = write_run(tmp_path / 'run', result('fenwicks24', settings={'recipe': recipe}))
+    (chart,) = re.findall('Line chart of the learning rate[^"]*', report.write(folder).read_text())
+    assert chart == f'Line chart of the learning rate in straight lines: {told}'
+
+
 def test_validation_joins_the_curves(tmp_path):
     values = result()
     for record in values['history']:
@@ -257,6 +269,19 @@ def test_names_are_escaped_whatever_they_hold(tmp_path):
     assert not Page(report.write(tmp_path).read_text()).all('script')
 
 
+def test_texts_that_are_no_plain_utf_8_are_escaped(tmp_path, capsys):
+    folder = write_run(
+        tmp_path / os.fsdecode(b'caf\xe9'),
+        {**result(), 'recipe': 'a\x07', 'class_names': ['\ud800', 'b\x1b\n', *NAMES[2:]]},
+    )
+    command.main([str(folder), str(write_run(tmp_path / 'b')), '-o', str(folder / 'both.html')])
+    assert capsys.readouterr().out.endswith('caf\\udce9/both.html\n')
+    assert 'caf\\udce9' in Page((folder / 'both.html').read_text()).text
+    page = Page(report.write(folder).read_text())
+    assert page.headings[0] == (1, 'a\\x07 on cifar10: 93.75 %')
+    assert '\\ud800' in page.text
+
+
 def test_hundred_classes_fit_the_page(tmp_path):
     names = [f'class number {n}' for n in range(100)]
     folder = write_run(tmp_path / 'run', extra=False, class_names=names)
@@ -264,6 +289,18 @@ def test_hundred_classes_fit_the_page(tmp_path):
     text = report.write(folder).read_text()
     Page(text)
     assert len(text.encode()) < LARGEST
+
+
+def test_a_run_without_test_images_shows_its_samples(tmp_path):
+    folder = write_run(tmp_path / 'run')
+    none = np.zeros((0, 8, 8, 3), np.uint8)
+    some = material()
+    Material.of(np.zeros((0, 10)), np.zeros(0, int), none, some.samples, some.augmented).save(
+        folder
+    )
+    headings = {heading for _, heading in Page(report.write(folder).read_text()).headings}
+    assert 'Augmented training images' in headings
+    assert not {'Confusion matrix', 'Most confident mistakes'} & headings
 
 
 def test_large_images_are_reduced(tmp_path):
@@ -314,6 +351,14 @@ def test_damaged_results_are_named_in_a_line(tmp_path, capsys, content, message)
     assert message in line
     assert '\n' not in line
     assert not (tmp_path / 'run' / 'report.html').exists()
+
+
+def test_losses_that_are_no_numbers_are_left_out(tmp_path):
+    good, bad = (write_run(tmp_path / name, extra=False) for name in ('good', 'bad'))
+    lost = {'test_loss': float('nan'), 'history': [{'epoch': 1, 'train_loss': float('inf')}]}
+    (bad / 'result.json').write_text(json.dumps({**result(), **lost}))
+    assert 'test loss' not in Page(report.write(bad).read_text()).text
+    assert report.write([good, bad], tmp_path / 'both.html').exists()
 
 
 def test_damaged_predictions_are_named(tmp_path):

@@ -1,14 +1,17 @@
 """What a training script leaves behind: a page, names of classes, and a command that repeats it."""
 
+import dataclasses
 import json
 import shlex
 
 import keras
+import numpy as np
 import pytest
 from report_runs import Page
 from scripts import ROOT, call, loaded
 
-from fenwicks import report
+from fenwicks import data, recipes, report
+from fenwicks.report.material import load_material
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -60,6 +63,17 @@ def test_the_command_repeats_the_run(script, folder, tmp_path):
     assert not (tmp_path / 'again' / 'report.html').exists()
 
 
+def test_the_command_has_the_limit_that_the_sample_allows(script, tmp_path, monkeypatch):
+    digits, trained = data.load('digits'), []
+    monkeypatch.setattr(data, 'load', lambda *_: digits)
+    monkeypatch.setattr(script.training_runs, 'summary', lambda *_: '')
+    monkeypatch.setattr(
+        script.training_runs, 'train_all', lambda jobs, *_: (trained.extend(jobs), tmp_path)
+    )
+    call(script, '--limit=10000', '--device=cpu', '--precision=float32')
+    assert trained[0][0].chosen == {'dataset': 'digits', 'limit': '1501'}
+
+
 @pytest.mark.thorough
 def test_several_runs_are_compared(script, tmp_path, monkeypatch):
     call(script, *SMALL, '--runs=2', f'--out={tmp_path}/two')
@@ -79,3 +93,24 @@ def test_without_matplotlib_a_line_says_so(script, tmp_path, monkeypatch, capsys
         'no report.html: plots need Matplotlib: pip install matplotlib' in capsys.readouterr().out
     )
     assert (tmp_path / 'run' / 'report.npz').exists()
+
+
+def test_a_page_that_is_refused_costs_no_result(tmp_path, capsys):
+    with loaded(ROOT / 'examples' / 'pages.py') as pages:
+        pages.write([tmp_path / 'none'], tmp_path)
+    assert capsys.readouterr().out.startswith('no report.html: a run must be a folder with a ')
+
+
+@pytest.mark.parametrize(
+    ('steps', 'shape'),
+    [('random_resized_crop(height=28, width=28)', (6, 6, 28, 28, 3)), ('random_mixup', (0,))],
+)
+def test_an_augmentation_that_cannot_be_shown_costs_no_result(tmp_path, steps, shape):
+    with loaded(ROOT / 'examples' / 'pages.py') as pages:
+        recipe = dataclasses.replace(recipes.get('speed94'), augmentations=(steps,))
+        dataset = data.load('digits').limit(32)
+        logits = np.eye(10)[dataset.test_labels]
+        pages.keep(tmp_path, recipe, dataset, logits, seed=0)
+    kept = load_material(tmp_path)
+    assert kept.augmented.shape[: len(shape)] == shape
+    assert len(kept.samples) == 6

@@ -18,6 +18,11 @@ def test_json_comes_back_and_has_a_line_a_key(tmp_path):
     assert path.read_text().endswith('}\n')
 
 
+def test_numbers_that_json_has_no_word_for_are_null(tmp_path):
+    runlog.write_json(tmp_path / 'a.json', {'loss': np.nan, 'history': [{'loss': -np.inf}, 1.5]})
+    assert runlog.read_json(tmp_path / 'a.json') == {'loss': None, 'history': [{'loss': None}, 1.5]}
+
+
 def test_what_is_no_json_leaves_the_former_file(tmp_path):
     path = tmp_path / 'result.json'
     runlog.write_json(path, {'a': 1})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scripts import ROOT, call, loaded, refused
 
-from fenwicks import recipes, runlog
+from fenwicks import recipes, runlog, training
 from fenwicks.kernels import device
 
 FOLDER = ROOT / 'examples' / 'benchmarks'
@@ -58,9 +58,10 @@ def test_variants_of_a_recipe():
     assert (changed.activation, changed.first_activation) == ('silu', 'gelu')
 
 
-def test_a_search_goes_on(made, tmp_path, capsys):
-    log, file = tmp_path / 'log.jsonl', tmp_path / 'variants.txt'
-    file.write_text('speed94_muon  # as it is\n\nspeed94_muon   epochs=4\n')
+def test_a_search_goes_on(made, tmp_path, capsys, monkeypatch):
+    log, file = tmp_path / 'log.jsonl', '~/variants.txt'
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'variants.txt').write_text('speed94_muon  # as it is\n\nspeed94_muon   epochs=4\n')
     with loaded(FOLDER / 'search.py') as script:
         call(script, *SMALL, f'--log={log}', f'--file={file}')
         call(script, *SMALL, f'--log={log}', f'--file={file}', '--seeds=0,1')
@@ -73,6 +74,29 @@ def test_a_search_goes_on(made, tmp_path, capsys):
     *_, plain, short = capsys.readouterr().out.splitlines()
     assert plain == '| speed94_muon | 8.00 | 2 | 90.50 ± 1.00 | 102 |'
     assert short == '| speed94_muon epochs=4 | 4.00 | 2 | 90.50 ± 1.00 | 103 |'
+
+
+def test_a_variant_that_diverges_is_a_result(made, tmp_path, monkeypatch, capsys):
+    import trainings
+
+    whole = trainings.make
+
+    def make(side, recipe, *others):
+        if recipe.epochs == 4:
+            return types.SimpleNamespace(run=diverge)
+        return whole(side, recipe, *others)
+
+    def diverge():
+        raise training.DivergedError('the loss is no longer finite')
+
+    monkeypatch.setattr(trainings, 'make', make)
+    options = [*SMALL, f'--log={tmp_path / "log.jsonl"}', '--variant=speed94_muon epochs=4']
+    with loaded(FOLDER / 'search.py') as script:
+        for _ in range(2):  # the second time it trains nothing
+            call(script, *options, '--variant=speed94_muon')
+            *_, short, plain = capsys.readouterr().out.splitlines()
+            assert short == '| speed94_muon epochs=4 | 4.00 | 0 | diverged | - |'
+            assert plain.endswith('| 1 | 90.00 | 101 |')
 
 
 def test_a_search_never_goes_on_with_other_data(made, tmp_path):

@@ -59,6 +59,11 @@ def rows_of(table):
     return [row.strip('| ').split(' | ') for row in rows]
 
 
+@pytest.mark.parametrize('held', [None, 3, []])
+def test_a_run_whose_settings_are_none_has_none(tables, held):
+    assert tables.logged.settings({**RUN, 'settings': held}) is None
+
+
 def test_no_logs_no_rows(tables):
     empty = tables.devices_table()
     assert empty.startswith('| device | backend | recipe | how to start | figures |  |')

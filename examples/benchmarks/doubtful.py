@@ -17,6 +17,7 @@ from __future__ import annotations
 import quiet  # noqa: F401
 
 import dataclasses
+import os
 import statistics
 import time
 
@@ -43,7 +44,7 @@ FLAGS = flags.FLAGS
 trainings.define_flags()
 flags.adopt_module_key_flags(trainings)
 flags.DEFINE_enum('recipe', 'speed94', recipes.PRESETS, 'What is trained.')
-flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
+flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.', lower_bound=0)
 flags.DEFINE_string('model', None, 'A model of raw pixels, instead of a training.')
 flags.DEFINE_integer('rounds', 3, 'Timed evaluations of each kind.', lower_bound=0)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
@@ -59,7 +60,7 @@ def main():
     device = devices.select_device(FLAGS.device)
     chosen = precision.set_precision(FLAGS.precision, device)
     if FLAGS.model:
-        model = keras.saving.load_model(FLAGS.model)
+        model = keras.saving.load_model(os.path.expanduser(FLAGS.model))
         unused = optimizers.SGD(0.0), losses.CrossEntropy()
         trainer = training.Trainer(model, *unused, batch_size=recipe.batch_size)
         chosen = model.layers[-1].compute_dtype  # that in which it was saved

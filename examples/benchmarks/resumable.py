@@ -6,6 +6,7 @@ import pathlib
 import statistics
 
 from fenwicks import command, runlog
+from fenwicks.training import DivergedError
 
 
 def seeds_of(texts):
@@ -32,7 +33,8 @@ def train_missing(path, arms, seeds, key, dataset):
         dataset: what they train on, a `data.Dataset`.
 
     Returns:
-        The lines of these arms and seeds, earlier ones included.
+        The lines of these arms and seeds, earlier ones included; of trainings that diverged those
+        have a `test_accuracy` of None.
 
     Raises:
         ValueError: the log holds trainings on other data.
@@ -53,13 +55,17 @@ def train_missing(path, arms, seeds, key, dataset):
             for name, train in arms.items():
                 if (name, seed) in done:
                     continue
-                result = {key: name, **about, **train(seed)}
+                try:
+                    result = {key: name, **about, **train(seed)}
+                    said = (
+                        f'{100 * result["test_accuracy"]:.2f} % '
+                        f'in {result["train_seconds"]:.1f} s of training'
+                    )
+                except DivergedError:  # a result, too, which the same command would repeat
+                    result = {key: name, **about, 'seed': seed, 'test_accuracy': None}
+                    said = 'diverged'
                 runlog.append_line(path, result)
-                print(
-                    f'{name}, seed {seed}: {100 * result["test_accuracy"]:.2f} % '
-                    f'in {result["train_seconds"]:.1f} s of training',
-                    flush=True,
-                )
+                print(f'{name}, seed {seed}: {said}', flush=True)
     wanted = {(name, seed) for name in arms for seed in seeds}
     return [x for x in runlog.read_lines(path) if (x.get(key), x.get('seed')) in wanted]
 
@@ -75,18 +81,27 @@ def check_same_data(path, lines, about):
             )
 
 
+def finished(lines):
+    """The lines of trainings that didn't diverge."""
+    return [line for line in lines if line['test_accuracy'] is not None]
+
+
 def accuracy(lines):
     """The mean test accuracy in percent, with two standard errors."""
-    return runlog.mean_and_error([100 * line['test_accuracy'] for line in lines])
+    accuracies = [100 * line['test_accuracy'] for line in finished(lines)]
+    return runlog.mean_and_error(accuracies) if accuracies else 'diverged'
 
 
 def paired(lines, others, key='test_accuracy'):
     """The mean difference of lines from others of the same seeds, in points, with its error."""
-    theirs = {line['seed']: line[key] for line in others}
-    differences = [100 * (x[key] - theirs[x['seed']]) for x in lines if x['seed'] in theirs]
+    theirs = {line['seed']: line[key] for line in finished(others)}
+    differences = [
+        100 * (x[key] - theirs[x['seed']]) for x in finished(lines) if x['seed'] in theirs
+    ]
     return runlog.mean_and_error(differences) if differences else '-'
 
 
 def seconds(lines):
-    """The median seconds of training."""
-    return statistics.median(line['train_seconds'] for line in lines)
+    """The median seconds of training, for a table."""
+    spent = [line['train_seconds'] for line in finished(lines)]
+    return f'{statistics.median(spent):.0f}' if spent else '-'

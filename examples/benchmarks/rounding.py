@@ -27,7 +27,7 @@ flags.adopt_module_key_flags(recipe_flags)
 flags.DEFINE_enum('precision', 'bfloat16', ['bfloat16', 'float16'], 'Compared with float32.')
 flags.DEFINE_string('dataset', 'auto', 'As of examples/cifar10.py.')
 flags.DEFINE_string('data_dir', None, 'As of examples/cifar10.py.')
-flags.DEFINE_integer('seed', 0, 'Of the initial weights.')
+flags.DEFINE_integer('seed', 0, 'Of the initial weights.', lower_bound=0)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 

@@ -79,7 +79,7 @@ def table(lines):
     rows = [
         [
             name,
-            len(runs),
+            len(resumable.finished(runs)),
             resumable.accuracy(runs),
             '-' if name == 'float32' else resumable.paired(runs, exact),
             '-' if name == 'float32' else resumable.paired(runs, exact, 'test_accuracy_plain'),

@@ -17,6 +17,7 @@ from __future__ import annotations
 import quiet  # noqa: F401
 
 import dataclasses
+import pathlib
 
 import resumable
 import trainings
@@ -76,7 +77,7 @@ def chosen():
     """The variants as texts."""
     texts = list(FLAGS.variant)
     if FLAGS.file:
-        with open(FLAGS.file) as file:
+        with open(pathlib.Path(FLAGS.file).expanduser()) as file:
             texts += [text for line in file if (text := line.partition('#')[0].strip())]
     return texts or VARIANTS
 
@@ -141,8 +142,9 @@ def table(planned, lines):
     for text, recipe in planned.items():
         runs = [line for line in lines if line.get('variant') == text]
         if runs:
-            measured = [resumable.accuracy(runs), f'{resumable.seconds(runs):.0f}']
-            rows.append([text, f'{whole_epochs(recipe):.2f}', len(runs), *measured])
+            count = len(resumable.finished(runs))
+            measured = [count, resumable.accuracy(runs), resumable.seconds(runs)]
+            rows.append([text, f'{whole_epochs(recipe):.2f}', *measured])
     header = ['variant', 'arithmetic, epochs', 'n', 'test accuracy, %', 'training, s']
     return runlog.markdown(header, rows)
 

@@ -28,21 +28,23 @@ flags.DEFINE_list('recipes', ['speed94'], 'Names of recipes, separated by commas
 flags.DEFINE_enum('side', 'fenwicks', trainings.SIDES, 'Which implementation trains.')
 flags.DEFINE_integer('runs', 1000, 'Largest number of seeds per recipe.', lower_bound=1)
 flags.DEFINE_float('minutes', None, 'Start no run that would end later than this.')
-flags.DEFINE_integer('seed', 0, 'The first seed.')
+flags.DEFINE_integer('seed', 0, 'The first seed.', lower_bound=0)
 flags.DEFINE_string('log', None, 'JSON-lines file to append the results to.')
 
 
 def main():
     if FLAGS.minutes is not None and not FLAGS.minutes > 0:
         raise ValueError(f'`minutes` must be positive. Received: minutes={FLAGS.minutes}')
+    if not FLAGS.recipes:
+        raise ValueError('`recipes` must name one at least. Received: recipes=')
     began = time.monotonic()
     end = began + 60 * FLAGS.minutes if FLAGS.minutes is not None else float('inf')
     chosen = [trainings.find_recipe(name, FLAGS) for name in FLAGS.recipes]
     dataset = trainings.load_dataset(FLAGS)
     if FLAGS.log:
         runlog.start_log(FLAGS.log)
-    longest = dict.fromkeys(FLAGS.recipes, 0.0)
-    results = {name: [] for name in FLAGS.recipes}
+    longest = {recipe.name: 0.0 for recipe in chosen}
+    results = {recipe.name: [] for recipe in chosen}
     for run in range(FLAGS.runs):
         for recipe in chosen:
             started = time.monotonic()
@@ -51,11 +53,11 @@ def main():
             training = trainings.make(FLAGS.side, recipe, dataset, FLAGS, FLAGS.seed + run)
             result = {'benchmark': 'seeds', 'side': FLAGS.side, **training.run()}
             del training  # and its memory on the device
+            if FLAGS.log:
+                runlog.append_line(FLAGS.log, result)
             results[recipe.name].append(result)
             longest[recipe.name] = max(longest[recipe.name], time.monotonic() - started)
             print(trainings.say_run(result), flush=True)
-            if FLAGS.log:
-                runlog.append_line(FLAGS.log, result)
         if time.monotonic() + min(longest.values()) > end:
             break
     for runs in results.values():

@@ -49,7 +49,7 @@ flags.DEFINE_enum(
 flags.DEFINE_integer(
     'runs', 1, 'Trainings of each side, with seeds seed, seed + 1, ...', lower_bound=1
 )
-flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.')
+flags.DEFINE_integer('seed', 0, 'Of weights, shuffle and augmentation.', lower_bound=0)
 flags.DEFINE_integer(
     'steps',
     None,

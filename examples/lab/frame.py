@@ -241,6 +241,12 @@ def check_lines(log, lines, about):
                 f'`log` must hold runs of one experiment, its present settings and one hardware: '
                 f'pass another. Received: log={log}, with a run of {other}'
             )
+        for key, kind in (('variant', dict), ('seed', int), ('result', dict)):
+            if not isinstance(line.get(key), kind):
+                raise ValueError(
+                    f'`log` must hold runs, each with its {key}. '
+                    f'Received: log={log}, with {key}={line.get(key)!r}'
+                )
 
 
 def whole_seeds(experiment, settings, lines, log):

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 
-from fenwicks import layers
+from fenwicks import augment, layers
 
 
 def from_pixels(
@@ -18,9 +19,11 @@ def from_pixels(
 ) -> keras.Model:
     """The model behind a normalisation, and before the names of the classes, if there are any."""
     images = keras.Input(input_shape, name='images')
+    channels = images.shape[-1]
+    augment.normalize(np.zeros((1, 1, 1, channels), np.uint8), mean, std)  # checks both
     normalize = keras.layers.Normalization(
-        mean=[float(each) for each in mean],
-        variance=[float(each) ** 2 for each in std],
+        mean=np.broadcast_to(np.asarray(mean, float), channels).tolist(),
+        variance=np.broadcast_to(np.square(std, dtype=float), channels).tolist(),
         dtype='float32',
     )
     logits = model(normalize(images))

@@ -119,7 +119,7 @@ def animate(
             f'Received: {len(batches)} frames'
         )
     count = len(batches[0])
-    columns = columns or min(count, 8)
+    columns = 8 if columns is None else columns
     figure, (_, shown) = draw_grid(batches[0], [''] * count, columns, axes, theme)
     return Animation(figure, shown, batches, seconds_per_frame)
 

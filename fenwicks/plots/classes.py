@@ -45,7 +45,7 @@ def class_counts(
     >>> int(sum(bar.get_width() for bar in figure.axes[0].patches))
     1501
     """
-    labels, classes = np.asarray(labels), len(class_names)
+    labels, classes = np.asarray(labels), _count(class_names)
     check_labels(labels, len(labels), classes)
     counts = np.bincount(labels, minlength=classes)
     axes, colours = prepare(axes, theme, (6.4, 0.8 + 0.24 * classes))
@@ -57,6 +57,12 @@ def class_counts(
     axes.set_xlabel('images')
     grid(axes, colours, 'x')
     return figure_of(axes)
+
+
+def _count(class_names):
+    if not len(class_names):
+        raise ValueError('`class_names` must be one or more. Received: none')
+    return len(class_names)
 
 
 def confusion_matrix(
@@ -98,7 +104,7 @@ def confusion_matrix(
     ['1', '1', '1']
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
-    classes = len(class_names)
+    classes = _count(class_names)
     check_labels(labels, len(labels), classes)
     check_labels(predictions, len(labels), classes)
     counts = np.zeros((classes, classes), np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -77,9 +77,8 @@ def schedule(
     for number, (name, function) in enumerate(several.items()):
         steps = _steps(function, total_steps)
         values = [np.asarray(keras.ops.convert_to_numpy(function(step))).item() for step in steps]
-        axes.plot(
-            np.asarray(steps) / unit, values, label=label_of(name), **line_style(number, colours)
-        )
+        style = {'marker': _marker(steps), **line_style(number, colours)}
+        axes.plot(np.asarray(steps) / unit, values, label=label_of(name), **style)
     axes.set_xlabel('step' if steps_per_epoch is None else 'epoch')
     axes.set_ylabel(label, **PLAIN)
     axes.set_ylim(bottom=min(0.0, axes.dataLim.y0))
@@ -87,6 +86,11 @@ def schedule(
     if len(several) > 1:
         legend(axes, colours)
     return figure_of(axes)
+
+
+def _marker(points):
+    """A mark for each of few points: a line of one can't be seen."""
+    return '.' if len(points) < 30 else ''
 
 
 def _steps(function, total_steps):
@@ -152,9 +156,7 @@ def learning_curves(
             words = _METRICS.get(metric, metric)
             label = ', '.join([name] * bool(name) + [words] * (len(metrics) > 1)) or words
             mean = values.mean(axis=0)
-            axes.plot(
-                epochs, mean, label=label_of(label), marker='.' if len(epochs) < 30 else '', **style
-            )
+            axes.plot(epochs, mean, label=label_of(label), marker=_marker(epochs), **style)
             if len(histories) > 1:
                 error = 2 * values.std(axis=0, ddof=1) / math.sqrt(len(histories))
                 axes.fill_between(
@@ -304,10 +306,11 @@ def learning_rate_finder(
         raise ValueError('`losses` must hold a finite number. Received: none')
     axes, colours = prepare(axes, theme, (6.4, 3.6))
     if measured is not None:
-        axes.plot(rates, measured, color=colours.ink, alpha=0.35, linewidth=0.8, label='each step')
+        faint: dict[str, Any] = {'color': colours.ink, 'alpha': 0.35, 'linewidth': 0.8}
+        axes.plot(rates, measured, marker=_marker(rates), label='each step', **faint)
     rates, values = rates[finite], values[finite]
     label = None if measured is None else 'smoothed'
-    axes.plot(rates, values, label=label, **line_style(0, colours))
+    axes.plot(rates, values, marker=_marker(rates), label=label, **line_style(0, colours))
     axes.set_xscale('log')
     lowest = int(values.argmin())
     low, high = values[lowest], values[: lowest + 1].max()

@@ -63,8 +63,7 @@ def images(
         raise ValueError(
             f'`captions` must be one for each of {len(tiles)} images. Received: {len(captions)}'
         )
-    columns = columns or math.ceil(math.sqrt(1.6 * len(tiles)))
-    columns = min(positive_integer('columns', columns), len(tiles))
+    columns = math.ceil(math.sqrt(1.6 * len(tiles))) if columns is None else columns
     return draw_grid(tiles, captions, columns, axes, theme)[0]
 
 
@@ -146,6 +145,15 @@ def mistakes(
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     indices, probabilities = evaluate.most_confident_mistakes(logits, labels, count)
+    for name, given, wanted in (
+        ('images', np.asarray(images), len(labels)),
+        ('class_names', class_names, logits.shape[1]),
+    ):
+        if len(given) != wanted:
+            raise ValueError(
+                f'`{name}` must be {wanted}, as the logits (images, classes) have. '
+                f'Received: {len(given)}'
+            )
     if not len(indices):
         axes, colours = prepare(axes, theme, (4, 1))
         axes.set_axis_off()
@@ -157,8 +165,7 @@ def mistakes(
         for index, probability in zip(indices, probabilities, strict=True)
     ]
     tiles = pixels('images', np.asarray(images)[indices])
-    columns = min(len(tiles), 6)
-    return draw_grid(tiles, captions, columns, axes, theme)[0]
+    return draw_grid(tiles, captions, 6, axes, theme)[0]
 
 
 def filters(
@@ -193,10 +200,11 @@ def filters(
     12
     """
     weights = np.asarray(keras.ops.convert_to_numpy(kernel), np.float64)
-    if weights.ndim != 4 or not np.isfinite(weights).all():
+    is_drawable = weights.ndim == 4 and weights.size and weights.shape[2] in (1, 3)
+    if not is_drawable or not np.isfinite(weights).all():
         raise ValueError(
-            '`kernel` must be finite numbers (height, width, channels, filters). '
-            f'Received: shape={weights.shape}'
+            '`kernel` must be finite numbers (height, width, channels, filters) of 1 or 3 '
+            f'channels. Received: shape={weights.shape}'
         )
     weights = weights.transpose(3, 0, 1, 2)
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
@@ -236,7 +244,13 @@ def draw_grid(
     axes: Axes | None,
     theme: str,
 ) -> tuple[Figure, tuple[Axes, list[AxesImage]]]:
-    """Draws images with their captions; returns the figure, its axes and the images drawn."""
+    """Draws images with their captions; returns the figure, its axes and the images drawn.
+
+    Raises:
+        ValueError: `columns`, of which it makes no more than there are images, isn't a positive
+            integer.
+    """
+    columns = min(positive_integer('columns', columns), len(tiles))
     lines = max(caption.count('\n') + 1 if caption else 0 for caption in captions)
     rows = math.ceil(len(tiles) / columns)
     pitch = 1.06 + (_LINE * lines + 0.06 if lines else 0)  # from one row to the next

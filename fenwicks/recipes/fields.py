@@ -24,7 +24,7 @@ POSITIVE = (
     *('batch_size', 'whitening_images', 'muon_steps', 'normalize_every', 'averaging_every'),
 )
 RANGES: dict[str, dict[str, float]] = {
-    'epochs': {'above': 0},
+    'epochs': {'above': 0, 'below': 2**20},
     'warmup_epochs': {'low': 0},
     'peak_learning_rate': {'low': 0},
     'weight_decay': {'low': 0},

@@ -140,14 +140,16 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
 
 def _parsed(text, field, value):
     """The value of a field from what was written for it; the recipe checks what it says."""
-    kinds = {each.name: str(each.type) for each in dataclasses.fields(Recipe)}
-    if field not in kinds:
+    fields = {each.name: each for each in dataclasses.fields(Recipe)}
+    if field not in fields:
         raise ValueError(
-            f'`set` must be field=value, with a field of a recipe ({", ".join(kinds)}). '
+            f'`set` must be field=value, with a field of a recipe ({", ".join(fields)}). '
             f'Received: set={text}'
         )
-    kind = kinds[field]
+    kind = str(fields[field].type)
     try:
+        if not value and fields[field].default == ():  # where empty means none
+            return ()
         if kind == 'bool':
             return {'true': True, 'false': False}[value.lower()]
         if kind == 'tuple[int, ...]':

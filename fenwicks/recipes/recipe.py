@@ -9,7 +9,7 @@ from typing import Any
 
 from fenwicks._checks import finite_number, positive_integer
 from fenwicks.recipes import schedule
-from fenwicks.recipes.fields import check_names, check_together, checked
+from fenwicks.recipes.fields import RANGES, check_names, check_together, checked
 from fenwicks.recipes.steps import Step, parse_steps
 
 
@@ -213,7 +213,7 @@ class Recipe:
 
     def with_epochs(self, epochs: float) -> Recipe:
         """The same recipe in another number of epochs, its schedules stretched to fit."""
-        epochs = finite_number('epochs', epochs, above=0)
+        epochs = finite_number('epochs', epochs, **RANGES['epochs'])
         stretch = epochs / self.epochs
         # Each part is rounded, and together they must not exceed the whole.
         warmup = min(self.warmup_epochs * stretch, epochs)
@@ -242,7 +242,7 @@ class Recipe:
 
     def with_width(self, factor: float) -> Recipe:
         """The same recipe on a network with `factor` times the filters in each stage."""
-        finite_number('factor', factor, above=0)
+        finite_number('factor', factor, above=0, below=2**20)
         widths, proxy_widths = (
             tuple(max(1, round(width * factor)) for width in each)
             for each in (self.widths, self.proxy_widths)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, NamedTuple
 
 
@@ -17,6 +18,27 @@ class Step(NamedTuple):
 
     name: str
     settings: Mapping[str, Any]
+
+    def check_settings(self, function: Callable, given: Container[str]) -> None:
+        """Raises unless a function takes the settings, and needs no others.
+
+        Args:
+            function: the one of that name.
+            given: names of the arguments that it gets from the training.
+
+        Raises:
+            ValueError: there is no such setting, or one is missing.
+        """
+        parameters = inspect.signature(function).parameters.items()
+        takes = {key: each for key, each in parameters if key not in given}
+        needs = [key for key, each in takes.items() if each.default is each.empty]
+        if not set(needs) <= self.settings.keys() <= takes.keys():
+            also = f', {" and ".join(needs)} at least' if needs else ''
+            raise ValueError(
+                f'`augmentations` must have settings that {self.name} takes '
+                f'({", ".join(takes) or "none"}){also}. '
+                f'Received: {", ".join(self.settings) or "none"}'
+            )
 
 
 def parse_steps(texts: Iterable[str]) -> list[Step]:

@@ -80,5 +80,5 @@ def write(
         raise ValueError(f'`path` must end in .html. Received: path={path}')
     text = page(found)
     with written_whole(path) as part:
-        part.write_text(text, encoding='utf-8')
+        part.write_text(text, encoding='utf-8', errors='backslashreplace')  # names of folders
     return path

@@ -26,7 +26,7 @@ _ARRAYS = {
     'confidences': ('k', 'floating'),
     'mistake_images': ('k height width channels', 'uint8'),
     'samples': ('m height width channels', 'uint8'),
-    'augmented': ('v m height width channels', 'uint8'),
+    'augmented': ('v m rows columns channels', 'uint8'),  # crops may have another size
 }
 
 
@@ -42,7 +42,7 @@ class Material:
         confidences: floats `(k,)`, the predicted probabilities of those.
         mistake_images: uint8 `(k, height, width, channels)`.
         samples: uint8 `(m, height, width, channels)`, some training images.
-        augmented: uint8 `(v, m, height, width, channels)`, v augmented versions of each.
+        augmented: uint8 `(v, m, rows, columns, channels)`, v augmented versions of each.
 
     Raises:
         ValueError: the arrays don't fit each other.
@@ -94,7 +94,7 @@ class Material:
             labels: integers `(n,)`.
             images: uint8 `(n, height, width, channels)`, of which only mistakes are kept.
             samples: uint8 `(m, height, width, channels)`, some training images.
-            augmented: pixels 0 ... 255 `(v, m, height, width, channels)`: what the augmentation
+            augmented: pixels 0 ... 255 `(v, m, rows, columns, channels)`: what the augmentation
                 makes of the samples in v epochs.
             mistakes: how many mistakes to keep at most.
         """

@@ -37,6 +37,8 @@ def samples(material: Material) -> Iterator[str]:
 def confusion(run: Run, material: Material) -> Iterator[str]:
     """The confusion matrix, and its classes as a table."""
     names, labels, predictions = run.class_names(), material.labels, material.predictions
+    if not len(labels):
+        return
     axes = new_axes((5.8, 5.8))
     figure = plots.confusion_matrix(labels, predictions, names, axes=axes)
     right = int((labels == predictions).sum())
@@ -65,6 +67,8 @@ def confusion(run: Run, material: Material) -> Iterator[str]:
 
 def mistakes(run: Run, material: Material) -> Iterator[str]:
     """The misclassified images with the highest predicted probabilities."""
+    if not len(material.labels):
+        return
     if not len(material.mistakes):
         right = (material.labels == material.predictions).all()
         yield elements.paragraph(

@@ -56,6 +56,8 @@ _OPTIONAL = {
 _WORDS = {str: 'a text', float: 'a finite number', int: 'an integer', list: 'a list', dict: 'an '
           'object', bool: 'true or false'}  # fmt: skip
 
+_ILLEGIBLE = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -98,7 +100,8 @@ class Run:
         names = [str(name) for name in self.result.get('class_names') or ()]
         if self.material is None:
             return names
-        highest = max(self.material.labels.max(), self.material.predictions.max(), -1)
+        labels, predictions = self.material.labels, self.material.predictions
+        highest = max(labels.max(initial=-1), predictions.max(initial=-1))
         return (
             names if highest < len(names) else [f'class {number}' for number in range(highest + 1)]
         )
@@ -148,13 +151,25 @@ def read_run(folder: pathlib.Path) -> Run:
     """
     path = folder / RESULT
     try:
-        result = json.loads(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        result = json.loads(text, parse_constant=lambda _: None)  # NaN is no JSON
         _check(result)
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, and those of `_check`
         what = f'no JSON ({error})' if isinstance(error, json.JSONDecodeError) else error
         raise ValueError(f'{path} must be the result of a training. Received: {what}') from None
-    result = {key: value for key, value in result.items() if value is not None}
+    result = {key: _legible(value) for key, value in result.items() if value is not None}
     return Run(folder, result, _recipe(result), load_material(folder))
+
+
+def _legible(value):
+    """A JSON value whose texts have escapes for what neither SVG nor UTF-8 can hold."""
+    if isinstance(value, str):
+        return _ILLEGIBLE.sub(lambda match: repr(match[0])[1:-1], value)
+    if isinstance(value, list):
+        return [_legible(each) for each in value]
+    if isinstance(value, dict):
+        return {_legible(key): _legible(each) for key, each in value.items()}
+    return value
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -164,15 +164,19 @@ def _schedule(run: Run) -> Iterator[str]:
     recipe, images = run.recipe, run.result.get('train_images')
     if recipe is not None and images and images >= recipe.batch_size:
         steps = recipe.steps_per_epoch(images)
+        total = recipe.total_steps(steps)
         schedule = assemble.schedule(recipe, steps)
         axes = new_axes(CHART)
-        figure = plots.schedule(schedule, recipe.total_steps(steps), steps, axes=axes)
+        figure = plots.schedule(schedule, total, steps, axes=axes)
+        end = total - 1  # the last step that is drawn
+        drawn = [(step, rate) for step, rate in schedule.knots if step < end]
         corners = ', '.join(
-            f'{rate:.3g} at epoch {max(0, step) / steps:.3g}' for step, rate in schedule.knots
+            f'{rate:.3g} at epoch {max(0, step) / steps:.3g}'
+            for step, rate in [*drawn, (end, float(schedule(end)))]
         )
         description = f'Line chart of the learning rate in straight lines: {corners}.'
         yield elements.charts(elements.chart(figures.svg(figure, description, 'schedule')))
-        text = f'{recipe.total_steps(steps):,} steps of {recipe.batch_size:,} images.'
+        text = f'{total:,} steps of {recipe.batch_size:,} images.'
         if recipe.muon_learning_rate:
             text += (
                 f' This is the rate of SGD. That of Muon, which trains the convolutions, has the '
