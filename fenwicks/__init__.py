@@ -22,7 +22,8 @@ Importing fenwicks sets three environment variables, unless they are set already
   the command `python -m fenwicks.tpu`, which compiles programs of JAX.
 
 With `FENWICKS_QUIET=1`, and in the commands `python -m fenwicks...`, what TensorFlow prints on
-standard error while it is imported is held back.
+standard error while it is imported is held back, and `TF_CPP_MIN_LOG_LEVEL=2`, unless set,
+silences the notes that it prints later.
 """
 
 import importlib
