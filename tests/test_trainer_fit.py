@@ -285,7 +285,7 @@ def test_callbacks_that_are_refused(given, message):
 @pytest.mark.backend('tensorflow')  # on JAX it needs Python 3.12
 def test_a_profile_of_batches_is_refused():
     profiling = keras.callbacks.TensorBoard(profile_batch=(0, 2))
-    with pytest.raises(ValueError, match='must have profile_batch=0, .* that profiles batches$'):
+    with pytest.raises(ValueError, match=r'must have profile_batch=0, .* that profiles batches$'):
         fit(make(dense_model()), 1, profiling)
 
 

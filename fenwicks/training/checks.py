@@ -58,7 +58,8 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
             '`loss` must be a keras.losses.Loss, the name of one, or a function of labels and '
             f'outputs. Received: loss={loss!r}'
         )
-    if not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**31:
+    is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= int(seed) < 2**31:
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
     if not isinstance(replicas, Replicas | None):
         raise ValueError(
@@ -258,8 +259,13 @@ def check_validation(model, loss, validation_data, dtype):
         raise ValueError(f'{rule}. Received: {type(validation_data).__name__}')
     images, labels, *weights = validation_data
     try:
-        if dtype == np.uint8 or getattr(images, 'dtype', None) != dtype:
+        if dtype == np.uint8:
             check_images(model, images)
+        elif getattr(images, 'dtype', None) != dtype:
+            raise ValueError(
+                f'`images` must be {dtype}, as those are that the stream gives. '
+                f'Received: {getattr(images, "dtype", type(images).__name__)}'
+            )
         outputs = check_image_shape(model, images)
         labels = targets.check_labels(loss, labels, len(images), outputs, 1)
         weights = [targets.check_sample_weight(weight, len(images)) for weight in weights]
