@@ -11,6 +11,7 @@ import numpy as np
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._checks import no_class, positive_integer
+from fenwicks._errors import one_line
 from fenwicks.data.dataset import check_images as check_arrays_of_images
 from fenwicks.layers import ClassNames, PatchWhitening
 from fenwicks.training import targets
@@ -278,7 +279,14 @@ def check_validation(model, loss, validation_data, dtype):
 
 def _logits(model, images):
     """What the model returns of an image, as a `KerasTensor`."""
-    outputs = model(keras.KerasTensor((1, *np.shape(images)[1:]), 'float32'), training=False)
+    shape = np.shape(images)[1:]
+    try:
+        outputs = model(keras.KerasTensor((1, *shape), 'float32'), training=False)
+    except Exception as error:  # a model may raise anything
+        raise ValueError(
+            f'`model` must take a batch of images of the shape {shape}, its one input. '
+            f'Received: a {type(model).__name__} ({one_line(error, 200)})'
+        ) from None
     if isinstance(outputs, list | tuple | dict) and len(outputs) == 1:
         kind = type(outputs).__name__
         raise ValueError(
