@@ -148,18 +148,12 @@ def variable_index(optimizer: keras.optimizers.Optimizer, variable: keras.Variab
 
 
 def update_count(optimizer):
-    """The variable that counts the calls of `apply`.
-
-    The public `iterations` counts fewer where gradients are accumulated.
-    """
+    """The variable that counts the calls of `apply`, of which `iterations` may be a part."""
     return optimizer._iterations
 
 
 def constant_or_schedule(optimizer):
-    """The learning rate as the optimizer holds it: a variable or a `LearningRateSchedule`.
-
-    The public `learning_rate` of a schedule is its present value.
-    """
+    """The variable or the schedule of the learning rate, of which `learning_rate` is a value."""
     return optimizer._learning_rate
 
 
@@ -176,14 +170,9 @@ def resumed_epoch(model: keras.Model) -> int:
 def call_after_last_epoch(model: keras.Model, act: Callable[[], None]) -> bool:
     """Has the `fit` that begins call `act` after its last epoch, before any `on_train_end`.
 
-    Returns `False`, and does nothing, where something else is to be called there already.
-
     There Keras lets an optimizer replace the weights by its own averages. On JAX `act` is called
     after an interruption as well; elsewhere that leaves the hook, which no other `fit` obeys.
-
-    Args:
-        model: a compiled model, in `on_train_begin`.
-        act: a function without arguments.
+    Returns `False`, and does nothing, where something else is to be called there already.
     """
     optimizer, history = model.optimizer, getattr(model, 'history', None)
     if optimizer is None:
@@ -218,8 +207,7 @@ class WithoutDecoupledDecay:
 def changed_variables() -> Iterator[list[str]]:
     """A context that notes whether Keras variables are created or assigned in it, and undoes that.
 
-    Yields a list that is filled when the context ends: with the paths of the created variables, or
-    with `'a variable'` where variables were only assigned.
+    Yields a list that is filled at the end: with the paths of created variables, or `'a variable'`.
     """
     changed: list[str] = []
     new = global_state.get_global_attribute('uninitialized_variables') or []
@@ -251,10 +239,8 @@ def compile_for_callbacks(model, optimizer, loss, metrics, labels, outputs):
 
 
 def output_layer(model, through=()):
-    """The layer that a model's one output comes from, or `None` where that isn't known.
-
-    Layers of the class `through`, which hand on what they get, are passed over.
-    """
+    """The layer that a model's one output comes from, before any of the class `through`, which hand
+    on what they get; `None` where that isn't known."""
     outputs = getattr(model, 'outputs', None)
     if not outputs or len(outputs) > 1:
         return None
@@ -320,15 +306,27 @@ class _LastLayers:
         return self.values[id(tensor)]
 
 
-def disable_gradient_sum(optimizer):
-    """Makes an optimizer take gradients that are means over the replicas already.
+@contextlib.contextmanager
+def without_gradient_sum(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
+    """A context in which an optimizer takes gradients that are means over the replicas already.
 
-    On TensorFlow it would add up the gradients of all replicas, after clipping.
+    On TensorFlow it would add up the gradients of all replicas, after clipping. The threads of a
+    strategy's replicas each enter it, and leave it when all have updated.
     """
-    optimizer._all_reduce_sum_gradients = list
-    inner = [getattr(optimizer, 'inner_optimizer', None), *getattr(optimizer, 'optimizers', ())]
-    for other in filter(None, inner):
-        disable_gradient_sum(other)
+    inner = getattr(optimizer, 'inner_optimizer', optimizer)
+    changed = [optimizer, inner, *getattr(inner, 'optimizers', ())]
+    for each in changed:
+        each._all_reduce_sum_gradients = list
+    try:
+        yield
+    finally:
+        for each in changed:
+            vars(each).pop('_all_reduce_sum_gradients', None)
+
+
+def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
+    """Whether it was made with a `profile_batch`."""
+    return callback._should_trace
 
 
 def make_stateless(optimizer):

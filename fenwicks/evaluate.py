@@ -146,11 +146,13 @@ class TTA:
         """Whether the other views of images count, bools `(count,)`.
 
         Args:
-            logits: of the images as they are, floats `(count, classes)`.
+            logits: of the images as they are, floats `(count, classes)`; or their softmax.
         """
-        if math.isinf(self.margin) or logits.shape[-1] < 2:
-            return ops.full_like(logits[:, 0], math.isinf(self.margin), dtype='bool')
-        largest, _ = ops.top_k(ops.softmax(ops.cast(logits, 'float32')), 2)
+        logits = ops.cast(logits, 'float32')
+        if logits.shape[-1] == 1:  # of two classes, whose probabilities differ by 2 * sigmoid - 1
+            return ops.abs(ops.tanh(logits[:, 0] / 2)) < self.margin
+        are_shares = ops.all(logits >= 0, -1) & (ops.abs(ops.sum(logits, -1) - 1) < 0.01)
+        largest, _ = ops.top_k(ops.where(are_shares[:, None], logits, ops.softmax(logits)), 2)
         return largest[:, 0] - largest[:, 1] < self.margin
 
 

@@ -332,6 +332,25 @@ def test_evaluation_after_fit_sees_what_is_in_place():
     assert model.evaluate(x, y, verbose=0) == raw
 
 
+def test_evaluation_after_a_fit_that_ended_in_an_error_leaves_the_weights():
+    """The averages stayed in the model, as within a `fit`."""
+
+    def fail(batch, logs):
+        if batch == 3:
+            raise ZeroDivisionError
+
+    model, averaging = new_model(), WeightAveraging(EMA(0.9, every=2))
+    failing = keras.callbacks.LambdaCallback(on_train_batch_end=fail)
+    x, y = points()
+    model.compile(SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(ZeroDivisionError):
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[averaging, failing])
+    before = model.get_weights()
+    model.evaluate(x, y, verbose=0, callbacks=[averaging])
+    assert_same(model.get_weights(), before, rtol=0, atol=0)
+    assert averaging.step == 4
+
+
 @pytest.mark.parametrize('swap_at_end', [True, False])
 def test_a_second_fit_goes_on(swap_at_end):
     rule = Lookahead(PowerRise(0.8, 12, 3), every=3)

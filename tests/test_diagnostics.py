@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from training_toys import conv_model, dense_model, make, toy
 
-from fenwicks import diagnostics, layers, losses
+from fenwicks import diagnostics, layers, losses, optimizers
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -55,6 +55,24 @@ def network(norm):
             layers.Classifier(3),
         ]
     )
+
+
+def values_of_each(labels, outputs):
+    return keras.losses.mean_squared_error(labels, outputs)
+
+
+@pytest.mark.parametrize('loss', ['mse', values_of_each])
+def test_losses_that_become_means(loss):
+    """A function's values were added up; and labels of float64 ended in an error."""
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.standard_normal((5, 3)), rng.standard_normal((5, 1))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    hessian = diagnostics.Hessian(model, loss, inputs, labels, batch_size=2)
+    model.layers[0].trainable = False  # the vectors stay what they were
+    errors = inputs @ model.get_weights()[0] - labels
+    np.testing.assert_allclose(hessian.gradient(), 2 * (inputs * errors).mean(0), rtol=1e-5)
+    expected = 2 * (inputs.T @ inputs / 5)[1]
+    np.testing.assert_allclose(hessian.product(np.eye(3)[1]), expected, rtol=1e-5)
 
 
 def test_max_pooling_in_closed_form():
@@ -211,6 +229,18 @@ def test_norms_of_weights_and_of_their_updates():
     np.testing.assert_allclose(second['norm'], [1.25, 3], rtol=1e-6)
 
 
+def test_norms_of_averages_go_on_from_fit_to_fit():
+    """The first update of a second `fit` was from the weights of the last step."""
+    trainers = [
+        make(dense_model(), averaging=optimizers.EMA(0.5, every=2), batch_size=8) for _ in range(2)
+    ]
+    whole, parts = diagnostics.WeightNorms(), diagnostics.WeightNorms()
+    trainers[0].fit(*toy(), 2, callbacks=[whole], verbose=0)
+    for epochs in (1, 2):
+        trainers[1].fit(*toy(), epochs, callbacks=[parts], verbose=0)
+    assert parts.history == whole.history
+
+
 def test_norms_that_match_nothing():
     norms = diagnostics.WeightNorms('.*nothing')
     norms.set_model(conv_model())
@@ -260,10 +290,33 @@ def test_output_statistics_of_constants():
     assert found[1:] == (0, 0, 0, 0)
 
 
+def of_loss(loss):
+    return diagnostics.Hessian(conv_model(), loss, *toy(3))
+
+
+class Halves(keras.layers.Layer):
+    def call(self, inputs):
+        return ops.split(inputs, 2, axis=-1)
+
+
+def of_layer(layer):
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layer(inputs)[0])
+
+
+def of_two_inputs():
+    inputs = [keras.Input((4,)) for _ in range(2)]
+    return keras.Model(inputs, keras.layers.Add()(inputs))
+
+
 @pytest.mark.parametrize(
     ('call', 'line'),
     [
-        (lambda: diagnostics.Hessian(conv_model(), None, *toy(3)).product(np.ones(2)), '`vector`'),
+        (lambda: of_loss(losses.CrossEntropy()).product(np.ones(2)), '`vector`'),
+        (lambda: of_loss(None), '`loss`'),
+        (lambda: of_loss('none'), '`loss`'),
+        (lambda: of_loss(losses.CrossEntropy(reduction='sum')), '`loss`'),
+        (lambda: of_loss(losses.CrossEntropy(reduction=None)), '`loss`'),
         (lambda: diagnostics.Hessian(conv_model(), None, toy(3)[0], [1, 2]), '`labels`'),
         (lambda: diagnostics.Hessian(keras.Sequential(), None, *toy(3)), '`model`'),
         (lambda: diagnostics.Hessian(3, None, *toy(3)), '`model`'),
@@ -276,7 +329,13 @@ def test_output_statistics_of_constants():
         (lambda: diagnostics.leading_eigenpairs(abs, 3, 1, which='top'), '`which`'),
         (lambda: diagnostics.leading_eigenpairs(abs, 3, 1, tolerance=0), '`tolerance`'),
         (lambda: diagnostics.leading_eigenpairs(lambda v: v * np.nan, 3, 1), '`product`'),
+        (lambda: diagnostics.leading_eigenpairs(lambda v: v[:, None], 3, 1), '`product`'),
+        (lambda: diagnostics.leading_eigenpairs(lambda v: v[1:], 3, 1), '`product`'),
         (lambda: diagnostics.subspace_overlap(np.ones((2, 3)), np.ones((2, 4))), '`basis`'),
+        (lambda: diagnostics.subspace_overlap(np.ones((2, 3)), [[np.nan] * 3]), '`basis`'),
+        (lambda: diagnostics.subspace_overlap([[np.nan] * 3], np.ones((2, 3))), '`vectors`'),
+        (lambda: diagnostics.output_statistics(of_layer(Halves()), np.ones((2, 4))), '`model`'),
+        (lambda: diagnostics.output_statistics(of_two_inputs(), np.ones((2, 4))), '`model`'),
         (lambda: diagnostics.subspace_overlap(np.zeros((2, 3)), np.ones((2, 3))), '`vectors`'),
         (lambda: diagnostics.output_statistics(conv_model(), np.ones((1, 8, 8, 3))), '`inputs`'),
     ],

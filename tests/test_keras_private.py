@@ -97,9 +97,11 @@ def test_gradients_are_not_summed_over_the_replicas():
     gradients = [tf.ones(3)]
     for each in (optimizer, optimizer.inner_optimizer):
         assert hasattr(each, '_all_reduce_sum_gradients')
-    _keras.disable_gradient_sum(optimizer)
-    for each in (optimizer, optimizer.inner_optimizer):
-        assert each._all_reduce_sum_gradients(gradients) == gradients
+    with _keras.without_gradient_sum(optimizer):
+        for each in (optimizer, optimizer.inner_optimizer):
+            assert each._all_reduce_sum_gradients(gradients) == gradients
+    for each in (optimizer, optimizer.inner_optimizer):  # for Keras's own `fit`
+        assert '_all_reduce_sum_gradients' not in vars(each)
 
 
 @pytest.mark.backend('tensorflow')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from training_toys import conv_model, dense_model, make, sgd, toy, values
 
-from fenwicks import augment, diagnostics, optimizers, plots, schedules
+from fenwicks import augment, diagnostics, losses, optimizers, plots, schedules
 from fenwicks.diagnostics import rates
 from fenwicks.diagnostics.rate_finder import _suggest
 
@@ -72,6 +72,17 @@ def test_the_sweep_ends_where_the_loss_explodes():
     assert found.diverged
     assert 2 < len(found.losses) == len(found.learning_rates) == len(found.smoothed) < 40
     assert not found.smoothed[-1] <= 4 * np.nanmin(found.smoothed)
+
+
+def test_a_negative_loss_explodes_where_it_rises():
+    """The sweep ended after its first step."""
+
+    def negative(labels, outputs):
+        return losses.cross_entropy(labels, outputs) - 100.0
+
+    found = find(make(dense_model(), loss=negative), start=1e-4, stop=1e-3)
+    assert len(found.losses) == 12
+    assert not found.diverged
 
 
 def test_what_is_suggested():

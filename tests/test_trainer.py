@@ -423,7 +423,7 @@ def test_numpys_integers_are_integers(tmp_path):
     assert len(trainer.records) == 1
 
 
-@pytest.mark.parametrize('seed', [-1, 2**31, 1.5, None, '3'])
+@pytest.mark.parametrize('seed', [-1, 2**31, 1.5, None, '3', True])
 def test_seeds_that_are_none(seed):
     with pytest.raises(ValueError, match=rf'`seed` must be an integer in .* seed={seed!r}$'):
         make(dense_model(), seed=seed)

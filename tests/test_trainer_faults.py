@@ -66,6 +66,19 @@ def test_a_model_of_two_outputs():
     refused(lambda: trainer.evaluate(*toy()), message)
 
 
+class TwoInputs(keras.Model):
+    def call(self, images, others):
+        return keras.ops.mean(images + others, axis=(1, 2))
+
+
+def test_a_subclass_of_two_inputs():
+    model = TwoInputs()
+    model(*np.zeros((2, 1, 8, 8, 3), np.float32))
+    trainer = make(model, normalize=to_floats)
+    message = r'`model` must take a batch of images of the shape \(8, 8, 3\), its one input'
+    refused(lambda: trainer.predict(toy()[0]), message)
+
+
 def test_a_model_that_returns_a_list_of_one_output():
     """The error said that it must have one output, and that it has."""
     images = keras.Input((8, 8, 3))
@@ -329,7 +342,9 @@ def test_scoring_a_model_that_holds_nan_is_a_warning():
     trainer = make(dense_model(keras.layers.BatchNormalization()))
     statistics = trainer.model.layers[1].moving_mean
     statistics.assign(np.full(statistics.shape, np.nan, np.float32))
-    warned(lambda: trainer.evaluate(*toy()), '`loss` should be finite: ')
+    with pytest.warns(UserWarning, match='`loss` should be finite: ') as found:
+        trainer.evaluate(*toy())
+    assert len(found) == 1
 
 
 # Checkpoints

@@ -282,6 +282,13 @@ def test_callbacks_that_are_refused(given, message):
     assert trainer.first_step_at is None
 
 
+@pytest.mark.backend('tensorflow')  # on JAX it needs Python 3.12
+def test_a_profile_of_batches_is_refused():
+    profiling = keras.callbacks.TensorBoard(profile_batch=(0, 2))
+    with pytest.raises(ValueError, match=r'must have profile_batch=0, .* that profiles batches$'):
+        fit(make(dense_model()), 1, profiling)
+
+
 # The library's callbacks
 
 
@@ -340,6 +347,64 @@ def test_resuming_with_callbacks_ends_bit_for_bit(tmp_path, after):
     again = ema()
     fit(again, 6, *watchers(), checkpoint=path, resume=True)
     assert_same(whole, again)
+
+
+class KeepsVariables(keras.callbacks.Callback):
+    """Averages copies in place, beside a list of the model's own variables."""
+
+    def on_train_begin(self, logs=None):
+        self.variables = list(self.model.weights)
+        self.sums = [np.zeros(each.shape, np.float32) for each in self.model.weights]
+
+    def on_epoch_end(self, epoch, logs=None):
+        for total, variable in zip(self.sums, self.variables, strict=True):
+            total += keras.ops.convert_to_numpy(variable.value)
+
+
+def test_resuming_leaves_a_callback_its_variables(tmp_path):
+    path, whole, parts = tmp_path / 'c.npz', KeepsVariables(), KeepsVariables()
+    fit(make(dense_model()), 2, whole, validation_data=None)
+    fit(make(dense_model()), 1, KeepsVariables(), checkpoint=path, validation_data=None)
+    trainer = make(dense_model())
+    fit(trainer, 2, parts, checkpoint=path, resume=True, validation_data=None)
+    assert parts.variables[0] is trainer.model.weights[0]
+    for one, other in zip(whole.sums, parts.sums, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def stopping(monitor='loss', **options):
+    return keras.callbacks.EarlyStopping(monitor, min_delta=100.0, **options)
+
+
+@pytest.mark.parametrize(
+    ('given', 'epochs'),
+    [
+        ([stopping(patience=1)], 2),  # it stays stopped
+        ([keras.callbacks.Callback(), stopping(patience=1)], 2),
+        ([stopping(patience=3)], 4),
+        ([stopping(patience=1, verbose=1), keras.callbacks.Callback()], 3),
+        ([], 5),
+    ],
+)
+def test_a_training_stays_stopped_by_the_callback_that_stopped_it(tmp_path, given, epochs):
+    path = tmp_path / 'c.npz'
+    watching = [keras.callbacks.LearningRateScheduler(lambda epoch: 0.02), stopping(patience=1)]
+    options = {'checkpoint': path, 'validation_data': None}
+    fit(make(dense_model(), sgd(0.02)), 5, *watching, **options)
+    trainer = make(dense_model(), sgd(0.02))
+    fit(trainer, 5, *given, resume=True, **options)
+    assert len(trainer.records) == epochs
+
+
+def test_callbacks_of_one_class_know_their_own(tmp_path):
+    path = tmp_path / 'c.npz'
+    monitors = 'loss', 'val_accuracy', 'accuracy'
+    first = [stopping(monitor, patience=9) for monitor in monitors]
+    fit(make(dense_model()), 2, *first, checkpoint=path)
+    given = [stopping(monitor, patience=9) for monitor in ('val_loss', *monitors[:0:-1])]
+    fit(make(dense_model()), 2, *given, checkpoint=path, resume=True)
+    assert [each.best for each in given] == [None, first[2].best, first[1].best]
+    assert given[1].wait == given[2].wait == 1
 
 
 def test_a_kill_within_a_callback_leaves_the_last_checkpoint(tmp_path):

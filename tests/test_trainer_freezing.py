@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from training_toys import STEPS, conv_model, dense_model, make, toy
 
-from fenwicks import optimizers
+from fenwicks import optimizers, schedules
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -103,6 +103,51 @@ def test_a_new_learning_rate_goes_with_it():
     trainer.fit(*toy(), 2)
     for old, new in zip(before, trainer.model.get_layer('head').get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_batch_norm_without_weights_is_frozen():
+    """Only trainable variables were compared, of which it has none."""
+    norm = keras.layers.BatchNormalization(center=False, scale=False)
+    trainer = make(dense_model(norm), optimizers.SGD(0.05))
+    trainer.fit(*toy(), 1)
+    before = norm.get_weights()
+    norm.trainable = False
+    trainer.fit(*toy(), 2)
+    for old, new in zip(before, norm.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def never():
+    return schedules.PiecewiseLinear([(0, 0.0), (1, 0.0)])
+
+
+@pytest.mark.parametrize('rate', [0.1, schedules.PiecewiseLinear([(0, 0.1), (1, 0.1)])])
+def test_another_schedule_between_two_fits(rate):
+    """The compiled steps went on with the first, and the record said otherwise."""
+    trainer = make(two_layers(), keras.optimizers.SGD(rate))
+    trainer.fit(*toy(), 1)
+    before = trainer.model.get_weights()
+    trainer.optimizer.learning_rate = never()
+    trainer.fit(*toy(), 2)
+    assert [record['learning_rate'] for record in trainer.records] == pytest.approx([0.1, 0.0])
+    for old, new in zip(before, trainer.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize('what', ['another learning rate schedule', 'layers frozen or unfrozen'])
+def test_what_a_callback_changes_in_vain(what):
+    trainer = make(two_layers(), keras.optimizers.SGD(0.1))
+
+    def change(epoch, logs):
+        if 'rate' in what:
+            trainer.optimizer.learning_rate = never()
+        else:
+            trainer.model.get_layer('body').trainable = False
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=change)
+    with pytest.raises(ValueError, match=f'callbacks must leave .* Received: {what}$'):
+        trainer.fit(*toy(), 1, callbacks=[callback])
+    trainer.fit(*toy(), 1)  # which follows it
 
 
 def test_a_multi_optimizer_says_what_to_do():

@@ -1,12 +1,13 @@
 """Faults of the Trainer beside Keras's `fit`, each found by a user's program and mended."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
 import pytest
 from stream_toys import Changed, Shuffled
-from training_toys import BATCH, COUNT, conv_model, dense_model, make, sgd, toy, values
+from training_toys import BATCH, COUNT, conv_model, dense_model, make, sgd, toy, values, warned
 
 from fenwicks import augment, evaluate, losses, optimizers, training
 
@@ -154,6 +155,87 @@ def test_evaluate_leaves_smoothing_out_whatever_the_labels(kind):
     if kind == 'binary':
         true = (np.log(outputs) * one_hot + np.log1p(-outputs) * (1 - one_hot)).mean()
     assert found == pytest.approx(-true, rel=1e-4)
+
+
+@keras.saving.register_keras_serializable()
+class Focal(keras.losses.Loss):
+    """Of integers and logits, with arguments that its configuration may leave out."""
+
+    def __init__(self, power, label_smoothing=0.0, from_logits=True):
+        super().__init__()
+        self.power, self.label_smoothing, self.from_logits = power, label_smoothing, from_logits
+
+    def call(self, labels, outputs):
+        each = keras.losses.sparse_categorical_crossentropy(labels, outputs, from_logits=True)
+        return (1 - keras.ops.exp(-each)) ** self.power * each + self.label_smoothing
+
+
+class FocalWithConfig(Focal):
+    def get_config(self):
+        names = 'power', 'label_smoothing', 'from_logits'
+        return {name: getattr(self, name) for name in names}
+
+
+@pytest.mark.parametrize(
+    ('loss', 'plain'),
+    [
+        (Focal(2.0, 0.3), Focal(2.0)),
+        (FocalWithConfig(2.0, 0.3), Focal(2.0)),
+        (crossentropy(ignore_class=0), crossentropy(ignore_class=0)),
+        (crossentropy(reduction='sum'), crossentropy()),
+        (losses.CrossEntropy(reduction='sum'), losses.CrossEntropy()),
+    ],
+)
+def test_evaluate_reports_the_loss_itself_as_a_mean(loss, plain):
+    trainer = make(dense_model(), loss=loss)
+    expected = float(plain(LABELS, trainer.predict(IMAGES)))
+    assert trainer.evaluate(IMAGES, LABELS).loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_evaluate_means_sums_of_one_hot_labels_too():
+    trainer = make(dense_model(), loss=losses.CrossEntropy(reduction='sum'))
+    found = trainer.evaluate(IMAGES, np.eye(3, dtype=np.float32)[LABELS]).loss
+    assert found == pytest.approx(trainer.evaluate(IMAGES, LABELS).loss, rel=1e-5)
+
+
+def test_averages_of_an_optimizer_that_took_no_step_stay_out():
+    """They were zeros, and became the weights."""
+    trainer = make(dense_model(), keras.optimizers.SGD(0.1, use_ema=True))
+    before = values(trainer)
+
+    def stop(logs):
+        trainer.model.stop_training = True
+
+    stopping = keras.callbacks.LambdaCallback(on_train_begin=stop)
+    trainer.fit(IMAGES, LABELS, 1, callbacks=[stopping], verbose=0)
+    for old, new in zip(before, values(trainer), strict=True):
+        np.testing.assert_array_equal(old, new)
+    trainer.fit(IMAGES, LABELS, 1, verbose=0)  # it isn't at its end
+
+
+def test_a_training_on_floats_is_not_validated_on_bytes():
+    stream = Changed(-1, None, dtype=np.float32)
+    trainer = make(dense_model())
+    with pytest.raises(ValueError, match=r'must be like the training data.*float32.*: uint8$'):
+        trainer.fit(stream, epochs=1, validation_data=(IMAGES, LABELS), verbose=0)
+
+
+def test_a_number_that_a_callback_logs_by_a_name_of_the_records():
+    logged = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(seconds=-1.5)
+    )
+    trainer = make(dense_model())
+    fit = functools.partial(trainer.fit, IMAGES, LABELS, 1, callbacks=[logged], verbose=0)
+    warned(fit, 'callbacks should add numbers of other names to the logs')
+    assert trainer.records[0]['seconds'] > 0
+
+
+def test_an_optimizer_trains_in_kerass_fit_as_before():
+    """It never summed its gradients over the replicas of a strategy again."""
+    trainer = make(dense_model())
+    before = list(vars(trainer.optimizer))
+    trainer.fit(IMAGES, LABELS, 1, verbose=0)
+    assert list(vars(trainer.optimizer)) == before
 
 
 @pytest.mark.parametrize('streamed', [False, True])

@@ -205,6 +205,23 @@ def test_a_refused_checkpoint_leaves_all_as_it_was(tmp_path, saved, more, messag
         np.testing.assert_array_equal(new, old)
 
 
+@pytest.mark.parametrize(
+    'steps', [(0, 0, STEPS + 1), (0, -1, 1), (-1, 0, 1), (0, 2, 1), (0, 0.0, 1), (0, False, 1)]
+)
+def test_steps_that_no_epoch_has(steps):
+    trainer = make(dense_model())
+    trainer.load(*toy())
+    with pytest.raises(ValueError, match='`epoch`, `start` and `stop` must be integers'):
+        trainer.run_steps(*steps)
+
+
+def test_no_steps_are_taken_with_the_averages_in_place():
+    trainer = make(dense_model(), averaging=optimizers.EMA(0.5, every=1))
+    trainer.fit(*toy(), 1)
+    with trainer.averaged(), pytest.raises(ValueError, match=r'leave `averaged\(\)` first'):
+        trainer.run_steps(1, 0, 1)
+
+
 def test_the_rate_is_traced_once_for_all_fits():
     trainer = make(dense_model())
     trainer.fit(IMAGES, LABELS, 1, **QUIET)

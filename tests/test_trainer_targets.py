@@ -315,7 +315,7 @@ def test_class_weights_need_classes_and_a_loss_that_takes_them():
         (keras.metrics.AUC(), r'must take logits, .* pass AUC\(from_logits=True\)$'),
         (keras.metrics.Precision(), r'must take logits, .*OfProbabilities\(Precision\(...\), '),
         (keras.metrics.F1Score(threshold=0.5), 'must take logits'),
-        ('no_such_metric', 'must be names or objects of keras.metrics. Received: .no_such_metric'),
+        ('no_such_metric', 'must be names or objects of keras.metrics, .*: .no_such_metric'),
     ],
 )
 def test_metrics_that_are_refused(metric, message):
@@ -329,6 +329,58 @@ def test_metrics_that_do_not_take_the_labels():
     with pytest.raises(ValueError, match='`metrics` must take the labels'):
         trainer.fit(IMAGES, ONE_HOT, 1)
     assert trainer.first_step_at is None
-    same = [keras.metrics.F1Score(name='a'), keras.metrics.AUC(from_logits=True, name='a')]
-    with pytest.raises(ValueError, match='`metrics` must have different names'):
-        make(dense_model(), metrics=same)
+
+
+@pytest.mark.parametrize('names', ['aa', ['a', 'val_a'], ['learning_rate'], ['seconds'], ['loss']])
+def test_metrics_whose_names_are_taken(names):
+    given = [keras.metrics.AUC(from_logits=True, name=name) for name in names]
+    with pytest.raises(ValueError, match='`metrics` must have different names, other than those'):
+        make(dense_model(), metrics=given)
+
+
+class Scaled(keras.metrics.Metric):
+    """A count of images times a factor, of one name or two."""
+
+    def __init__(self, factor=1.0, key=None, name='scaled', **options):
+        super().__init__(name=name, **options)
+        self.factor, self.key = factor, key
+        self.total = self.add_variable((), 'zeros', name='total')
+
+    def update_state(self, labels, outputs, sample_weight=None):
+        self.total.assign_add(keras.ops.cast(keras.ops.shape(outputs)[0], 'float32'))
+
+    def result(self):
+        value = self.total * self.factor
+        return value if self.key is None else {self.key: value, 'other': value}
+
+
+class Configured(Scaled):
+    def get_config(self):
+        return {**super().get_config(), 'factor': self.factor, 'key': self.key}
+
+
+def test_a_metric_that_would_lose_its_arguments():
+    outside = metrics.OfProbabilities(Scaled(10.0), 'softmax')
+    for given in (Scaled(10.0), outside):
+        with pytest.raises(ValueError, match=r'whose get_config .* lacks factor, key\)$'):
+            make(dense_model(), metrics=[given])
+    trainer = still(metrics=[Configured(10.0)])
+    assert trainer.evaluate(IMAGES, LABELS).others == {'scaled': 10.0 * len(IMAGES)}
+
+
+@pytest.mark.parametrize('key', ['loss', 'val_other', 'seconds'])
+def test_a_metric_with_results_whose_names_are_taken(key):
+    trainer = still(metrics=[Configured(key=key)])
+    with pytest.raises(ValueError, match=r'`metrics` must have different names.*twice$'):
+        trainer.fit(IMAGES, LABELS, 1)
+    assert trainer.first_step_at is None
+
+
+def test_a_function_takes_integers_as_values_of_one_output():
+    """They were refused as classes out of range."""
+    numbers, function = LABELS + 20, keras.losses.mean_squared_error
+    losses_ = [
+        still(loss, one_output()).fit(IMAGES, numbers, 1).history['loss']
+        for loss in (function, keras.losses.MeanSquaredError())
+    ]
+    assert losses_[0] == pytest.approx(losses_[1], rel=1e-6)

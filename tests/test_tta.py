@@ -1,5 +1,7 @@
 """Test-time augmentation: views against NumPy, weights against the published formula."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -175,10 +177,19 @@ def test_a_model_for_stock_keras_uses_the_views_of_doubtful_images():
     assert 0 < (found != plain).any(1).sum() < 12
 
 
-def test_a_single_class_is_never_doubtful():
-    logits = np.zeros((4, 1), np.float32)
-    assert not ops.convert_to_numpy(DOUBTFUL.is_doubtful(logits)).any()
-    assert ops.convert_to_numpy(FLIP.is_doubtful(logits)).all()
+@pytest.mark.parametrize('change', [lambda logits: logits, lambda logits: ops.softmax(logits)])
+def test_doubts_of_logits_and_of_probabilities(change):
+    """All images whose outputs were probabilities were doubtful."""
+    logits = np.array([[5.0, 1.0, 0.0], [0.3, 0.2, 0.1], [0.0, 1.0, -1.0]], np.float32)
+    found = ops.convert_to_numpy(DOUBTFUL.is_doubtful(change(logits)))
+    assert found.tolist() == [False, True, True]
+    assert ops.convert_to_numpy(FLIP.is_doubtful(change(logits))).all()
+
+
+def test_doubts_of_one_logit():
+    logits = np.array([[0.0], [1.0], [1.2], [-1.0], [-1.2]], np.float32)  # of 0.5, 0.73, 0.77 ...
+    found = ops.convert_to_numpy(DOUBTFUL.is_doubtful(logits))
+    assert found.tolist() == [True, True, False, True, False]
 
 
 @pytest.mark.parametrize('margin', [0, -0.5, float('nan'), -float('inf'), 'a', True, None])
@@ -266,13 +277,17 @@ def test_a_model_that_is_not_of_images_to_logits_is_refused(model):
         evaluate.tta_model(model(), FLIP)
 
 
-def test_of_one_logit_no_image_is_doubtful():
+def test_a_model_of_one_logit_uses_the_views_of_doubtful_images():
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(1)]
     )
-    images = toy()[0].astype('float32')
-    found = evaluate.tta_model(model, DOUBTFUL).predict(images, verbose=0)
-    np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-5)
+    images = toy()[0] / np.float32(255)
+    plain = model.predict(images, verbose=0)
+    whole = evaluate.tta_model(model, FLIP_TRANSLATE).predict(images, verbose=0)
+    tta = dataclasses.replace(DOUBTFUL, margin=float(np.median(np.abs(np.tanh(plain / 2)))))
+    doubtful = np.abs(np.tanh(plain / 2)) < tta.margin
+    found = evaluate.tta_model(model, tta).predict(images, verbose=0)
+    np.testing.assert_allclose(found, np.where(doubtful, whole, plain), rtol=1e-4, atol=1e-5)
 
 
 def test_the_parts_of_a_tta_may_come_as_a_list_or_a_generator():

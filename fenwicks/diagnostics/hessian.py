@@ -12,8 +12,9 @@ from fenwicks._checks import flag, instance, no_class, positive_integer
 from fenwicks._typing import Tensor
 from fenwicks.kernels import device
 from fenwicks.layers import BatchNormalization
+from fenwicks.training.targets import as_loss
 
-Loss = Callable[..., Tensor]
+Loss = Callable[..., Tensor] | str
 
 
 class Hessian:
@@ -35,19 +36,21 @@ class Hessian:
     Args:
         model: a built Keras model with one output. Derivatives are as exact as its precision:
             give it float32.
-        loss: a `keras.losses.Loss`, a mean over the batch.
+        loss: a `keras.losses.Loss` that is a mean over the batch, its name, or a function of labels
+            and outputs that returns the mean or a value for each example.
         inputs: what the model takes: normalised floats `(count, ...)`.
         labels: what the loss takes, `(count, ...)`.
         batch_size: examples of a pass; `None` for all at once.
         training: whether the model is called in training mode.
 
     Raises:
-        ValueError: the model isn't built or has no trainable weights, `inputs` and `labels` differ
-            in their lengths, the backend is neither TensorFlow nor JAX, or TensorFlow doesn't
-            differentiate a normalization twice.
+        ValueError: the model isn't built or has no trainable weights, the loss is a sum or no
+            scalar, `inputs` and `labels` differ in their lengths, the backend is neither TensorFlow
+            nor JAX, or TensorFlow doesn't differentiate a normalization twice.
 
     Attributes:
         size: number of trainable weights, the length of the vectors.
+        weights: the variables, those that were trainable when the object was made.
 
     Example:
 
@@ -87,13 +90,18 @@ class Hessian:
                 f'Received: {len(labels)} labels for {len(inputs)} inputs'
             )
         _check_normalizations(model, training)
-        self.model, self.loss, self.training = model, loss, training
+        self.model, self.loss, self.training = model, as_loss(loss), training
         self.inputs = np.asarray(inputs, model.variable_dtype)
         self.labels = np.asarray(labels)
+        if self.labels.dtype.kind == 'f':
+            self.labels = self.labels.astype(self.inputs.dtype)
         self.batch_size = len(inputs)
         if batch_size is not None:
             self.batch_size = positive_integer('batch_size', batch_size)
-        self._shapes = [tuple(v.shape) for v in model.trainable_variables]
+        # A list of its own: layers may be frozen later.
+        self.weights = list(model.trainable_variables)
+        _check_loss(self)
+        self._shapes = [tuple(v.shape) for v in self.weights]
         self._ends = np.cumsum([int(np.prod(shape)) for shape in self._shapes])
         self.size = int(self._ends[-1])
         self._products, self._gradients = _functions(self)
@@ -118,9 +126,7 @@ class Hessian:
         parts = np.split(np.asarray(vector), self._ends[:-1])
         parts = [
             part.reshape(shape).astype(variable.dtype)
-            for part, shape, variable in zip(
-                parts, self._shapes, self.model.trainable_variables, strict=True
-            )
+            for part, shape, variable in zip(parts, self._shapes, self.weights, strict=True)
         ]
         return self._mean(lambda inputs, labels: self._products(inputs, labels, parts))
 
@@ -153,11 +159,23 @@ class Hessian:
         # The kernels of the CPU can be differentiated once; standard operations, as often as asked.
         kernels = device.override(on_cpu=False)
         # A scope that collects losses knows no weights but those that it is given.
-        present = [(weight, weight.value) for weight in self.model.trainable_variables]
+        present = [(weight, weight.value) for weight in self.weights]
         with kernels, keras.StatelessScope([*present, *values], collect_losses=True):
             outputs = self.model(inputs, training=self.training)
             extras = [keras.ops.cast(extra, 'float32') for extra in self.model.losses]
             return keras.ops.cast(self.loss(labels, outputs), 'float32') + sum(extras)
+
+
+def _check_loss(hessian):
+    """Raises unless the loss of a batch is one number, a mean over its examples."""
+    loss = hessian.loss
+    if not callable(loss):
+        raise ValueError(f'`loss` must be a loss, its name or a function. Received: loss={loss!r}')
+    if getattr(loss, 'reduction', None) == 'sum':
+        raise ValueError("`loss` must be a mean over the batch. Received: reduction='sum'")
+    shape = tuple(hessian.total_loss(hessian.inputs[:2], hessian.labels[:2]).shape)
+    if shape:
+        raise ValueError(f'`loss` must return a scalar. Received: shape={shape}')
 
 
 def _check_normalizations(model, training):
@@ -196,7 +214,7 @@ def _tensorflow_functions(hessian):
     import tensorflow as tf
 
     none = tf.UnconnectedGradients.ZERO
-    weights = [variable.value for variable in hessian.model.trainable_variables]
+    weights = [variable.value for variable in hessian.weights]
 
     @tf.function(autograph=False, reduce_retracing=True)
     def gradients(inputs, labels):
@@ -223,11 +241,13 @@ def _jax_functions(hessian):
     import jax
     import jax.numpy as jnp
 
-    variables = hessian.model.trainable_variables
+    variables = hessian.weights
+    ids = set(map(id, variables))
+    others = [variable for variable in hessian.model.variables if id(variable) not in ids]
 
     def loss(weights, fixed, inputs, labels):
-        others = zip(hessian.model.non_trainable_variables, fixed, strict=True)
-        values = [*zip(variables, weights, strict=True), *others]
+        pairs = zip(others, fixed, strict=True)
+        values = [*zip(variables, weights, strict=True), *pairs]
         return hessian.total_loss(inputs, labels, values)
 
     def slope(weights, vectors, *arguments):
@@ -237,7 +257,7 @@ def _jax_functions(hessian):
     compiled_products, compiled_gradients = jax.jit(jax.grad(slope)), jax.jit(jax.grad(loss))
 
     def values():
-        fixed = [variable.value for variable in hessian.model.non_trainable_variables]
+        fixed = [variable.value for variable in others]
         return [variable.value for variable in variables], fixed
 
     def products(inputs, labels, vectors):

@@ -66,7 +66,7 @@ def leading_eigenpairs(
         one alone: a vector and its images don't tell them apart.
 
     Raises:
-        ValueError: an argument breaks its rule, or a product isn't finite.
+        ValueError: an argument breaks its rule, or a product isn't finite or has another shape.
 
     Example:
 
@@ -96,6 +96,11 @@ def leading_eigenpairs(
     basis[0] = _orthogonal(rng.standard_normal(size), basis[:0])
     for done in range(1, max_products + 1):
         image = np.asarray(product(basis[done - 1]), np.float64)
+        if image.shape != (size,):
+            raise ValueError(
+                f'`product` must return vectors of the shape ({size},). '
+                f'Received: shape={image.shape}'
+            )
         if not np.isfinite(image).all():
             raise ValueError('`product` must return finite numbers. Received: NaN or infinity')
         matrix[done - 1, done - 1] = basis[done - 1] @ image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,10 @@ import keras
 import numpy as np
 
 from fenwicks.optimizers.patterns import check_match, matches
+from fenwicks.training.callbacks import TrainerCallback
 
 
-class WeightNorms(keras.callbacks.Callback):
+class WeightNorms(TrainerCallback):
     """Records for each epoch the norms of weights, and how far they moved and turned in it.
 
     ```
@@ -71,7 +73,10 @@ class WeightNorms(keras.callbacks.Callback):
                 f'Received: match={self.match!r}'
             )
         self._variables, self.paths = variables, [variable.path for variable in variables]
-        self._before = self._values()
+        # Under a Trainer the averages, as at the ends of epochs.
+        seen = contextlib.nullcontext() if self.trainer is None else self.trainer.averaged()
+        with seen:
+            self._before = self._values()
         if not self.history:
             self.initial = _norms(self._before)
 

@@ -48,7 +48,8 @@ def output_statistics(
         A list of `OutputStatistics` for each layer but the input.
 
     Raises:
-        ValueError: the model isn't functional, or there is one input only.
+        ValueError: the model isn't functional, it or a layer has several inputs or outputs, or
+            there is one example only.
 
     Example:
 
@@ -66,15 +67,23 @@ def output_statistics(
     training = flag('training', training)
     if len(inputs) < 2:
         raise ValueError(f'`inputs` must hold two inputs or more. Received: {len(inputs)}')
+    if len(getattr(model, 'inputs', None) or [None]) > 1:
+        raise ValueError(f'`model` must have one input. Received: {len(model.inputs)} inputs')
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     try:
-        first = model.inputs[0] if len(model.inputs) == 1 else model.inputs
-        whole = keras.Model(first, [layer.output for layer in layers])
+        layer_outputs = [layer.output for layer in layers]
+        whole = keras.Model(model.inputs[0], layer_outputs)
     except (AttributeError, ValueError, TypeError):
         raise ValueError(
             '`model` must be a functional or Sequential model that is built, each layer of which '
             f'is called once. Received: model={model.name}'
         ) from None
+    for layer, output in zip(layers, layer_outputs, strict=True):
+        if not isinstance(output, keras.KerasTensor):
+            raise ValueError(
+                '`model` must have layers of one output each. '
+                f'Received: {layer.name}, of {len(keras.tree.flatten(output))}'
+            )
     with keras.StatelessScope():  # the moving statistics stay as they are
         outputs = whole(np.asarray(inputs, model.variable_dtype), training=training)
     outputs = outputs if isinstance(outputs, list | tuple) else [outputs]

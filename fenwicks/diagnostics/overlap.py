@@ -22,7 +22,8 @@ def subspace_overlap(vectors: np.ndarray, basis: np.ndarray) -> np.ndarray:
         float64 `(count,)`, in [0, 1].
 
     Raises:
-        ValueError: the arrays are not matrices of equally long rows, or a vector is 0.
+        ValueError: the arrays are not matrices of equally long rows of finite numbers, or a vector
+            is 0.
 
     Example:
 
@@ -35,6 +36,9 @@ def subspace_overlap(vectors: np.ndarray, basis: np.ndarray) -> np.ndarray:
             '`basis` must hold rows as long as those of `vectors`. '
             f'Received: shapes {basis.shape} and {vectors.shape}'
         )
+    for name, rows in (('vectors', vectors), ('basis', basis)):
+        if not np.isfinite(rows).all():
+            raise ValueError(f'`{name}` must hold finite numbers. Received: NaN or infinity')
     lengths = np.linalg.norm(vectors, axis=1)
     if not lengths.all():
         raise ValueError('`vectors` must not hold a vector of zeros. Received: one that does')

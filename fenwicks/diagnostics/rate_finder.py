@@ -64,8 +64,8 @@ def find_learning_rate(
     with the states of its random generators, is exactly what it was before. The Trainer, its
     optimizer and its averages are never touched.
 
-    The sweep ends early where the smoothed loss exceeds `divergence` times its least value, or
-    isn't finite.
+    The sweep ends early where the smoothed loss isn't finite, or exceeds its least value by more
+    than `divergence - 1` times that value's size.
 
     Args:
         trainer: a `Trainer`, trained or not.
@@ -149,7 +149,8 @@ def _sweep(trainer, images, labels, steps, smoothing, divergence):
         losses.append(totals.last_loss)
         total = smoothing * total + (1 - smoothing) * totals.last_loss
         smoothed.append(total / (1 - smoothing ** (step + 1)))
-        if not (totals.finite and smoothed[-1] <= divergence * min(smoothed)):
+        least = min(smoothed)
+        if not (totals.finite and smoothed[-1] <= least + (divergence - 1) * abs(least)):
             return np.array(losses), np.array(smoothed), True
     return np.array(losses), np.array(smoothed), False
 

@@ -75,12 +75,13 @@ class WeightAveraging(keras.callbacks.Callback):
         self._variables: list[keras.Variable] = []
         self._averages: Sequence[Tensor] = []
         self._raw: list[Tensor] | None = None  # the training weights, while others are in place
-        self._fitting = self._within_epoch = False
+        self._fitting = self._within_epoch = self._evaluating = False
         self._updates: int | None = None  # made by the optimizer before `fit`
 
     def set_model(self, model: keras.Model) -> None:
         """Notes the optimizer's count of updates, which a callback that resumes a `fit` changes."""
         super().set_model(model)
+        self._evaluating = True  # unless `on_train_begin` follows
         if self.step == 0:
             self._updates = _updates(model)
 
@@ -107,7 +108,7 @@ class WeightAveraging(keras.callbacks.Callback):
         self._find_variables()
         self.restore()
         self._restart_frozen()
-        self._fitting, self._within_epoch = True, False
+        self._fitting, self._within_epoch, self._evaluating = True, False, False
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Puts the training weights back in place, and counts the steps from here."""
@@ -152,8 +153,9 @@ class WeightAveraging(keras.callbacks.Callback):
         In `fit` the averages stay until the next epoch, so that all callbacks see at the end of
         this one what was validated.
         """
-        if self._swapped_for_test and not self._fitting:
+        if self._swapped_for_test and (self._evaluating or not self._fitting):
             self.restore()
+        self._evaluating = False
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Notes that the epoch was not interrupted."""

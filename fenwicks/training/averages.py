@@ -156,12 +156,14 @@ def finalize(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> bool:
     Returns:
         Whether it has any.
     """
+    averaging = [each for each in _keras.updating_optimizers(optimizer) if each.use_ema]
+    if averaging and not any(_numpy(each.iterations) for each in averaging):
+        return False  # before the first update they are zeros
     optimizer.finalize_variable_values(model.trainable_variables)
-    has_averages = any(each.use_ema for each in _keras.updating_optimizers(optimizer))
-    if has_averages:
+    if averaging:
         for weight in model.trainable_variables:  # a copy, not the average's memory
             weight.assign(keras.ops.copy(weight.value))
-    return has_averages
+    return bool(averaging)
 
 
 def _check_like(name, values, variables):

@@ -11,6 +11,7 @@ import numpy as np
 from fenwicks import _keras
 from fenwicks import augment as augmentation
 from fenwicks._checks import no_class, positive_integer
+from fenwicks._errors import one_line
 from fenwicks.data.dataset import check_images as check_arrays_of_images
 from fenwicks.layers import ClassNames, PatchWhitening
 from fenwicks.training import targets
@@ -58,7 +59,8 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
             '`loss` must be a keras.losses.Loss, the name of one, or a function of labels and '
             f'outputs. Received: loss={loss!r}'
         )
-    if not isinstance(seed, numbers.Integral) or not 0 <= int(seed) < 2**31:
+    is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= int(seed) < 2**31:
         raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
     if not isinstance(replicas, Replicas | None):
         raise ValueError(
@@ -258,8 +260,13 @@ def check_validation(model, loss, validation_data, dtype):
         raise ValueError(f'{rule}. Received: {type(validation_data).__name__}')
     images, labels, *weights = validation_data
     try:
-        if dtype == np.uint8 or getattr(images, 'dtype', None) != dtype:
+        if dtype == np.uint8:
             check_images(model, images)
+        elif getattr(images, 'dtype', None) != dtype:
+            raise ValueError(
+                f'`images` must be {dtype}, as those are that the stream gives. '
+                f'Received: {getattr(images, "dtype", type(images).__name__)}'
+            )
         outputs = check_image_shape(model, images)
         labels = targets.check_labels(loss, labels, len(images), outputs, 1)
         weights = [targets.check_sample_weight(weight, len(images)) for weight in weights]
@@ -272,7 +279,14 @@ def check_validation(model, loss, validation_data, dtype):
 
 def _logits(model, images):
     """What the model returns of an image, as a `KerasTensor`."""
-    outputs = model(keras.KerasTensor((1, *np.shape(images)[1:]), 'float32'), training=False)
+    shape = np.shape(images)[1:]
+    try:
+        outputs = model(keras.KerasTensor((1, *shape), 'float32'), training=False)
+    except Exception as error:  # a model may raise anything
+        raise ValueError(
+            f'`model` must take a batch of images of the shape {shape}, its one input. '
+            f'Received: a {type(model).__name__} ({one_line(error, 200)})'
+        ) from None
     if isinstance(outputs, list | tuple | dict) and len(outputs) == 1:
         kind = type(outputs).__name__
         raise ValueError(

@@ -1,13 +1,60 @@
-"""Layers that are frozen or unfrozen between two calls of `fit`."""
+"""Layers that are frozen or unfrozen, and other schedules, between two calls of `fit`."""
 
 from __future__ import annotations
 
 import collections
 import warnings
+from typing import Any
 
 import keras
 
 from fenwicks import _keras
+
+
+class Compiled:
+    """What compiled steps hold of a model and its optimizer, and don't follow when it changes.
+
+    Args:
+        optimizer: a built optimizer.
+        model: its model.
+    """
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, model: keras.Model):
+        self._optimizer, self._model = optimizer, model
+        self._at_first = self._present()
+
+    def changed(self) -> list[str]:
+        """What is another than when this object was made."""
+        return [
+            what
+            for (what, now), before in zip(
+                self._present().items(), self._at_first.values(), strict=True
+            )
+            if len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True))
+        ]
+
+    def check(self) -> None:
+        """Raises a `ValueError` where something has changed."""
+        changed = self.changed()
+        if changed:
+            raise ValueError(
+                'callbacks must leave what the compiled steps hold as it is: change it between two '
+                f'calls of `fit`. Received: {" and ".join(changed)}'
+            )
+
+    def _present(self) -> dict[str, list[Any]]:
+        """Objects by what they are; they are compared, and kept, themselves."""
+        parts = _keras.updating_optimizers(self._optimizer)
+        parts = [*parts, *(getattr(each, 'others', None) for each in parts)]  # of Muon
+        held = [part for part in parts if isinstance(part, keras.optimizers.Optimizer)]
+        return {
+            'another learning rate schedule': list(map(_keras.constant_or_schedule, held)),
+            'layers frozen or unfrozen': [
+                *self._model.trainable_variables,
+                # A batch norm without trainable variables has moving statistics.
+                *(layer.trainable for layer in _keras.flatten_layers(self._model)),
+            ],
+        }
 
 
 def follow_trainable(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> bool:

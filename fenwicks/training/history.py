@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,5 +56,13 @@ def note_additions(record: dict[str, Any], logs: dict[str, Any]) -> None:
     """Adds to a record what callbacks have added to the logs: numbers of another name."""
     known = {name.removeprefix('train_') for name in record}
     for name, value in logs.items():
-        if name not in known and isinstance(value, numbers.Real):
+        if not isinstance(value, numbers.Real):
+            continue
+        if name in _ABOUT and value != record[name]:
+            warnings.warn(
+                'callbacks should add numbers of other names to the logs, of which the records '
+                f'have none of their own. Received: {name}={value}',
+                stacklevel=3,
+            )
+        if name not in known:
             record[name] = float(value)

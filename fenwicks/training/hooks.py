@@ -74,6 +74,11 @@ def _check_settings(callback):
         wanted = {'save_freq': 'epoch'}
     elif isinstance(callback, keras.callbacks.TensorBoard):
         wanted = {'update_freq': 'epoch'}
+        if _keras.profiles_batches(callback):
+            raise ValueError(
+                '`callbacks` must have profile_batch=0, since the steps of an epoch run in one '
+                f'compiled loop. Received: a {type(callback).__name__} that profiles batches'
+            )
     for name, value in wanted.items():
         if getattr(callback, name) != value:
             raise ValueError(
@@ -129,6 +134,7 @@ class Hooks:
     ):
         self.callbacks, self.model, self._places = callbacks, trainer.model, places
         self._at_begin: list[dict[str, Any]] = []
+        self._ended_by: keras.callbacks.Callback | None = None
         for callback in callbacks:
             callback.set_params(params)
             callback.set_model(trainer.model)
@@ -144,25 +150,42 @@ class Hooks:
         """Calls one hook of every callback."""
         for callback in self.callbacks:
             getattr(callback, hook)(*arguments)
+            if self._ended_by is None and self.model.stop_training:
+                self._ended_by = callback
 
     def begin(self, state: dict[str, Any]) -> None:
         """Calls `on_train_begin`, and gives the callbacks back what they knew.
+
+        A callback gets what one of its class and `monitor` knew; of several the one that was made
+        with the same arguments, or else the first. A training that a callback ended stays at its
+        end where that one is there again, made with the same arguments.
 
         Args:
             state: holds what `state` returned in the training that goes on, with the arrays
                 themselves for its lists; or is empty.
         """
         if self.callbacks:
-            self.model.stop_training = state.get('stopped', False)
+            self.model.stop_training = False
         self.call('on_train_begin', {})
         self._at_begin = [_known(callback) for callback in self.callbacks]
         known = list(state.get('callbacks', ()))
-        for callback in self.callbacks:  # the first of a class gets what the first one knew
-            for entry in known:
-                if entry['class'] == type(callback).__name__:
-                    known.remove(entry)
-                    vars(callback).update(entry['known'] | entry.get('lists', {}))
-                    break
+        for callback in self.callbacks:
+            kind, given = type(callback).__name__, _arguments(callback)
+            alike = [
+                entry
+                for entry in known
+                if entry['class'] == kind
+                # An earlier version noted no arguments.
+                and entry.get('arguments', given).get('monitor') == given.get('monitor')
+            ]
+            if not alike:
+                continue
+            entry = next((each for each in alike if each.get('arguments') == given), alike[0])
+            known.remove(entry)
+            lists = {name: list(map(np.array, found)) for name, found in entry['lists'].items()}
+            vars(callback).update(entry['known'] | lists)
+            if entry.get('ended') and entry['arguments'] == given:
+                self._ended_by, self.model.stop_training = callback, True
 
     def diverged(self, error: DivergedError) -> bool:
         """Tells `TerminateOnNaN` of a loss that isn't finite; returns whether it ends the training.
@@ -184,10 +207,11 @@ class Hooks:
         if not self.callbacks:
             return {}
         return {
-            'stopped': self.stopped,
             'callbacks': [
                 {
                     'class': type(callback).__name__,
+                    'arguments': _arguments(callback),
+                    'ended': callback is self._ended_by,
                     'known': _changed(before, _known(callback)),
                     'lists': {name: place for name, place, _ in self._lists(callback)},
                 }
@@ -206,10 +230,11 @@ class Hooks:
     def _lists(self, callback):
         """Name, place and arrays of each list of weights that a callback holds."""
         for name, values in vars(callback).items():
-            if isinstance(values, list) and values:
-                shapes = [getattr(value, 'shape', None) for value in values]
+            # Of copies: a list of the model's own variables is up to date by itself.
+            if isinstance(values, list) and all(isinstance(each, np.ndarray) for each in values):
+                shapes = [value.shape for value in values]
                 for place, variables in self._places.items():
-                    if shapes == [tuple(variable.shape) for variable in variables]:
+                    if shapes and shapes == [tuple(variable.shape) for variable in variables]:
                         yield name, place, values
                         break
 
@@ -233,17 +258,33 @@ def _same(a, b):
 
 def _known(callback):
     """The plain numbers among a callback's attributes that aren't its constructor's arguments."""
-    # Without arguments: `min_delta`, say, whose sign Keras's callbacks turn in each process anew.
-    arguments = {
-        name
-        for kind in type(callback).__mro__
-        if '__init__' in vars(kind) and kind is not object
-        for name in inspect.signature(kind).parameters
-    }
+    arguments = _argument_names(callback)
     return {
         name: _plain(value)
         for name, value in vars(callback).items()
         if name not in arguments and (value is None or isinstance(_plain(value), numbers.Real))
+    }
+
+
+def _arguments(callback):
+    """The plain ones of the arguments that a callback was made with, as JSON holds them."""
+    plain = {
+        name: _plain(getattr(callback, name, None)) for name in sorted(_argument_names(callback))
+    }
+    # Without a sign: Keras's callbacks turn that of `min_delta` once they know their mode.
+    return {
+        name: abs(value) if isinstance(value, numbers.Real) else value
+        for name, value in plain.items()
+        if value is None or isinstance(value, numbers.Real | str)
+    }
+
+
+def _argument_names(callback):
+    return {
+        name
+        for kind in type(callback).__mro__
+        if '__init__' in vars(kind) and kind is not object
+        for name in inspect.signature(kind).parameters
     }
 
 

@@ -52,7 +52,8 @@ class Predictor:
             labels, _ = checks.check_data(self.settings.model, self.settings.loss, images, labels)
             views = self._views(images, batch_size, tta)
         self.settings.metrics.check(labels[:1], views.shape[-1])
-        return self._metrics_of(tta.combine(views), labels), self._metrics_of(views[0], labels)
+        plain = self._metrics_of(views[0], labels)
+        return plain if len(views) == 1 else self._metrics_of(tta.combine(views), labels), plain
 
     def _read(self, batches, found=None):
         """The images of batches of a source, checked; their labels are added to `found`."""
@@ -86,13 +87,11 @@ class Predictor:
     def _metrics_of(self, outputs, labels):
         """The `evaluate.Metrics` of the outputs for all images."""
         others = self.settings.metrics.named(self.settings.metrics.of_all(labels, outputs))
-        if labels.ndim == 1 and targets.of_logits(self.settings.loss):
+        if labels.ndim == 1 and targets.is_cross_entropy(self.settings.loss):
             plain = evaluation.metrics(outputs, labels)
             loss, accuracy = plain.loss, plain.accuracy
         else:
-            mean_loss = self.settings.replicas.local_loss(
-                targets.without_smoothing(self.settings.loss)
-            )
+            mean_loss = self.settings.replicas.local_loss(targets.for_scores(self.settings.loss))
             tensors = keras.ops.convert_to_tensor(labels), keras.ops.convert_to_tensor(outputs)
             loss = float(keras.ops.convert_to_numpy(mean_loss(*tensors)))
             correct = self._engines.at(0).correct(outputs, labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from fenwicks._checks import sequence
 from fenwicks._errors import one_line
 
 _ACCURACY = ('accuracy', 'acc')
+# Names that a record of an epoch has already.
+_TAKEN = ('loss', 'accuracy', 'learning_rate', 'epoch', 'seconds', 'images_per_second')
 # Metrics that are of probabilities and can't be told that they get logits.
 _OF_PROBABILITIES = (
     keras.metrics.BinaryAccuracy,
@@ -105,10 +108,7 @@ class MetricSet:
         self._given = [each for each in given if each not in _ACCURACY]
         self._of_logits = of_logits
         self.metrics = self.copies()
-        names = ['loss', 'accuracy', *(metric.name for metric in self.metrics)]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f'`metrics` must have different names. Received: {name} twice')
+        _check_names([metric.name for metric in self.metrics])
         self._adapt = [_unchanged for _ in self.metrics]
 
     @property
@@ -121,8 +121,7 @@ class MetricSet:
 
     def check(self, labels: np.ndarray, outputs: int) -> None:
         """Raises a `ValueError` where a metric doesn't take labels of this form."""
-        for metric in self.metrics:
-            _check_takes(metric, labels, outputs)
+        _check_names([name for each in self.metrics for name in _names(each, labels, outputs)])
 
     def fit_to(self, labels: np.ndarray) -> None:
         """Chooses for each metric whether it gets labels of the training as they are or one-hot.
@@ -195,9 +194,23 @@ def warn_unless_finite(scores: dict[str, Any]) -> None:
             )
 
 
+def _check_names(names):
+    names = [*_TAKEN, *names]
+    names += [f'val_{name}' for name in names]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                '`metrics` must have different names, other than those of the records. '
+                f'Received: {name} twice'
+            )
+
+
 def _metric(given, of_logits):
     """A metric of the Trainer's own, which shares no variable with that of the caller."""
-    rule = '`metrics` must be names or objects of keras.metrics'
+    rule = (
+        '`metrics` must be names or objects of keras.metrics, whose get_config returns all '
+        'arguments of their constructors'
+    )
     try:
         metric = keras.metrics.get(given)
         if not isinstance(metric, keras.metrics.Metric):
@@ -207,6 +220,7 @@ def _metric(given, of_logits):
             logits = {'from_logits': True} if of_logits and _from_logits(metric) is False else {}
             metric = type(metric).from_config({**metric.get_config(), 'name': given, **logits})
         else:
+            _check_config(metric)
             metric = type(metric).from_config(metric.get_config())
     except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
         reason = one_line(error, 200)
@@ -226,6 +240,22 @@ def _metric(given, of_logits):
     return metric
 
 
+def _check_config(metric):
+    """Raises where a metric made of another's configuration would have lost some arguments."""
+    metric = getattr(metric, 'metric', metric)  # of an `OfProbabilities`
+    if type(metric).__module__.startswith('keras.'):
+        return
+    config = metric.get_config()
+    lost = [
+        parameter.name
+        for parameter in inspect.signature(type(metric)).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in ('name', 'dtype', *config)
+    ]
+    if lost:
+        raise ValueError(f'get_config lacks {", ".join(lost)}')
+
+
 def _from_logits(metric):
     return metric.get_config().get('from_logits')
 
@@ -237,14 +267,16 @@ def _adapter(metric, labels):
     return _class_numbers if _takes_integers(metric) else _one_hot
 
 
-def _check_takes(metric, labels, outputs):
+def _names(metric, labels, outputs):
+    """The names of a metric's results; raises where it doesn't take labels of this form."""
     adapt = _adapter(metric, labels)
     # Another number of rows than of columns, lest one is broadcast over the other.
     labels = np.resize(labels, (outputs + 1, *labels.shape[1:]))
     values = ops.convert_to_tensor(np.full((len(labels), outputs), 1 / outputs, np.float32))
     try:
         start = metric.stateless_reset_state()
-        metric.stateless_update_state(start, adapt(ops.convert_to_tensor(labels), values), values)
+        labelled = adapt(ops.convert_to_tensor(labels), values), values
+        result = metric.stateless_result(metric.stateless_update_state(start, *labelled))
     except Exception as error:  # a metric may raise anything
         reason = one_line(error, 200)
         form = f'{outputs} numbers' if labels.ndim > 1 else 'a class'
@@ -252,6 +284,7 @@ def _check_takes(metric, labels, outputs):
             f'`metrics` must take the labels. Received: {metric.name}, and labels that are {form} '
             f'for each image ({reason})'
         ) from None
+    return list(result) if isinstance(result, dict) else [metric.name]
 
 
 def _takes_integers(metric):

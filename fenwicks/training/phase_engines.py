@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import numbers
 import sys
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from fenwicks._typing import Tensor
 from fenwicks.training.chunks import Chunks
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
 from fenwicks.training.engines.select import make_engine
+from fenwicks.training.freezing import Compiled
 from fenwicks.training.phases import Freeze, ImageSizes, Phase, Phases
 
 
@@ -29,6 +31,7 @@ class PhaseEngines:
         freeze: checked pairs of epoch and pattern; empty for all variables throughout.
 
     Attributes:
+        held: the `Compiled`, what the engines' programs hold.
         data_bytes: of the arrays that `load` has placed on the device.
         has_data: whether there are data to train on.
         steps_per_epoch: to be set before any step other than the first of an epoch is asked for.
@@ -40,7 +43,8 @@ class PhaseEngines:
         self.rebuild()
 
     def rebuild(self) -> None:
-        """Makes the engines anew, without data, for an optimizer with other variables."""
+        """Makes the engines anew, without data, for what `held` found to have changed."""
+        self.held = Compiled(self.settings.optimizer, self.settings.model)
         self._engines = {
             phase: make_engine(_for_phase(self.settings, phase)) for phase in self.phases.all
         }
@@ -116,6 +120,23 @@ class PhaseEngines:
             engine.use(dict.fromkeys(engine.data_attributes))
         self._chunks, self.data_bytes, self.has_data = None, 0, False
         self._compiled.clear()
+
+    def check_steps(self, epoch: int, start: int, stop: int) -> None:
+        """Raises a `ValueError` unless the training can take these steps now."""
+        self.check_has_data()
+        self.settings.averages.check_not_in_place()
+        given = {'epoch': epoch, 'start': start, 'stop': stop}
+        are_integers = all(
+            isinstance(each, numbers.Integral) and not isinstance(each, bool)
+            for each in given.values()
+        )
+        if not (are_integers and epoch >= 0 and 0 <= start <= stop <= self.steps_per_epoch):
+            received = ', '.join(f'{name}={value!r}' for name, value in given.items())
+            raise ValueError(
+                '`epoch`, `start` and `stop` must be integers, epoch >= 0 and '
+                f'0 <= start <= stop <= {self.steps_per_epoch}, the steps of an epoch. '
+                f'Received: {received}'
+            )
 
     def check_has_data(self) -> None:
         """Raises a `ValueError` where there are no data to train on."""

@@ -164,9 +164,9 @@ class StepRunner:
             stop: the step to stop before; `start` for none.
 
         Raises:
-            ValueError: no data are loaded.
+            ValueError: no data are loaded, there are no such steps, or the averages are in place.
         """
-        self._engines.check_has_data()
+        self._engines.check_steps(epoch, start, stop)
         self._state.half_trained = self._state.half_trained or stop > start
         totals = self._engines.run(epoch, start, stop, self._state.steps_taken - start)
         self._state.steps_taken += totals.steps
@@ -330,7 +330,7 @@ class StepRunner:
         checks.check_trainable(self.model)
         check_leaves_some(self.freeze, self.model)
         with self.replicas.scope():
-            if follow_trainable(self.optimizer, self.model):
+            if follow_trainable(self.optimizer, self.model) or self._engines.held.changed():
                 self._engines.rebuild()
             self._averages.restart_frozen(frozen_variables(self.model))
         weights = class_weight, sample_weight

@@ -89,11 +89,34 @@ def of_logits(loss: Any) -> bool | None:
         return None
 
 
-def without_smoothing(loss: Any) -> Any:
-    """The same loss of labels as they are."""
-    if not isinstance(loss, keras.losses.Loss) or not getattr(loss, 'label_smoothing', 0):
+def is_cross_entropy(loss: Any) -> bool:
+    """Whether a loss of integer labels is the cross-entropy of logits, label smoothing apart."""
+    if type(loss) is keras.losses.SparseCategoricalCrossentropy:
+        return bool(loss.from_logits) and loss.ignore_class is None
+    return type(loss) is CrossEntropy
+
+
+def for_scores(loss: Any) -> Any:
+    """The same loss of labels as they are, without smoothing, and a mean where it is a sum."""
+    if not isinstance(loss, keras.losses.Loss):
         return loss
-    return type(loss).from_config({**loss.get_config(), 'label_smoothing': 0.0})
+    if getattr(loss, 'label_smoothing', 0):
+        try:
+            config = loss.get_config()
+        except NotImplementedError:
+            config = {}
+        if 'label_smoothing' in config:
+            loss = type(loss).from_config({**config, 'label_smoothing': 0.0})
+        else:  # a class whose objects can't be made from what it says of them
+            loss = _like(loss, label_smoothing=0.0)
+    return _like(loss, reduction='sum_over_batch_size') if loss.reduction == 'sum' else loss
+
+
+def _like(loss, **attributes):
+    """A copy with other attributes; `copy.copy` would make it of its configuration."""
+    like = object.__new__(type(loss))
+    vars(like).update(vars(loss) | attributes)
+    return like
 
 
 def has_accuracy(loss: Any, labels: np.ndarray) -> bool:
@@ -149,7 +172,7 @@ def check_form(loss: Any, labels: Any, count: int, outputs: int) -> np.ndarray:
     if labels.shape == (count, 1) and labels.dtype.kind in 'iu' and outputs > 1:
         labels = labels[:, 0]  # as keras.datasets.cifar10.load_data has them
     is_custom = kind_of(loss) == OTHER and not type(loss).__module__.startswith('keras.')
-    if kind_of(loss) == CLASSES or (is_custom and labels.dtype.kind != 'f'):
+    if kind_of(loss) == CLASSES or (is_custom and outputs > 1 and labels.dtype.kind != 'f'):
         return _class_labels(loss, labels, count, outputs)
     return _values(loss, labels, count, outputs)
 

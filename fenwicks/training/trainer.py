@@ -157,7 +157,8 @@ class Trainer(StepRunner):
         Epochs of earlier calls, or of the checkpoint, count. After an epoch that was interrupted,
         by the user or by an error, training can go on from a checkpoint only. Layers may be frozen
         and unfrozen between two calls (`layer.trainable`): the optimizer keeps its count of updates
-        and the slots of the weights that stay trainable; other weights begin with new slots.
+        and the slots of the weights that stay trainable; other weights begin with new slots. It may
+        get another schedule there, too. Within a call callbacks may change a constant rate only.
 
         Args:
             images: uint8 `(count, height, width, channels)`, or a source of batches `(images,
@@ -296,6 +297,7 @@ class Trainer(StepRunner):
     def _train_epoch(self, epoch, steps, loop, hooks):
         """Trains for the steps of an epoch; returns whether it came to its end."""
         hooks.call('on_epoch_begin', epoch, {})
+        self._engines.held.check()
         self.compile(epoch)
         self._metrics.reset()
         try:

@@ -40,7 +40,6 @@ class TensorFlowEngine(Engine):
         self._device = tf.zeros(()).device  # for threads that place chunks: their default differs
         jit_compile = not self.on_cpu if settings.jit_compile is None else settings.jit_compile
         replicas = self.replicas
-        replicas.disable_gradient_sum(self.optimizer)
         self.loss = replicas.local_loss(self.loss)
         self._differentiate_share = in_parts(self._differentiate, settings.accumulate)
         self._average = _nothing if self.averages.rule is None else self._update_averages
@@ -206,7 +205,12 @@ class TensorFlowEngine(Engine):
         weights = self.model.trainable_variables
         # Otherwise TensorFlow would compute what depends on weights and velocities alone at the
         # start of the step, and keep it in memory until the gradients come.
-        with tf.control_dependencies([gradient for gradient in gradients if gradient is not None]):
+        present = [gradient for gradient in gradients if gradient is not None]
+        # Its own sum would come after clipping, while `all_reduce_mean` comes before. And on one
+        # device that sum is a `tf.custom_gradient`, which TensorFlow keeps registered until the
+        # process ends, with the graph that it was traced in.
+        means = _keras.without_gradient_sum(self.optimizer)
+        with tf.control_dependencies(present), means:
             self.optimizer.apply(self._trained(gradients), self._trained(weights))
         return loss, outputs
 

@@ -59,15 +59,6 @@ class TensorFlowReplicas(Replicas):
     def place_parts(self, tree):
         return [tf.convert_to_tensor(parts[0]) for parts in tree]
 
-    def disable_gradient_sum(self, optimizer):
-        """Makes a Keras optimizer take gradients that are means over the replicas already.
-
-        Its own sum would come after clipping, while `all_reduce_mean` comes before. And on one
-        device that sum is a `tf.custom_gradient`, which TensorFlow keeps registered until the
-        process ends, with the graph that it was traced in.
-        """
-        _keras.disable_gradient_sum(optimizer)
-
     def wrap_program(self, function):
         """Makes a function of the loop run on every device, where the loop runs there."""
         return function
