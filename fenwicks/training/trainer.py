@@ -64,9 +64,10 @@ class Trainer(StepRunner):
             the mean or a value for each image; by default `CrossEntropy()`.
         batch_size: images in a step, a positive integer. An epoch drops its incomplete last batch.
         metrics: names or objects of `keras.metrics` beside the loss and the accuracy, which are
-            always there. They are of the outputs as the model returns them, logits mostly, and are
-            accumulated in the compiled steps. Integer labels come one-hot to a metric that takes
-            them in no other form.
+            always there, as `loss` and `accuracy`. Objects are made anew from their `get_config`,
+            which must return all arguments of the constructor. They are of the outputs as the model
+            returns them, logits mostly, and are accumulated in the compiled steps. Integer labels
+            come one-hot to a metric that takes them in no other form.
         normalize: function from a batch of images, uint8 or as a source gives them, to the model's
             float input. By default division by 255; or nothing for a model that scales its images
             before the first layer with weights, by a layer (`Rescaling`, `Normalization`,
