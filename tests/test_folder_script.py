@@ -349,9 +349,9 @@ BAD_FOLDERS = {
     'images of minus one': (None, ('--image_size=-1',), '`image_size` must be at least 8 for'),
     'tiny images': (None, ('--image_size=4',), '`image_size` must be at least 8 for resnet9'),
     'a cache in a file': (
-        lambda folder: text(folder / 'notes.txt'),
-        ('--cache_dir=bad/notes.txt',),
-        '`cache_dir` must be a folder that can be written to. Received: bad/notes.txt',
+        lambda folder: text(folder / '.notes'),
+        ('--cache_dir=bad/.notes',),
+        '`cache_dir` must be a folder that can be written to. Received: bad/.notes',
     ),
     'one group': (
         None,
