@@ -173,7 +173,8 @@ def _check_loss(hessian):
         raise ValueError(f'`loss` must be a loss, its name or a function. Received: loss={loss!r}')
     if getattr(loss, 'reduction', None) == 'sum':
         raise ValueError("`loss` must be a mean over the batch. Received: reduction='sum'")
-    shape = tuple(hessian.total_loss(hessian.inputs[:2], hessian.labels[:2]).shape)
+    size = hessian.batch_size  # a smaller batch may be none that the model takes
+    shape = tuple(hessian.total_loss(hessian.inputs[:size], hessian.labels[:size]).shape)
     if shape:
         raise ValueError(f'`loss` must return a scalar. Received: shape={shape}')
 
