@@ -245,7 +245,8 @@ def cache_file(
     states = [(os.fspath(file), os.stat(file)) for file in files]
     # Archives unpack to whole seconds, so that files exchanged since may differ in `ctime` alone.
     entries = [(name, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in states]
-    text = json.dumps([2, PIL.__version__, simplejpeg.__version__, settings, entries])
+    # The first number changes where the same files give other pixels or names than before.
+    text = json.dumps([3, PIL.__version__, simplejpeg.__version__, settings, entries])
     digest = hashlib.sha256(text.encode('ascii')).hexdigest()[:32]
     return cache_folder(cache_dir) / f'{digest}.images'
 

@@ -100,9 +100,7 @@ class ImageReport:
         for group in self.duplicates[:10]:
             lines.append('  ' + ', '.join(self.images.paths[index] for index in group))
         # Names of files need not be text.
-        return (
-            '\n'.join(lines).encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
-        )
+        return os.fsencode('\n'.join(lines)).decode('utf-8', 'backslashreplace')
 
 
 def check_images(
