@@ -18,7 +18,7 @@ from fenwicks.data.decoded import cache_folder
 from fenwicks.data.example import decode_example
 from fenwicks.data.folders import check_outside, folders_of, is_shown
 from fenwicks.data.images import open_image
-from fenwicks.data.storage import find_files
+from fenwicks.data.shards import found_files
 from fenwicks.data.tfrecord import RecordReader
 
 FLAGS = flags.FLAGS
@@ -202,11 +202,7 @@ def from_pattern(folder: str) -> Source:
 def from_tfrecord(_: None) -> Source:
     """TFRecord shards."""
     with command.renamed({'pattern': 'tfrecord'}):
-        files = find_files(FLAGS.tfrecord)
-    if not files:
-        raise FileNotFoundError(
-            f'`tfrecord` must match files. Received: tfrecord={FLAGS.tfrecord!r}'
-        )
+        files = found_files(FLAGS.tfrecord)
 
     def short_sides():
         for _, record in zip(

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 
 from fenwicks import command, evaluate, layers, runlog
+from fenwicks.data.folders import printable
 from fenwicks.data.images import FITS, decode_image
 from fenwicks.training import checks
 
@@ -211,11 +212,6 @@ def line(name, best, as_json):
         found = [{'class': label, 'probability': share} for label, share in best]
         return json.dumps({'file': name, 'predictions': found})
     return f'{name}: ' + ', '.join(f'{label} {100 * share:.1f} %' for label, share in best)
-
-
-def printable(name):
-    """The name of a file, whose bytes may be no text."""
-    return os.fsencode(name).decode('utf-8', 'backslashreplace')
 
 
 def check_picture(path, images):

@@ -95,6 +95,11 @@ def check_outside(
             )
 
 
+def printable(name: str) -> str:
+    """A text with names of files in it, whose bytes may be no text, with escapes for those."""
+    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+
+
 def others_in(folder: pathlib.Path) -> str:
     """What else lies in a folder without images, for a message; nothing where it is empty."""
     files = [path for path in folder.rglob('*') if is_shown(path.name) and path.is_file()]

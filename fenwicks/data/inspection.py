@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fenwicks.data.dataset import check_indices
+from fenwicks.data.folders import printable
 from fenwicks.data.images import LYING, RULE, open_image, reduced, turn_of
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList, check_listed
@@ -99,8 +100,7 @@ class ImageReport:
         ]
         for group in self.duplicates[:10]:
             lines.append('  ' + ', '.join(self.images.paths[index] for index in group))
-        # Names of files need not be text.
-        return os.fsencode('\n'.join(lines)).decode('utf-8', 'backslashreplace')
+        return printable('\n'.join(lines))
 
 
 def check_images(

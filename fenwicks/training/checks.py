@@ -10,7 +10,7 @@ import numpy as np
 
 from fenwicks import _keras
 from fenwicks import augment as augmentation
-from fenwicks._checks import no_class, positive_integer
+from fenwicks._checks import integer, no_class, positive_integer
 from fenwicks._errors import one_line
 from fenwicks.data.dataset import check_images as check_arrays_of_images
 from fenwicks.layers import ClassNames, PatchWhitening
@@ -59,9 +59,7 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
             '`loss` must be a keras.losses.Loss, the name of one, or a function of labels and '
             f'outputs. Received: loss={loss!r}'
         )
-    is_integer = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
-    if not is_integer or not 0 <= int(seed) < 2**31:
-        raise ValueError(f'`seed` must be an integer in [0, 2**31). Received: seed={seed!r}')
+    integer('seed', seed, low=0, below=2**31)
     if not isinstance(replicas, Replicas | None):
         raise ValueError(
             f'`replicas` must come from training.replicate. Received: replicas={replicas!r}'
