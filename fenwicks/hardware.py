@@ -12,6 +12,8 @@ import subprocess
 import sys
 from typing import Any
 
+from fenwicks.kernels import device as processor
+
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _PACKAGES = ('keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
@@ -84,14 +86,8 @@ def _git(*arguments):
 
 
 def _processor():
-    cpuinfo = pathlib.Path('/proc/cpuinfo')
-    if not cpuinfo.exists():
-        return platform.processor() or platform.machine()
-    lines = dict(
-        line.split(':', 1) for line in cpuinfo.read_text().splitlines() if line.count(':') == 1
-    )
-    fields = {key.strip(): value.strip() for key, value in lines.items()}
-    name = fields.get('model name', platform.machine())
+    fields = processor.cpu_fields()
+    name = fields.get('model name', platform.processor() or platform.machine())
     if 'flags' not in fields:  # not an x86
         return name
     flags = fields['flags'].split()

@@ -11,7 +11,8 @@ model name\t: Intel(R) Xeon(R) Platinum 8481C
 flags\t\t: fpu vme avx2 avx512f avx512_bf16 amx_bf16 amx_tile
 vmx flags\t: vnmi
 """
-ZEN_4 = 'processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16\n'
+WITHOUT_AMX = 'vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512_bf16\n'
+ZEN_4 = 'vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n'
 HASWELL = 'processor\t: 0\nmodel name\t: no bf16\nflags\t\t: fpu avx2 fma\nbugs\t: bf16\n'
 GRAVITON_3 = 'processor\t: 0\nFeatures\t: fp asimd sve i8mm bf16\n'
 GRAVITON_2 = 'processor\t: 0\nFeatures\t: fp asimd\n'
@@ -21,6 +22,7 @@ GRAVITON_2 = 'processor\t: 0\nFeatures\t: fp asimd\n'
     ('text', 'expected'),
     [
         (SAPPHIRE_RAPIDS, True),
+        (WITHOUT_AMX, False),
         (ZEN_4, True),
         (GRAVITON_3, True),
         (HASWELL, False),
@@ -28,7 +30,7 @@ GRAVITON_2 = 'processor\t: 0\nFeatures\t: fp asimd\n'
         ('', False),
     ],
 )
-def test_cpu_has_bfloat16(tmp_path, text, expected):
+def test_a_processor_that_is_faster_in_bfloat16(tmp_path, text, expected):
     cpuinfo = tmp_path / 'cpuinfo'
     cpuinfo.write_text(text)
     assert precision.cpu_has_bfloat16(cpuinfo) is expected

@@ -21,23 +21,33 @@ _ONEDNN_BY_DEFAULT = {'avx512_vnni', 'avx512_bf16', 'avx_vnni', 'amx_tile'}
 _overridden: dict[str, bool] = {}
 
 
+def cpu_fields(cpuinfo: str = '/proc/cpuinfo') -> dict[str, str]:
+    """Returns what Linux says of the processor, by its names: `'model name'`, `'flags'`, ...
+
+    Args:
+        cpuinfo: the file in which Linux describes each core; the last one's fields are returned.
+
+    Returns:
+        A dict, empty on systems other than Linux.
+    """
+    path = pathlib.Path(cpuinfo)
+    if not path.exists():
+        return {}
+    pairs = (line.split(':', 1) for line in path.read_text().splitlines() if ':' in line)
+    return {name.strip(): value.strip() for name, value in pairs}
+
+
 def cpu_flags(cpuinfo: str = '/proc/cpuinfo') -> frozenset[str]:
     """Returns the processor's instruction sets as Linux names them: `'avx2'`, `'avx512f'`, ...
 
     Args:
-        cpuinfo: the file in which Linux lists them.
+        cpuinfo: as in `cpu_fields`.
 
     Returns:
         A set of names, empty on systems other than Linux.
     """
-    path = pathlib.Path(cpuinfo)
-    if not path.exists():
-        return frozenset()
-    found = set()
-    for line in path.read_text().splitlines():
-        if line.startswith(('flags', 'Features')):  # x86, Arm
-            found.update(line.split(':', 1)[1].split())
-    return frozenset(found)
+    fields = cpu_fields(cpuinfo)
+    return frozenset(fields.get('flags', fields.get('Features', '')).split())  # x86, Arm
 
 
 @contextlib.contextmanager
