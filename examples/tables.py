@@ -244,15 +244,12 @@ def device_row(line, figures, how):
     ]
 
 
-def profile_table(units):
-    """One row for each kind of work in a step: its time with each set of kernels, by recipe.
-
-    Of the processors that multiply bfloat16 in `units`.
-    """
+def profile_table(processor):
+    """One row for each kind of work in a step: its time with each set of kernels, by recipe."""
     columns = {
         (line['recipe'], line.get('image_size', 32), line['precision'], line['kernels']): line
         for line in logged.read('profile.jsonl')
-        if f'({units})' in line['hardware']
+        if line['hardware'].startswith(processor)
     }
     names = {'stock': "TensorFlow's", 'fenwicks': "fenwicks's"}
     header = ['ms a step'] + [
@@ -282,9 +279,10 @@ TABLES = {
     'second_start': second_start_table,
     'devices': devices_table,
     'estimates': estimates_table,
-    'profile': lambda: profile_table('avx512_bf16'),
-    'profile_amx': lambda: profile_table('amx_bf16'),
-    'profile_avx2': lambda: profile_table('avx2'),
+    'profile': lambda: profile_table('AMD EPYC (avx512_bf16)'),
+    'profile_amx': lambda: profile_table('Intel(R) Xeon(R) Processor (amx_bf16)'),
+    'profile_without_amx': lambda: profile_table('Intel(R) Xeon(R) Processor (avx512_bf16)'),
+    'profile_avx2': lambda: profile_table('AMD EPYC (avx2)'),
     **data_tables.TABLES,
     **gpu_tables.TABLES,
     **lab_tables.TABLES,

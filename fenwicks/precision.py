@@ -104,7 +104,7 @@ def cpu_has_bfloat16(cpuinfo: str = '/proc/cpuinfo') -> bool:
 
     Without instructions for it, bfloat16 is emulated and slow. Intel's processors need AMX, which a
     virtual machine may hide: with AVX512-BF16 alone their products of matrices take longer in
-    bfloat16, where AMD's take half the time.
+    bfloat16, while AMD's take less time.
 
     Args:
         cpuinfo: path of the file in which Linux describes the processor.

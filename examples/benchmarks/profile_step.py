@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import quiet  # noqa: F401
 
-import datetime
 import json
 import statistics
 import time
@@ -68,6 +67,7 @@ def profile():
     """Times and profiles the recipe that the flags name."""
     import op_times
 
+    provenance = hardware.provenance()
     recipe = recipe_flags.chosen(FLAGS)
     epoch = max(0, int(recipe.epochs) - 1) if FLAGS.epoch is None else FLAGS.epoch
     sizes = [size for start, size in recipe.image_size_epochs() if start <= epoch]
@@ -106,7 +106,6 @@ def profile():
         'image_size': side,
         'precision': chosen_precision,
         'kernels': 'stock' if FLAGS.stock else 'fenwicks',
-        'date': datetime.date.today().isoformat(),
         'hardware': hardware.describe(),
         'steps': FLAGS.steps,
         'step_seconds': best,
@@ -121,7 +120,7 @@ def profile():
         'peak_memory_mb': hardware.peak_memory_mb(),
         'milliseconds': {kind: round(spent, 3) for kind, spent in kinds.items()},
         'operations': operations[: FLAGS.top],
-        'versions': hardware.versions(),
+        **provenance,
     }
 
 
