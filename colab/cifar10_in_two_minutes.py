@@ -72,14 +72,15 @@ def has(module):
 
 
 def lacks_something():
-    if not all(map(has, ('absl', 'keras', 'matplotlib', 'PIL', 'safetensors', 'tqdm'))):
+    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg', 'tqdm')
+    if not all(map(has, needed)):
         return True
     if not has('jax') and not has('tensorflow'):
         return True
     package = importlib.util.find_spec('fenwicks')
     if package is None or package.origin is None:  # None for a mere folder of that name
         return True
-    return tuple(map(int, metadata.version('keras').split('.')[:2])) < (3, 15)
+    return tuple(map(int, metadata.version('keras').split('.')[:2])) != (3, 15)
 
 
 def install():

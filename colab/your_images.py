@@ -67,14 +67,15 @@ def has(module):
 
 
 def lacks_something():
-    if not all(map(has, ('absl', 'keras', 'matplotlib', 'PIL', 'safetensors', 'tqdm'))):
+    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg', 'tqdm')
+    if not all(map(has, needed)):
         return True
     if not has('jax') and not has('tensorflow'):
         return True
     package = importlib.util.find_spec('fenwicks')
     if package is None or package.origin is None:  # None for a mere folder of that name
         return True
-    return tuple(map(int, metadata.version('keras').split('.')[:2])) < (3, 15)
+    return tuple(map(int, metadata.version('keras').split('.')[:2])) != (3, 15)
 
 
 def install():
@@ -153,7 +154,7 @@ def setting(name, chosen):
     return type(chosen)(os.environ.get(f'FENWICKS_{name}', chosen))
 
 
-FOLDER = pathlib.Path(setting('FOLDER', FOLDER))
+FOLDER = pathlib.Path(setting('FOLDER', FOLDER)).expanduser()
 
 
 def draw_pictures(folder, of_each=120):
@@ -184,7 +185,9 @@ if SOURCE_KIND == 'upload':
 
     from google.colab import files
 
-    (uploaded,) = files.upload()
+    uploaded, *others = files.upload() or ['']
+    if others or not zipfile.is_zipfile(uploaded):
+        raise ValueError(f'choose one zip file. Received: {", ".join([uploaded, *others]) or "none"}')
     FOLDER = FOLDER.with_name('uploaded') / pathlib.Path(uploaded).stem
     if FOLDER.exists():
         raise FileExistsError(f'{FOLDER} is there already: remove it, or rename the zip file')
@@ -240,8 +243,8 @@ fw.plots.class_counts(dataset.train_labels, dataset.class_names)
 # ## Settings
 #
 # A *recipe* is all settings of a training. `page10` is David Page's for CIFAR-10; for some hundred
-# pictures it goes without the average of weights and the noisy batch norm, which want more steps,
-# and with small batches. 0 epochs stands for 20.
+# pictures it goes without the average of weights, the noisy batch norm and the shared augmentation,
+# which want more steps, and with small batches. 0 epochs stands for 20.
 
 # %% cellView="form"
 # @title Settings
@@ -397,5 +400,5 @@ if DOWNLOAD and 'google.colab' in sys.modules:
 # 5. Look at the mistakes, mend what is wrong in your folders, and train again: what did that bring,
 #    compared with twice the `EPOCHS`?
 #
-# The [README](https://github.com/fenwicks/fenwicks#readme) shows the same as a script, and says
-# where each step lives.
+# The [README](https://github.com/fenwicks/fenwicks#readme) has a short script for pictures in folders,
+# and says where each step lives.

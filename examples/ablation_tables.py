@@ -52,8 +52,12 @@ def budget(runs):
     return (
         f'{run["dataset"]}, {"all" if logged.is_whole(run) else "the first"} {images} images, '
         f'{" or ".join(f"{each:g}" for each in epochs)} epochs, '
-        f'{run["width"]:g} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
+        f'{_share(run["width"])} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
     )
+
+
+def _share(width):
+    return 'all' if width == 1 else f'{width:g}'
 
 
 def measured(rows, log):

@@ -19,7 +19,7 @@ Importing fenwicks sets three environment variables, unless they are set already
 - `TF_ENABLE_ONEDNN_OPTS=1`, on x86 processors, if TensorFlow isn't imported yet: its convolutions
   are oneDNN's, as they are by default on the newer of these processors only.
 - `KERAS_BACKEND=jax`, where no backend was chosen, TensorFlow is not installed and JAX is; and for
-  the command `python -m fenwicks.tpu`, which compiles programs of JAX.
+  the command `python -m fenwicks.tpu`, which compiles programs of JAX, whatever was chosen.
 
 With `FENWICKS_QUIET=1`, and in the commands `python -m fenwicks...`, what TensorFlow prints on
 standard error while it is imported is held back, and `TF_CPP_MIN_LOG_LEVEL=2`, unless set,

@@ -18,7 +18,7 @@ def prepare() -> None:
 
     With `FENWICKS_KEEP_ENVIRONMENT=1` the environment stays as it is.
     """
-    if os.environ.get('FENWICKS_KEEP_ENVIRONMENT', '') not in ('', '0'):
+    if _keeps_environment():
         return
     # TensorFlow's CPU device returns every large activation to the operating system and asks for it
     # again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
@@ -44,7 +44,8 @@ def quiet_start() -> Iterator[None]:
     if not _command() and os.environ.get('FENWICKS_QUIET', '') in ('', '0'):
         yield
         return
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
+    if not _keeps_environment():
+        os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
     with tempfile.TemporaryFile() as held:
         shown = os.dup(2)
         os.dup2(held.fileno(), 2)
@@ -83,6 +84,10 @@ def named_backend() -> Iterator[None]:
         if _command():
             sys.exit(f'{_command()}: {message}')
         raise ImportError(message) from error
+
+
+def _keeps_environment():
+    return os.environ.get('FENWICKS_KEEP_ENVIRONMENT', '') not in ('', '0')
 
 
 def _command():

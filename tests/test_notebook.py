@@ -154,6 +154,14 @@ def test_outputs_are_those_of_a_whole_run_or_none(script, name):
         assert 'of the 10000 test images of cifar10' in printed_by(code)
 
 
+@pytest.mark.parametrize('name', ['cifar10_in_two_minutes', 'bag_of_tricks'])
+def test_the_last_cell_shows_the_recipes_as_they_are(name, capsys):
+    """It trains nothing, so its stored output is what it prints today."""
+    *_, last = (cell for cell in stored(name).cells if cell.cell_type == 'code')
+    exec(last.source, {'fw': fenwicks, 'setting': lambda _, chosen: chosen})
+    assert capsys.readouterr().out == printed_by([last])
+
+
 def test_the_set_up_is_the_same_in_all(script):
     first, *rest = ([cell.source for cell in script.of_text(name).cells[1:3]] for name in NAMES)
     assert all(each == first for each in rest)
@@ -193,6 +201,17 @@ def test_pictures_of_several_sources_stay_apart(script, tmp_path, monkeypatch):
         == found.class_names
     )
     assert not (tmp_path / 'pictures').exists()
+
+
+@pytest.mark.parametrize('given', [(), ('one.zip', 'two.zip'), ('photo.jpg',)])
+def test_an_upload_is_one_zip_file(script, tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    for name in given:
+        pathlib.Path(name).write_bytes(b'no zip')
+    told = f'choose one zip file. Received: {", ".join(given) or "none"}$'
+    with pytest.raises(ValueError, match=told):
+        pictures_cell(script, 'upload', 'pictures', monkeypatch, given)
+    assert not (tmp_path / 'uploaded').exists()
 
 
 def test_what_a_bar_leaves_on_the_screen(script):

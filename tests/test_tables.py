@@ -304,7 +304,7 @@ def test_tricks_and_what_they_are_worth_at_full_size(tables, tmp_path):
     assert blank == ''
     assert measured == (
         'Measured from `speed94` 94.10 ± 0.16 %: cifar10, all 50,000 images, 8.875 epochs, '
-        '1 of the width, bfloat16, tensorflow, AMD EPYC, 2 cores.'
+        'all of the width, bfloat16, tensorflow, AMD EPYC, 2 cores.'
     )
     ends = [row[-1].strip() for row in rows_of(tables.TABLES['ablation_full']())]
     assert ends == ['2400', '2400', '2400', '+0.90 ± 0.27']  # whose seconds don't count
