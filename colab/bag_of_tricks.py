@@ -61,8 +61,8 @@ def has(module):
 
 
 def lacks_something():
-    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg', 'tqdm')
-    if not all(map(has, needed)):
+    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg')
+    if not all(map(has, (*needed, 'tqdm'))):
         return True
     if not has('jax') and not has('tensorflow'):
         return True
@@ -520,9 +520,9 @@ fw.plots.augmentation(
 # ## All of them
 #
 # `page10` is Page's recipe with all nine of his tricks; `speed94`, another network, reaches 94 % on
-# two CPU cores, with the alternating flip among its own tricks. `python examples/cifar10.py --recipe=page10
-# --without=whitening` trains without one of them, and `examples/ablation.py` measures what each is
-# worth on your machine.
+# two CPU cores, with the alternating flip among its own tricks. `python examples/cifar10.py
+# --recipe=page10 --without=whitening` trains without one of them, and `examples/ablation.py`
+# measures what each is worth on your machine.
 
 # %%
 print(', '.join(fw.recipes.PRESETS['page10'].tricks))

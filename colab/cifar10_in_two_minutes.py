@@ -72,8 +72,8 @@ def has(module):
 
 
 def lacks_something():
-    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg', 'tqdm')
-    if not all(map(has, needed)):
+    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg')
+    if not all(map(has, (*needed, 'tqdm'))):
         return True
     if not has('jax') and not has('tensorflow'):
         return True

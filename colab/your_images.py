@@ -67,8 +67,8 @@ def has(module):
 
 
 def lacks_something():
-    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg', 'tqdm')
-    if not all(map(has, needed)):
+    needed = ('absl', 'google_crc32c', 'keras', 'matplotlib', 'PIL', 'safetensors', 'simplejpeg')
+    if not all(map(has, (*needed, 'tqdm'))):
         return True
     if not has('jax') and not has('tensorflow'):
         return True
@@ -187,7 +187,8 @@ if SOURCE_KIND == 'upload':
 
     uploaded, *others = files.upload() or ['']
     if others or not zipfile.is_zipfile(uploaded):
-        raise ValueError(f'choose one zip file. Received: {", ".join([uploaded, *others]) or "none"}')
+        received = ', '.join([uploaded, *others]) or 'none'
+        raise ValueError(f'choose one zip file. Received: {received}')
     FOLDER = FOLDER.with_name('uploaded') / pathlib.Path(uploaded).stem
     if FOLDER.exists():
         raise FileExistsError(f'{FOLDER} is there already: remove it, or rename the zip file')
@@ -400,5 +401,5 @@ if DOWNLOAD and 'google.colab' in sys.modules:
 # 5. Look at the mistakes, mend what is wrong in your folders, and train again: what did that bring,
 #    compared with twice the `EPOCHS`?
 #
-# The [README](https://github.com/fenwicks/fenwicks#readme) has a short script for pictures in folders,
-# and says where each step lives.
+# The [README](https://github.com/fenwicks/fenwicks#readme) has a short script for pictures in
+# folders, and says where each step lives.

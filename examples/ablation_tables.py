@@ -52,7 +52,8 @@ def budget(runs):
     return (
         f'{run["dataset"]}, {"all" if logged.is_whole(run) else "the first"} {images} images, '
         f'{" or ".join(f"{each:g}" for each in epochs)} epochs, '
-        f'{_share(run["width"])} of the width, {run["precision"]}, {run["backend"]}, {run["hardware"]}'
+        f'{_share(run["width"])} of the width, {run["precision"]}, {run["backend"]}, '
+        f'{run["hardware"]}'
     )
 
 

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fenwicks._checks import sequence
 from fenwicks.recipes.presets import PRESETS, get
 from fenwicks.recipes.recipe import Recipe
 from fenwicks.recipes.tricks import TRICKS, find
@@ -66,6 +67,7 @@ def grid(
         ValueError: a name is unknown, a trick is named twice, or `full` has no trick that
             `baseline` lacks.
     """
+    tricks = sequence('tricks', tricks, 'names of tricks')
     for trick in tricks:
         find(trick)
         if tricks.count(trick) > 1:

@@ -25,6 +25,7 @@ from fenwicks import (
 from fenwicks.models import pixels
 from fenwicks.precision import policy_precision
 from fenwicks.recipes import Recipe
+from fenwicks.recipes.fields import network_batches
 
 
 def build_trainer(
@@ -98,12 +99,12 @@ def check_shares(
         ValueError: the batch, or a replica's share of it, can't be divided as it would have to be.
     """
     replicas.check_batch(recipe.batch_size, devices)
-    images = replicas.model_batch_size(recipe.batch_size)
-    if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
-        raise ValueError(
-            f'`ghost_batch_size` must divide the {images} images of a batch that each of the '
-            f'replicas on {devices} takes. Received: ghost_batch_size={recipe.ghost_batch_size}'
-        )
+    for images in network_batches(recipe, replicas.model_batch_size(recipe.batch_size)):
+        if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
+            raise ValueError(
+                f'`ghost_batch_size` must divide the {images} images of a batch that each of the '
+                f'replicas on {devices} takes. Received: ghost_batch_size={recipe.ghost_batch_size}'
+            )
 
 
 def augmentations(recipe: Recipe) -> list[Callable]:
@@ -334,9 +335,7 @@ def with_normalization(
         if precision == 'float32':
             keras.config.set_dtype_policy('float32')
             model = pixels.in_float32(model)
-        raw = pixels.from_pixels(
-            model, mean, std, input_shape or model.input_shape[1:], class_names
-        )
+        raw = pixels.from_pixels(model, mean, std, input_shape, class_names)
     finally:
         keras.config.set_dtype_policy(policy)
     # Keras saves an optimizer that wasn't built unbuilt, and then misses it on loading. In float16

@@ -59,6 +59,16 @@ def test_a_grid_that_only_removes():
         assert arm.recipe().name == arm.name
 
 
+@pytest.mark.parametrize('kind', [set, dict.fromkeys, tuple])
+def test_tricks_of_any_kind(kind):
+    assert [arm.trick for arm in ablation.grid('', tricks=kind(['celu']))] == ['', 'celu']
+
+
+def test_a_text_is_no_list_of_tricks():
+    with pytest.raises(ValueError, match=r'^`tricks` must '):
+        ablation.grid(tricks='celu')
+
+
 def test_a_grid_without_tricks():
     with pytest.raises(ValueError) as raised:
         ablation.grid('page10', 'page24')

@@ -501,6 +501,30 @@ def test_normalisation_by_what_are_no_statistics(mean, std, message):
     np.testing.assert_allclose(found, 2.0)
 
 
+class Unregistered(keras.layers.Layer):
+    def call(self, inputs):
+        return 2 * inputs
+
+
+def test_layers_that_keras_cannot_make_again():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, Unregistered()(inputs), name='mine')
+    with pytest.raises(ValueError, match=r'^`model` must be one .* Received: model=mine$'):
+        assemble.with_normalization(model, 1.0, 2.0)
+    raw = assemble.with_normalization(model, 1.0, 2.0, precision=None)
+    np.testing.assert_allclose(raw(np.full((1, 2), 5.0)), 4.0)
+
+
+def test_a_model_that_does_not_know_its_input():
+    model = keras.Sequential([keras.layers.Flatten()], name='unbuilt')
+    with pytest.raises(ValueError, match=r'^`input_shape` must be .* Received: model=unbuilt'):
+        assemble.with_normalization(model, 1.0, 2.0)
+    assert assemble.with_normalization(model, 1.0, 2.0, input_shape=(2, 2, 1)).output_shape == (
+        None,
+        4,
+    )
+
+
 def test_a_name_for_each_logit():
     def named(logits, names):
         network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(logits)])

@@ -496,6 +496,12 @@ def test_settings_from_outside(script, tmp_path):
             ['--set=cutout=1', '--set=cutout=2'],
             '`set` must set a field once. Received: set=cutout=2',
         ),
+        (
+            ['--set=epochs=5', '--epochs=10'],
+            '`epochs` must be given once, by `epochs` or by `set`. '
+            'Received: epochs=10.0, set=epochs=5',
+        ),
+        (['--set=batch_size=64', '--batch_size=32'], '`batch_size` must be given once, by '),
         (['--set', 'augmentations=magic()'], '`augmentations` must be random transforms of '),
         (['--set', 'augmentations=random_crop(size=3)'], '`augmentations` must have settings that'),
         (['--set', 'augmentations=pad()', '--set=flip=none'], '`augmentations` must be random '),

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from training_toys import conv_model, dense_model, make, toy
 
-from fenwicks import diagnostics, layers, losses, optimizers
+from fenwicks import assemble, diagnostics, layers, losses, optimizers
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -210,6 +210,20 @@ class Halve(keras.callbacks.Callback):
         second.assign(np.array([[0.0, 3.0], [3.0, 0.0]][epoch], 'float32')[:, None])
 
 
+@pytest.mark.parametrize('size', [1e-200, 1e200])
+def test_subspace_overlap_of_any_length(size):
+    assert diagnostics.subspace_overlap([[size, 0]], [[1, 0]]).tolist() == [1]
+    assert diagnostics.subspace_overlap([[1, 0]], [[size, 0]]).tolist() == [1]
+
+
+def test_a_product_may_change_its_vector():
+    def product(vector):
+        vector *= [5.0, -7.0, 1.0, 2.0]
+        return vector
+
+    assert diagnostics.leading_eigenpairs(product, 4, 2).values.round(6).tolist() == [5, 2]
+
+
 def test_norms_of_weights_and_of_their_updates():
     model = keras.Sequential(
         [keras.Input((2,)), keras.layers.Dense(2), keras.layers.Dense(1, use_bias=False)]
@@ -239,6 +253,18 @@ def test_norms_of_averages_go_on_from_fit_to_fit():
     for epochs in (1, 2):
         trainers[1].fit(*toy(), epochs, callbacks=[parts], verbose=0)
     assert parts.history == whole.history
+
+
+def test_norms_of_another_model_begin_anew():
+    norms = diagnostics.WeightNorms()
+    for widths in ((3,), (3, 2)):
+        model = keras.Sequential(
+            [keras.Input((2,)), *(keras.layers.Dense(n, name=f'd{n}') for n in widths)]
+        )
+        model.compile(keras.optimizers.SGD(0.1), 'mse')
+        model.fit(np.ones((4, 2)), np.ones((4, widths[-1])), epochs=1, verbose=0, callbacks=[norms])
+        assert len(norms.initial) == len(norms.paths) == len(widths)
+        assert [len(record['norm']) for record in norms.history] == [len(widths)]
 
 
 def test_norms_that_match_nothing():
@@ -290,6 +316,25 @@ def test_output_statistics_of_constants():
     assert found[1:] == (0, 0, 0, 0)
 
 
+def test_output_statistics_of_models_within_models():
+    inputs = keras.Input((2, 2, 1))
+    inner = keras.Model(inputs, keras.layers.Rescaling(2.0)(inputs), name='inner')
+    inner(keras.Input((2, 2, 1)))  # its first call belongs to no model here
+    model = keras.Sequential([keras.Input((2, 2, 1)), inner, keras.layers.Flatten(name='flat')])
+    numbers = np.arange(8, dtype='float32').reshape(2, 2, 2, 1)
+    one, flat = diagnostics.output_statistics(model, numbers)
+    assert (one.layer, one.mean, flat.layer, flat.mean) == ('inner', 7.0, 'flat', 7.0)
+    assert 'call' not in vars(inner)
+    ready = assemble.with_normalization(model, [1.0], [1.0], input_shape=(2, 2, 1))
+    assert [found.mean for found in diagnostics.output_statistics(ready, numbers)] == [2.5, 5]
+
+
+def test_output_statistics_of_one_number_for_each_example():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Reshape(())])
+    (found,) = diagnostics.output_statistics(model, np.array([[-1.0], [1.0]]))
+    assert (found.deviation, found.varying) == (1, 1)
+
+
 def of_loss(loss):
     return diagnostics.Hessian(conv_model(), loss, *toy(3))
 
@@ -307,6 +352,22 @@ def of_layer(layer):
 def of_two_inputs():
     inputs = [keras.Input((4,)) for _ in range(2)]
     return keras.Model(inputs, keras.layers.Add()(inputs))
+
+
+def of_two_outputs():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, [keras.layers.Dense(1)(inputs) for _ in range(2)])
+
+
+def hessian_of(model, inputs):
+    if not model.trainable_variables:
+        model = keras.Model(model.inputs, keras.layers.Dense(1)(model.output))
+    return diagnostics.Hessian(model, 'mse', inputs, np.zeros((4, 1)))
+
+
+def channels_first():
+    layer = keras.layers.Activation('relu'), keras.layers.MaxPooling2D(data_format='channels_first')
+    return keras.Sequential([keras.Input((3, 8, 8)), *layer])
 
 
 @pytest.mark.parametrize(
@@ -336,6 +397,10 @@ def of_two_inputs():
         (lambda: diagnostics.subspace_overlap([[np.nan] * 3], np.ones((2, 3))), '`vectors`'),
         (lambda: diagnostics.output_statistics(of_layer(Halves()), np.ones((2, 4))), '`model`'),
         (lambda: diagnostics.output_statistics(of_two_inputs(), np.ones((2, 4))), '`model`'),
+        (lambda: diagnostics.output_statistics(channels_first(), np.ones((2, 3, 8, 8))), '`model`'),
+        (lambda: hessian_of(of_two_inputs(), [np.ones((4, 4))] * 2), '`model`'),
+        (lambda: hessian_of(of_two_inputs(), {'a': np.ones((4, 4))}), '`model`'),
+        (lambda: hessian_of(of_two_outputs(), np.ones((4, 4))), '`model`'),
         (lambda: diagnostics.subspace_overlap(np.zeros((2, 3)), np.ones((2, 3))), '`vectors`'),
         (lambda: diagnostics.output_statistics(conv_model(), np.ones((1, 8, 8, 3))), '`inputs`'),
     ],

@@ -342,6 +342,22 @@ def test_models_without_one_input_are_refused(make, name, received, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+class Deep(keras.layers.Layer):
+    """As many write their blocks: a number called `layers`."""
+
+    layers = 3
+
+    def call(self, inputs):
+        return inputs
+
+
+def test_a_number_called_layers(tmp_path):
+    pytest.importorskip('safetensors')
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(Deep()(inputs)))
+    assert export.write(model, tmp_path, ['safetensors'])
+
+
 def test_a_format_alone_is_no_sequence(model, tmp_path):
     with pytest.raises(ValueError, match=r'`formats` must be a sequence of names\. .*onnx'):
         export.write(model, tmp_path, 'onnx')

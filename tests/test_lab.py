@@ -175,6 +175,15 @@ def test_each_run_has_the_precision_that_is_logged(frame, tmp_path):
     assert set(seen) == {'mixed_bfloat16'}
 
 
+def test_an_experiment_may_need_all_its_images(frame, tmp_path):
+    small = {'seeds': 1, 'limit': 10_000, 'step': 1}
+    with pytest.raises(ValueError) as raised:
+        start(frame, counting(frame, small=small, needs_all=True), f'--out={tmp_path}')
+    told = '`dataset` must have 10000 training images or more. Received: digits, 1501 images'
+    assert str(raised.value) == told
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.thorough
 def test_an_interrupted_experiment_goes_on(frame, tmp_path):
     def interrupted(settings, variant, seed, dataset):

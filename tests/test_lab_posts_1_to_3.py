@@ -84,6 +84,11 @@ def test_how_many_times_the_errors(baseline):
     assert baseline.comparing.times(0.5, math.inf) == '0.500 times'
 
 
+def test_runs_without_an_error_can_be_compared(baseline):
+    perfect, other = [{'accuracy': 1.0}] * 2, [{'accuracy': 0.9}] * 2
+    assert baseline.comparing.times_the_errors(perfect, other)[0] == pytest.approx(0.05 / 10)
+
+
 def test_the_baseline_counts_a_run_that_diverged(baseline):
     runs = baseline_runs()
     runs[0] |= {'accuracy': None, 'train_losses': [], 'learning_rates': []}

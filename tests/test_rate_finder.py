@@ -36,6 +36,20 @@ def test_everything_is_restored_to_the_bit(averaging):
         np.testing.assert_array_equal(one, two)
 
 
+def test_within_the_averages_the_averages_are_restored():
+    """On JAX they were given away with the weights that the sweep trained."""
+    trainer = trained(optimizers.EMA(0.5, every=1))
+    weights, averages = trainer.get_weights()
+    with trainer.averaged():
+        find(trainer)
+        for one, two in zip(trainer.model.get_weights(), averages, strict=True):
+            np.testing.assert_array_equal(one, two)
+    trainer.evaluate(*toy())
+    for one, two in zip(trainer.model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+    trainer.fit(*toy(), 2)
+
+
 def test_everything_is_restored_after_an_error():
     trainer = trained()
     before = values(trainer)
@@ -88,19 +102,19 @@ def test_a_negative_loss_explodes_where_it_rises():
 def test_what_is_suggested():
     grid = np.geomspace(1e-4, 1.0, 21)
     falls = 2.0 - np.arange(21) / 20
-    rate, reason = _suggest(grid, falls, False)
+    rate, reason = _suggest(grid, falls, False, 21)
     assert rate == pytest.approx(0.1)
     assert 'the loss still fell at the last rate' in reason
     falls[15:] = 3.0
-    rate, reason = _suggest(grid, falls, True)
+    rate, reason = _suggest(grid, falls, True, 21)
     assert rate == pytest.approx(grid[14] / 10)
     assert reason == (
         'a tenth of 0.0631, the rate at which the smoothed loss was least: 1.3, down from 2'
     )
-    rate, reason = _suggest(grid, np.arange(21.0) + 1, True)
+    rate, reason = _suggest(grid, np.arange(21.0) + 1, True, 21)
     assert rate is None
     assert 'did not fall below 1' in reason
-    assert _suggest(grid[:1], np.array([np.nan]), True)[0] is None
+    assert _suggest(grid[:1], np.array([np.nan]), True, 21)[0] is None
 
 
 def built(optimizer, model):
@@ -198,6 +212,13 @@ def test_a_minimum_that_came_too_early_is_said_to_be_one():
     learning_rates = np.geomspace(1e-5, 1, 40)
     smoothed = np.linspace(1, 2, 40)
     smoothed[1] = 0.9
-    rate, reason = _suggest(learning_rates, smoothed, diverged=False)
+    rate, reason = _suggest(learning_rates, smoothed, diverged=False, steps=40)
     assert rate is None
     assert reason.startswith(f'the loss was least at the rate {learning_rates[1]:.3g}, too early')
+
+
+def test_a_sweep_that_explodes_at_once_suggests_nothing():
+    rates, smoothed = np.array([1.0, 1.26, 1.58]), np.array([2.3, 2.29, 50.0])
+    rate, reason = _suggest(rates, smoothed, diverged=True, steps=100)
+    assert rate is None
+    assert reason.startswith('the loss was least at the rate 1.26, too early to say more')

@@ -359,6 +359,15 @@ def test_ghost_batches_divide_the_batch():
     assert str(raised.value) == message
 
 
+def test_ghost_batches_divide_what_each_of_two_networks_sees():
+    fields = {'batch_size': 64, 'ghost_batch_size': 16, 'proxy_widths': (2, 2, 2, 2)}
+    recipe = dataclasses.replace(PAGE, **fields)  # 32 hard ones; 16 train the proxy, 48 do not
+    with pytest.raises(ValueError, match=r'^`ghost_batch_size` must divide the batch of 19. '):
+        dataclasses.replace(recipe, hard_share=0.3)
+    with pytest.raises(ValueError, match=r'^`ghost_batch_size` must divide the batch of 8. '):
+        dataclasses.replace(recipe, proxy_share=1 / 8)
+
+
 def test_the_listing_names_every_recipe_and_trick():
     words = recipes.listing().split()
     assert set(PRESETS) | set(TRICKS) <= set(words)
@@ -541,6 +550,7 @@ def test_a_recipe_of_an_earlier_version_comes_back(name):
         ({'name': ''}, "^`name` must be a text. Received: name=''$"),
         ({'activation': ['relu']}, '^`activation` of a recipe must be one of relu, '),
         ({'head_initializer': 'unit'}, '^`head_initializer` must be pytorch unless the network is'),
+        ({'whitening_bias_epochs': 1}, '^`whitening_bias_epochs` must be 0 unless the network is'),
         ({'warmup_epochs': 30}, '^`warmup_epochs` and `plateau_epochs` must fit into 24 epochs. '),
         ({'augmentations': ['random_crop(4)']}, '^`augmentations` must be calls with named '),
         ({'augmentations': ['import os']}, '^`augmentations` must be calls with named settings, '),
@@ -560,8 +570,11 @@ def test_a_recipe_lacks_a_field():
 
 
 def test_numbers_of_other_libraries_become_plain():
-    recipe = dataclasses.replace(PAGE, epochs=np.int64(3), warmup_epochs=np.float32(0.5))
+    recipe = dataclasses.replace(
+        PAGE, epochs=np.int64(3), warmup_epochs=np.float32(0.5), nesterov=np.True_
+    )
     assert (type(recipe.epochs), type(recipe.warmup_epochs)) == (int, float)
+    assert recipe.nesterov is True
 
 
 def test_the_augmentations_in_their_order():

@@ -295,6 +295,7 @@ EXPERIMENT = frame.Experiment(
     variants=variants,
     train=train,
     draw=draw,
+    needs_all=True,
 )  # fmt: skip
 
 if __name__ == '__main__':

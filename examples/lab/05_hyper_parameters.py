@@ -343,7 +343,7 @@ EXPERIMENT = frame.Experiment(
     train=train,
     draw=draw,
     more=more,
-    precision='auto',
+    precision='auto', needs_all=True,
 )  # fmt: skip
 
 if __name__ == '__main__':

@@ -3,10 +3,10 @@
     python examples/lab/06_weight_decay.py --data_dir=FOLDER      # small, on two cores
     python examples/lab/06_weight_decay.py --full                 # on a GPU
 
-Three trainings differ in the kernels before a batch norm only, whose length the network ignores:
-SGD with weight decay; LARS with one rate for all layers, `sqrt(2 * rate * decay)`, the turn of each
-step that the balance predicts; and SGD without decay whose rate grows so that the network goes
-through the same functions, step by step.
+Three trainings differ in the kernels before a batch norm, whose length the network ignores, and
+with LARS in the classifier's, too: SGD with weight decay; LARS with one rate for all layers,
+`sqrt(2 * rate * decay)`, the turn of each step that the balance predicts; and SGD without decay
+whose rate grows so that the network goes through the same functions, step by step.
 
 Claimed in https://myrtle.ai/learn/how-to-train-your-resnet-6-weight-decay/.
 

@@ -16,7 +16,9 @@ def times_the_errors(one: Sequence[Mapping], other: Sequence[Mapping]) -> tuple[
     Returns:
         The ratio, and the factor by which it may err.
     """
-    return estimates.ratio(*([100 - p for p in estimates.percents(runs)] for runs in (one, other)))
+    # Of a run without an error there is no logarithm: as if it made a twentieth of a percent.
+    errors = ([max(100 - p, 0.05) for p in estimates.percents(runs)] for runs in (one, other))
+    return estimates.ratio(*errors)
 
 
 def times(ratio: float, factor: float) -> str:

@@ -94,6 +94,7 @@ class Experiment:
         more: from the settings and the runs of a seed so far to further variants, for a search
             whose next runs depend on the last ones.
         precision: of the arithmetic, as in `precision.set_precision`.
+        needs_all: whether it can't do with fewer training images than `limit`.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Experiment:
     draw: Callable[[list[Run]], Any]
     more: Callable[[Settings, list[Run]], Sequence[Variant]] = no_more
     precision: str = 'float32'
+    needs_all: bool = False
 
     def settings(self, size: str) -> Settings:
         """The settings of a size."""
@@ -171,7 +173,13 @@ def train_missing(experiment: Experiment, settings: Settings, log: pathlib.Path)
     code = hardware.provenance()
     device = devices.select_device(FLAGS.device)
     dataset = data.load(FLAGS.dataset, FLAGS.data_dir)
-    if settings['limit'] < len(dataset.train_images):
+    count = len(dataset.train_images)
+    if experiment.needs_all and count < settings['limit']:
+        raise ValueError(
+            f'`dataset` must have {settings["limit"]} training images or more. '
+            f'Received: {dataset.name}, {count} images'
+        )
+    if settings['limit'] < count:
         dataset = dataset.limit(settings['limit'])
     about = {
         'experiment': experiment.name,

@@ -84,6 +84,12 @@ class Hessian:
             raise ValueError(
                 f'`model` must be built and have trainable weights. Received: model={model.name}'
             )
+        for name in ('inputs', 'outputs'):
+            if len(getattr(model, name, None) or [None]) > 1:
+                raise ValueError(
+                    f'`model` must have one input and one output. '
+                    f'Received: {len(getattr(model, name))} {name}'
+                )
         if len(inputs) != len(labels) or not len(inputs):
             raise ValueError(
                 '`labels` must be as many as the inputs, one at least. '

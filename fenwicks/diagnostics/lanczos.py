@@ -95,7 +95,7 @@ def leading_eigenpairs(
     matrix = np.zeros((max_products, max_products))
     basis[0] = _orthogonal(rng.standard_normal(size), basis[:0])
     for done in range(1, max_products + 1):
-        image = np.asarray(product(basis[done - 1]), np.float64)
+        image = np.asarray(product(basis[done - 1].copy()), np.float64)  # theirs to change
         if image.shape != (size,):
             raise ValueError(
                 f'`product` must return vectors of the shape ({size},). '

@@ -72,7 +72,10 @@ class WeightNorms(TrainerCallback):
                 '`match` must match the path of a trainable variable, of a model that is built. '
                 f'Received: match={self.match!r}'
             )
-        self._variables, self.paths = variables, [variable.path for variable in variables]
+        paths = [variable.path for variable in variables]
+        if paths != self.paths:  # another model's norms
+            self.history = []
+        self._variables, self.paths = variables, paths
         # Under a Trainer the averages, as at the ends of epochs.
         seen = contextlib.nullcontext() if self.trainer is None else self.trainer.averaged()
         with seen:

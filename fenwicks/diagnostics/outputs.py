@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import contextlib
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks._checks import flag, instance
 
 
@@ -69,30 +71,52 @@ def output_statistics(
         raise ValueError(f'`inputs` must hold two inputs or more. Received: {len(inputs)}')
     if len(getattr(model, 'inputs', None) or [None]) > 1:
         raise ValueError(f'`model` must have one input. Received: {len(model.inputs)} inputs')
+    _keras.check_channels_last('output_statistics', model)
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    try:
-        layer_outputs = [layer.output for layer in layers]
-        whole = keras.Model(model.inputs[0], layer_outputs)
-    except (AttributeError, ValueError, TypeError):
+    calls: list[list[Any]] = [[] for _ in layers]
+    if getattr(model, 'inputs', None):  # a functional model, or a Sequential one that is built
+        with keras.StatelessScope(), _noted(layers, calls):  # moving statistics stay as they are
+            model(np.asarray(inputs, model.variable_dtype), training=training)
+    if not all(len(outputs) == 1 for outputs in calls) or not calls:
         raise ValueError(
             '`model` must be a functional or Sequential model that is built, each layer of which '
             f'is called once. Received: model={model.name}'
-        ) from None
-    for layer, output in zip(layers, layer_outputs, strict=True):
-        if not isinstance(output, keras.KerasTensor):
+        )
+    found = []
+    for layer, (output,) in zip(layers, calls, strict=True):
+        if not hasattr(output, 'shape'):
             raise ValueError(
                 '`model` must have layers of one output each. '
                 f'Received: {layer.name}, of {len(keras.tree.flatten(output))}'
             )
-    with keras.StatelessScope():  # the moving statistics stay as they are
-        outputs = whole(np.asarray(inputs, model.variable_dtype), training=training)
-    outputs = outputs if isinstance(outputs, list | tuple) else [outputs]
-    return [_of_layer(layer, output) for layer, output in zip(layers, outputs, strict=True)]
+        found.append(_of_layer(layer, output))
+    return found
+
+
+@contextlib.contextmanager
+def _noted(layers, calls):
+    """A context in which each call of a layer appends its outputs to the layer's list."""
+
+    def noting(call, outputs):
+        def noted(*args, **kwargs):
+            outputs.append(call(*args, **kwargs))
+            return outputs[-1]
+
+        return noted
+
+    originals = [layer.call for layer in layers]
+    try:
+        for layer, call, outputs in zip(layers, originals, calls, strict=True):
+            layer.call = noting(call, outputs)
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop('call', None)
 
 
 def _of_layer(layer, output):
     numbers = keras.ops.convert_to_numpy(keras.ops.cast(output, 'float32')).astype(np.float64)
-    channels = numbers.reshape(-1, numbers.shape[-1])
+    channels = numbers.reshape(-1, numbers.shape[-1] if numbers.ndim > 1 else 1)
     means, variances = channels.mean(axis=0), channels.var(axis=0)
     moments = ((channels - means) ** 3).mean(axis=0)
     # A channel that is constant has no skew.

@@ -39,12 +39,18 @@ def subspace_overlap(vectors: np.ndarray, basis: np.ndarray) -> np.ndarray:
     for name, rows in (('vectors', vectors), ('basis', basis)):
         if not np.isfinite(rows).all():
             raise ValueError(f'`{name}` must hold finite numbers. Received: NaN or infinity')
-    lengths = np.linalg.norm(vectors, axis=1)
-    if not lengths.all():
+    if not vectors.any(axis=1).all():
         raise ValueError('`vectors` must not hold a vector of zeros. Received: one that does')
     # Of equal length, so that a short vector of the basis counts as much as a long one.
-    norms = np.linalg.norm(basis, axis=1, keepdims=True)
-    _, sizes, directions = np.linalg.svd(basis / np.where(norms, norms, 1.0), full_matrices=False)
+    _, sizes, directions = np.linalg.svd(_of_unit_length(basis), full_matrices=False)
     directions = directions[sizes > 1e-10 * max(len(basis), 1)]
-    parts = (vectors / lengths[:, None]) @ directions.T
+    parts = _of_unit_length(vectors) @ directions.T
     return np.minimum((parts**2).sum(axis=1), 1.0)
+
+
+def _of_unit_length(rows):
+    """The rows, each divided by its length; zeros stay. Squares can't overflow, nor vanish."""
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
+    rows = rows / np.where(largest, largest, 1.0)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths, lengths, 1.0)

@@ -113,7 +113,7 @@ def find_learning_rate(
             _copy(trainer, start, stop, steps), images, labels, steps, smoothing, divergence
         )
     rates = rates[: len(losses)]
-    suggestion, reason = _suggest(rates, smoothed, diverged)
+    suggestion, reason = _suggest(rates, smoothed, diverged, steps)
     return RateSweep(rates, losses, smoothed, suggestion, reason, diverged)
 
 
@@ -159,18 +159,23 @@ def _sweep(trainer, images, labels, steps, smoothing, divergence):
 def _restored(model: keras.Model) -> Iterator[None]:
     """A context after which the model's variables have the values that they had before."""
     before = [np.array(keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    try:
-        yield
-    finally:
+
+    def assign():
         for variable, value in zip(model.variables, before, strict=True):
             variable.assign(value)
 
+    assign()  # arrays of their own: on JAX a training gives away those that it begins with
+    try:
+        yield
+    finally:
+        assign()
 
-def _suggest(rates, smoothed, diverged):
-    """A rate, or `None`, and why."""
+
+def _suggest(rates, smoothed, diverged, steps):
+    """A rate, or `None`, and why; of so many `steps` some may not have been taken."""
     lowest = int(np.nanargmin(smoothed)) if np.isfinite(smoothed).any() else 0
     first, least = smoothed[0], smoothed[lowest]
-    if math.isfinite(least) and 0 < lowest <= _SETTLED * len(rates):
+    if math.isfinite(least) and 0 < lowest <= _SETTLED * steps:
         return None, (
             f'the loss was least at the rate {rates[lowest]:.3g}, too early to say more: begin '
             'with a smaller `start`, or take more `steps`'

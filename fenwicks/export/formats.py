@@ -162,7 +162,7 @@ def _with_constants(model: keras.Model) -> keras.Model:
 
 def _layers(model: keras.Layer) -> Iterator[keras.Layer]:
     """The layers of a model, and of the models within it."""
-    for layer in getattr(model, 'layers', ()):
+    for layer in model.layers if isinstance(model, keras.Model) else ():
         yield layer
         yield from _layers(layer)
 

@@ -14,11 +14,11 @@ def from_pixels(
     model: keras.Model,
     mean: Sequence[float],
     std: Sequence[float],
-    input_shape: tuple[int | None, ...],
+    input_shape: tuple[int | None, ...] | None,
     class_names: Sequence[str],
 ) -> keras.Model:
     """The model behind a normalisation, and before the names of the classes, if there are any."""
-    images = keras.Input(input_shape, name='images')
+    images = keras.Input(input_shape or _input_shape(model), name='images')
     channels = images.shape[-1]
     augment.normalize(np.zeros((1, 1, 1, channels), np.uint8), mean, std)  # checks both
     normalize = keras.layers.Normalization(
@@ -38,11 +38,28 @@ def from_pixels(
     return keras.Model(images, logits, name=model.name)
 
 
+def _input_shape(model):
+    try:
+        return model.input_shape[1:]
+    except (AttributeError, ValueError):  # a subclass of `keras.Model`, a Sequential without Input
+        raise ValueError(
+            '`input_shape` must be given for a model that does not know its own. '
+            f'Received: model={model.name}'
+        ) from None
+
+
 def in_float32(model: keras.Model) -> keras.Model:
     """The model with the same weights and the dtype policy float32 in every layer, uncompiled."""
-    config = _with_float32_policies(keras.saving.serialize_keras_object(model))
-    config.pop('compile_config', None)  # or its optimizer's variables would be saved too
-    copy = keras.saving.deserialize_keras_object(config)
+    try:
+        config = _with_float32_policies(keras.saving.serialize_keras_object(model))
+        config.pop('compile_config', None)  # or its optimizer's variables would be saved too
+        copy = keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            '`model` must be one that Keras can make again, to compute in float32: register your '
+            'layers by `keras.saving.register_keras_serializable`, or pass precision=None. '
+            f'Received: model={model.name}'
+        ) from error
     copy.set_weights(model.get_weights())
     return copy
 

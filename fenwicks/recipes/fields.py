@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fenwicks._checks import finite_number, integer, positive_integer
+from fenwicks._checks import finite_number, flag, integer, positive_integer
 
 CHOICES = {
     'flip': ('none', 'random', 'alternating'),
@@ -84,9 +84,7 @@ def checked(name: str, kind: str, value: Any) -> Any:
             raise ValueError(f'`{name}` must be a text. Received: {name}={value!r}')
         return value
     if kind == 'bool':
-        if not isinstance(value, bool):
-            raise ValueError(f'`{name}` must be True or False. Received: {name}={value!r}')
-        return value
+        return flag(name, value)
     if kind.startswith('tuple'):
         if not isinstance(value, list | tuple):
             raise ValueError(f'`{name}` must be a tuple. Received: {name}={value!r}')
@@ -105,6 +103,19 @@ def checked(name: str, kind: str, value: Any) -> Any:
     return value if type(value) is int else number
 
 
+def network_batches(recipe: Any, images: int) -> list[int]:
+    """Of how many of so many images the networks of a recipe normalise batches, in a step.
+
+    A proxy sees those that train it and the others apart, the network those that the proxy chose;
+    see `training.HardExamples`.
+    """
+    if not recipe.proxy_widths:
+        return [images]
+    shares = recipe.hard_share, recipe.proxy_share
+    chosen, own = (max(1, round(share * images)) for share in shares)
+    return [chosen, own, images - own]
+
+
 def check_together(recipe: Any) -> None:
     """Raises where fields of a recipe don't fit each other."""
     if recipe.network == 'speednet' and recipe.whitening != 2:
@@ -114,6 +125,7 @@ def check_together(recipe: Any) -> None:
         )
     of_speednets = {
         'residual': False,
+        'whitening_bias_epochs': 0,
         'kernel_initializer': 'pytorch',
         'first_activation': 'same',
         'head_initializer': 'pytorch',
@@ -124,11 +136,12 @@ def check_together(recipe: Any) -> None:
                 f'`{name}` must be {other} unless the network is a speednet. '
                 f'Received: {name}={getattr(recipe, name)}, network={recipe.network}'
             )
-    if recipe.ghost_batch_size and recipe.batch_size % recipe.ghost_batch_size:
-        raise ValueError(
-            f'`ghost_batch_size` must divide the batch of {recipe.batch_size}. '
-            f'Received: ghost_batch_size={recipe.ghost_batch_size}'
-        )
+    for images in network_batches(recipe, recipe.batch_size):
+        if recipe.ghost_batch_size and images % recipe.ghost_batch_size:
+            raise ValueError(
+                f'`ghost_batch_size` must divide the batch of {images}. '
+                f'Received: ghost_batch_size={recipe.ghost_batch_size}'
+            )
     if len(recipe.muon_coefficients) != 3:
         raise ValueError(
             '`muon_coefficients` must be three. '

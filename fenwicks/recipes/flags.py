@@ -96,6 +96,12 @@ def changed(recipe: Recipe, values: flags.FlagValues, scale_rate: bool = False) 
         ValueError: a flag breaks a rule.
     """
     settings = parse_settings(_value(values, 'set'))
+    for field in settings:
+        if field in ('epochs', 'batch_size') and _value(values, field) is not None:
+            raise ValueError(
+                f'`{field}` must be given once, by `{field}` or by `set`. '
+                f'Received: {field}={_value(values, field)}, set={field}={settings[field]}'
+            )
     if settings:
         named = ''.join(f'+{field}={_short(value)}' for field, value in settings.items())
         recipe = dataclasses.replace(recipe, **{'name': recipe.name + named, **settings})
