@@ -33,6 +33,7 @@ def set_precision(precision: str = 'auto', device: str = 'cpu') -> str:
 
     Example:
 
+    >>> import keras
     >>> before = keras.config.dtype_policy()
     >>> set_precision('bfloat16')
     'bfloat16'

@@ -1,12 +1,11 @@
 """Learning-rate schedules: pure functions of the step.
 
 Step `k` counts the updates made so far: `schedule(0)` is the rate of the first update and
-`schedule(k)` that of the (k+1)-th, as Keras counts `optimizer.iterations`. A training of
-`total_steps` updates reads its schedule last at `total_steps - 1`, so it approaches the value of a
-final knot at `total_steps` without using it.
+`schedule(k)` that of the (k+1)-th, as Keras counts `optimizer.iterations`. The last of
+`total_steps` updates reads step `total_steps - 1`, and so never uses a final knot at `total_steps`.
 
-Keras has the plain decays: `keras.optimizers.schedules.PolynomialDecay` with `power=1.0` (linear),
-`ExponentialDecay`, `CosineDecay`. `Warmup` puts a linear rise before any of them.
+`keras.optimizers.schedules` has the plain decays: `PolynomialDecay` (linear), `ExponentialDecay`,
+`CosineDecay`. `Warmup` puts a linear rise before any of them.
 """
 
 from __future__ import annotations
@@ -252,6 +251,7 @@ class Warmup(LearningRateSchedule):
 
     Example:
 
+    >>> from fenwicks.schedules import PiecewiseLinear
     >>> schedule = Warmup(PiecewiseLinear([(0, 0.4), (100, 0.0)]), warmup_steps=20)
     >>> schedule(0), schedule(10), schedule(20), schedule(70), schedule(120)
     (0.0, 0.2, 0.4, 0.2, 0.0)

@@ -54,6 +54,7 @@ class ImageBatches(keras.utils.PyDataset):
 
     Example:
 
+    >>> import numpy as np
     >>> images = np.arange(6, dtype=np.uint8)[:, None, None, None]
     >>> batches = ImageBatches(images, np.arange(6), 4)
     >>> [labels.tolist() for _, labels in batches]

@@ -24,6 +24,7 @@ def check_arrays(images: ArrayLike, labels: ArrayLike, num_classes: int | None =
     Raises:
         ValueError: another shape or dtype, differing lengths, no images, a label out of range.
 
+    >>> import numpy as np
     >>> check_arrays(np.zeros((2, 4, 4, 3), np.uint8), np.array([0, 3]), num_classes=3)
     Traceback (most recent call last):
     ValueError: `labels` must be in [0, 3). Received: labels from 0 to 3

@@ -22,6 +22,7 @@ class ChannelStatistics:
 
     Example:
 
+    >>> import numpy as np
     >>> statistics = ChannelStatistics()
     >>> for value in (0, 10):
     ...     statistics.update(np.full((1, 2, 2, 1), value, np.uint8))
@@ -112,6 +113,7 @@ def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: images of another shape or dtype, or none.
 
+    >>> import numpy as np
     >>> mean_std(np.array([0, 10], np.uint8).reshape(1, 1, 2, 1))
     (array([5.]), array([5.]))
     """

@@ -66,6 +66,7 @@ class RecordReader:
 
     Example:
 
+    >>> from fenwicks.data.tfrecord import write_records
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + '/a.tfrecord'
     >>> write_records(path, [b'one', b'two'])

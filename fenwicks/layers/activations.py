@@ -76,6 +76,7 @@ class CELU(_Elementwise):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import CELU
     >>> round(float(CELU(alpha=0.5)(keras.ops.array([-0.5]))[0]), 4)
     -0.3161
@@ -126,6 +127,7 @@ class GELU(_Elementwise):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import GELU
     >>> round(float(GELU()(keras.ops.array([1.0]))[0]), 4)
     0.8413
@@ -171,6 +173,7 @@ class SiLU(_Elementwise):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import SiLU
     >>> round(float(SiLU()(keras.ops.array([1.0]))[0]), 4)
     0.7311

@@ -45,6 +45,7 @@ class FrozenBatchNormalization(keras.layers.Layer):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import FrozenBatchNormalization
     >>> norm = FrozenBatchNormalization(
     ...     epsilon=0.0,

@@ -36,6 +36,7 @@ class Scaling(keras.layers.Layer):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import Scaling
     >>> Scaling(0.125)(keras.ops.convert_to_tensor([[8.0, 16.0]])).shape == (1, 2)
     True

@@ -47,6 +47,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import BatchNormalization
     >>> norm = BatchNormalization(momentum=0.75)
     >>> outputs = norm(keras.ops.convert_to_tensor([[1.0], [3.0]]), training=True)
@@ -181,6 +182,7 @@ class GhostBatchNormalization(BatchNormalization):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import GhostBatchNormalization
     >>> norm = GhostBatchNormalization(ghost_batch_size=2)
     >>> norm(keras.ops.arange(8.0)[:, None], training=True)[:, 0].shape == (8,)

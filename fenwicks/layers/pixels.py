@@ -37,6 +37,7 @@ class ImageNetNormalization(keras.layers.Layer):
 
     Example:
 
+    >>> import keras
     >>> from fenwicks.layers import ImageNetNormalization
     >>> float(ImageNetNormalization('tf')(keras.ops.full((1, 1, 1, 3), 255.0))[0, 0, 0, 0])
     1.0

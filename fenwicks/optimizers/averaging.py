@@ -36,6 +36,7 @@ def averaged_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Va
 
     Example:
 
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization()])
     >>> [variable.name for variable in averaged_variables(model)]
     ['gamma', 'beta', 'moving_mean', 'moving_variance']

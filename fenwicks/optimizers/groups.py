@@ -157,6 +157,7 @@ def group_of_each(
 
     Example:
 
+    >>> from fenwicks.optimizers import ParameterGroup
     >>> group_of_each([ParameterGroup('bias', 64.0)], ['dense/kernel', 'dense/bias'])
     (None, 0)
     """

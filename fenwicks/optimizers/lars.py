@@ -102,6 +102,7 @@ class LARS(SGD):
     Example:
 
     >>> import keras
+    >>> from fenwicks.optimizers import ParameterGroup
     >>> from fenwicks.schedules import OneCycle
     >>> optimizer = LARS(
     ...     OneCycle(peak=20.0, total_steps=2328, warmup_steps=485),

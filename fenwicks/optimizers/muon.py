@@ -76,6 +76,7 @@ class Muon(MomentumOptimizer):
     Example:
 
     >>> import keras
+    >>> from fenwicks.optimizers import SGD
     >>> from fenwicks.schedules import PiecewiseLinear
     >>> optimizer = Muon(
     ...     PiecewiseLinear([(0, 0.24), (200, 0.0)]),

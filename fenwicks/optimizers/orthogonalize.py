@@ -45,6 +45,7 @@ def newton_schulz(
 
     Example:
 
+    >>> from keras import ops
     >>> import numpy as np
     >>> x = newton_schulz(ops.convert_to_tensor(np.float32([[3.0, 0.0], [0.0, -1.0]])), steps=5)
     >>> bool(ops.all(ops.abs(ops.abs(ops.diagonal(x)) - 0.95) < 0.27))

@@ -118,6 +118,7 @@ class SGD(MomentumOptimizer):
     Example:
 
     >>> import keras
+    >>> from fenwicks.optimizers import ParameterGroup
     >>> from fenwicks.schedules import OneCycle
     >>> optimizer = SGD(
     ...     OneCycle(peak=0.4, total_steps=2328, warmup_steps=485),

@@ -196,6 +196,7 @@ class Recipe:
 
         Example:
 
+        >>> import dataclasses
         >>> from fenwicks import recipes
         >>> page10 = recipes.get('page10')
         >>> recipes.Recipe.from_dict(dataclasses.asdict(page10)) == page10
