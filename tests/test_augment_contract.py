@@ -231,9 +231,9 @@ def test_a_chain_with_labels_can_be_called_without_the_context():
 )
 def test_a_chain_with_labels_says_what_of_the_context_it_needs(transform):
     chain = augment.compose([augment.random_mixup, transform])
-    with pytest.raises(ValueError, match='^`epoch` must be given, since .* needs it$'):
+    with pytest.raises(ValueError, match=r'^`epoch` must be given, since .* needs it$'):
         chain(IMAGES, np.eye(4, 3), (0, 1))
-    with pytest.raises(ValueError, match='^`run_seed` must be given, since .* needs it$'):
+    with pytest.raises(ValueError, match=r'^`run_seed` must be given, since .* needs it$'):
         chain(IMAGES, np.eye(4, 3), (0, 1), 0, np.arange(4))
     chain(IMAGES, np.eye(4, 3), (0, 1), 0, np.arange(4), (0, 2))
 
