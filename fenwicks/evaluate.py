@@ -145,7 +145,7 @@ class TTA:
 
         Args:
             logits: of the images as they are, floats `(count, classes)`; or their softmax. A single
-                output must be a logit: as such, the probabilities of a sigmoid are all doubtful.
+                output must be a logit: of a sigmoid's probabilities a margin of 0.5 doubts all.
         """
         logits = ops.cast(logits, 'float32')
         if logits.shape[-1] == 1:  # of two classes, whose probabilities differ by 2 * sigmoid - 1
