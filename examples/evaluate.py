@@ -130,7 +130,7 @@ def finite_or_none(value):
 def scores(logits, labels, class_names):
     """Accuracy and loss, of each class, and the commonest mistakes."""
     score = evaluate.metrics(logits, labels)
-    is_number = np.isfinite(logits).all(axis=1)
+    is_number = ~np.isnan(logits).any(axis=1)
     answers = np.where(is_number, logits.argmax(axis=1), -1)  # NaN is no answer
     wrong = is_number & (answers != labels)
     pairs, counts = np.unique(np.stack([labels[wrong], answers[wrong]]), axis=1, return_counts=True)

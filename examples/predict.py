@@ -24,9 +24,10 @@ import zipfile
 import keras
 import numpy as np
 
-from fenwicks import command, evaluate, layers, runlog
+from fenwicks import command, evaluate, runlog
 from fenwicks.data.folders import printable
 from fenwicks.data.images import FITS, decode_image
+from fenwicks.export import formats
 from fenwicks.training import checks
 
 NAME = 'predict.py'
@@ -166,8 +167,7 @@ def load(path):
             'MODEL must return logits: leave out its last activation. '
             f'Received: {path}, which ends in a softmax or a sigmoid'
         )
-    named = [layer for layer in model.layers if isinstance(layer, layers.ClassNames)]
-    class_names = named[-1].class_names if named else [f'class {n}' for n in range(classes)]
+    class_names = formats.class_names(model) or [f'class {n}' for n in range(classes)]
     if len(class_names) != classes:
         raise ValueError(
             f'MODEL must have a class name for each of its {classes} logits. '

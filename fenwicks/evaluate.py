@@ -111,20 +111,19 @@ class TTA:
     margin: float = math.inf
 
     def __post_init__(self):
-        if not isinstance(self.name, str):
-            raise ValueError(f'`name` must be a text. Received: name={self.name!r}')
+        instance('name', self.name, str, 'a text')
         if self.margin != math.inf:
-            finite_number('margin', self.margin, above=0)
+            object.__setattr__(self, 'margin', finite_number('margin', self.margin, above=0))
         for name, of in (('transforms', 'functions'), ('weights', 'numbers')):  # as tuples
             object.__setattr__(self, name, sequence(name, getattr(self, name), of))
-        for weight in self.weights:
-            finite_number('weights', weight)
+        weights = tuple(finite_number('weights', weight) for weight in self.weights)
+        object.__setattr__(self, 'weights', weights)
         if self.transforms[:1] != (unchanged,) or not all(map(callable, self.transforms)):
             raise ValueError(
                 '`transforms` must be functions, the first of which is `unchanged`. '
                 f'Received: transforms={self.transforms!r}'
             )
-        if len(self.weights) != len(self.transforms) or not math.isclose(sum(self.weights), 1):
+        if len(self.weights) != len(self.transforms) or abs(sum(self.weights) - 1) > 1e-6:
             raise ValueError(
                 f'`weights` must be one for each of the {len(self.transforms)} transforms and add '
                 f'up to 1. Received: weights={self.weights}'
@@ -139,14 +138,14 @@ class TTA:
         if len(view_logits) != len(self.weights):
             received = f'Received: {len(view_logits)} views'
             raise ValueError(f'`view_logits` must be of {len(self.weights)} views. {received}')
-        views = zip(self.weights, view_logits, strict=True)
-        return sum(weight * logits for weight, logits in views)
+        return sum(weight * each for weight, each in zip(self.weights, view_logits, strict=True))
 
     def is_doubtful(self, logits: Tensor) -> Tensor:
         """Whether the other views of images count, bools `(count,)`.
 
         Args:
-            logits: of the images as they are, floats `(count, classes)`; or their softmax.
+            logits: of the images as they are, floats `(count, classes)`; or their softmax. A single
+                output must be a logit: of a sigmoid's probabilities a margin of 0.5 doubts all.
         """
         logits = ops.cast(logits, 'float32')
         if logits.shape[-1] == 1:  # of two classes, whose probabilities differ by 2 * sigmoid - 1
@@ -196,7 +195,8 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
     instance('model', model, keras.Model, 'a Keras model')
     _keras.check_channels_last('tta_model', model)
     images = _keras.input_like_that_of(model, name='images')
-    views = [ops.cast(model(view(images)), 'float32') for view in tta.transforms]
+    outputs = [keras.tree.flatten(model(view(images))) for view in tta.transforms]  # lists, dicts
+    views = [ops.cast(output, 'float32') for (output,) in outputs]
     logits = tta.combine(views)
     if not math.isinf(tta.margin):
         logits = ops.where(ops.expand_dims(tta.is_doubtful(views[0]), -1), logits, views[0])
@@ -288,7 +288,7 @@ def metrics(logits: np.ndarray, labels: np.ndarray) -> Metrics:
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     picked = log_probabilities[np.arange(len(labels)), labels]
     right = (logits.argmax(axis=1) == labels) & ~np.isnan(picked)
-    return Metrics(float(-picked.mean()), float(right.mean()))
+    return Metrics(float(0 - picked.mean()), float(right.mean()))  # 0 - 0 is no -0.0
 
 
 def score(

@@ -39,7 +39,8 @@ def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) 
             [0, classes); or float tensor of the shape of the logits, the probabilities of the
             classes, which sum to 1 for each example. Values out of range are refused where they
             are known; in a compiled function they give a wrong loss, so check the data.
-        logits: float tensor of shape `(batch, classes)`, of any precision, of two classes or more.
+        logits: float tensor of shape `(batch, classes)`, of any precision, of two classes or more;
+            finite, since infinite ones make the loss NaN: mask a class by -1e9, say.
         label_smoothing: float in [0, 1).
 
     Returns:
@@ -91,7 +92,7 @@ class CrossEntropy(keras.losses.Loss):
     Call arguments:
         y_true: integer labels of shape `(batch,)` or `(batch, 1)`; or probabilities of the classes,
             floats of shape `(batch, classes)`.
-        y_pred: logits of shape `(batch, classes)`, not the output of a softmax.
+        y_pred: finite logits of shape `(batch, classes)`, not the output of a softmax.
 
     Returns:
         A float32 scalar, or shape `(batch,)` with `reduction=None`.

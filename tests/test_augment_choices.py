@@ -113,6 +113,41 @@ def test_on_pixels_sees_pixels():
 
 
 @pytest.mark.parametrize(
+    ('change', 'received'),
+    [
+        (lambda images, seed: images[:, :1], r'shape \(1, 8, 3\) after'),
+        (lambda images, seed: images[..., :1], r'shape \(8, 8, 1\) after'),
+        (lambda images, seed: images.astype('float64'), 'float64 of shape'),
+        (lambda images, seed: None, 'NoneType of shape'),
+    ],
+)
+def test_transforms_that_are_chosen_keep_shape_and_dtype(change, received):
+    for transform, name in (
+        (augment.apply(change), 'transform'),
+        (augment.choice([augment.random_flip, change]), 'transforms'),
+        (augment.choice([change, augment.random_flip]), 'transforms'),
+    ):
+        with pytest.raises(
+            ValueError, match=f'^`{name}` must keep the shape and dtype of images. .*{received}'
+        ) as raised:
+            transform(np.ones((4, 8, 8, 3), 'float32'), (1, 2))
+        assert '\n' not in str(raised.value)
+
+
+def test_sizes_that_are_unknown_when_traced_agree():
+    tf = pytest.importorskip('tensorflow')
+    change = augment.apply(lambda images, seed: tf.ensure_shape(images + 1, (None, 8, 8, 3)), 1.0)
+    traced = tf.function(
+        change, input_signature=[tf.TensorSpec([None] * 4), tf.TensorSpec(2, 'int32')]
+    )
+    found = traced(tf.zeros((2, 8, 8, 3)), tf.constant([1, 2]))
+    np.testing.assert_array_equal(found, np.ones((2, 8, 8, 3)))
+    narrower = augment.apply(lambda images, seed: images[..., :1])
+    with pytest.raises(ValueError, match='`transform` must keep the shape'):
+        tf.function(narrower)(tf.zeros((2, 8, 8, 3)), (1, 2))
+
+
+@pytest.mark.parametrize(
     ('call', 'message'),
     [
         (lambda: augment.apply(augment.random_flip, 1.5), '`probability` must be'),
@@ -206,6 +241,9 @@ def test_a_model_with_the_layer_trains_and_is_saved(tmp_path):
         augment.rand_augment(1, 20, padding='reflect'),
         augment.trivial_augment(),
         augment.choice([augment.random_rotate_90, partial(augment.random_jitter)], [1, 3]),
+        augment.compose(augment.inception_transforms(8, 8, training=False, central_fraction=0.8)),
+        augment.compose(augment.inception_transforms(8, 8, flip_vertical=True)),
+        augment.compose(augment.fastai_transforms(8, 8)),
         augment.on_pixels(augment.random_lighting, np.array([120.0, 110, 100]), 60.0),
         augment.compose(
             [

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import re
 from functools import partial
 
 import numpy as np
@@ -140,9 +141,10 @@ def test_it_can_be_pickled(name):
 def test_it_refuses_what_is_not_a_float_batch(name):
     with pytest.raises(ValueError, match='`images` must'):
         TRANSFORMS[name](pixels(4, 10, 10)[0], (1, 2))
-    if name not in ('on_pixels',):
-        with pytest.raises(ValueError, match=r'`images` must be floats.*dtype=uint8'):
-            TRANSFORMS[name](pixels(4, 10, 10).astype('uint8'), (1, 2))
+    with pytest.raises(ValueError, match='`images` must be a TensorFlow, JAX or NumPy array'):
+        TRANSFORMS[name]([[[[1.0]]]], (1, 2))
+    with pytest.raises(ValueError, match=r'`images` must be floats.*dtype=uint8'):
+        TRANSFORMS[name](pixels(4, 10, 10).astype('uint8'), (1, 2))
 
 
 def test_groups_take_it(name):
@@ -155,8 +157,13 @@ def test_groups_take_it(name):
 def test_every_public_function_says_what_its_arguments_are():
     for name in augment.__all__:
         function = getattr(augment, name)
-        if inspect.isfunction(function):
-            assert function.__doc__, name
+        if not inspect.isfunction(function):
+            continue
+        names = inspect.signature(function).parameters
+        if any(f'{each}: ' not in function.__doc__ for each in names):
+            neighbour = re.search(r'; see `(\w+)`\.', function.__doc__)
+            assert neighbour, name
+            assert 'Args:' in getattr(augment, neighbour[1]).__doc__, name
 
 
 IMAGES = np.zeros((4, 8, 8, 3), 'float32')
@@ -186,7 +193,19 @@ IMAGES = np.zeros((4, 8, 8, 3), 'float32')
         (lambda: augment.fastai_transforms(8, 8, rotate=-5), '`rotate` must be'),
         (lambda: augment.fastai_transforms(8, 8, zoom=0.5), '`zoom` must be'),
         (lambda: augment.resize(IMAGES, 4, 4, antialias='no'), '`antialias` must be'),
-        (lambda: augment.without_seed(5), '`transforms` must'),
+        (lambda: augment.without_seed(5), '^`function` must be callable. Received: function=5$'),
+        (
+            lambda: augment.inception_transforms(8, 8, normalizer=None),
+            '`normalizer` must be callable',
+        ),
+        (lambda: augment.fastai_transforms(8, 8, normalizer=5), '`normalizer` must be callable'),
+        (lambda: augment.with_context(None), '`augment` must be callable. Received: augment=None'),
+        (lambda: augment.with_labels(5), '`augment` must be callable. Received: augment=5'),
+        (lambda: augment.preview(IMAGES, None, 125.0, 60.0), '`augment` must be callable'),
+        (lambda: augment.on_pixels(augment.random_flip, 1, 0.0), '`std` must be positive'),
+        (lambda: augment.on_pixels(augment.random_flip, 'a', 1), '`mean` and `std` must be num'),
+        (lambda: augment.on_pixels(augment.random_flip, [[1]], 1), '`mean` must be a number or'),
+        (lambda: augment.central_part(IMAGES, 0), r'`fraction` must be a number in \(0, 1\]'),
         (lambda: augment.choice([augment.random_flip], weights=5), '`weights` must be'),
     ],
 )
@@ -199,6 +218,35 @@ def test_settings_are_refused_in_a_line_when_they_are_made(call, message):
 def test_a_chain_with_labels_can_be_called_without_the_context():
     images, labels = augment.compose([augment.random_mixup])(IMAGES, np.eye(4, 3), (0, 1))
     assert (images.shape, labels.shape) == ((4, 8, 8, 3), (4, 3))
+
+
+@pytest.mark.parametrize(
+    'transform',
+    [
+        augment.alternating_flip,
+        augment.in_groups(augment.random_flip),
+        augment.compose([augment.alternating_flip]),
+        augment.compose([augment.random_mixup, augment.alternating_flip]),
+    ],
+)
+def test_a_chain_with_labels_says_what_of_the_context_it_needs(transform):
+    chain = augment.compose([augment.random_mixup, transform])
+    with pytest.raises(ValueError, match=r'^`epoch` must be given, since .* needs it$'):
+        chain(IMAGES, np.eye(4, 3), (0, 1))
+    with pytest.raises(ValueError, match=r'^`run_seed` must be given, since .* needs it$'):
+        chain(IMAGES, np.eye(4, 3), (0, 1), 0, np.arange(4))
+    chain(IMAGES, np.eye(4, 3), (0, 1), 0, np.arange(4), (0, 2))
+
+
+def test_a_chain_with_labels_leaves_out_what_has_a_default():
+    seen = []
+
+    def note(images, seed, epoch=None):
+        seen.append(epoch)
+        return images
+
+    augment.compose([augment.random_mixup, note])(IMAGES, np.eye(4, 3), (0, 1))
+    assert seen == [None]
 
 
 @pytest.mark.parametrize('bits', [9, -1])

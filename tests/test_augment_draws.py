@@ -430,6 +430,30 @@ def test_a_chain_needs_the_context_of_its_parts():
     assert augment.context_arguments(plain) == ()
 
 
+def test_what_a_partial_binds_is_bound():
+    """The training's epoch took the place of the one that was bound."""
+
+    def note(images, seed, epoch):
+        seen.append(epoch)
+        return images
+
+    def further(images, labels, seed):
+        return images, labels
+
+    seen = []
+    bound = partial(note, epoch=7)
+    bound.name = 'with an attribute, which keeps partials apart'
+    images = coordinates(4, 1, 3)
+    for transform in (bound, partial(bound)):
+        assert augment.context_arguments(transform) == ()
+        augment.with_context(transform)(images, (1, 2), 3, np.arange(4), (5, 6))
+        augment.apply(transform)(images, (1, 2))
+    assert seen == [7] * 4
+    flip = partial(augment.alternating_flip, indices=np.arange(4))
+    assert augment.context_arguments(flip) == ('epoch', 'run_seed')
+    assert not augment.takes_labels(partial(further, labels=None))
+
+
 def test_a_callable_without_a_signature_needs_no_context():
     assert augment.context_arguments(dict) == ()
     assert augment.with_context(max)(3, 4, 0, None, None) == 4

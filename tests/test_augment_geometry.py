@@ -244,6 +244,8 @@ def test_a_central_crop():
     images = pixels(2, 9, 8).astype('uint8')
     np.testing.assert_array_equal(augment.central_crop(images, 5, 4), images[:, 2:7, 2:6])
     np.testing.assert_array_equal(augment.central_crop(images, 9, 8), images)
+    np.testing.assert_array_equal(augment.central_part(images, 0.55), images[:, 2:7, 2:6])
+    assert augment.central_part(images, 0.01).shape[1:3] == (1, 1)
 
 
 # Padding.

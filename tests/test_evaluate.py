@@ -1,5 +1,7 @@
 """Evaluation: exact over the whole set, whatever the size of a batch and of the logits."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -39,6 +41,11 @@ def test_a_shift_of_the_logits_changes_nothing():
     logits, labels = rng.standard_normal((50, 10)), rng.integers(0, 10, 50)
     shifted = evaluate.metrics(logits + rng.normal(0, 1000, (50, 1)), labels)
     assert shifted.loss == pytest.approx(evaluate.metrics(logits, labels).loss, abs=1e-9)
+
+
+def test_a_perfect_score_has_no_negative_loss():
+    score = evaluate.metrics(np.array([[1000.0, 0.0]]), np.array([0]))
+    assert (score.loss, math.copysign(1, score.loss)) == (0, 1)
 
 
 def test_metrics_are_plain_floats():

@@ -101,6 +101,16 @@ def test_advice_names_the_flag(script, run):
     assert '`--skip_damaged` leaves such images out' in refused(script, run, run / 'pictures')
 
 
+def test_an_infinite_logit_is_an_answer(script):
+    """It was right in the accuracy of all, and wrong in its class's."""
+    import numpy as np
+
+    logits = np.array([[np.inf, 0.0], [0.0, -np.inf]])
+    found = script.scores(logits, np.array([0, 1]), ['cat', 'dog'])
+    assert (found['accuracy'], found['classes']) == (0.5, {'cat': 1.0, 'dog': 0.0})
+    assert found['mistakes'] == [['dog', 'cat', 1]]
+
+
 def test_outputs_that_are_no_numbers_are_wrong_everywhere(script):
     """They were class 0, all right, in the table of classes."""
     import numpy as np

@@ -117,8 +117,10 @@ def test_litert(model, pixels, logits, tmp_path):
     np.testing.assert_allclose(found, logits, rtol=0, atol=1e-4)
 
 
-def test_safetensors(model, tmp_path):
+@pytest.mark.parametrize('within', [False, True])
+def test_safetensors(model, tmp_path, within):
     safetensors = pytest.importorskip('safetensors')
+    model = keras.Sequential([keras.Input(model.input_shape[1:]), model]) if within else model
     path = written(model, tmp_path, 'safetensors')
     with safetensors.safe_open(path, 'numpy') as file:
         assert set(file.keys()) == {weight.path for weight in model.weights}

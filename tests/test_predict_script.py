@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scripts import ROOT, loaded
 
-from fenwicks import export, layers
+from fenwicks import evaluate, export, layers
 
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
@@ -345,6 +345,21 @@ def test_the_sheet_never_goes_over_a_picture_in_the_home_folder(script, tmp_path
     line = refused(script, '~/model.keras', red, '--picture=~/red.png')
     assert line.startswith('`picture` must not be one of the images to classify')
     assert red.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    'around',
+    [
+        lambda model: evaluate.tta_model(model, evaluate.FLIP),
+        lambda model: keras.Sequential([keras.Input((8, 8, 3)), model]),
+        lambda model: keras.Model(model.inputs, {'logits': model.output}),
+    ],
+)
+def test_models_within_models_have_their_class_names(script, capsys, tmp_path, red, around):
+    around(colour_model(NAMES)).save(tmp_path / 'model.keras')
+    status, lines, _ = predict(script, capsys, tmp_path / 'model.keras', red, '--tta=flip')
+    assert status == 0
+    assert lines[0].startswith(f'{red}: red ')
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,19 @@ def test_the_trainer_gives_all_views_in_one_pass():
         assert score.accuracy == (combined.argmax(1) == labels).mean()
 
 
+@pytest.mark.parametrize('form', [lambda each: [each], lambda each: {'logits': each}])
+def test_a_model_whose_output_is_a_list_or_a_dict(form):
+    images = keras.Input((5, 6, 2))
+    logits = keras.layers.GlobalAveragePooling2D()(images)
+    expected = evaluate.tta_model(keras.Model(images, logits), FLIP).predict(
+        images_like(), verbose=0
+    )
+    found = evaluate.tta_model(keras.Model(images, form(logits)), FLIP).predict(
+        images_like(), verbose=0
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def softmax_margin(logits):
     shares = np.sort(evaluate.probabilities(logits), axis=1)
     return shares[:, -1] - shares[:, -2]
@@ -231,6 +244,16 @@ def test_views_and_weights_that_do_not_fit(transforms, weights, message):
     with pytest.raises(ValueError, match=message) as raised:
         TTA('own', transforms, weights)
     assert '\n' not in str(raised.value)
+
+
+@pytest.mark.parametrize('weights', [np.full(3, 1 / 3), np.float32([1 / 3] * 3), [1 / 3] * 3])
+def test_weights_are_plain_numbers(weights):
+    """Those of NumPy made logits float64, and no model."""
+    tta = TTA('own', [unchanged] * 3, weights, np.float64(0.5))
+    assert {type(number) for number in (*tta.weights, tta.margin)} == {float}
+    logits = np.ones((3, 4, 2), np.float32)
+    assert tta.combine(logits).dtype == np.float32
+    assert evaluate.tta_model(conv_model(), tta).output.dtype == 'float32'
 
 
 def test_too_few_views():

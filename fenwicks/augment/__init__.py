@@ -52,6 +52,7 @@ from fenwicks.augment.color_draws import (
 )
 from fenwicks.augment.crops import (
     central_crop,
+    central_part,
     crop,
     crop_and_resize,
     pad,
@@ -112,6 +113,7 @@ __all__ = [
     'autocontrast',
     'brightness',
     'central_crop',
+    'central_part',
     'choice',
     'compose',
     'compose_matrices',

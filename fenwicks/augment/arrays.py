@@ -57,10 +57,23 @@ def check_floats(images: Tensor) -> tuple[int, int, int]:
     check_rank(images)
     if 'float' not in dtype_name(images):
         raise ValueError(
-            '`images` must be floats: `normalize` integers first. '
-            f'Received: images.dtype={dtype_name(images)}'
+            '`images` must be floats: `normalize` integers, or cast them where pixels in 0...255 '
+            f'are wanted. Received: images.dtype={dtype_name(images)}'
         )
     return check_sizes(images)
+
+
+def check_kept(name: str, images: Tensor, changed: Tensor) -> None:
+    """Raises unless what a transform made of `images` has their dtype, and their sizes where both
+    are known; `name` is the argument that the transform came as."""
+    before, after = images.shape[1:], getattr(changed, 'shape', ())[1:]
+    # TensorFlow's shapes may hold unknown sizes, which `==` takes for different.
+    agree = getattr(before, 'is_compatible_with', before.__eq__)(after)
+    if dtype_name(changed) != dtype_name(images) or not agree:
+        raise ValueError(
+            f'`{name}` must keep the shape and dtype of images. Received: {dtype_name(images)} '
+            f'images of shape {before} before, {dtype_name(changed)} of shape {after} after'
+        )
 
 
 def check_sizes(images: Tensor) -> tuple[int, int, int]:

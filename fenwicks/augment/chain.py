@@ -7,10 +7,12 @@ made them, and `settings`, its arguments.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 
 from fenwicks._checks import positive_integer, sequence
+from fenwicks._errors import one_line
 from fenwicks.augment.seeds import fold, hashed_integers
 
 CONTEXT = ('epoch', 'indices', 'run_seed')
@@ -65,6 +67,12 @@ def check_callables(transforms: Sequence[Callable]) -> tuple[Callable, ...]:
     return transforms
 
 
+def check_callable(name: str, function: Callable) -> None:
+    """Raises unless `function`, the argument called `name`, is callable."""
+    if not callable(function):
+        raise ValueError(f'`{name}` must be callable. Received: {name}={function!r}')
+
+
 class _Chain:
     """Transforms of which none needs the training's context."""
 
@@ -101,8 +109,20 @@ class _LabelChain:
 
     def __init__(self, transforms):
         self.transforms = tuple(map(with_labels, transforms))
+        self.needed = {
+            name: transform
+            for transform in transforms
+            for name, parameter in _parameters(transform).items()
+            if name in CONTEXT and parameter.default is parameter.empty
+        }
 
     def __call__(self, images, labels, seed, epoch=None, indices=None, run_seed=None):
+        given = dict(zip(CONTEXT, (epoch, indices, run_seed), strict=True))
+        for name, transform in self.needed.items():
+            if given[name] is None:
+                raise ValueError(
+                    f'`{name}` must be given, since {one_line(repr(transform), 100)} needs it'
+                )
         for n, transform in enumerate(self.transforms):
             transform_seed = None if run_seed is None else fold(run_seed, n)
             images, labels = transform(
@@ -150,8 +170,7 @@ def in_groups(transform: Callable, groups: int = 200) -> Callable:
 def check_without_context(transform: Callable) -> None:
     """Raises unless a transform is a callable that needs neither labels nor the training's
     context."""
-    if not callable(transform):
-        raise ValueError(f'`transform` must be callable. Received: {transform!r}')
+    check_callable('transform', transform)
     further = ('labels',) * takes_labels(transform) + context_arguments(transform)
     if further:
         raise ValueError(
@@ -176,7 +195,8 @@ def context_arguments(transform: Callable) -> tuple[str, ...]:
     """Lists which of `epoch`, `indices` and `run_seed` a transform has as parameters.
 
     Args:
-        transform: A callable. One without a Python signature counts as having none of them.
+        transform: A callable. One without a Python signature counts as having none of them; nor
+            has one those that `functools.partial` bound by name.
 
     Returns:
         The names, in the order above.
@@ -188,11 +208,20 @@ def context_arguments(transform: Callable) -> tuple[str, ...]:
         >>> context_arguments(alternating_flip)
         ('epoch', 'indices', 'run_seed')
     """
+    return tuple(name for name in CONTEXT if name in _parameters(transform))
+
+
+def _parameters(transform):
+    """The parameters of a callable by name, but for those that partials bound by name."""
     try:
         parameters = inspect.signature(transform).parameters
     except (TypeError, ValueError):  # some callables written in C have no signature
-        return ()
-    return tuple(name for name in CONTEXT if name in parameters)
+        return {}
+    bound = set()
+    while isinstance(transform, functools.partial):
+        bound |= set(transform.keywords)
+        transform = transform.func
+    return {name: each for name, each in parameters.items() if name not in bound}
 
 
 def takes_labels(transform: Callable) -> bool:
@@ -209,10 +238,7 @@ def takes_labels(transform: Callable) -> bool:
         >>> takes_labels(random_mixup), takes_labels(random_flip)
         (True, False)
     """
-    try:
-        return 'labels' in inspect.signature(transform).parameters
-    except (TypeError, ValueError):
-        return False
+    return 'labels' in _parameters(transform)
 
 
 def with_labels(transform: Callable) -> Callable:
@@ -227,6 +253,9 @@ def with_labels(transform: Callable) -> Callable:
     Returns:
         A callable that returns images and labels: the labels as they are, where the transform is
         one of images alone.
+
+    Raises:
+        ValueError: it isn't callable.
     """
     if takes_labels(transform):
         return _WithLabels(transform, context_arguments(transform))
@@ -269,8 +298,9 @@ def with_context(transform: Callable) -> Callable:
         A callable that passes on those of the five arguments that `transform` takes.
 
     Raises:
-        ValueError: the transform is one of images and labels.
+        ValueError: the transform is one of images and labels, or isn't callable.
     """
+    check_callable('augment', transform)
     if takes_labels(transform):
         raise ValueError(
             '`augment` must be of images alone here: the Trainer takes those of labels, too. '

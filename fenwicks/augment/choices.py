@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 
 from fenwicks._checks import finite_number, sequence
-from fenwicks.augment.arrays import namespace, where
-from fenwicks.augment.chain import check_callables, check_without_context
-from fenwicks.augment.normalizers import denormalize, normalize
+from fenwicks.augment.arrays import (
+    check_floats,
+    check_kept,
+    check_rank,
+    dtype_name,
+    namespace,
+    where,
+)
+from fenwicks.augment.chain import check_callable, check_callables, check_without_context
+from fenwicks.augment.normalizers import check_statistics, denormalize, normalize
 from fenwicks.augment.seeds import draw, fold
 
 
@@ -20,7 +27,7 @@ def apply(transform: Callable, probability: float = 0.5) -> Callable:
         apply(f, p)(x, seed)[i] = f(x, fold(seed, 1))[i] with probability p, else x[i]
 
     Args:
-        transform: A callable `f(images, seed) -> images` that keeps the images' shape.
+        transform: A callable `f(images, seed) -> images` that keeps the images' shape and dtype.
         probability: Probability for each image, in [0, 1].
 
     Returns:
@@ -52,9 +59,11 @@ class _Apply:
         return {'transform': self.transform, 'probability': self.probability}
 
     def __call__(self, images, seed):
+        check_rank(images)
         chosen = draw(images, seed, 0) < self.probability
         xp = namespace(images, chosen)
         changed = self.transform(images, fold(seed, 1))
+        check_kept('transform', images, changed)
         return where(xp, chosen, changed, images)
 
 
@@ -66,7 +75,8 @@ def choice(transforms: Sequence[Callable], weights: Sequence[float] | None = Non
     All transforms are computed for the whole batch, and the results selected from.
 
     Args:
-        transforms: One or more callables `f(images, seed) -> images` that keep the images' shape.
+        transforms: One or more callables `f(images, seed) -> images` that keep the images' shape
+            and dtype.
         weights: Numbers in proportion to the probabilities; `None` for equal ones.
 
     Returns:
@@ -113,14 +123,19 @@ class _Choice:
         return {'transforms': self.transforms, 'weights': self.weights}
 
     def __call__(self, images, seed):
+        check_rank(images)
         place = draw(images, seed, 0)
         xp = namespace(images, place)
-        result = self.transforms[-1](images, fold(seed, len(self.transforms)))
+        result = self._made(len(self.bounds), images, seed)
         # From the last to the first, so that the first whose bound is above the draw wins.
         for n in reversed(range(len(self.bounds))):
-            changed = self.transforms[n](images, fold(seed, n + 1))
-            result = where(xp, place < self.bounds[n], changed, result)
+            result = where(xp, place < self.bounds[n], self._made(n, images, seed), result)
         return result
+
+    def _made(self, n, images, seed):
+        changed = self.transforms[n](images, fold(seed, n + 1))
+        check_kept('transforms', images, changed)
+        return changed
 
 
 def on_pixels(transform: Callable, mean: Any, std: Any) -> Callable:
@@ -140,9 +155,10 @@ def on_pixels(transform: Callable, mean: Any, std: Any) -> Callable:
         A callable `f(images, seed) -> images`, which can be pickled if the transform can.
 
     Raises:
-        ValueError: The transform needs more than a seed.
+        ValueError: The transform needs more than a seed, or `mean` or `std` breaks its rule.
     """
     check_without_context(transform)
+    check_statistics(mean, std)
     return _OnPixels(transform, mean, std)
 
 
@@ -159,9 +175,9 @@ class _OnPixels:
         return {'transform': self.transform, 'mean': self.mean, 'std': self.std}
 
     def __call__(self, images, seed):
-        dtype = getattr(images.dtype, 'name', str(images.dtype))
+        check_floats(images)
         pixels = denormalize(images, self.mean, self.std)
-        return normalize(self.transform(pixels, seed), self.mean, self.std, dtype)
+        return normalize(self.transform(pixels, seed), self.mean, self.std, dtype_name(images))
 
 
 def without_seed(function: Callable) -> Callable:
@@ -176,7 +192,7 @@ def without_seed(function: Callable) -> Callable:
     Raises:
         ValueError: `function` isn't callable.
     """
-    check_callables([function])
+    check_callable('function', function)
     return _WithoutSeed(function)
 
 

@@ -61,6 +61,7 @@ def random_brightness(images: Tensor, seed: Seed, amount: float = 0.2) -> Tensor
     Raises:
         ValueError: `amount` is out of range, or a shape or dtype doesn't fit.
     """
+    check_floats(images)
     amount = finite_number('amount', amount, low=0, below=1)
     return color.brightness(images, draw(images, seed, 0, -amount * 127.5, amount * 127.5))
 
@@ -81,6 +82,7 @@ def random_contrast(images: Tensor, seed: Seed, amount: float = 0.2) -> Tensor:
     Raises:
         ValueError: `amount` is out of range, or a shape or dtype doesn't fit.
     """
+    check_floats(images)
     amount = finite_number('amount', amount, low=0, below=1)
     return color.contrast(images, draw(images, seed, 0, 1 - amount, 1 / (1 - amount)))
 
@@ -88,7 +90,7 @@ def random_contrast(images: Tensor, seed: Seed, amount: float = 0.2) -> Tensor:
 def random_lighting(images: Tensor, seed: Seed, amount: float = 0.2) -> Tensor:
     """Changes brightness and contrast of images in 0...255 at random, and clips to that range.
 
-    It is `random_brightness`, then `random_contrast`.
+    It is `random_brightness`, then `random_contrast`, each of them clipped to 0...255.
 
     Args:
         images: Floats (batch, height, width, channels) in 0...255.
@@ -125,6 +127,7 @@ def random_distort_color(
     Raises:
         ValueError: A setting is out of range, or a shape or dtype doesn't fit.
     """
+    check_floats(images)
     limits = {'delta': delta, 'blue': blue, 'red': red}
     draws = []
     for n, (name, value) in enumerate(limits.items()):

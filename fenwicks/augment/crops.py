@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fenwicks._checks import integer, positive_integer
+from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
     cast,
@@ -214,6 +214,26 @@ def central_crop(images: Tensor, height: int, width: int) -> Tensor:
     check_range('width', width, 1, full_width, 'the image width')
     top, left = (full_height - height) // 2, (full_width - width) // 2
     return images[:, top : top + height, left : left + width]
+
+
+def central_part(images: Tensor, fraction: float) -> Tensor:
+    """Cuts the middle out of each image, a part of its height and as large a part of its width.
+
+    Args:
+        images: Images (batch, height, width, channels) of any dtype.
+        fraction: Part of each side that stays, in (0, 1]; it is rounded to whole pixels, at least
+            one.
+
+    Returns:
+        Images of the same dtype.
+
+    Raises:
+        ValueError: `fraction` is out of range, or a shape doesn't fit.
+    """
+    fraction = finite_number('fraction', fraction, above=0, high=1)
+    check_rank(images)
+    height, width = (max(1, round(fraction * side)) for side in check_sizes(images)[:2])
+    return central_crop(images, height, width)
 
 
 def crop_and_resize(

@@ -72,13 +72,19 @@ _FLOATS = ('bfloat16', 'float16', 'float32', 'float64')
 
 
 def _statistics(images, mean, std, dtype):
-    """`mean` and `std` as float32, checked against the images' channels."""
     check_rank(images)
     name = getattr(dtype, 'name', None) or getattr(dtype, '__name__', dtype)
     if name not in _FLOATS:
         raise ValueError(
             f'`dtype` must be a float type, of {", ".join(_FLOATS)}. Received: dtype={dtype}'
         )
+    return check_statistics(mean, std, images.shape[-1])
+
+
+def check_statistics(
+    mean: Any, std: Any, channels: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`mean` and `std` as float32, checked against the number of channels where that is known."""
     try:
         mean, std = np.asarray(mean, 'float32'), np.asarray(std, 'float32')
     except (TypeError, ValueError):
@@ -86,9 +92,9 @@ def _statistics(images, mean, std, dtype):
             f'`mean` and `std` must be numbers. Received: mean={mean!r}, std={std!r}'
         ) from None
     for name, value in (('mean', mean), ('std', std)):
-        if value.shape not in ((), (1,), (images.shape[-1],)):
+        if value.shape not in ((), (1,), (channels or value.size,)):
             raise ValueError(
-                f'`{name}` must be a number or one per channel, shape ({images.shape[-1]},). '
+                f'`{name}` must be a number or one per channel, shape ({channels or "channels"},). '
                 f'Received: {name}.shape={value.shape}'
             )
     if not np.isfinite(mean).all():

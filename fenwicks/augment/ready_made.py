@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from fenwicks._checks import finite_number, flag, positive_integer
 from fenwicks._typing import Tensor
+from fenwicks.augment.chain import check_callable
 from fenwicks.augment.choices import apply, without_seed
 from fenwicks.augment.color import to_byte_range
 from fenwicks.augment.color_draws import random_brightness, random_contrast, random_distort_color
-from fenwicks.augment.crops import central_crop, random_resized_crop
+from fenwicks.augment.crops import central_part, random_resized_crop
 from fenwicks.augment.flips import random_dihedral, random_flip
 from fenwicks.augment.geometry import random_affine
 from fenwicks.augment.normalizers import imagenet_normalize
@@ -56,10 +57,11 @@ def inception_transforms(
     height, width = positive_integer('height', height), positive_integer('width', width)
     fraction = finite_number('central_fraction', central_fraction, above=0, high=1)
     training, flip_vertical = flag('training', training), flag('flip_vertical', flip_vertical)
+    check_callable('normalizer', normalizer)
     if not training:
         transforms: list[Callable] = []
         if fraction < 1:
-            transforms.append(functools.partial(_central, fraction=fraction))
+            transforms.append(functools.partial(central_part, fraction=fraction))
         transforms += [functools.partial(resize, height=height, width=width), normalizer]
         return [without_seed(transform) for transform in transforms]
     crop = functools.partial(random_resized_crop, height=height, width=width, area=(0.05, 1.0))
@@ -119,6 +121,7 @@ def fastai_transforms(
     probability = finite_number('affine_probability', affine_probability, low=0, high=1)
     training, flip = flag('training', training), flag('flip', flip)
     flip_vertical = flag('flip_vertical', flip_vertical)
+    check_callable('normalizer', normalizer)
     chain: list[Callable] = [without_seed(functools.partial(resize, height=height, width=width))]
     if training:
         if flip and flip_vertical:
@@ -138,8 +141,3 @@ def fastai_transforms(
                 chain.append(apply(change, lighting_probability))
         chain.append(without_seed(to_byte_range))
     return [*chain, without_seed(normalizer)]
-
-
-def _central(images, fraction):
-    height, width = (max(1, round(fraction * side)) for side in images.shape[1:3])
-    return central_crop(images, height, width)

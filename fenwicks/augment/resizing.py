@@ -71,8 +71,10 @@ def resize(
 
     Returns:
         Images (batch, height, width, channels) of the same dtype. Floats are computed in float32
-        or wider; `bicubic` and `lanczos3` may overshoot their range. uint8 are rounded and clipped
-        after each axis, as in Pillow, whose results they differ from by one level at most.
+        or wider, but TensorFlow rounds the factors on accelerators, see `crop`; `bicubic` and
+        `lanczos3` may overshoot their range. uint8 are rounded and clipped after each axis, as in
+        Pillow 13 (older ones resize the columns first), whose results they differ from by one
+        level, and rarely by two.
 
     Raises:
         ValueError: A size isn't a positive integer, the method is unknown, or a shape or dtype

@@ -62,7 +62,8 @@ def draw(images: Tensor, seed: Seed, n: int = 0, low: float = 0.0, high: float =
         draw(images, seed, n)[i] = low + (high - low) * hash(seed, n, i) / 2**24
 
     The draws are the same in every framework, eager or compiled, up to the rounding of the last
-    operation. Use it, and `draw_integers`, to write random transforms of your own.
+    operation, by which a draw may become `high` where `low` isn't 0. Use it, and `draw_integers`,
+    to write random transforms of your own.
 
     Args:
         images: The batch, of which only the number of images and the framework are used.

@@ -167,6 +167,12 @@ def _layers(model: keras.Layer) -> Iterator[keras.Layer]:
         yield from _layers(layer)
 
 
+def class_names(model: keras.Model) -> tuple[str, ...]:
+    """The names that a model's last `ClassNames` keeps, in models within it, too; else none."""
+    kept = [layer.class_names for layer in _layers(model) if isinstance(layer, ClassNames)]
+    return kept[-1] if kept else ()
+
+
 def _write_weights(model: keras.Model, path: pathlib.Path) -> None:
     """The weights by their paths in the model, and what a reader must know as metadata."""
     from safetensors.numpy import save
@@ -177,8 +183,7 @@ def _write_weights(model: keras.Model, path: pathlib.Path) -> None:
             raise ValueError(f'`model` must have one weight a path. Received: {variable.path}')
         values = np.asarray(keras.ops.convert_to_numpy(variable))
         weights[variable.path] = np.ascontiguousarray(values)
-    names = [list(each.class_names) for each in model.layers if isinstance(each, ClassNames)]
-    metadata = {'format': 'keras', 'class_names': json.dumps(names[-1] if names else [])}
+    metadata = {'format': 'keras', 'class_names': json.dumps(class_names(model))}
     with written_whole(path) as part:
         part.write_bytes(save(weights, metadata))
 
