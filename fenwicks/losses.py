@@ -52,6 +52,7 @@ def cross_entropy(labels: Tensor, logits: Tensor, label_smoothing: float = 0.0) 
 
     Example:
 
+    >>> import numpy as np
     >>> loss = cross_entropy(np.array([1]), np.zeros((1, 4)), label_smoothing=0.2)
     >>> print(f'{float(loss[0]):.4f}')  # log(4), whatever the smoothing
     1.3863

@@ -37,6 +37,7 @@ def apply(transform: Callable, probability: float = 0.5) -> Callable:
         ValueError: `probability` is out of range, or the transform needs more than a seed.
 
     Example:
+        >>> import numpy as np
         >>> from fenwicks.augment import random_rotate_90
         >>> turn = apply(random_rotate_90, probability=0.1)
         >>> turn(np.ones((4, 8, 8, 3), 'float32'), seed=(0, 1)).shape
@@ -87,6 +88,7 @@ def choice(transforms: Sequence[Callable], weights: Sequence[float] | None = Non
             weights aren't as many, negative, or all zero.
 
     Example:
+        >>> import numpy as np
         >>> from fenwicks.augment import random_cutout, random_flip
         >>> either = choice([random_flip, random_cutout], weights=[3, 1])
         >>> either(np.ones((4, 16, 16, 3), 'float32'), seed=(0, 1)).shape

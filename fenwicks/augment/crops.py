@@ -45,6 +45,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> 
         ValueError: The window is empty or larger than the image, or a shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> images = np.arange(9.0).reshape(1, 3, 3, 1)
         >>> crop(images, np.array([1]), np.array([0]), 2, 2)[0, :, :, 0]
         array([[3., 4.],
@@ -95,6 +96,7 @@ def pad_reflect(images: Tensor, padding: int) -> Tensor:
         ValueError: `padding` is out of range, or the images' shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> pad_reflect(np.arange(9.0).reshape(1, 3, 3, 1), 1)[0, 1, :, 0]
         array([1., 0., 1., 2., 1.])
     """
@@ -121,6 +123,7 @@ def pad(images: Tensor, padding: int, mode: str = 'reflect') -> Tensor:
             doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> pad(np.arange(1, 4.0).reshape(1, 1, 3, 1), 1, 'constant')[0, 1, :, 0]
         array([0., 1., 2., 3., 0.])
     """
@@ -316,6 +319,7 @@ def random_resized_crop(
         ValueError: A setting is out of range, or a shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> random_resized_crop(np.ones((2, 16, 12, 3), 'float32'), (0, 1), 8, 8).shape
         (2, 8, 8, 3)
     """

@@ -58,6 +58,8 @@ def affine(images: Tensor, matrices: Tensor, padding: str = 'reflect', fill: flo
         ValueError: `padding` is unknown, `fill` is no number, or a shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
+        >>> from fenwicks.augment import shift_matrix
         >>> images = np.arange(4.0).reshape(1, 1, 4, 1)
         >>> affine(images, shift_matrix(np.array([0.5]), np.array([0.0])), 'nearest')[0, 0, :, 0]
         array([0. , 0.5, 1.5, 2.5])
@@ -276,6 +278,7 @@ def random_affine(
         ValueError: A setting is out of range, or a shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> random_affine(np.ones((2, 8, 8, 3), 'float32'), seed=(0, 1), shift=0.1).shape
         (2, 8, 8, 3)
     """

@@ -41,6 +41,7 @@ def preview(
         ValueError: An argument breaks its rule.
 
     Example:
+        >>> import numpy as np
         >>> from functools import partial
         >>> from fenwicks.augment import random_crop
         >>> images = np.zeros((4, 32, 32, 3), np.uint8)

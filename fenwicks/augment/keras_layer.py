@@ -80,6 +80,7 @@ class Augment(keras.layers.Layer):
             shape, or `seed` is out of range.
 
     Example:
+        >>> import numpy as np
         >>> from functools import partial
         >>> from fenwicks.augment import random_crop
         >>> crop = Augment(partial(random_crop, padding=2), seed=0)
@@ -137,6 +138,7 @@ def layer(transform: Callable, seed: int | None = None) -> Augment:
             range.
 
     Example:
+        >>> import keras
         >>> from fenwicks.augment import random_flip
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), layer(random_flip)])
         >>> model.output_shape

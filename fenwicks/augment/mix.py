@@ -72,6 +72,7 @@ def random_mixup(
         ValueError: `alpha` isn't positive, or a shape or dtype doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> images, labels = np.ones((4, 8, 8, 3), 'float32'), np.eye(4, dtype='float32')
         >>> images, labels = random_mixup(images, labels, seed=(0, 1))
         >>> labels.sum(1)

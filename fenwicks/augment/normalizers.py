@@ -26,6 +26,7 @@ def normalize(images: Tensor, mean: Any, std: Any, dtype: str = 'float32') -> Te
         ValueError: `std` isn't positive, `dtype` isn't a float's, or a shape doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> normalize(np.full((1, 1, 1, 3), 150, 'uint8'), mean=[100, 150, 200], std=50)[0, 0, 0]
         array([ 1.,  0., -1.], dtype=float32)
     """
@@ -131,6 +132,7 @@ def imagenet_normalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32')
         ValueError: `mode` is unknown, `dtype` isn't a float's, or a shape doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> imagenet_normalize(np.full((1, 1, 1, 3), 255, 'uint8'))[0, 0, 0]
         array([1., 1., 1.], dtype=float32)
     """

@@ -81,6 +81,7 @@ def resize(
             doesn't fit.
 
     Example:
+        >>> import numpy as np
         >>> images = np.array([0.0, 1.0, 2.0, 3.0]).reshape(1, 1, 4, 1)
         >>> resize(images, 1, 2)[0, 0, :, 0]
         array([0.71428571, 2.28571429])

@@ -80,6 +80,7 @@ def draw(images: Tensor, seed: Seed, n: int = 0, low: float = 0.0, high: float =
             (batch, 2).
 
     Example:
+        >>> import numpy as np
         >>> def random_gain(images, seed, amount=0.1):
         ...     gain = draw(images, seed, low=1 - amount, high=1 + amount)
         ...     return images * gain[:, None, None, None]
@@ -111,6 +112,7 @@ def draw_integers(images: Tensor, seed: Seed, n: int = 0, count: int = 2) -> Ten
         ValueError: `count` isn't a positive integer, or `seed` isn't two integers or (batch, 2).
 
     Example:
+        >>> import numpy as np
         >>> draw_integers(np.ones((5, 8, 8, 3), 'float32'), seed=(0, 1), count=3).shape
         (5,)
     """
