@@ -17,7 +17,7 @@ except ImportError:  # on Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 _TAKEN = (errno.EAGAIN, errno.EACCES)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _PART = '.part'  # at the end of the name of a file that is not whole yet
 
 
@@ -34,7 +34,8 @@ def check_target(
         writable: whether to try that something can be written in the folder.
 
     Raises:
-        ValueError: there is no such folder, or the path is one, or its name is too long.
+        ValueError: there is no such folder, or the path is one, or a device, or its name is too
+            long.
         OSError: nothing can be written there.
     """
     path = pathlib.Path(path).expanduser()
@@ -48,8 +49,8 @@ def check_target(
             f'`{name}` must be the path of a file whose name has at most {most} bytes. '
             f'Received: a name of {len(os.fsencode(path.name))} bytes'
         )
-    if path.is_dir():
-        raise ValueError(f'`{name}` must be the path of a file. Received: {name}={path}, a folder')
+    if other := _other_than_file(path):
+        raise ValueError(f'`{name}` must be the path of a file. Received: {name}={path}, {other}')
     try:
         if writable:
             _probe(path.parent)
@@ -61,8 +62,17 @@ def check_target(
     return path
 
 
+def _other_than_file(path):
+    """What lies there, in words, where it is no regular file; '' for a file or nothing."""
+    if os.path.isdir(path):
+        return 'a folder'
+    return 'a device or a pipe' if os.path.exists(path) and not os.path.isfile(path) else ''
+
+
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[pathlib.Path]:
+def written_whole(
+    path: str | os.PathLike[str], flush: bool = True, may_be_empty: bool = False
+) -> Iterator[pathlib.Path]:
     """A temporary path beside `path` that gets its name when the block ends without an error.
 
     A kill, a full disk or an exception leaves at `path` what was there before. The temporary name
@@ -73,9 +83,11 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
         path: where the file is to appear.
         flush: whether to wait until the disk has it, so that it survives a power failure too.
             False is for files that are verified when they are read, and can be made anew.
+        may_be_empty: whether a block that writes nothing is no error.
 
     Raises:
-        OSError: the file can't be written, as on a full disk.
+        OSError: the file can't be written, as on a full disk, or the path is that of a folder or
+            a device, which a file would replace.
 
     Example:
 
@@ -85,6 +97,8 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
     ```
     """
     path = pathlib.Path(path)
+    if other := _other_than_file(path):
+        raise OSError(f'{path} must be a file that can be written to. Received: {other}')
     part, descriptor = None, None
     try:
         _remove_abandoned(path)
@@ -94,13 +108,15 @@ def written_whole(path: str | os.PathLike[str], flush: bool = True) -> Iterator[
         with open(part, 'rb') as file:
             if flush:
                 os.fsync(file.fileno())
-            if not os.fstat(file.fileno()).st_size:
-                raise OSError('nothing was written')
+            if not may_be_empty and not os.fstat(file.fileno()).st_size:
+                raise OSError(0, 'nothing was written', str(part))
         os.replace(part, path)
     except OSError as error:
-        own = (None, str(path), str(part))
-        if part is not None and getattr(error, 'filename', None) not in own:
-            raise  # of another file, which the block reads
+        own = error.filename in (str(path), str(part)) or (
+            error.filename is None and error.errno in _FULL
+        )
+        if part is not None and not own:
+            raise  # of what the block reads
         full = part is not None or error.errno in _FULL
         rule = f'the disk must take the whole of {path}'
         raise OSError(
@@ -250,13 +266,13 @@ def check_writable(folder: str | os.PathLike[str], name: str = 'folder') -> None
     """Creates `folder`, and checks that files can be written there, before hours are spent.
 
     Args:
-        folder: with its parents.
+        folder: with its parents, and the home folder for `~`.
         name: of the caller's argument, for the error.
 
     Raises:
         OSError: they can't.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _probe(folder)

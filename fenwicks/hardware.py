@@ -15,6 +15,7 @@ from typing import Any
 from fenwicks.kernels import device as processor
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
+_DEVICES = ('cpu', 'gpu', 'tpu')
 _PACKAGES = ('keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
 
@@ -51,7 +52,18 @@ def versions() -> dict[str, str]:
 
 
 def describe(device: str = 'cpu') -> str:
-    """The processor with its number of cores, or the accelerators, in words."""
+    """The processor with its number of cores, or the accelerators, in words.
+
+    Args:
+        device: kind of the device: `'cpu'`, `'gpu'` or `'tpu'`.
+
+    Raises:
+        ValueError: `device` is none of these, or the backend finds none of the kind.
+    """
+    if device not in _DEVICES:
+        raise ValueError(
+            f'`device` must be one of {", ".join(_DEVICES)}. Received: device={device}'
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     plural = '' if cores == 1 else 's'
     return f'{_processor()}, {cores} core{plural}' if device == 'cpu' else _accelerator(device)
@@ -76,10 +88,11 @@ def _commit():
 
 def _git(*arguments):
     """What Git prints; None where it fails or isn't installed."""
+    # Of a hook, or of whoever set them: GIT_DIR and the like name another repository.
+    environment = {name: value for name, value in os.environ.items() if name[:4] != 'GIT_'}
+    command = ['git', '-C', str(_ROOT), *arguments]
     try:
-        run = subprocess.run(
-            ['git', '-C', str(_ROOT), *arguments], capture_output=True, text=True, timeout=60
-        )
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return None
     return None if run.returncode else run.stdout.strip()
@@ -101,9 +114,21 @@ def _accelerator(device):
     if keras.backend.backend() == 'jax':
         import jax
 
-        return f'{len(jax.devices())} x {jax.devices()[0].device_kind}'
+        try:
+            accelerators = jax.devices(device)
+        except RuntimeError:
+            raise _missing(device) from None
+        return f'{len(accelerators)} x {accelerators[0].device_kind}'
     import tensorflow as tf
 
     found = tf.config.list_physical_devices(device.upper())
-    details = tf.config.experimental.get_device_details(found[0]) if found else {}
+    if not found:
+        raise _missing(device)
+    details = tf.config.experimental.get_device_details(found[0])
     return f'{len(found)} x {details.get("device_name", device.upper())}'
+
+
+def _missing(device):
+    return ValueError(
+        f'`device` must be one that this process sees. Received: device={device}, and there is none'
+    )

@@ -41,7 +41,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a text file; it appears whole or not at all."""
-    with written_whole(pathlib.Path(path).expanduser()) as part:
+    with written_whole(pathlib.Path(path).expanduser(), may_be_empty=not text) as part:
         part.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
@@ -53,7 +53,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         OSError: it can't be read.
     """
     try:
-        value = json.loads(pathlib.Path(path).expanduser().read_text())
+        value = json.loads(pathlib.Path(path).expanduser().read_text(encoding='utf-8'))
         if not isinstance(value, dict):
             raise ValueError(f'a {type(value).__name__}')
     except (ValueError, RecursionError) as error:
@@ -71,11 +71,12 @@ def read_lines(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         OSError: the file can't be read.
     """
     try:
-        lines = pathlib.Path(path).expanduser().read_text().splitlines()
+        text = pathlib.Path(path).expanduser().read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} must be text. Received: {error}') from None
     values = []
-    for number, line in enumerate(lines, start=1):
+    # `splitlines` would also cut within strings, at U+2028 and the like.
+    for number, line in enumerate(text.removesuffix('\n').split('\n') if text else (), start=1):
         try:
             value = json.loads(line)
             if not isinstance(value, dict):
@@ -95,8 +96,9 @@ def start_log(path: str | os.PathLike[str]) -> None:
         OSError: the file can't be written.
     """
     try:
-        with open(pathlib.Path(path).expanduser(), 'a'):
-            pass
+        with open(pathlib.Path(path).expanduser(), 'a+b', buffering=0) as file:
+            if not file.seekable():  # `append_line` looks at the end of the last line
+                raise OSError(errno.ESPIPE, 'a pipe or a terminal')
     except OSError as error:
         raise OSError(
             f'the log must be a file that can be written to. Received: {path} ({error.strerror})'
@@ -144,7 +146,11 @@ def _append_whole(path, line):
 def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:
     """A Markdown table."""
     lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join('| ' + ' | '.join(str(cell) for cell in line) + ' |' for line in lines)
+    return '\n'.join('| ' + ' | '.join(_cell(value) for value in line) + ' |' for line in lines)
+
+
+def _cell(value):
+    return ' '.join(str(value).replace('|', '\\|').splitlines())
 
 
 def mean_and_error(values: Sequence[float]) -> str:
@@ -153,6 +159,7 @@ def mean_and_error(values: Sequence[float]) -> str:
     >>> mean_and_error([94.0, 94.2])
     '94.10 ± 0.20'
     """
+    values = [float(value) for value in values]  # `statistics` takes no integers of NumPy
     mean = f'{statistics.mean(values):.2f}'
     if len(values) == 1:
         return mean

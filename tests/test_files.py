@@ -1,8 +1,10 @@
 """Files: whole or not at all, whatever happens while they are written."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import re
 import resource
 
 import pytest
@@ -69,6 +71,48 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     ):
         pass
     assert names(tmp_path) == []
+
+
+def test_an_empty_file_where_that_is_no_error(tmp_path):
+    with _files.written_whole(tmp_path / 'a.txt', may_be_empty=True):
+        pass
+    assert (tmp_path / 'a.txt').read_text() == ''
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        ConnectionResetError(errno.ECONNRESET, 'Connection reset by peer'),
+        OSError('image file is truncated'),
+        PermissionError(errno.EACCES, 'Permission denied', 'cat.png'),
+    ],
+)
+def test_an_error_of_what_is_read_is_no_full_disk(tmp_path, error):
+    with pytest.raises(type(error)) as raised, _files.written_whole(tmp_path / 'a.json'):
+        raise error
+    assert raised.value is error
+    assert names(tmp_path) == []
+
+
+def other_than_file(folder, kind):
+    path = folder / 'other'
+    path.mkdir() if kind == 'a folder' else os.mkfifo(path)
+    return path
+
+
+@pytest.mark.parametrize('kind', ['a folder', 'a device or a pipe'])
+def test_what_is_no_file_is_refused_before_the_work(tmp_path, kind):
+    """A pipe was replaced by a file; of a folder it was said after the block."""
+    path = other_than_file(tmp_path, kind)
+    (tmp_path / 'link').symlink_to(path)
+    with pytest.raises(ValueError, match=rf'`out` must be the path of a file\. .*other, {kind}$'):
+        _files.check_target(tmp_path / 'link', 'out')
+    for target in (path, tmp_path / 'link'):
+        message = f'{target} must be a file that can be written to. Received: {kind}'
+        with pytest.raises(OSError, match=f'^{re.escape(message)}$'):
+            _files.written_whole(target).__enter__()
+    assert not path.is_file()
+    assert names(tmp_path) == ['link', 'other']
 
 
 def test_a_temporary_file_that_cannot_be_removed_hides_no_error(tmp_path, monkeypatch):
@@ -187,6 +231,13 @@ def test_check_writable_makes_the_folder_and_leaves_it_empty(tmp_path):
     _files.check_writable(folder)
     _files.check_writable(str(folder))
     assert names(folder) == []
+
+
+def test_a_folder_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    _files.check_writable('~/cache')
+    assert names(tmp_path) == ['cache']
 
 
 def test_a_file_in_the_way(tmp_path):

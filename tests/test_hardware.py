@@ -90,6 +90,15 @@ def test_the_commit_and_whether_its_files_are_unchanged(clone):
     assert hardware.provenance()['clean'] is False
 
 
+def test_the_commit_is_of_the_clone_whatever_git_is_told(clone, monkeypatch):
+    """In a hook GIT_DIR names the repository that the hook is of."""
+    git(clone, 'init', '-q')
+    git(clone, 'commit', '-qm', 'one', '--allow-empty')
+    commit = git(clone, 'rev-parse', 'HEAD')
+    monkeypatch.setenv('GIT_DIR', str(clone / 'other'))
+    assert hardware.provenance()['commit'] == commit
+
+
 def test_outside_a_clone_there_is_no_commit(clone):
     found = hardware.provenance()
     assert (found['commit'], found['clean']) == (None, None)
@@ -99,3 +108,15 @@ def test_without_git_there_is_no_commit(clone, monkeypatch):
     (clone / '.git').mkdir()
     monkeypatch.setenv('PATH', str(clone))
     assert hardware.provenance()['commit'] is None
+
+
+@pytest.mark.parametrize('device', ['auto', 'cuda', '', None])
+def test_hardware_that_is_no_kind_of_device(device):
+    with pytest.raises(ValueError, match=f'`device` must be one of cpu, gpu, tpu. .*={device}$'):
+        hardware.describe(device)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+def test_hardware_that_is_not_there():
+    with pytest.raises(ValueError, match=r'that this process sees\. Received: device=tpu, and'):
+        hardware.describe('tpu')

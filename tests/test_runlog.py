@@ -2,6 +2,7 @@
 
 import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -112,3 +113,33 @@ def test_a_log_without_permission_is_no_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(runlog, '_append_whole', denied)
     with pytest.raises(OSError, match=r'log.jsonl must be a file that can be written to\. Rec'):
         runlog.append_line(tmp_path / 'log.jsonl', {})
+
+
+def test_an_empty_text(tmp_path):
+    runlog.write_text(tmp_path / 'a.txt', '')
+    assert (tmp_path / 'a.txt').read_text() == ''
+
+
+def test_a_log_that_cannot_be_sought_is_refused_before_the_work(tmp_path):
+    """As /dev/stdout in a pipe: `append_line` raised after it."""
+    os.mkfifo(tmp_path / 'log')
+    with pytest.raises(OSError, match=r'^the log must be a file .*log \(a pipe or a terminal\)$'):
+        runlog.start_log(tmp_path / 'log')
+
+
+def test_lines_end_at_line_feeds_alone(tmp_path):
+    log = tmp_path / 'log.jsonl'
+    log.write_text('{"a": "one\u2028two\x85three"}\n{"b": 1}', encoding='utf-8')
+    assert runlog.read_lines(log) == [{'a': 'one\u2028two\x85three'}, {'b': 1}]
+    log.write_bytes(b'{"a": 1}\r\n{"b": 2}\r\n')
+    assert runlog.read_lines(log) == [{'a': 1}, {'b': 2}]
+
+
+def test_a_table_keeps_its_columns():
+    table = runlog.markdown(['a|b', 'c'], [[1, 'two\nlines']])
+    assert table == '| a\\|b | c |\n| --- | --- |\n| 1 | two lines |'
+
+
+def test_a_mean_of_numpys_integers():
+    assert runlog.mean_and_error(np.array([94, 96])) == '95.00 ± 2.00'
+    assert runlog.mean_and_error([np.int64(94)]) == '94.00'

@@ -105,6 +105,10 @@ def test_bad_arguments(monkeypatch):
         devices.distribute(8, device='cuda')
     with pytest.raises(ValueError, match=r'`precision` must be one of .* precision=half'):
         devices.distribute(8, precision='half')
+    with monkeypatch.context() as patch:  # before TensorFlow splits the CPU for good
+        patch.setattr(distribution, '_placement', lambda backend: pytest.fail)
+        with pytest.raises(ValueError, match=r'must be a multiple of 3, .*global_batch_size=10$'):
+            devices.distribute(10, 3, device='cpu')
     keras.ops.zeros(())  # from now on there are as many devices as there are
     with pytest.raises(ValueError, match=r'`replicas` must be at most \d+, .* kind cpu here'):
         devices.distribute(8192, 4096, device='cpu')

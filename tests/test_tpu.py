@@ -11,7 +11,7 @@ import sys
 import keras
 import pytest
 
-from fenwicks import recipes, tpu
+from fenwicks import hardware, recipes, tpu
 from fenwicks.tpu import table
 from fenwicks.tpu.costs import _estimate, added_up, split_seconds
 
@@ -128,6 +128,15 @@ def test_an_estimate_adds_up():
     assert found.run_seconds == pytest.approx(11.7)
     assert found.memory_limit_bytes == 16 * 2**30
     assert found.cycles == 18_000_000
+
+
+@needs_jax
+def test_a_step_takes_its_operations_time_whatever_is_copied():
+    chip = tpu.CHIPS['v5e']
+    much = compiled(copied_bytes=8_190_000_000)
+    found = _estimate(much, 'v5e:1x1', 1, chip, 1, steps=1, epochs=1)
+    assert found.priced_seconds == found.roofline_seconds
+    assert found.step_seconds >= found.roofline_seconds
 
 
 @needs_jax
@@ -313,6 +322,67 @@ def test_figures_that_cannot_be_kept_are_told(monkeypatch, tmp_path, caplog):
 
 
 @needs_jax
+def test_figures_are_kept_in_the_home_folder(monkeypatch, tmp_path):
+    from fenwicks.tpu import compiler
+
+    class Program:
+        def lower(self):
+            return self
+
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compiler, '_digest', lambda *_: 'digest')
+    monkeypatch.setattr(compiler, '_compile', lambda *_: compiled())
+    compiler.compile_program(Program(), (), [], '~/cache')
+    assert [str(path) for path in pathlib.Path().rglob('*.json')] == ['home/cache/digest.json']
+
+
+@needs_libtpu
+@pytest.mark.parametrize('name', ['LIBTPU_INIT_ARGS', 'XLA_FLAGS'])
+def test_figures_of_other_options_are_others(monkeypatch, name):
+    from fenwicks.tpu import compiler
+
+    class Lowered:
+        def as_text(self):
+            return 'program'
+
+    digests = []
+    for flags in ('', '--xla_one', '--xla_two'):
+        monkeypatch.setenv(name, flags)
+        digests.append(compiler._digest(Lowered(), []))
+    assert len(set(digests)) == 3
+
+
+@needs_libtpu
+@pytest.mark.parametrize(
+    ('topology', 'devices', 'per_chip'),
+    [('v2:2x2', 8, 2), ('v4:2x2x1', 4, 1), ('v5p:2x2x1', 4, 1), ('tpu7x:2x2x1', 8, 2)],
+)
+def test_the_devices_of_a_chip(topology, devices, per_chip):
+    """JAX on a real v4 has one for its two cores, as on v5p."""
+    from fenwicks.tpu import compiler
+
+    found = compiler.topology_devices(topology)
+    assert (len(found), compiler.devices_per_chip(found)) == (devices, per_chip)
+
+
+@pytest.mark.backend('jax')
+@needs_libtpu
+def test_the_dtype_policy_is_what_it_was(monkeypatch):
+    from fenwicks import assemble
+
+    def fails(*_, **__):
+        assert keras.config.dtype_policy().name == 'mixed_bfloat16'
+        raise RuntimeError('broken')
+
+    monkeypatch.setattr(assemble, 'build_trainer', fails)
+    before = keras.config.dtype_policy()
+    with pytest.raises(RuntimeError, match='broken'):
+        tpu.estimate(recipes.get('fenwicks24'), 'v5e:1x1')
+    assert keras.config.dtype_policy() == before
+
+
+@needs_jax
 def test_a_table_and_a_log(monkeypatch):
     monkeypatch.setattr(table.importlib.metadata, 'version', lambda package: '1.2.3')
     found = _estimate(compiled(), 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps=100, epochs=10)
@@ -323,7 +393,10 @@ def test_a_table_and_a_log(monkeypatch):
     ]
     starts = [table.HEADER.index(title) for title in ('fits', 'ms/step', 'compiled')]
     assert [row[start:].split()[0] for start in starts] == ['yes', '11.00', '60']
-    entry = json.loads(json.dumps(table.log_entry(found, {'recipe': 'fenwicks24'})))
+    provenance = {**hardware.provenance(), 'commit': 'of the start'}
+    entry = table.log_entry(found, {'recipe': 'fenwicks24'}, provenance)
+    entry = json.loads(json.dumps(entry))
+    assert entry['commit'] == 'of the start'
     assert entry['recipe'] == 'fenwicks24'
     assert entry['hardware'] == 'TPU v5e, 1 chip'
     assert entry['versions']['libtpu'] == '1.2.3'
@@ -377,10 +450,23 @@ def test_the_backend_that_one_trains_on_does_not_matter():
         ('--tensorflow=false --topology=v5e:2x4', '`topology` must be a single device'),
         ('--tensorflow=/no/python', '`tensorflow` must be the Python of an environment with'),
         ('--tensorflow=false', 'Received: tensorflow=false, exit status 1'),
+        ('--tensorflow=true', 'Received: tensorflow=true, which wrote no program'),
     ],
 )
 def test_bad_flags(flags, message):
     assert message in error_of(run_module(*flags.split()))
+
+
+@needs_libtpu
+def test_the_other_python_finds_no_package_of_this_one(tmp_path):
+    """PYTHONPATH was the folder of fenwicks, which may have this Python's packages, too."""
+    python = tmp_path / 'python'
+    python.write_text(
+        '#!/bin/sh\nls $PYTHONPATH >&2\nls $PYTHONPATH/fenwicks/tpu >/dev/null && exit 3'
+    )
+    python.chmod(0o700)
+    error = error_of(run_module('--tensorflow=~/python', HOME=str(tmp_path)))
+    assert error.endswith('Received: tensorflow=~/python, fenwicks\n')
 
 
 @pytest.mark.slow

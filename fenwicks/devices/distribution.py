@@ -106,15 +106,12 @@ def distribute(
     size = positive_integer('global_batch_size', global_batch_size)
     if replicas is not None:
         replicas = positive_integer('replicas', replicas)
+        _check_shares(size, replicas)  # before TensorFlow splits the CPU for good
     place = _placement(check_backend())
     device = select_device(device)
     precision = choose_precision(precision, device)
     placement = place(replicas, device)
-    if size % placement.count:
-        raise ValueError(
-            f'`global_batch_size` must be a multiple of {placement.count}, the devices that share '
-            f'it. Received: global_batch_size={size}'
-        )
+    _check_shares(size, placement.count)
     return Strategy(
         device=device,
         count=placement.count,
@@ -126,6 +123,14 @@ def distribute(
         batch_size=size // placement.feeding_processes,
         distribution=placement.distribution,
     )
+
+
+def _check_shares(size: int, count: int) -> None:
+    if size % count:
+        raise ValueError(
+            f'`global_batch_size` must be a multiple of {count}, the devices that share it. '
+            f'Received: global_batch_size={size}'
+        )
 
 
 def _placement(backend: str) -> Callable[[int | None, str], Placement]:

@@ -92,7 +92,7 @@ ONEDNN_ON_AVX2 = Costs(200, 150, 0.59, 1.06)
 def supports(images: tf.Tensor, kernel: tf.Tensor) -> bool:
     """Returns whether `convolve` takes these arguments."""
     known = kernel.shape[:2] == (3, 3) and images.shape.is_fully_defined()
-    return known and images.dtype in (tf.float32, tf.bfloat16)
+    return known and images.shape[0] != 0 and images.dtype in (tf.float32, tf.bfloat16)
 
 
 def pays(

@@ -19,13 +19,12 @@ import tempfile
 
 from absl import flags
 
-from fenwicks import command, runlog
+from fenwicks import command, hardware, runlog
 from fenwicks import precision as precisions
 from fenwicks.recipes import flags as recipe_flags
 from fenwicks.tpu import table
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT
 
-PACKAGES = pathlib.Path(__file__).resolve().parents[2]  # the folder that contains fenwicks
 # float16 needs a scaling of the loss that the recipes' optimizers don't have, and gains nothing.
 _PRECISIONS = tuple(name for name in precisions.PRECISIONS if name != 'float16')
 FLAGS = flags.FLAGS
@@ -81,6 +80,7 @@ def estimate_all():
     """Prints the estimate of each topology; describes in words those that the program exceeds."""
     from fenwicks import tpu
 
+    provenance = hardware.provenance()  # the clone may change while it compiles
     shape = tpu.DataShape.named(FLAGS.dataset)
     recipe = recipe_flags.for_dataset(recipe_flags.chosen(FLAGS), FLAGS.dataset, FLAGS)
     steps = recipe.steps_per_epoch(shape.train_images)
@@ -132,7 +132,7 @@ def estimate_all():
             cache=cache,
             programs=programs,
         )
-        entry = table.log_entry(found, settings, versions)
+        entry = table.log_entry(found, settings, provenance, versions)
         print(json.dumps(entry) if FLAGS.json else table.row(found), flush=True)
         if FLAGS.log:
             runlog.append_line(FLAGS.log, entry)
@@ -169,12 +169,17 @@ def tensorflow_program(recipe, precision, epoch, step):
     )
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / 'program'
+        # This fenwicks alone: where it is installed, its folder has this Python's packages, too.
+        link = pathlib.Path(folder) / 'packages' / 'fenwicks'
+        link.parent.mkdir()
+        link.symlink_to(pathlib.Path(__file__).resolve().parents[1])
         environment = {**os.environ, **LIBTPU_ENVIRONMENT}
-        environment |= {'KERAS_BACKEND': 'tensorflow', 'PYTHONPATH': str(PACKAGES)}
+        environment |= {'KERAS_BACKEND': 'tensorflow', 'PYTHONPATH': str(link.parent)}
         environment.pop('TPU_LIBRARY_PATH', None)  # JAX's libtpu makes TensorFlow abort
+        python = os.path.expanduser(FLAGS.tensorflow)
         try:
             run = subprocess.run(
-                [FLAGS.tensorflow, '-m', 'fenwicks.tpu.tensorflow_program', str(out)],
+                [python, '-m', 'fenwicks.tpu.tensorflow_program', str(out)],
                 input=json.dumps(settings),
                 env=environment,
                 capture_output=True,
@@ -186,8 +191,11 @@ def tensorflow_program(recipe, precision, epoch, step):
         if run.returncode:
             said = run.stderr.strip().splitlines() or [f'exit status {run.returncode}']
             raise ValueError(f'{wrong}, {said[-1]}')
-        versions = json.loads(run.stdout.splitlines()[-1])
-        return out.read_bytes(), {'tensorflow-tpu': versions['tensorflow-tpu']}
+        try:
+            versions = json.loads(run.stdout.splitlines()[-1])
+            return out.read_bytes(), {'tensorflow-tpu': versions['tensorflow-tpu']}
+        except (IndexError, KeyError, TypeError, ValueError, OSError):
+            raise ValueError(f'{wrong}, which wrote no program') from None
 
 
 if __name__ == '__main__':

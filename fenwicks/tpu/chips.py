@@ -19,7 +19,7 @@ LIBTPU_ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A chip of one generation. A JAX device is a chip, or in v2 and v3 one of its two cores.
+    """A chip of one generation. A JAX device is a chip, or in v2, v3 and tpu7x half of one.
 
     Attributes:
         example: a small topology of such chips.

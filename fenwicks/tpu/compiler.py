@@ -25,6 +25,7 @@ from fenwicks._files import check_writable, written_whole
 from fenwicks.tpu.chips import LIBTPU_ENVIRONMENT, unknown_topology
 
 _log = logging.getLogger('fenwicks')
+_OPTIONS = ('LIBTPU_INIT_ARGS', 'XLA_FLAGS')  # of the compiler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,13 +83,20 @@ def topology_devices(topology: str) -> list:
     for name, value in LIBTPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        description = topologies.get_topology_desc(platform='tpu', topology_name=topology)
+        description = topologies.get_topology_desc(
+            platform='tpu', topology_name=topology, **_chip_options(topology)
+        )
     except jax.errors.JaxRuntimeError as error:
         code, _, reason = str(error).partition(': ')
         if code == 'INVALID_ARGUMENT':
             raise unknown_topology(topology, f'libtpu: {one_line(reason)}') from None
         raise OSError(f'libtpu must start. Received: {one_line(error)}') from None
     return list(description.devices)
+
+
+def _chip_options(topology):
+    # By default libtpu makes each core of a v4 a device; JAX on a real one has one for both.
+    return {'chip_config_name': 'megacore'} if topology.startswith('v4:') else {}
 
 
 def compile_program(
@@ -103,8 +111,8 @@ def compile_program(
         program: a function wrapped in `jax.jit`.
         arguments: tuple of trees of `jax.ShapeDtypeStruct`, sharded over the devices.
         devices: from `topology_devices`.
-        cache: folder that keeps the compiler's figures, or `None`. JAX's own cache of compiled
-            programs can't be read without a TPU.
+        cache: folder that keeps the compiler's figures, with the home folder for `~`, or `None`.
+            JAX's own cache of compiled programs can't be read without a TPU.
 
     Returns:
         A `Compiled`.
@@ -115,7 +123,7 @@ def compile_program(
     lowered = program.lower(*arguments)
     if cache is None:
         return _compile(lowered, len(devices))
-    remembered = pathlib.Path(cache) / f'{_digest(lowered, devices)}.json'
+    remembered = pathlib.Path(cache).expanduser() / f'{_digest(lowered, devices)}.json'
     with contextlib.suppress(OSError, ValueError, TypeError):  # not there, or damaged: made anew
         return Compiled(**json.loads(remembered.read_text()))
     check_writable(cache, 'cache')  # before minutes are spent
@@ -136,6 +144,7 @@ def _digest(lowered, devices):
     fields = ' '.join(field.name for field in dataclasses.fields(Compiled))
     key = [version('libtpu'), jax.__version__, fields]
     key += [f'{device.device_kind} {device.coords}' for device in devices]
+    key += [f'{name}={os.environ[name]}' for name in _OPTIONS if name in os.environ]
     return hashlib.sha256('\n'.join([*key, lowered.as_text()]).encode()).hexdigest()
 
 
@@ -288,5 +297,5 @@ def bytes_of(shapes: str) -> int:
 
 
 def devices_per_chip(devices: Sequence) -> int:
-    """2 if JAX treats the two cores of a chip as two devices, else 1."""
+    """2 if JAX treats the two halves of a chip as two devices, else 1."""
     return len(devices) // len(np.unique([device.coords for device in devices], axis=0))

@@ -5,7 +5,8 @@ The time of a step is estimated per device:
 ```
 priced    = the compiler's own estimate: the sum over the operations of the time that each takes at
             the device's peak rates, less its time for copies to and from a faster memory: they run
-            beside other operations, which count as if they reached into the main memory
+            beside other operations, which count as if they reached into the main memory; at least
+            the roofline
 unpriced  = memory traffic of max pooling's gradient / peak memory bandwidth, since the compiler has
             no estimate for that operation
 network   = (n - 1) / n * bytes of the arrays that devices gather or reduce / peak bandwidth of the
@@ -53,7 +54,8 @@ class Estimate:
 
     Attributes:
         topology: generation and shape.
-        devices: number of devices that share a batch: chips, or cores of v2 and v3 chips.
+        devices: number of devices that share a batch: chips, or halves of them in v2,
+            v3 and tpu7x.
         fits: whether the program fits the memory of a device; if not, all other figures except the
             next two and `compile_seconds` are `None`.
         memory_bytes: memory that the program needs on a device, the data set included.
@@ -132,21 +134,31 @@ def estimate(
     chip = chip_of(topology)
     devices, replicas = replicas_on(topology, recipe, batch_norm)
     parts = program_steps(recipe, shape)
-    if programs is None:
-        chosen = precisions.set_precision(precision, 'tpu')
-        trainer = assemble.build_trainer(recipe, shape.noise(), precision=chosen, replicas=replicas)
-        traced = [
-            trainer.program(shape.train_images, shape.image_shape, epoch, step)
-            for epoch, step, _ in parts
+    policy = keras.config.dtype_policy()
+    try:
+        if programs is None:
+            chosen = precisions.set_precision(precision, 'tpu')
+            trainer = assemble.build_trainer(
+                recipe, shape.noise(), precision=chosen, replicas=replicas
+            )
+            traced = [
+                trainer.program(shape.train_images, shape.image_shape, epoch, step)
+                for epoch, step, _ in parts
+            ]
+        else:
+            check_single_device(topology, devices)
+            traced = [_imported(program, replicas.replicated) for program in programs]
+        compiled = [  # this traces, too
+            compiler.compile_program(program, arguments, devices, cache)
+            for program, arguments in traced
         ]
-    else:
-        check_single_device(topology, devices)
-        traced = [_imported(program, replicas.replicated) for program in programs]
+    finally:
+        keras.config.set_dtype_policy(policy)
     steps_per_epoch = recipe.steps_per_epoch(shape.train_images)
     cores = compiler.devices_per_chip(devices)
     estimates = [
         _estimate(
-            compiler.compile_program(program, arguments, devices, cache),
+            figures,
             topology,
             len(devices),
             chip,
@@ -154,7 +166,7 @@ def estimate(
             steps_per_epoch,
             steps / steps_per_epoch,
         )
-        for (program, arguments), (_, _, steps) in zip(traced, parts, strict=True)
+        for figures, (_, _, steps) in zip(compiled, parts, strict=True)
     ]
     return added_up(estimates, [steps for _, _, steps in parts])
 
@@ -265,7 +277,7 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
     roofline = compiled.flops / (chip.teraflops * 1e12 / devices_per_chip)
     priced, unpriced_operations = split_seconds(compiled.optimal_seconds, roofline)
     bandwidth = chip.gigabytes_per_second * 1e9 / devices_per_chip
-    priced -= compiled.copied_bytes / bandwidth
+    priced = max(roofline, priced - compiled.copied_bytes / bandwidth)
     unpriced = compiled.scatter_bytes / bandwidth
     network = _network_seconds(compiled.collective_bytes, topology, chip)
     step = priced + unpriced + network

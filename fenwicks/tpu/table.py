@@ -6,7 +6,6 @@ import dataclasses
 import importlib.metadata
 import math
 
-from fenwicks import hardware
 from fenwicks.tpu.costs import ESTIMATED, Estimate
 
 COLUMNS = (
@@ -68,16 +67,25 @@ def hardware_of(found: Estimate) -> str:
     return f'TPU {generation}, {chips} chip{"s" * (chips > 1)}'
 
 
-def log_entry(found: Estimate, settings: dict, more_versions: dict | None = None) -> dict:
-    """An estimate with the settings and versions that it depends on, for a JSON-lines file."""
+def log_entry(
+    found: Estimate, settings: dict, provenance: dict, more_versions: dict | None = None
+) -> dict:
+    """An estimate with the settings and versions that it depends on, for a JSON-lines file.
+
+    Args:
+        found: the estimate.
+        settings: what was estimated.
+        provenance: of `hardware.provenance`, from before the compilation.
+        more_versions: of packages in another environment.
+    """
     kept = ('fenwicks', 'jax', 'keras', 'python')
-    versions = {name: version for name, version in hardware.versions().items() if name in kept}
+    versions = {name: version for name, version in provenance['versions'].items() if name in kept}
     versions['libtpu'] = importlib.metadata.version('libtpu')
     return {
         **settings,
         'hardware': hardware_of(found),
         **dataclasses.asdict(found),
         'estimated': list(ESTIMATED),
-        **hardware.provenance(),
+        **provenance,
         'versions': {**versions, **(more_versions or {})},
     }
