@@ -278,3 +278,24 @@ def no_class(name: str, value: Any) -> None:
             f'`{name}` must be an object, not a class: {value.__name__}(...). '
             f'Received: {name}={value.__name__}'
         )
+
+
+DEVICES = ('cpu', 'gpu', 'tpu')
+
+
+def device_kind(device: str) -> str:
+    """Returns `device` if it is a kind of device.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    if device not in DEVICES:
+        raise ValueError(f'`device` must be one of {", ".join(DEVICES)}. Received: device={device}')
+    return device
+
+
+def missing_device(device: str) -> ValueError:
+    """What to raise where the backend finds no device of a kind."""
+    return ValueError(
+        f'`device` must be one that this process sees. Received: device={device}, and there is none'
+    )

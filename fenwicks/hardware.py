@@ -12,10 +12,10 @@ import subprocess
 import sys
 from typing import Any
 
+from fenwicks._checks import device_kind, missing_device
 from fenwicks.kernels import device as processor
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
-_DEVICES = ('cpu', 'gpu', 'tpu')
 _PACKAGES = ('keras', 'tensorflow', 'tensorflow-cpu', 'jax', 'torch', 'numpy')
 
 
@@ -60,10 +60,7 @@ def describe(device: str = 'cpu') -> str:
     Raises:
         ValueError: `device` is none of these, or the backend finds none of the kind.
     """
-    if device not in _DEVICES:
-        raise ValueError(
-            f'`device` must be one of {", ".join(_DEVICES)}. Received: device={device}'
-        )
+    device_kind(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     plural = '' if cores == 1 else 's'
     return f'{_processor()}, {cores} core{plural}' if device == 'cpu' else _accelerator(device)
@@ -117,18 +114,12 @@ def _accelerator(device):
         try:
             accelerators = jax.devices(device)
         except RuntimeError:
-            raise _missing(device) from None
+            raise missing_device(device) from None
         return f'{len(accelerators)} x {accelerators[0].device_kind}'
     import tensorflow as tf
 
     found = tf.config.list_physical_devices(device.upper())
     if not found:
-        raise _missing(device)
+        raise missing_device(device)
     details = tf.config.experimental.get_device_details(found[0])
     return f'{len(found)} x {details.get("device_name", device.upper())}'
-
-
-def _missing(device):
-    return ValueError(
-        f'`device` must be one that this process sees. Received: device={device}, and there is none'
-    )

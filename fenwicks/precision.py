@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from fenwicks._checks import device_kind, missing_device
 from fenwicks.kernels import device as processor
 
 _POLICIES = {
@@ -13,7 +14,6 @@ _POLICIES = {
 }
 
 PRECISIONS = ('auto', *_POLICIES)
-_DEVICES = ('cpu', 'gpu', 'tpu')
 
 
 def set_precision(precision: str = 'auto', device: str = 'cpu') -> str:
@@ -85,10 +85,7 @@ def choose_precision(precision: str, device: str) -> str:
         raise ValueError(
             f'`precision` must be one of {", ".join(PRECISIONS)}. Received: precision={precision}'
         )
-    if device not in _DEVICES:
-        raise ValueError(
-            f'`device` must be one of {", ".join(_DEVICES)}. Received: device={device}'
-        )
+    device_kind(device)
     return _fastest(device) if precision == 'auto' else precision
 
 
@@ -116,16 +113,13 @@ def cpu_has_bfloat16(cpuinfo: str = '/proc/cpuinfo') -> bool:
     return bool(flags & {'avx512_bf16', 'amx_bf16', 'bf16'})
 
 
-_NO_GPU = '`device` must be one that this process sees. Received: device=gpu, and there is none'
-
-
 def _gpu_has_bfloat16() -> bool:
     if keras.backend.backend() == 'tensorflow':
         import tensorflow as tf
 
         gpus = tf.config.list_physical_devices('GPU')
         if not gpus:
-            raise ValueError(_NO_GPU)
+            raise missing_device('gpu')
         gpu, *_ = gpus
         major, _ = tf.config.experimental.get_device_details(gpu).get('compute_capability', (0, 0))
         return major >= 8
@@ -135,6 +129,6 @@ def _gpu_has_bfloat16() -> bool:
         try:
             gpu, *_ = jax.devices('gpu')
         except RuntimeError:
-            raise ValueError(_NO_GPU) from None
+            raise missing_device('gpu') from None
         return int(gpu.compute_capability.split('.')[0]) >= 8
     return False

@@ -9,7 +9,7 @@ from typing import Any
 
 from fenwicks._checks import finite_number, positive_integer
 from fenwicks.recipes import schedule
-from fenwicks.recipes.fields import RANGES, check_names, check_together, checked
+from fenwicks.recipes.fields import RANGES, check_names, check_together, checked, network_batches
 from fenwicks.recipes.steps import Step, parse_steps
 
 
@@ -307,8 +307,7 @@ class Recipe:
     @property
     def trained_images(self) -> int:
         """How many images of a batch train the network: all, or the hardest."""
-        share = self.hard_share if self.proxy_widths else 1
-        return max(1, round(share * self.batch_size))
+        return network_batches(self, self.batch_size)[0]
 
     @property
     def whitening_bias(self) -> str:
