@@ -461,9 +461,9 @@ if DOWNLOAD and 'google.colab' in sys.modules:
 # 4. Twice the `EPOCHS`, or twice the `WIDTH`: which buys more accuracy for the time?
 # 5. Train twice with different `SEED`s. How much of what you saw above was luck?
 #
-# Then let a *recipe* do it: it holds all such settings as data. What you have just trained is
-# `fenwicks24`, which also has batch norm of 64 images at a time, as eight devices do, or on a CPU a
-# small edition of it. `page10` gets by with 10 epochs; `speed94` is a smaller network with another
+# Then let a *recipe* do it: it holds all such settings as data. `fenwicks24` is what you have just
+# trained (on a CPU, a small edition of it), but normalizes batches in groups of 64 images, as eight
+# devices do. `page10` gets by with 10 epochs; `speed94` is a smaller network with another
 # optimizer, Muon, that held a speed record. To train one here, in at most `EPOCHS` epochs and at
 # `WIDTH` of its width, choose it and run the cell.
 

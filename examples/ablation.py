@@ -14,7 +14,7 @@ is one.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 import pathlib

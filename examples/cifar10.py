@@ -16,7 +16,7 @@ examples/results/.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401  first: it selects this clone and ends an interrupt with one line
+import startup  # noqa: F401
 
 import logged
 import training_runs
@@ -66,8 +66,8 @@ def main():
     recipe = recipe_flags.for_dataset(recipe, dataset.name, FLAGS)
     job = training_runs.Job(recipe, dataset, chosen=chosen)
     jobs = [(job, FLAGS.seed + run) for run in range(FLAGS.runs)]
-    results, out = training_runs.train_all(jobs, machine, folders, __file__, code)
-    said = f'{training_runs.summary(results, dataset.name)}; results in {out}'
+    results, folders = training_runs.train_all(jobs, machine, folders, __file__, code)
+    said = f'{training_runs.summary(results, dataset.name)}; results in {folders.out}'
     machine.say(said, also_quiet=True)
 
 

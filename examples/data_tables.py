@@ -6,8 +6,6 @@ import logged
 
 from fenwicks import runlog
 
-NOTHING = 'Not logged yet.'
-
 
 def image_data_table():
     """One row for each figure of the logged runs of image_data.py."""
@@ -15,7 +13,7 @@ def image_data_table():
     for line in logged.read('image_data.jsonl'):
         for what, figure in figures(line):
             rows.append([what, figure, line['hardware'], line['backend']])
-    return runlog.markdown(['what', 'figure', 'hardware', 'backend'], rows) if rows else NOTHING
+    return logged.table(['what', 'figure', 'hardware', 'backend'], rows)
 
 
 def figures(line):
@@ -55,7 +53,7 @@ def augmentation_table():
             for name, ms in line['milliseconds'].items()
         ]
     header = ['what', 'ms a batch', 'of a step', 'batch', 'hardware']
-    return runlog.markdown(header, rows) if rows else NOTHING
+    return logged.table(header, rows)
 
 
 def rounding_table():
@@ -80,7 +78,7 @@ def rounding_pairs_table():
     )
     seeds = sorted(exact.keys() & rounded.keys())
     if not seeds:
-        return NOTHING
+        return logged.NOT_YET
     rows = [
         [seed, f'{exact[seed]:.2f}', f'{rounded[seed]:.2f}', f'{rounded[seed] - exact[seed]:+.2f}']
         for seed in seeds
@@ -108,7 +106,7 @@ def hessian_table():
         for line in logged.read('hessian.jsonl')
     ]
     header = ['ResNet-9', 'images', 'eigenvalues', 'products', 'largest residual over the first']
-    return runlog.markdown([*header, 's', 'hardware'], rows) if rows else NOTHING
+    return logged.table([*header, 's', 'hardware'], rows)
 
 
 TABLES = {

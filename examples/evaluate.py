@@ -15,7 +15,7 @@ where pictures lie in the folders that the run trained on, which its result.json
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import argparse
 import contextlib

@@ -16,7 +16,7 @@ in a folder divided already they are counted.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 import hashlib
@@ -107,10 +107,10 @@ def main(folder=None):
         runs = ((job, FLAGS.seed + number) for number in range(count))
     else:
         runs = ((job, FLAGS.seed) for job in made)
-    results, out = training_runs.train_all(runs, machine, folders, __file__, code)
+    results, folders = training_runs.train_all(runs, machine, folders, __file__, code)
     summary = training_runs.summary(results, source.name, of_each.removesuffix('s'))
-    machine.say(f'{summary}; results in {out}', also_quiet=True)
-    run = shlex.quote(str(first_run(out, count)))
+    machine.say(f'{summary}; results in {folders.out}', also_quiet=True)
+    run = shlex.quote(str(folders.of_runs()[0]))
     machine.say(
         f'python examples/predict.py {run} FILE ... classifies pictures, '
         f'python examples/evaluate.py {run} DIR tests on a folder of them'
@@ -143,11 +143,6 @@ def jobs(recipe, network, arrays, source, splits, arguments):
         yield job
 
 
-def first_run(out, count):
-    """The folder of the first of `count` runs, which holds its model."""
-    return out if count == 1 else out / '0'
-
-
 def chosen(source):
     """Recipe, pretrained network or None, side of the images, and why."""
     side = source.median_side()
@@ -171,6 +166,8 @@ def chosen(source):
         if size is None:
             size = 32 if side <= 48 else 64
             why = f'since the median side of those looked at is {side}'
+            if recipe.image_sizes:
+                size, why = recipe.image_sizes[-1], f'to which those of {recipe.name} grow'
         check_size(recipe, size)
         return recipe, None, size, f'{recipe.network} on images of {size} x {size}, {why}'
     if given:
@@ -194,7 +191,8 @@ def chosen(source):
 
 
 def check_size(recipe, size):
-    """Raises where the recipe's network doesn't take images of this size."""
+    """Raises where the recipe or its network doesn't take images of this size."""
+    recipe_flags.check_image_sizes(recipe, size, size)
     if size >= TAKEN_BY_ALL:
         return
     smallest = next(s for s in range(max(1, size), TAKEN_BY_ALL + 1) if _takes(recipe, s))

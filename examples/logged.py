@@ -8,6 +8,7 @@ import statistics
 
 from fenwicks import recipes, runlog
 
+NOT_YET = 'Not logged yet.'
 RESULTS = pathlib.Path(__file__).resolve().parent / 'results'
 
 
@@ -15,6 +16,11 @@ def read(name):
     """The lines of a log; none where nothing was logged yet."""
     path = RESULTS / name
     return runlog.read_lines(path) if path.exists() else []
+
+
+def table(header, rows):
+    """A table in Markdown, or a sentence where there are no rows."""
+    return runlog.markdown(header, rows) if rows else NOT_YET
 
 
 def grouped(lines, keys):

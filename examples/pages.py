@@ -88,8 +88,11 @@ def keep(folder, recipe, dataset, logits, seed):
     """
     samples = dataset.train_images[:SAMPLES]
     made = augmented(recipe, dataset, samples, EPOCHS, seed)
-    material = report.Material.of(logits, dataset.test_labels, dataset.test_images, samples, made)
-    material.save(folder)
+    tests = dataset.test_labels, dataset.test_images
+    try:
+        report.Material.of(logits, *tests, samples, made).save(folder)
+    except ValueError as error:  # images of thousands of pixels a side
+        print(f'no report.npz: {error}', flush=True)
 
 
 def augmented(recipe, dataset, images, epochs, seed=0):
@@ -130,7 +133,9 @@ def command_line(script, seed, arguments=(), **chosen):
         _serialized(flag)
         for module in flags.FLAGS.flags_by_module_dict().values()
         for flag in module
-        if flag.present and flag.name not in {*_NOT_REPEATED, *chosen}
+        if flag.present
+        and flag.name not in {*_NOT_REPEATED, *chosen}
+        and not flag.help.startswith('Alias for')  # the flag that it means is there, too
     ]
     parts = [part for text in given for part in text.split('\n') if part]
     parts += [f'--{name}={value}' for name, value in chosen.items()]

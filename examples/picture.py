@@ -8,7 +8,7 @@ Chrome; `CHROMIUM` names another path.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import io
 import os

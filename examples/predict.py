@@ -12,7 +12,7 @@ out; the exit status is 1 then.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import argparse
 import json

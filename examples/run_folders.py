@@ -75,21 +75,14 @@ class RunFolders:
             return
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f'`out` must be a folder. Received: out={self.out}, a file')
+        if self.resume and not self.out.is_dir():
+            raise ValueError(
+                f'`resume` needs the folder of the interrupted training. Received: out={self.out}'
+            )
+        self._check_no_file_of_others()
         if self.resume:
-            if not self.out.is_dir():
-                raise ValueError(
-                    '`resume` needs the folder of the interrupted training. '
-                    f'Received: out={self.out}'
-                )
             self._check_same_runs()
             return
-        for folder in self.of_runs():
-            there = [name for name in WRITTEN if (folder / name).exists()]
-            if there and not holds_run(folder):
-                raise ValueError(
-                    f'`out` must be a folder without {there[0]}, which a run writes. '
-                    f'Received: {self._named(folder)}'
-                )
         for folder in (self.out, self.out / '0', *self.of_runs()):
             if holds_run(folder):
                 raise ValueError(
@@ -101,15 +94,31 @@ class RunFolders:
         """`out` as it was passed, and the folder in it that is at fault."""
         return f'out={self.out}' + ('' if folder == self.out else f', which holds {folder}')
 
+    def _check_no_file_of_others(self):
+        """Raises if a file that the runs write is there, but no run that may have written it."""
+        written = {folder: WRITTEN for folder in self.of_runs() if not holds_run(folder)}
+        if self.count > 1 and not any(map(holds_run, self.of_runs())):
+            written[self.out] = ('report.html',)  # which compares the runs
+        for folder, names in written.items():
+            for name in names:
+                if (folder / name).exists():
+                    raise ValueError(
+                        f'`out` must be a folder without {name}, which a run writes. '
+                        f'Received: {self._named(folder)}'
+                    )
+
     def _check_same_runs(self):
         """Raises if `out` holds one run where several are to go on, or the other way round."""
-        one = holds_run(self.out)
-        other = self.out / '0' if self.count == 1 else self.out
-        if one if self.count > 1 else other.is_dir() and not one:
+        if self.count > 1:
+            place, is_there = self.out, holds_run(self.out)
+        else:
+            place = self.out / '0'
+            is_there = place.is_dir() and not holds_run(self.out)
+        if is_there:
             raise ValueError(
                 f'`{self.of_each}` must be 1 to resume a run that lies in `out` itself, and more '
                 f'for runs in folders of their own. Received: {self.of_each}={self.count}, while '
-                f'one lies in {other}'
+                f'one lies in {place}'
             )
 
 

@@ -25,7 +25,7 @@ def search_table():
         for runs in groups
     ]
     header = ['variant', 'arithmetic, epochs', 'hardware', 'n', 'test accuracy, %']
-    return runlog.markdown(header, rows) if rows else 'Not logged yet.'
+    return logged.table(header, rows)
 
 
 def parts_table():
@@ -44,14 +44,14 @@ def parts_table():
         rows.append([*about, 'all', sum(part['steps'] for part in line['parts'])])
         rows[-1] += [f'{line["train_seconds"]:.0f} s', '']
     header = ['recipe', 'hardware', 'commit', 'size', 'steps', 's a step', 'the bias learning']
-    return runlog.markdown(header, rows) if rows else 'Not logged yet.'
+    return logged.table(header, rows)
 
 
 def doubtful_table():
     """One row for each margin, means of the logged models; then the seconds of both ways."""
     lines = logged.read('doubtful.jsonl')
     if not lines:
-        return 'Not logged yet.'
+        return logged.NOT_YET
     rows = []
     for training, test in zip(
         *(columns(lines, name) for name in ('training', 'test')), strict=True

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import logged
 
-from fenwicks import runlog
-
-NOT_YET = 'Not logged yet.'
-
 
 def of(benchmark):
     return [line for line in logged.read('streaming.jsonl') if line['benchmark'] == benchmark]
@@ -27,7 +23,7 @@ def streaming_table():
         ]
         for line in of('streaming')
     ]
-    return runlog.markdown(header, rows) if rows else NOT_YET
+    return logged.table(header, rows)
 
 
 def overhead_table():
@@ -48,4 +44,4 @@ def overhead_table():
         ]
         for line in newest.values()
     ]
-    return runlog.markdown(header, rows) if rows else NOT_YET
+    return logged.table(header, rows)

@@ -6,7 +6,7 @@ python examples/tables.py --check   # fail where a README differs from the runs
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 import json

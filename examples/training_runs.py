@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import quiet
+import startup
 
 import contextlib
 import dataclasses
@@ -56,9 +56,7 @@ def define_flags(recipe: str, more: str = '') -> None:
     flags.DEFINE_string('device', 'auto', f'One of {", ".join(devices.DEVICES)}.')
     flags.DEFINE_bool('tpu', False, 'Short for --device=tpu.')
     flags.DEFINE_integer(
-        'replicas',
-        None,
-        'Devices that share each batch; default: all accelerators, or one processor.',
+        'replicas', None, 'Devices that share each batch; default: all accelerators, or one CPU.'
     )
     flags.DEFINE_string(
         'batch_norm', 'per_replica', f'Of several replicas: {" or ".join(training.BATCH_NORMS)}.'
@@ -150,14 +148,15 @@ class Job:
         return self.dataset.digest()
 
     def check(self, machine: Machine) -> None:
-        """Raises where the recipe's batches don't fit the images or the devices."""
+        """Raises where the recipe doesn't fit the images or the devices."""
         self.recipe.steps_per_epoch(len(self.dataset.train_images))
+        recipe_flags.check_image_sizes(self.recipe, *self.dataset.image_shape[:2])
         assemble.check_shares(self.recipe, machine.replicas)
 
 
 def train_all(
     jobs: Iterable[tuple[Job, int]], machine: Machine, folders: RunFolders, script: str, code: dict
-) -> tuple[list[dict], pathlib.Path]:
+) -> tuple[list[dict], RunFolders]:
     """Trains each job in a folder of its own.
 
     Args:
@@ -168,7 +167,7 @@ def train_all(
         code: commit and the like, from `hardware.provenance`.
 
     Returns:
-        What each run wrote to its result.json, and the folder that holds all.
+        What each run wrote to its result.json, and the folders, which may be new ones.
     """
     jobs = iter(jobs)
     job, seed = next(jobs)
@@ -199,7 +198,7 @@ def train_all(
         command.say_how_to_go_on(how)
         if FLAGS.report and machine.replicas.chief:
             pages.write(folders.of_runs(), folders.out)
-    return results, folders.out
+    return results, folders
 
 
 def summary(results: list[dict], dataset: str, of_each: str = 'run') -> str:
@@ -288,7 +287,7 @@ def train(
 
     first_step_seconds = None  # since the command's start; of the first run, if it took a step
     if first and trainer.first_step_at:
-        first_step_seconds = trainer.first_step_at - quiet.STARTED
+        first_step_seconds = trainer.first_step_at - startup.STARTED
 
     result = {
         'recipe': recipe.name,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import logged
 
-from fenwicks import runlog
-
-NOT_YET = 'Not logged yet.'
 # A figure's words, what it was measured on, and what was found.
 FIGURES = {
     'kills': (
@@ -48,7 +45,7 @@ def under_fire_table():
         rows.append(
             [what, of_what, f'{line["n"]:,}', found, line['hardware'], found_versions, commit]
         )
-    return runlog.markdown(header, rows) if rows else NOT_YET
+    return logged.table(header, rows)
 
 
 def versions(line):

@@ -13,12 +13,17 @@ import tempfile
 from collections.abc import Iterator
 
 
+def switched_on(variable: str) -> bool:
+    """Whether the user set a variable of the environment, to something other than 0."""
+    return os.environ.get(variable, '') not in ('', '0')
+
+
 def prepare() -> None:
     """Sets three variables where the user left them open.
 
     With `FENWICKS_KEEP_ENVIRONMENT=1` the environment stays as it is.
     """
-    if _keeps_environment():
+    if switched_on('FENWICKS_KEEP_ENVIRONMENT'):
         return
     # TensorFlow's CPU device returns every large activation to the operating system and asks for it
     # again at the next step; zeroing those pages took half of a ResNet-9 step. Its own caching
@@ -41,10 +46,10 @@ def quiet_start() -> Iterator[None]:
     error of one line. So what is written to standard error, by C++ too, is held back,
     and shown if there is an error.
     """
-    if not _command() and os.environ.get('FENWICKS_QUIET', '') in ('', '0'):
+    if not _command() and not switched_on('FENWICKS_QUIET'):
         yield
         return
-    if not _keeps_environment():
+    if not switched_on('FENWICKS_KEEP_ENVIRONMENT'):
         os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
     with tempfile.TemporaryFile() as held:
         shown = os.dup(2)
@@ -84,10 +89,6 @@ def named_backend() -> Iterator[None]:
         if _command():
             sys.exit(f'{_command()}: {message}')
         raise ImportError(message) from error
-
-
-def _keeps_environment():
-    return os.environ.get('FENWICKS_KEEP_ENVIRONMENT', '') not in ('', '0')
 
 
 def _command():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -246,6 +246,12 @@ def axis_of_channels(axis: int, rank: int, *, may_be_batch: bool = False) -> Non
         )
     if not may_be_batch and axis % rank == 0:
         raise ValueError(f'`axis` must not be the batch axis. Received: axis={axis}')
+
+
+def check_callable(name: str, function: Callable) -> None:
+    """Raises unless `function`, the argument called `name`, is callable."""
+    if not callable(function):
+        raise ValueError(f'`{name}` must be callable. Received: {name}={function!r}')
 
 
 def instance(name: str, value: Any, kind: type, of: str) -> None:

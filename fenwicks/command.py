@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
+from fenwicks._backend import switched_on
 from fenwicks._errors import one_line
 
 # Faults of what the user gave, or of the machine. DivergedError is an ArithmeticError.
@@ -70,7 +71,7 @@ def call(main: Callable[[], object], name: str) -> None:
 
     Expected are those of `ERRORS`, and that the memory has no room.
 
-    With the environment variable FENWICKS_TRACEBACK the error has its traceback.
+    With FENWICKS_TRACEBACK=1 in the environment the error has its traceback.
     """
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.WARNING)  # JAX logs its own start
@@ -81,7 +82,7 @@ def call(main: Callable[[], object], name: str) -> None:
         main()
     except Exception as error:
         expected = isinstance(error, ERRORS) or _is_out_of_memory(error)
-        if not expected or os.environ.get('FENWICKS_TRACEBACK'):
+        if not expected or switched_on('FENWICKS_TRACEBACK'):
             raise
         if isinstance(error, ConnectionError):  # JAX would wait at its exit for those that ended
             print(_line(name, error), file=sys.stderr, flush=True)

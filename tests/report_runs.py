@@ -3,6 +3,7 @@
 import dataclasses
 import html.parser
 import json
+import math
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def result(recipe='page24', seed=0, accuracy=0.9375, epochs=3, **more):
             'seconds': 20.0,
             'images_per_second': 2500.0,
         }
-        for epoch in range(1, epochs + 1)
+        for epoch in range(1, math.ceil(epochs) + 1)
     ]
     return {
         'recipe': recipe,

@@ -192,6 +192,10 @@ IMAGES = np.zeros((4, 8, 8, 3), 'float32')
         (lambda: augment.fastai_transforms(8, 8, flip_vertical='no'), '`flip_vertical` must be'),
         (lambda: augment.fastai_transforms(8, 8, rotate=-5), '`rotate` must be'),
         (lambda: augment.fastai_transforms(8, 8, zoom=0.5), '`zoom` must be'),
+        (
+            lambda: augment.fastai_transforms(8, 8, training=False, lighting_probability=2),
+            '`lighting_probability` must be',
+        ),
         (lambda: augment.resize(IMAGES, 4, 4, antialias='no'), '`antialias` must be'),
         (lambda: augment.without_seed(5), '^`function` must be callable. Received: function=5$'),
         (

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from fenwicks import data
-from fenwicks.data import cifar, converted, digests, formats, unpickle
+from fenwicks.data import cifar, converted, digests, formats, search, unpickle
 
 TRAIN, TEST = 20, 10
 
@@ -545,6 +545,14 @@ def test_auto_falls_back_and_says_so(made, caplog, monkeypatch):
     assert data.load('auto').name == 'digits'
     assert 'CIFAR-10 was not found' in caplog.text
     assert 'embedded sample' in caplog.text
+
+
+def test_a_switch_of_0_is_off(made, monkeypatch):
+    downloaded = []
+    monkeypatch.setattr(search, '_download', lambda spec, tried: downloaded.append(spec.name))
+    monkeypatch.setenv('FENWICKS_OFFLINE', '0')
+    assert data.load('auto').name == 'digits'
+    assert downloaded == ['cifar10']
 
 
 def test_cifar10_that_cannot_be_had(made, tmp_path):

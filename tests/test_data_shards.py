@@ -336,11 +336,20 @@ def test_features_of_other_names_are_no_damage(tmp_path, record, message):
     assert 'skip_damaged' not in str(caught.value)
 
 
-@pytest.mark.parametrize('label', [-1, 2**40])
-def test_labels_that_are_no_class(tmp_path, label):
+@pytest.mark.parametrize('names', [None, ('a', 'b')])
+@pytest.mark.parametrize(
+    ('label', 'rule'),
+    [
+        (-1, r'label must be in \[0, 2\*\*31\)'),
+        (2**32 + 1, r'label must be in \[0, 2\*\*31\)'),
+        (1e20, r'label must be in \[0, 2\*\*31\)'),
+        (2**30, r'labels without names must be in \[0, 1048576\)|`labels` must be in \[0, 2\)'),
+    ],
+)
+def test_labels_that_are_no_class(tmp_path, label, names, rule):
     foreign(tmp_path, [{'image': file_of(picture()), 'label': label}])
-    with pytest.raises(ValueError, match='labels must be in'):
-        decode(tmp_path, 'out/*')
+    with pytest.raises(ValueError, match=rule):
+        decode(tmp_path, 'out/*', class_names=names)
 
 
 def test_a_bad_checksum_is_named_or_counted(images, tmp_path):

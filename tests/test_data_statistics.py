@@ -37,6 +37,23 @@ def test_mean_std_of_bad_images():
         data.mean_std(np.zeros((0, 4, 4, 3), np.uint8))
 
 
+def test_an_interrupt_leaves_the_statistics_of_the_parts_before():
+    class Interrupted(np.ndarray):
+        def __getitem__(self, index):
+            if isinstance(index, slice) and index.start:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    images = np.full((1500, 1, 1, 1), 100, np.uint8)
+    statistics = data.ChannelStatistics()
+    statistics.update(np.zeros((10, 1, 1, 1), np.uint8))
+    with pytest.raises(KeyboardInterrupt):
+        statistics.update(images.view(Interrupted))
+    statistics.update(images)
+    mean, _ = statistics.mean_std()
+    np.testing.assert_allclose(mean, [100 * 1500 / 1510])
+
+
 def test_statistics_in_parts_are_those_of_the_whole(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (257, 5, 6, 3), np.uint8)
     expected = data.mean_std(images)

@@ -17,7 +17,7 @@ class ClassLabel:
     names = ('cat', 'dog')
 
 
-def package(examples, kinds=(Image, ClassLabel), fail=None):
+def package(examples, kinds=(Image, ClassLabel), fail=None, prepared=False):
     """A module like `tensorflow_datasets` with one data set, `pets`, of the given splits."""
 
     class Builder:
@@ -30,6 +30,9 @@ def package(examples, kinds=(Image, ClassLabel), fail=None):
             features={'image': kinds[0](), 'label': kinds[1]()},
             supervised_keys=('image', 'label'),
         )
+
+        def is_prepared(self):
+            return prepared
 
         def download_and_prepare(self):
             if fail:
@@ -114,3 +117,16 @@ def test_what_cannot_be_had_is_one_line(monkeypatch, module, name, kind, line):
     with pytest.raises(kind, match=line) as raised:
         data.load(name)
     assert '\n' not in str(raised.value)
+
+
+def test_nothing_is_downloaded_that_must_not_be(monkeypatch):
+    splits = {'train': examples(2), 'test': examples(2)}
+    install(monkeypatch, package(splits, fail=OSError('asked the network')))
+    line = r'^tfds:pets was not found, and must not be downloaded .* Tried: /there/pets/1\.0\.0$'
+    with pytest.raises(FileNotFoundError, match=line):
+        data.load('tfds:pets', download=False)
+    monkeypatch.setenv('FENWICKS_OFFLINE', '1')
+    with pytest.raises(FileNotFoundError, match=line):
+        data.tfds_images('tfds:pets')
+    install(monkeypatch, package(splits, prepared=True))
+    assert len(data.load('tfds:pets').train_images) == 2

@@ -311,6 +311,23 @@ def test_a_full_disk_leaves_the_former_export_and_says_so_in_a_line(name, tmp_pa
     assert (path / 'old').exists() if path.is_dir() else path.read_text() == 'old'
 
 
+@pytest.mark.backend('tensorflow')
+def test_an_operation_that_a_format_lacks_is_no_matter_of_the_disk(tmp_path):
+    tf = pytest.importorskip('tensorflow')
+
+    class OfPython(keras.layers.Layer):
+        def call(self, inputs):
+            return tf.ensure_shape(tf.numpy_function(np.abs, [inputs], 'float32'), inputs.shape)
+
+    model = keras.Sequential([keras.Input((4,), batch_size=1), OfPython(), keras.layers.Dense(2)])
+    with pytest.raises(
+        ValueError, match=r'^`model` must consist of .* that model\.tflite can'
+    ) as e:
+        export.write(model, tmp_path, ['litert'])
+    assert '\n' not in str(e.value)
+    assert not list(tmp_path.iterdir())
+
+
 class OfCode(keras.Model):
     def __init__(self):
         super().__init__()

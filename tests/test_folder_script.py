@@ -177,11 +177,15 @@ def test_all_three_parts(script, photos, tmp_path, caplog):
     assert 'to train and to test on and no others' in refused(script, parts)
 
 
-def test_a_file_of_the_users_own_is_not_replaced(script, photos, tmp_path):
-    (tmp_path / 'README.md').write_text('mine')
-    line = refused(script, photos, *SMALL, f'--out={tmp_path}')
-    assert '`out` must be a folder without README.md' in line
-    assert (tmp_path / 'README.md').read_text() == 'mine'
+@pytest.mark.parametrize(
+    ('name', 'flags'),
+    [('README.md', ()), ('README.md', ('--resume',)), ('report.html', ('--runs=2',))],
+)
+def test_a_file_of_the_users_own_is_not_replaced(script, photos, tmp_path, name, flags):
+    (tmp_path / name).write_text('mine')
+    line = refused(script, photos, *SMALL, *flags, f'--out={tmp_path}')
+    assert f'`out` must be a folder without {name}' in line
+    assert (tmp_path / name).read_text() == 'mine'
 
 
 def test_copies_and_groups_together(script):
@@ -347,6 +351,11 @@ BAD_FOLDERS = {
     'a place of no data set': (None, ('--data_dir=x',), '`data_dir` needs `dataset`'),
     'images of no pixels': (None, ('--image_size=0',), '`image_size` must be at least 8 for'),
     'images of minus one': (None, ('--image_size=-1',), '`image_size` must be at least 8 for'),
+    'images that shrink for the test': (
+        None,
+        ('--recipe=speed94', '--image_size=28'),
+        '`image_sizes` must be at most the sides of the images, which must be square',
+    ),
     'tiny images': (None, ('--image_size=4',), '`image_size` must be at least 8 for resnet9'),
     'a cache in a file': (
         lambda folder: text(folder / '.notes'),

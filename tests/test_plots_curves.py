@@ -97,7 +97,8 @@ def test_learning_curves_of_many_runs_are_a_mean_within_two_standard_errors():
         (
             {'a': [history([1.0]), history([1.0, 2.0])]},
             ['train_loss'],
-            "`runs` of one name must have the same epochs. Received: 'a' with runs of 1, 2 epochs",
+            "`runs` of one name must have the same epochs. Received: 'a' with runs of the epochs "
+            '1 to 1, 1 to 2',
         ),
         (
             history([1.0], train_accuracy=[1.0]),

@@ -75,6 +75,20 @@ def test_an_animation_has_whole_columns_and_no_empty_ones(columns):
     assert width == plots.animate([IMAGES]).figure.get_size_inches()[0]
 
 
+def test_an_animation_that_was_rendered_shows_its_first_frame_again():
+    animation = plots.animate(IMAGES[:, None])
+    animation.gif()
+    np.testing.assert_array_equal(animation.shown[0].get_array(), IMAGES[0])
+
+
+def test_augmented_grey_images_are_grey():
+    grey = IMAGES[..., :1]
+    (axes,) = plots.augmentation(grey, augment.random_flip, 100.0, 50.0, versions=1).axes
+    shown = tiles(axes)
+    assert shown.shape[1:] == (8, 8, 3)
+    assert sorted(np.unique(shown)) == sorted(np.unique(grey))
+
+
 def test_augmentation_stands_beside_each_original():
     crop = functools.partial(augment.random_crop, padding=2)
     (axes,) = plots.augmentation(IMAGES, crop, 100.0, 50.0, versions=3, seed=(1, 2)).axes
@@ -220,6 +234,10 @@ def test_filters_are_grey_at_zero_and_each_on_its_own_scale():
     assert captions(axes) == ['0', '1', '2']
     with pytest.raises(ValueError, match='`kernel` must be finite numbers'):
         plots.filters(kernel[0])
+
+
+def test_filters_that_nearly_reach_their_largest_can_be_drawn():
+    plots.filters(-np.linspace(0.995, 1, 54).reshape(3, 3, 3, 2))
 
 
 def test_filters_of_a_whitening_layer_are_those_that_it_has():

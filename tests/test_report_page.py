@@ -247,6 +247,18 @@ def test_comparison_has_means_errors_and_differences(comparison):
     assert any('train loss by epoch: page24 ends at 0.672' in drawing for drawing in drawings)
 
 
+def test_a_comparison_tells_parts_of_epochs(tmp_path):
+    for name in 'ab':
+        write_run(tmp_path / name, epochs=2.9)  # in three records
+    assert 'page24 2.9 2 ' in Page(report.write(tmp_path).read_text()).text
+
+
+def test_what_could_not_be_read_again_is_not_kept(monkeypatch):
+    monkeypatch.setattr('fenwicks.report.material._MOST_BYTES', 1000)
+    with pytest.raises(ValueError, match=r'^`\w+` must take at most 0 MiB: keep fewer images. Rec'):
+        material(side=20)
+
+
 def test_runs_of_one_recipe_that_differ_are_told_apart(tmp_path):
     write_run(tmp_path / 'a', epochs=3)
     write_run(tmp_path / 'b', epochs=4)

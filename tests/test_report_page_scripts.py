@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import types
 
 import keras
 import numpy as np
@@ -67,8 +68,9 @@ def test_the_command_has_the_limit_that_the_sample_allows(script, tmp_path, monk
     digits, trained = data.load('digits'), []
     monkeypatch.setattr(data, 'load', lambda *_: digits)
     monkeypatch.setattr(script.training_runs, 'summary', lambda *_: '')
+    folders = types.SimpleNamespace(out=tmp_path)
     monkeypatch.setattr(
-        script.training_runs, 'train_all', lambda jobs, *_: (trained.extend(jobs), tmp_path)
+        script.training_runs, 'train_all', lambda jobs, *_: (trained.extend(jobs), folders)
     )
     call(script, '--limit=10000', '--device=cpu', '--precision=float32')
     assert trained[0][0].chosen == {'dataset': 'digits', 'limit': '1501'}

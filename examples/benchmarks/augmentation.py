@@ -11,7 +11,7 @@ JSON line.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import functools
 import statistics

@@ -14,7 +14,7 @@ images are timed in turn.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 import os
@@ -63,7 +63,8 @@ def main():
         model = keras.saving.load_model(os.path.expanduser(FLAGS.model))
         unused = optimizers.SGD(0.0), losses.CrossEntropy()
         trainer = training.Trainer(model, *unused, batch_size=recipe.batch_size)
-        chosen = model.layers[-1].compute_dtype  # that in which it was saved
+        # As it was saved; layers without weights, such as that of class names, may differ.
+        chosen = next(each.compute_dtype for each in model.layers[::-1] if each.trainable_weights)
     else:
         trainer = assemble.build_trainer(recipe, dataset, precision=chosen, seed=FLAGS.seed)
         trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)

@@ -11,6 +11,7 @@
 #   DEVICE=cpu MINUTES=1 EPOCHS=1 LIMIT=128 BATCH_SIZE=64 WIDTH=0.125 bash .../gpu.sh /tmp/gpu.jsonl
 set -euo pipefail
 log=$(realpath "${1:-gpu.jsonl}")
+[ -z "${DATA_DIR:-}" ] || DATA_DIR=$(realpath "$DATA_DIR")
 cd "$(dirname "$0")/../.."
 
 python=${PYTHON:-python3}

@@ -8,7 +8,7 @@ their residuals are a hundredth of the largest. Prints them; `--log` appends a J
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import time
 

@@ -16,7 +16,7 @@ the time from epoch to epoch without those of the programs that train and that v
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import itertools
 import json

@@ -17,7 +17,7 @@ Prints a JSON object for each part; `--log` appends it.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import functools
 import itertools

@@ -12,7 +12,7 @@ the network is worth anything: the steps are taken out of their order.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 import statistics

@@ -2,7 +2,7 @@
 
     python examples/benchmarks/profile_step.py --recipe=fenwicks24
     python examples/benchmarks/profile_step.py --recipe=speed94 --precision=bfloat16 --steps=2
-    python examples/benchmarks/profile_step.py --recipe=speed94 --stock   # what it would take
+    python examples/benchmarks/profile_step.py --recipe=speed94 --stock   # TensorFlow's kernels
     python examples/benchmarks/profile_step.py --recipe=speed94 --epoch=0   # images of 24x24
 
 It takes some steps of the recipe on random images with the Trainer's compiled loop, first without
@@ -14,7 +14,7 @@ comparison the script measures the rate of one large matrix product on the same 
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import json
 import statistics

@@ -11,7 +11,7 @@ TensorFlow backend. Prints a table; `--log` appends a line to a JSON-lines file.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import keras
 import numpy as np

@@ -14,7 +14,7 @@ the differences are paired. Each run is appended to the log when it ends; the sa
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 

@@ -14,7 +14,7 @@ confirmed: `--seeds=100,101,102`. `--render` trains nothing and prints the table
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import dataclasses
 import pathlib
@@ -89,15 +89,16 @@ def parse(text):
     name, *changes = text.split()
     added = [change[1:] for change in changes if change.startswith('+')]
     removed = [change[1:] for change in changes if change.startswith('-')]
-    with command.renamed({'set': 'variant'}):
+    with command.renamed(dict.fromkeys(('set', 'name', 'added', 'removed'), 'variant')):
         settings = recipe_flags.parse_settings(
             change
             for change in changes
             if change[0] not in '+-' and not change.startswith('width=')
         )
+        recipe = recipes.get(name, added, removed)
     widths = [factor(change) for change in changes if change.startswith('width=')]
     budget = {key: settings.pop(key) for key in ('epochs', 'batch_size') if key in settings}
-    recipe = dataclasses.replace(recipes.get(name, added, removed), **settings)
+    recipe = dataclasses.replace(recipe, **settings)
     for width in widths:
         recipe = recipe.with_width(width)
     if 'epochs' in budget:

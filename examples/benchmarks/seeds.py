@@ -12,7 +12,7 @@ with `--seed`.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import time
 

@@ -17,7 +17,7 @@ cores it takes about four minutes on TensorFlow. Run nothing beside it.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import json
 import pathlib
@@ -44,7 +44,7 @@ from fenwicks.data import image_cache
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum('part', 'both', ['both', 'streaming', 'overhead'], 'What to measure.')
-flags.DEFINE_string('recipe', 'speed94', 'Of the streaming part.')
+flags.DEFINE_enum('recipe', 'speed94', recipes.PRESETS, 'Of the streaming part.')
 flags.DEFINE_float('width', 1.0, 'Factor on the widths of its network.', lower_bound=0.01)
 flags.DEFINE_integer('limit', 8_000, 'How many of its images are used.', lower_bound=1)
 flags.DEFINE_integer('rounds', 3, 'How many turns each side of it takes.', lower_bound=1)

@@ -13,7 +13,7 @@ fenwicks alone and says so.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import contextlib
 import importlib.util

@@ -21,7 +21,7 @@ both sides, the second the growing images too.
 
 from __future__ import annotations
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import contextlib
 import datetime

@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-import quiet  # noqa: F401
+import startup  # noqa: F401
 
 import keras
 from absl import flags

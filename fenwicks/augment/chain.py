@@ -11,7 +11,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 
-from fenwicks._checks import positive_integer, sequence
+from fenwicks._checks import check_callable, positive_integer, sequence
 from fenwicks._errors import one_line
 from fenwicks.augment.seeds import fold, hashed_integers
 
@@ -65,12 +65,6 @@ def check_callables(transforms: Sequence[Callable]) -> tuple[Callable, ...]:
         if not callable(transform):
             raise ValueError(f'`transforms` must be callables. Received: {transform!r}')
     return transforms
-
-
-def check_callable(name: str, function: Callable) -> None:
-    """Raises unless `function`, the argument called `name`, is callable."""
-    if not callable(function):
-        raise ValueError(f'`{name}` must be callable. Received: {name}={function!r}')
 
 
 class _Chain:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fenwicks._checks import finite_number, sequence
+from fenwicks._checks import check_callable, finite_number, sequence
 from fenwicks.augment.arrays import (
     check_floats,
     check_kept,
@@ -16,7 +16,7 @@ from fenwicks.augment.arrays import (
     namespace,
     where,
 )
-from fenwicks.augment.chain import check_callable, check_callables, check_without_context
+from fenwicks.augment.chain import check_callables, check_without_context
 from fenwicks.augment.normalizers import check_statistics, denormalize, normalize
 from fenwicks.augment.seeds import draw, fold
 

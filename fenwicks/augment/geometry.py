@@ -313,19 +313,23 @@ def random_affine(
 
 def random_rotate(images: Tensor, seed: Seed, degrees: float = 10.0) -> Tensor:
     """Rotates each image by an angle of up to `degrees` either way; see `random_affine`."""
+    degrees = finite_number('degrees', degrees, low=0)
     return random_affine(images, seed, rotate=degrees, zoom=1.0)
 
 
 def random_zoom(images: Tensor, seed: Seed, factor: float = 1.1) -> Tensor:
     """Enlarges each image by a factor in [1, `factor`); see `random_affine`."""
+    factor = finite_number('factor', factor, low=1)
     return random_affine(images, seed, rotate=0.0, zoom=factor)
 
 
 def random_shear(images: Tensor, seed: Seed, amount: float = 0.1) -> Tensor:
     """Shears each image by up to `amount` pixels per row either way; see `random_affine`."""
+    amount = finite_number('amount', amount, low=0)
     return random_affine(images, seed, rotate=0.0, zoom=1.0, shear=amount)
 
 
 def random_shift(images: Tensor, seed: Seed, fraction: float = 0.1) -> Tensor:
     """Moves each image by up to a `fraction` of its sides either way; see `random_affine`."""
+    fraction = finite_number('fraction', fraction, low=0)
     return random_affine(images, seed, rotate=0.0, zoom=1.0, shift=fraction)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from fenwicks._checks import finite_number, flag, positive_integer
+from fenwicks._checks import check_callable, finite_number, flag, positive_integer
 from fenwicks._typing import Tensor
-from fenwicks.augment.chain import check_callable
 from fenwicks.augment.choices import apply, without_seed
 from fenwicks.augment.color import to_byte_range
 from fenwicks.augment.color_draws import random_brightness, random_contrast, random_distort_color
@@ -119,6 +118,7 @@ def fastai_transforms(
     lighting = finite_number('lighting', lighting, low=0, below=1)
     rotate, zoom = finite_number('rotate', rotate, low=0), finite_number('zoom', zoom, low=1)
     probability = finite_number('affine_probability', affine_probability, low=0, high=1)
+    of_lighting = finite_number('lighting_probability', lighting_probability, low=0, high=1)
     training, flip = flag('training', training), flag('flip', flip)
     flip_vertical = flag('flip_vertical', flip_vertical)
     check_callable('normalizer', normalizer)
@@ -138,6 +138,6 @@ def fastai_transforms(
         if lighting:
             for change in (random_brightness, random_contrast):
                 change = functools.partial(change, amount=lighting)
-                chain.append(apply(change, lighting_probability))
+                chain.append(apply(change, of_lighting))
         chain.append(without_seed(to_byte_range))
     return [*chain, without_seed(normalizer)]

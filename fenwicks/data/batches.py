@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks._checks import integer, positive_integer
+from fenwicks._checks import check_callable, integer, positive_integer
 from fenwicks.data.dataset import check_images, check_indices, check_labels
 
 
@@ -78,9 +78,10 @@ class ImageBatches(keras.utils.PyDataset):
     ):
         super().__init__(workers=positive_integer('workers', workers))
         self.images = images = check_images(images)
-        known = np.zeros(len(images), np.int32) if labels is None else np.asarray(labels)
-        check_labels(known, len(images))
-        self.labels = None if labels is None else known.astype(np.int32)
+        if labels is not None:
+            check_labels(labels, len(images))
+            labels = np.asarray(labels, np.int32)
+        self.labels = labels
         self.batch_size = positive_integer('batch_size', batch_size)
         every = np.arange(len(images))
         self.indices = every if indices is None else check_indices(indices, len(images))
@@ -88,6 +89,8 @@ class ImageBatches(keras.utils.PyDataset):
         self.process_count = positive_integer('process_count', process_count)
         self.process_index = integer('process_index', process_index, low=0, below=process_count)
         self.shuffle, self.seed, self.drop_remainder = shuffle, seed, drop_remainder
+        if normalize is not None:
+            check_callable('normalize', normalize)
         self.normalize, self.augment = normalize, augment
         self._augment = None if augment is None else augmentation.with_context(augment)
         self.epoch = 0

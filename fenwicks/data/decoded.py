@@ -19,7 +19,7 @@ from fenwicks._files import check_writable
 from fenwicks.data.dataset import Dataset, as_array, check_images, check_indices, check_labels
 from fenwicks.data.folders import check_outside
 from fenwicks.data.image_cache import read_cache, write_cache
-from fenwicks.data.images import check_options, decode_image
+from fenwicks.data.images import checked_options, decode_image
 from fenwicks.data.limits import left_out
 from fenwicks.data.listing import ImageList, StrPath, check_listed, is_by_folders
 from fenwicks.data.progress import progress_bar
@@ -190,12 +190,12 @@ def decode_images(
         OSError: a file can't be read, or the cache can't be written.
     """
     check_listed(images)
-    check_options(image_size, fit, filter, channels)
+    options = checked_options(image_size, fit, filter, channels)
     files = images.files
-    options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
     if cache_dir is not None and is_by_folders(images):
         check_outside(images.root, 'cache_dir', cache_folder(cache_dir), hidden=True)
-    path = cache_file(cache_dir, [os.fspath(images.root.resolve()), options, skip_damaged], files)
+    settings = [os.fspath(images.root.resolve()), options, bool(skip_damaged)]
+    path = cache_file(cache_dir, settings, files)
 
     def decode(file):
         return decode_image(file, *options), None

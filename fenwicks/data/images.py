@@ -50,8 +50,11 @@ RULE = 'be an image that can be read'
 _log = logging.getLogger('fenwicks')
 
 
-def check_options(image_size: tuple[int, int], fit: str, filter: str, channels: int) -> None:
-    """Raises unless the options of `decode_image` are valid.
+Options = tuple[tuple[int, int], str, str, int]
+
+
+def checked_options(image_size: tuple[int, int], fit: str, filter: str, channels: int) -> Options:
+    """The options of `decode_image`, with Python's own integers, which JSON takes.
 
     Args:
         image_size: `(height, width)`, at least 1 each.
@@ -76,6 +79,7 @@ def check_options(image_size: tuple[int, int], fit: str, filter: str, channels: 
         )
     if not isinstance(channels, int | np.integer) or channels not in _MODES:
         raise ValueError(f'`channels` must be 1, 3 or 4. Received: channels={channels!r}')
+    return (int(image_size[0]), int(image_size[1])), fit, filter, int(channels)
 
 
 def decode_image(
@@ -119,8 +123,7 @@ def decode_image(
     >>> decode_image(buffer.getvalue(), (8, 8))[0, 0]
     array([7, 7, 7], dtype=uint8)
     """
-    check_options(image_size, fit, filter, channels)
-    height, width = (int(side) for side in image_size)
+    (height, width), *_ = checked_options(image_size, fit, filter, channels)
     where = name or ('image' if isinstance(source, bytes) else os.fspath(source))
     with open_image(source, name) as image, damage_named(where, RULE):
         decoded = _decoded_jpeg(image, channels, max(height, width)) or image
@@ -153,8 +156,7 @@ def resize_image(
     >>> resize_image(np.full((2, 2, 1), 7, np.uint8), (1, 1))
     array([[[7, 7, 7]]], dtype=uint8)
     """
-    check_options(image_size, fit, filter, channels)
-    height, width = (int(side) for side in image_size)
+    (height, width), *_ = checked_options(image_size, fit, filter, channels)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in _MODES:
         raise ValueError(
             f'{name}: `pixels` must be uint8 (height, width, channels), with 1, 3 or 4 channels. '

@@ -54,6 +54,7 @@ class ImageList:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'root', pathlib.Path(self.root))
+        object.__setattr__(self, 'paths', tuple(map(os.fspath, self.paths)))
         for name in ('labels', 'groups'):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, np.asarray(getattr(self, name)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fenwicks.data.dataset import check_indices
-from fenwicks.data.images import check_options, decode_image
+from fenwicks.data.images import checked_options, decode_image
 from fenwicks.data.listing import ImageList, check_listed
 from fenwicks.data.stream import Decoded, stream_batches
 
@@ -72,8 +72,7 @@ def files_dataset(
         ImportError: TensorFlow is not installed.
     """
     check_listed(images)
-    check_options(image_size, fit, filter, channels)
-    size = int(image_size[0]), int(image_size[1])
+    options = checked_options(image_size, fit, filter, channels)
     chosen = np.arange(len(images)) if indices is None else check_indices(indices, len(images))
 
     def order(epoch: int) -> list[int]:
@@ -85,7 +84,7 @@ def files_dataset(
         label = 0 if images.labels is None else int(images.labels[index])
         try:
             path = images.root / images.paths[index]
-            return index, decode_image(path, size, fit, filter, channels), label, ''
+            return index, decode_image(path, *options), label, ''
         except (ValueError, OSError) as error:
             return index, None, label, str(error)
 
@@ -93,7 +92,7 @@ def files_dataset(
         order,
         decode,
         count=None if skip_damaged else len(chosen),
-        image_shape=(*size, channels),
+        image_shape=(*options[0], options[-1]),
         batch_size=batch_size,
         seed=seed,
         drop_remainder=drop_remainder,

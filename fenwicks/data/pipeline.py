@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks._checks import integer, positive_integer
+from fenwicks._checks import check_callable, integer, positive_integer
 from fenwicks.data.dataset import check_arrays
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ def eval_dataset(
 
 def _batch_function(tf, images, labels, normalize):
     """The function from indices to a batch: images, normalised, and labels."""
+    if normalize is not None:
+        check_callable('normalize', normalize)
     with tf.device('CPU'):
         images = tf.constant(images)
         labels = tf.constant(np.asarray(labels, np.int32))

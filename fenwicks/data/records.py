@@ -39,16 +39,15 @@ def decode_record(
         features = decode_example(record)
     _check_features(name, features, image_feature, label_feature)
     raw = features[image_feature][0]
-    label = None if label_feature is None else int(features[label_feature][0])
+    label = None if label_feature is None else _class_number(name, features, label_feature)
     first = next(iter(features.get('group', ())), None)
     group = os.fsdecode(first) if isinstance(first, bytes) else None
-    with damage_named(name, f'be an example with {image_feature!r}'):
-        shape = features.get('shape')
-        if shape is not None:
-            height, width, depth = map(int, shape)
-            pixels = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
+    shape = features.get('shape')
     if shape is None:
         return decode_image(raw, *options, name=name), label, group
+    with damage_named(name, f'be an example with {image_feature!r}'):
+        height, width, depth = map(int, shape)
+        pixels = np.frombuffer(raw, np.uint8).reshape(height, width, depth)
     return resize_image(pixels, *options, name=name), label, group
 
 
@@ -68,15 +67,22 @@ def _check_features(name, features, image_feature, label_feature):
             f'Received: {features[image_feature][0]}, a number'
         )
     if label_feature is not None:
-        value = features[label_feature][0]
-        with contextlib.suppress(ValueError, OverflowError):  # of a text, of NaN
-            if isinstance(value, bytes) or int(value) == value:
-                int(value)
-                return
+        _class_number(name, features, label_feature)
+
+
+def _class_number(name, features, label_feature):
+    value = features[label_feature][0]
+    number = None
+    with contextlib.suppress(ValueError, OverflowError):  # of a text, of NaN
+        number = int(value)
+    if number is None or not (isinstance(value, bytes) or number == value):
         raise ValueError(
             f'{name}: the feature {label_feature!r} must be an integer, the number of the class. '
             f'Received: {value!s:.80}'
         )
+    if not 0 <= number < 2**31:
+        raise ValueError(f'{name}: the label must be in [0, 2**31). Received: {number}')
+    return number
 
 
 def check_first(name, record, image_feature, label_feature):

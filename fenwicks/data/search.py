@@ -10,7 +10,7 @@ from fenwicks.data import cifar, formats
 from fenwicks.data.dataset import Dataset
 from fenwicks.data.download import download_files
 from fenwicks.data.sample import load_digits
-from fenwicks.data.storage import usual_folder
+from fenwicks.data.storage import may_download, usual_folder
 from fenwicks.data.tfds import PREFIX, load_tfds
 
 DATASETS = ('auto', 'cifar10', 'cifar100', 'digits')
@@ -47,7 +47,7 @@ def load(
             that package downloads to `data_dir` or to a place of its own.
         data_dir: folder, archive or .npz file that holds the data set; not for 'digits'.
         download: whether to download it if it is not found; None means yes, unless
-            `$FENWICKS_OFFLINE` is set.
+            `$FENWICKS_OFFLINE` is set (to something other than 0).
 
     Returns:
         A Dataset: uint8 images `(n, 32, 32, 3)`, with 'tfds:NAME' of their own size, and int32
@@ -62,7 +62,7 @@ def load(
     'digits'
     """
     if isinstance(dataset, str) and dataset.startswith(PREFIX):
-        return load_tfds(dataset, data_dir)
+        return load_tfds(dataset, data_dir, download)
     if not isinstance(dataset, str) or dataset not in DATASETS:
         raise ValueError(
             f'`dataset` must be one of {", ".join(DATASETS)}, or {PREFIX}NAME. '
@@ -78,8 +78,7 @@ def load(
     spec = cifar.SPECS['cifar10' if dataset == 'auto' else dataset]
     if data_dir is not None:
         return _from_folder(spec, pathlib.Path(data_dir).expanduser())
-    if download is None:
-        download = not os.environ.get('FENWICKS_OFFLINE')
+    download = may_download(download)
     tried: list[str] = []
     found = _search(spec, tried)
     if found is None and download:
@@ -120,16 +119,7 @@ def _places(spec):
 
 
 def _dataset(spec, path, arrays):
-    train_images, train_labels, test_images, test_labels = arrays
-    return Dataset(
-        spec.name,
-        train_images,
-        train_labels,
-        test_images,
-        test_labels,
-        class_names=spec.class_names,
-        source=str(path),
-    )
+    return Dataset(spec.name, *arrays, spec.class_names, str(path))
 
 
 def _from_folder(spec, folder):

@@ -20,13 +20,13 @@ from fenwicks.data.class_names import check_names
 from fenwicks.data.decoded import ImageArrays, cache_file, cached
 from fenwicks.data.example import encode_example
 from fenwicks.data.folders import check_outside
-from fenwicks.data.images import check_options
+from fenwicks.data.images import checked_options
 from fenwicks.data.limits import damage_named
 from fenwicks.data.listing import ImageList, StrPath, check_listed, is_by_folders
 from fenwicks.data.progress import progress_bar
 from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.tfrecord import RecordReader, write_records
-from fenwicks.data.threads import in_order
+from fenwicks.data.threads import in_order, thread_count
 
 
 def write_shards(
@@ -70,6 +70,7 @@ def write_shards(
         raise ValueError(
             f'`shards` must be at most the {len(images)} images. Received: shards={shards}'
         )
+    workers = thread_count(workers)
     if not _is_file_name(prefix):
         raise ValueError(
             f'`prefix` must be a file name without *, ? and [. Received: prefix={prefix!r}'
@@ -219,10 +220,9 @@ def decode_shards(
         ValueError: an option is invalid, or a record or image is damaged.
         OSError: a file can't be read, or the cache can't be written.
     """
-    check_options(image_size, fit, filter, channels)
+    options = checked_options(image_size, fit, filter, channels)
     paths = found_files(pattern)
-    options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
-    settings = [options, image_feature, label_feature, skip_damaged, paths, 'with groups']
+    settings = [options, image_feature, label_feature, bool(skip_damaged), paths, 'with groups']
     local = [pathlib.Path(path).absolute() for path in paths if not storage.is_url(path)]
     cache = cache_file(cache_dir, settings, local)
 
@@ -252,12 +252,12 @@ def decode_shards(
         first = next(iter(description['skipped'].values()), 'no records')
         raise ValueError(f'{pattern}: must hold at least one image. Received: none ({first})')
     numbers, groups = zip(*description['labels'], strict=True)
-    labels = None if label_feature is None else np.array(numbers, np.int64)
+    labels = None if label_feature is None else np.array(numbers, np.int32)
     if labels is not None and class_names is None:
         class_names = _class_names(paths, labels, label_feature)
     return ImageArrays(
         stored,
-        labels if labels is None else labels.astype(np.int32),
+        labels,
         tuple(class_names or ()),
         tuple(description['names']),
         None if None in groups else np.array(groups),
@@ -296,11 +296,10 @@ def _class_names(paths, labels, label_feature):
     if names is not None:
         check_names(found[names], names)
         return names
-    highest = int(labels.max()) if len(labels) else 0
-    if labels.min(initial=0) < 0 or highest >= 2**20:
+    highest = int(labels.max())
+    if highest >= 2**20:
         raise ValueError(
-            f'{paths[0]}: labels must be in [0, {2**20}). '
-            f'Received: labels from {labels.min()} to {labels.max()}'
+            f'{paths[0]}: labels without names must be in [0, {2**20}). Received: {highest}'
         )
     return tuple(map(str, range(highest + 1)))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fenwicks.data.dataset import check_arrays, check_labels
+from fenwicks.data.dataset import check_images, check_labels
 
 _log = logging.getLogger('fenwicks')
 _PIECE = 2**24  # values that are summed at a time
@@ -32,8 +32,7 @@ class ChannelStatistics:
 
     def __init__(self) -> None:
         self.count = 0
-        self._total: list[int] = []
-        self._squares: list[int] = []
+        self._total = self._squares = np.zeros(1, object)
 
     def update(self, images: np.ndarray) -> None:
         """Adds images to the sums.
@@ -45,27 +44,28 @@ class ChannelStatistics:
         Raises:
             ValueError: images of another shape or dtype, or none.
         """
-        images = np.asanyarray(images)
-        check_arrays(images, np.zeros(len(images) if images.ndim else 0, np.int32))
+        images = check_images(images)
         channels = images.shape[-1]
         if self.count and channels != len(self._total):
             raise ValueError(
                 f'`images` must have {len(self._total)} channels, as those before. '
                 f'Received: {channels}'
             )
-        if not self.count:
-            self._total, self._squares = [0] * channels, [0] * channels
         step = max(1, min(_PIECE // max(1, images[0].size), 1000))
+        total = squares = np.zeros(channels, object)  # Python's integers, of any size
         for start in range(0, len(images), step):
-            # 255 * 255 fits 16 bits, and 1000 of them fit 32.
             rows = np.asarray(images[start : start + step]).reshape(-1, images[0].size)
-            total = rows.sum(axis=0, dtype=np.uint32).reshape(-1, channels)
-            squares = np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
-            squares = squares.reshape(-1, channels)
-            for sums, part in ((self._total, total), (self._squares, squares)):
-                for channel, value in enumerate(part.sum(axis=0, dtype=np.uint64).tolist()):
-                    sums[channel] += value
-        self.count += images.size // channels
+            # 255 * 255 fits 16 bits, and 1000 of them fit 32.
+            sums = rows.sum(axis=0, dtype=np.uint32)
+            of_squares = np.square(rows, dtype=np.uint16).sum(axis=0, dtype=np.uint32)
+            total = total + _by_channel(sums, channels)
+            squares = squares + _by_channel(of_squares, channels)
+        # All at once: an interrupt leaves the statistics of the parts before.
+        self._total, self._squares, self.count = (
+            self._total + total,
+            self._squares + squares,
+            self.count + images.size // channels,
+        )
 
     def mean_std(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of all images so far, as `mean_std` returns them.
@@ -88,6 +88,10 @@ class ChannelStatistics:
                 constant,
             )
         return mean, np.array([np.sqrt(value / count**2) if value else 1.0 for value in spread])
+
+
+def _by_channel(sums, channels):
+    return sums.reshape(-1, channels).sum(axis=0, dtype=np.uint64).astype(object)
 
 
 def mean_std(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

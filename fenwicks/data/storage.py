@@ -10,6 +10,13 @@ import pathlib
 import re
 from typing import BinaryIO, cast
 
+from fenwicks._backend import switched_on
+
+
+def may_download(download: bool | None) -> bool:
+    """Whether to download what isn't there: as asked for, or unless `$FENWICKS_OFFLINE` is set."""
+    return not switched_on('FENWICKS_OFFLINE') if download is None else download
+
 
 def usual_folder() -> pathlib.Path:
     """The folder for what is downloaded and decoded, unless the user names another."""

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fenwicks import augment as augmentation
-from fenwicks._checks import integer, positive_integer
+from fenwicks._checks import check_callable, integer, positive_integer
 from fenwicks.data.decoded import HOW_TO_SKIP
 from fenwicks.data.pipeline import import_tensorflow
-from fenwicks.data.threads import in_order
+from fenwicks.data.threads import in_order, thread_count
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -65,6 +65,9 @@ def stream_batches(
     process_count = positive_integer('process_count', process_count)
     seed = integer('seed', seed, low=0, below=2**31)
     process_index = integer('process_index', process_index, low=0, below=process_count)
+    workers = thread_count(workers)
+    if normalize is not None:
+        check_callable('normalize', normalize)
     tf = import_tensorflow()
     with_context = None if augment is None else augmentation.with_context(augment)
     passes = itertools.count()

@@ -11,7 +11,7 @@ import numpy as np
 
 from fenwicks._checks import positive_integer
 from fenwicks.data import storage
-from fenwicks.data.images import check_options
+from fenwicks.data.images import checked_options
 from fenwicks.data.listing import StrPath
 from fenwicks.data.records import check_first, decode_record
 from fenwicks.data.shards import found_files
@@ -84,18 +84,17 @@ def shard_dataset(
         ValueError: an argument is out of range.
         ImportError: TensorFlow is not installed.
     """
-    check_options(image_size, fit, filter, channels)
+    options = checked_options(image_size, fit, filter, channels)
     buffer = positive_integer('buffer', buffer)
     paths = found_files(pattern)
-    options = ((int(image_size[0]), int(image_size[1])), fit, filter, channels)
     if not skip_damaged and not storage.is_url(paths[0]):
         for record in itertools.islice(RecordReader(paths[0], skip_damaged=True), 1):
             check_first(f'{paths[0]}: record 0', record, image_feature, label_feature)
 
     def order(epoch):
-        found = _Shuffle(paths, (seed, epoch), buffer) if shuffle else _InOrder(paths)
-        found.skip_damaged = skip_damaged
-        return found
+        if shuffle:
+            return _Shuffle(paths, skip_damaged, (seed, epoch), buffer)
+        return _InOrder(paths, skip_damaged)
 
     def decode(record):
         return _decoded(record, options, image_feature, label_feature)
@@ -105,7 +104,7 @@ def shard_dataset(
         order,
         decode,
         count=sum(map(count_records, paths)) if known else None,
-        image_shape=(*options[0], channels),
+        image_shape=(*options[0], options[-1]),
         batch_size=batch_size,
         seed=seed,
         drop_remainder=drop_remainder,
@@ -122,8 +121,8 @@ def shard_dataset(
 class _InOrder:
     """Records `(number, name, bytes)` of all shards, one shard after the other."""
 
-    def __init__(self, paths):
-        self.paths, self.skip_damaged, self.skipped = paths, False, 0
+    def __init__(self, paths, skip_damaged):
+        self.paths, self.skip_damaged, self.skipped = paths, skip_damaged, 0
 
     def __iter__(self):
         for shard in range(len(self.paths)):
@@ -141,8 +140,8 @@ class _InOrder:
 class _Shuffle(_InOrder):
     """The same records, shuffled: shards in turn, through a buffer."""
 
-    def __init__(self, paths, seed, buffer):
-        super().__init__(paths)
+    def __init__(self, paths, skip_damaged, seed, buffer):
+        super().__init__(paths, skip_damaged)
         self.seed, self.buffer = seed, buffer
 
     def __iter__(self):
@@ -180,8 +179,6 @@ def _decoded(numbered, options, image_feature, label_feature):
     number, name, record = numbered
     try:
         pixels, label, _ = decode_record(name, record, options, image_feature, label_feature)
-        if label is not None and not 0 <= label < 2**31:
-            raise ValueError(f'{name}: the label must be in [0, 2**31). Received: {label}')
     except ValueError as error:
         return number, None, 0, str(error)
     return number, pixels, label or 0, ''

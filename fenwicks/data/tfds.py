@@ -13,7 +13,8 @@ import numpy as np
 from fenwicks._errors import one_line
 from fenwicks.data.dataset import Dataset
 from fenwicks.data.decoded import ImageArrays
-from fenwicks.data.images import resize_image
+from fenwicks.data.images import checked_options, resize_image
+from fenwicks.data.storage import may_download
 
 PREFIX = 'tfds:'
 _TESTS = ('test', 'validation')  # the split to test on: the first that is there
@@ -71,21 +72,25 @@ class TfdsImages:
         Returns:
             ImageArrays in RGB.
         """
-        images = np.empty((sum(self.counts), *image_size, 3), np.uint8)
+        options = checked_options(image_size, fit, filter, 3)
+        images = np.empty((sum(self.counts), *options[0], 3), np.uint8)
         labels = np.empty(len(images), np.int32)
         for place, (image, label) in enumerate(itertools.chain(*self.splits)):
-            images[place] = resize_image(image, image_size, fit, filter)
+            images[place] = resize_image(image, *options)
             labels[place] = label
         return ImageArrays(images, labels, self.class_names, source=self.source)
 
 
-def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> TfdsImages:
+def tfds_images(
+    name: str, data_dir: str | os.PathLike[str] | None = None, download: bool | None = None
+) -> TfdsImages:
     """The images of a data set of TensorFlow Datasets, which are downloaded if they aren't there.
 
     Args:
         name: `'tfds:NAME'`, with a configuration and version as TensorFlow Datasets takes them:
             `'tfds:imagenette/160px-v2'`.
         data_dir: where TensorFlow Datasets keeps its data; None for its own default.
+        download: see `load`.
 
     Returns:
         A `TfdsImages`: `decode(image_size)` brings the images to one size.
@@ -93,7 +98,7 @@ def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Tf
     Raises:
         ImportError: TensorFlow Datasets isn't installed.
         ValueError: it has no such data set, or one without images and labels.
-        OSError: the data set is not there, and can't be downloaded.
+        OSError: the data set is not there, and can't or may not be downloaded.
     """
     try:
         import tensorflow_datasets as tfds
@@ -110,6 +115,11 @@ def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Tf
         raise ValueError(
             f'`name` must be a data set of TensorFlow Datasets ({reason}). Received: name={name!r}'
         ) from error
+    if not may_download(download) and not builder.is_prepared():
+        raise FileNotFoundError(
+            f'{name} was not found, and must not be downloaded (`download`, FENWICKS_OFFLINE). '
+            f'Tried: {builder.data_dir}'
+        )
     try:
         builder.download_and_prepare()
     except ImportError as error:
@@ -138,11 +148,13 @@ def tfds_images(name: str, data_dir: str | os.PathLike[str] | None = None) -> Tf
     )
 
 
-def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load_tfds(
+    name: str, data_dir: str | os.PathLike[str] | None = None, download: bool | None = None
+) -> Dataset:
     """A data set of TensorFlow Datasets whose images have one size already.
 
     Args:
-        name, data_dir: see `tfds_images`.
+        name, data_dir, download: see `tfds_images`.
 
     Returns:
         A Dataset in RGB.
@@ -151,7 +163,7 @@ def load_tfds(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
         ValueError: the sizes differ, or there is no test split.
         ImportError, OSError: as `tfds_images`.
     """
-    found = tfds_images(name, data_dir)
+    found = tfds_images(name, data_dir, download)
     shapes = {image.shape[:2] for images in found.splits for image, _ in images}
     if len(shapes) > 1 or not found.test_count:
         raise ValueError(

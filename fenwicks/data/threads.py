@@ -17,6 +17,15 @@ _Item = TypeVar('_Item')
 _Result = TypeVar('_Result')
 
 
+def thread_count(workers: int | None) -> int:
+    """The number of threads that `workers` asks for: None is one for each processor, at most 16.
+
+    Raises:
+        ValueError: it isn't a positive integer.
+    """
+    return positive_integer('workers', min(os.cpu_count() or 1, 16) if workers is None else workers)
+
+
 def in_order(
     function: Callable[[_Item], _Result],
     items: Iterable[_Item],
@@ -28,7 +37,7 @@ def in_order(
     Args:
         function: called in several threads at a time.
         items: read no more than a few ahead of the results.
-        workers: number of threads; None for one for each processor, at most 16.
+        workers: number of threads, as `thread_count` takes it.
         stop: is set when no more results are wanted, so that a long call can end early.
 
     Raises:
@@ -37,9 +46,7 @@ def in_order(
     >>> list(in_order(abs, [-1, 2, -3]))
     [1, 2, 3]
     """
-    if workers is None:
-        workers = min(os.cpu_count() or 1, 16)
-    workers = positive_integer('workers', workers)
+    workers = thread_count(workers)
     Image.init()  # not in the threads, where two might load Pillow's plugins at the same time
     pool = concurrent.futures.ThreadPoolExecutor(workers)
     pending: collections.deque[concurrent.futures.Future[_Result]] = collections.deque()

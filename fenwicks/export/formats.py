@@ -78,8 +78,9 @@ def write(
         The paths, in the order of `formats`.
 
     Raises:
-        ValueError: a format isn't known or can't be written on this backend; or the model isn't
-            built, has no input or several, or computes in another precision than float32.
+        ValueError: a format isn't known or can't be written on this backend, or can't hold the
+            model's operations; or the model isn't built, has no input or several, or computes in
+            another precision than float32.
         ImportError: a package is missing.
         OSError: the disk doesn't take a file.
 
@@ -110,7 +111,7 @@ def write(
         size = [_ANY_SIZE if side is None else side for side in model.input_shape[1:]]
         exported(np.zeros((1, *size), np.float32))  # Keras exports models that were called
     for name, path in zip(formats, paths, strict=True):
-        with _disk_errors(path):
+        with _one_line_errors(path):
             if name == 'safetensors':
                 _write_weights(model, path)
             elif name == 'saved_model':
@@ -208,18 +209,25 @@ def _write_folder(model: keras.Model, path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
-def _disk_errors(path: pathlib.Path) -> Iterator[None]:
-    """What is raised where a disk doesn't take a file, also by TensorFlow, as a line that names it.
+def _one_line_errors(path: pathlib.Path) -> Iterator[None]:
+    """What is raised while a file is written, also by TensorFlow, as a line that names it.
 
     Raises:
         OSError: the disk doesn't take it.
+        ValueError: its format doesn't take the model.
     """
     try:
         yield
     except Exception as error:
-        # Those of TensorFlow's `errors` have a number for the kind, and aren't OSErrors.
         of_tensorflow = type(error).__module__.startswith('tensorflow.')
-        if not of_tensorflow and not isinstance(error, OSError):
+        # Those of a disk have a number for the kind, and aren't OSErrors; a converter's have none.
+        of_disk = of_tensorflow and isinstance(getattr(error, 'error_code', None), int)
+        if of_tensorflow and not of_disk:
+            raise ValueError(
+                f'`model` must consist of operations that {path.name} can hold. '
+                f'Received: {one_line(error, 300)}'
+            ) from error
+        if not of_disk and not isinstance(error, OSError):
             raise
         if 'the disk must take' in str(error) or 'can be written to' in str(error):
             raise

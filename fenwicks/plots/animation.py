@@ -50,7 +50,10 @@ class Animation:
 
     def gif(self) -> bytes:
         """All frames as a GIF that starts over at its end."""
-        drawn = [self._render(number) for number in range(len(self.frames))]
+        try:
+            drawn = [self._render(number) for number in range(len(self.frames))]
+        finally:
+            self.draw(0)
         with io.BytesIO() as file:
             drawn[0].save(
                 file,

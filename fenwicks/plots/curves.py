@@ -188,10 +188,10 @@ def _groups(runs):
     for name, histories in groups.items():
         epochs = {tuple(record['epoch'] for record in history) for history in histories}
         if len(epochs) > 1:
-            lengths = sorted({len(numbers) for numbers in epochs})
+            spans = ', '.join(f'{numbers[0]} to {numbers[-1]}' for numbers in sorted(epochs))
             raise ValueError(
                 f'`runs` of one name must have the same epochs. Received: {name!r} with runs of '
-                f'{", ".join(map(str, lengths))} epochs'
+                f'the epochs {spans}'
             )
     return groups
 

@@ -106,7 +106,7 @@ def augmentation(
     originals = pixels('images', images)
     versions = positive_integer('versions', versions)
     made = augmentations.preview(images, augment, mean, std, versions, seed)
-    columns = [originals, *map(list, made)]
+    columns = [originals, *(pixels('augment', each) for each in made)]
     tiles = [column[row] for row in range(len(columns[0])) for column in columns]
     headings = ['original', *(f'epoch {number + 1}' for number in range(versions))]
     figure, (axes, _) = draw_grid(tiles, [''] * len(tiles), len(columns), axes, theme)
@@ -208,7 +208,7 @@ def filters(
         )
     weights = weights.transpose(3, 0, 1, 2)
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
-    tiles = 127.5 * (1 + weights / np.where(largest > 0, largest, 1))
+    tiles = np.rint(127.5 * (1 + weights / np.where(largest > 0, largest, 1))).astype(np.uint8)
     captions = [str(number) for number in range(len(tiles))]
     return images(tiles, captions, columns, axes=axes, theme=theme)
 

@@ -129,6 +129,25 @@ def for_dataset(recipe: Recipe, dataset: str, values: flags.FlagValues) -> Recip
     return recipe.for_small_data()
 
 
+def check_image_sizes(recipe: Recipe, height: int, width: int) -> None:
+    """Raises where a recipe's images grow beyond those that its network is tested on.
+
+    Args:
+        recipe: as `for_dataset` returned it.
+        height: of the images of the data set, in pixels.
+        width: of the images of the data set, in pixels.
+
+    Raises:
+        ValueError: they are smaller, or aren't square.
+    """
+    if recipe.image_sizes and not max(recipe.image_sizes) <= height == width:
+        raise ValueError(
+            '`image_sizes` must be at most the sides of the images, which must be square, since '
+            'they are tested as they are: pass --set image_sizes=..., or empty for none. '
+            f'Received: image_sizes={recipe.image_sizes}, for images of {height} x {width}'
+        )
+
+
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """The values of fields of a recipe, from texts such as `momentum=0.85`.
 

@@ -11,7 +11,7 @@ from fenwicks import plots
 from fenwicks.plots.canvas import new_axes
 from fenwicks.report import elements, figures
 from fenwicks.report.runs import Group, Run, differing, group_runs
-from fenwicks.report.single import CHART, metrics_in, value
+from fenwicks.report.single import CHART, metrics_in, trained_epochs, value
 from fenwicks.runlog import mean_and_error
 
 WIDE = (5.4, 3.4)
@@ -47,7 +47,7 @@ def _results(groups: Sequence[Group]) -> Iterator[str]:
         losses = [run.result.get('test_loss', math.nan) for run in group.runs]
         rows.append([
             group.name,
-            len(group.runs[0].history),
+            trained_epochs(group.runs[0]),
             len(group.runs),
             mean_and_error([run.accuracy for run in group.runs]),
             value(statistics.mean(losses)),

@@ -69,6 +69,11 @@ class Material:
                     f'`{name}` must be {kind} ({", ".join(wanted)}), sizes as in the other arrays. '
                     f'Received: {array.dtype} {array.shape}'
                 )
+            if array.nbytes > _MOST_BYTES:
+                raise ValueError(
+                    f'`{name}` must take at most {_MOST_BYTES >> 20} MiB: keep fewer images. '
+                    f'Received: {array.dtype} {array.shape}'
+                )
         for name, end in (('labels', None), ('predictions', None), ('mistakes', sizes['n'])):
             array = getattr(self, name)
             if array.size and (array.min() < 0 or (end is not None and array.max() >= end)):

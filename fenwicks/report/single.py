@@ -51,9 +51,14 @@ def body(run: Run) -> str:
     return '\n'.join(part for part in parts if part)
 
 
+def trained_epochs(run: Run) -> float:
+    """The number of epochs, which need not be whole."""
+    return run.result.get('epochs', len(run.history))
+
+
 def epochs_of(run: Run) -> str:
     """The number of epochs in words."""
-    count = run.result.get('epochs', len(run.history))
+    count = trained_epochs(run)
     return f'{count} epoch{"" if count == 1 else "s"}'
 
 

@@ -1,4 +1,4 @@
-"""Prepares a script, which imports this first: it uses this clone and ends with one line.
+"""What a script imports first: it then uses this clone, and ends with one line.
 
 - The scripts use the fenwicks beside them, whatever copy is installed.
 - What TensorFlow prints on its own start is held back: it would hide an error of one line.
