@@ -22,6 +22,7 @@ from fenwicks import (
     schedules,
     training,
 )
+from fenwicks._checks import integer
 from fenwicks.models import pixels
 from fenwicks.precision import policy_precision
 from fenwicks.recipes import Recipe
@@ -56,7 +57,7 @@ def build_trainer(
     """
     chosen = policy_precision(precision)
     steps_per_epoch = recipe.steps_per_epoch(len(dataset.train_images))
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(integer('seed', seed, low=0, below=2**31))
 
     mean, std = data.mean_std(dataset.train_images)
     normalize = functools.partial(augment.normalize, mean=mean, std=std)
@@ -222,18 +223,11 @@ def schedule(
 def optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """SGD, or Muon for the convolution kernels and SGD for the rest."""
     rate = recipe.peak_learning_rate
-    groups = []
-    if recipe.bias_rate != 1:
-        # Batch norm's offsets are the only biases that learn throughout.
-        groups.append(optimizers.ParameterGroup(r'.*/beta', recipe.bias_rate, 1 / recipe.bias_rate))
-    if recipe.scale_rate != 1 and recipe.train_scales:
-        groups += [optimizers.ParameterGroup(r'.*/gamma', recipe.scale_rate, 1 / recipe.scale_rate)]
-    if recipe.head_rate != 1:
-        groups.append(
-            optimizers.ParameterGroup(
-                r'.*classifier/.*kernel', recipe.head_rate, 1 / recipe.head_rate
-            )
-        )
+    rates = {r'.*/beta': recipe.bias_rate}  # batch norm's: the only biases that learn throughout
+    if recipe.train_scales:
+        rates[r'.*/gamma'] = recipe.scale_rate
+    rates[r'.*classifier/.*kernel'] = recipe.head_rate
+    groups = [optimizers.ParameterGroup(match, r, 1 / r) for match, r in rates.items() if r != 1]
     if recipe.whitening_bias_epochs:
         last = max(1, recipe.whitening_bias_epochs * steps_per_epoch)
         if recipe.whitening_bias_schedule == 'linear':

@@ -49,6 +49,14 @@ def toy(count=20, classes=3, size=8):
     return Dataset('toy', images(count), labels, images(5), labels[:5], names, 'made')
 
 
+def test_a_seed_is_an_integer_of_any_kind():
+    one, other = (assemble.build_trainer(RECIPE, toy(), seed=s) for s in (3, np.int64(3)))
+    for a, b in zip(one.model.get_weights(), other.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match=r'^`seed` must be .*Received: seed=-1'):
+        assemble.build_trainer(RECIPE, toy(), seed=-1)
+
+
 def test_every_setting_arrives():
     dataset = toy()
     trainer = assemble.build_trainer(RECIPE, dataset, seed=5)

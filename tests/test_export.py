@@ -322,9 +322,9 @@ def test_an_operation_that_a_format_lacks_is_no_matter_of_the_disk(tmp_path):
     model = keras.Sequential([keras.Input((4,), batch_size=1), OfPython(), keras.layers.Dense(2)])
     with pytest.raises(
         ValueError, match=r'^`model` must consist of .* that model\.tflite can'
-    ) as e:
+    ) as raised:
         export.write(model, tmp_path, ['litert'])
-    assert '\n' not in str(e.value)
+    assert '\n' not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 

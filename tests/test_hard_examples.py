@@ -71,6 +71,18 @@ def test_a_step_by_hand(parts, proxy_share):
         np.testing.assert_allclose(np.asarray(variable), value, rtol=1e-4, atol=1e-6)
 
 
+def test_a_loss_that_sums_trains_the_proxy_on_a_sum():
+    images, labels = toy(4)
+    gradients = {}
+    for reduction in ('sum', 'sum_over_batch_size'):
+        keras.utils.set_random_seed(0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+        model = hard(dense_model(), share=0.5, proxy_share=0.5)
+        _, gradients[reduction] = make(model, loss=loss).gradients(images, labels)
+    for summed, mean in zip(*gradients.values(), strict=True):  # of two images each
+        np.testing.assert_allclose(summed, 2 * np.asarray(mean), rtol=1e-5, atol=1e-7)
+
+
 def test_loss_and_accuracy_are_those_of_the_chosen():
     """Nothing is trained, so the proxy and the network, which are equal, stay as they are."""
     model = hard(dense_model(), share=0.5)

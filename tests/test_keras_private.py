@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fenwicks
-from fenwicks import _keras, _keras_saving, optimizers
+from fenwicks import _keras, _keras_optimizers, _keras_saving, optimizers
 
 
 def model():
@@ -61,21 +61,23 @@ def test_what_an_optimizer_holds(make):
     network = model()
     optimizer = built(make(), network)
     weights = network.trainable_variables
-    assert list(map(id, _keras.optimized_variables(optimizer))) == list(map(id, weights))
-    assert [_keras.variable_index(optimizer, weight) for weight in weights] == [*range(4)]
-    assert float(_keras.constant_or_schedule(optimizer)) == pytest.approx(0.1)
-    assert int(_keras.update_count(optimizer)) == 0
+    assert list(map(id, _keras_optimizers.optimized_variables(optimizer))) == list(map(id, weights))
+    assert [_keras_optimizers.variable_index(optimizer, weight) for weight in weights] == [
+        *range(4)
+    ]
+    assert float(_keras_optimizers.constant_or_schedule(optimizer)) == pytest.approx(0.1)
+    assert int(_keras_optimizers.update_count(optimizer)) == 0
     optimizer.apply([keras.ops.ones(weight.shape) for weight in weights])
-    assert int(_keras.update_count(optimizer)) == 1
+    assert int(_keras_optimizers.update_count(optimizer)) == 1
 
 
 def test_a_schedule_is_held_as_it_is():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.9)
-    assert _keras.constant_or_schedule(keras.optimizers.SGD(schedule)) is schedule
+    assert _keras_optimizers.constant_or_schedule(keras.optimizers.SGD(schedule)) is schedule
 
 
 def test_decay_outside_the_velocity_is_left_out():
-    class Decaying(_keras.WithoutDecoupledDecay, keras.optimizers.SGD):
+    class Decaying(_keras_optimizers.WithoutDecoupledDecay, keras.optimizers.SGD):
         pass
 
     for kind, factor in ((keras.optimizers.SGD, 0.95), (Decaying, 1.0)):
@@ -97,7 +99,7 @@ def test_gradients_are_not_summed_over_the_replicas():
     gradients = [tf.ones(3)]
     for each in (optimizer, optimizer.inner_optimizer):
         assert hasattr(each, '_all_reduce_sum_gradients')
-    with _keras.without_gradient_sum(optimizer):
+    with _keras_optimizers.without_gradient_sum(optimizer):
         for each in (optimizer, optimizer.inner_optimizer):
             assert each._all_reduce_sum_gradients(gradients) == gradients
     for each in (optimizer, optimizer.inner_optimizer):  # for Keras's own `fit`
@@ -116,7 +118,7 @@ def test_gradients_are_not_summed_over_the_replicas():
 def test_a_stateless_optimizer_assigns_within_the_scope_only(make):
     network = model()
     optimizer = built(make(), network)
-    _keras.make_stateless(optimizer)
+    _keras_optimizers.make_stateless(optimizer)
     weights = network.trainable_variables
     variables = [*weights, *optimizer.variables]
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]

@@ -22,6 +22,7 @@ ORDER = (
         '_files',
         '_forward',
         '_keras',
+        '_keras_optimizers',
         '_keras_saving',
         '_typing',
         'command',
@@ -199,13 +200,13 @@ def defined(path: pathlib.Path) -> Iterator[str]:
 def foreign_attributes() -> Iterator[str]:
     """Attributes with an underscore that no file of the package defines: Keras's, or another's.
 
-    What is private in Keras stands in `fenwicks/_keras.py` and `fenwicks/_keras_saving.py` alone.
+    What is private in Keras stands in `fenwicks/_keras.py` and `fenwicks/_keras_*.py` alone.
     """
     own = {}
     for module, path in MODULES.items():
         own.setdefault(package(module), set()).update(defined(path))
     for path in sources('fenwicks', 'examples', '.ci', 'colab'):
-        if path.stem in ('_keras', '_keras_saving'):
+        if path.stem.startswith('_keras'):
             continue
         inside = path.is_relative_to(ROOT / 'fenwicks')
         names = own[package(module_name(path))] if inside else set(defined(path))

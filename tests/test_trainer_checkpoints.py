@@ -2,6 +2,8 @@
 
 import errno
 import math
+import os
+import signal
 
 import keras
 import numpy as np
@@ -190,8 +192,31 @@ def test_resuming_from_nowhere():
 def test_resuming_with_another_model(tmp_path):
     path = tmp_path / 'c.npz'
     make(dense_model()).fit(*toy(), 1, checkpoint=path)
-    with pytest.raises(ValueError, match='must fit the model and its optimizer'):
+    with pytest.raises(ValueError, match=r'^the checkpoint must fit the model and its optimizer'):
         make(conv_model()).fit(*toy(), 2, checkpoint=path, resume=True)
+    make(dense_model(keras.layers.Dense(5))).fit(*toy(), 1, checkpoint=path)
+    with pytest.raises(
+        ValueError, match=r'^the checkpoint must fit the model .* have other shapes'
+    ):
+        make(dense_model(keras.layers.Dense(6))).fit(*toy(), 2, checkpoint=path, resume=True)
+
+
+def test_an_interrupt_while_a_checkpoint_is_read_waits_for_its_end(tmp_path, monkeypatch):
+    path = tmp_path / 'c.npz'
+    whole = make(dense_model())
+    whole.fit(*toy(), 1, checkpoint=path)
+    assign = checkpoints.assign
+
+    def interrupted(variables, values):
+        assign(variables[:3], values[:3])
+        os.kill(os.getpid(), signal.SIGINT)
+        assign(variables, values)
+
+    monkeypatch.setattr(checkpoints, 'assign', interrupted)
+    again = make(dense_model())
+    with pytest.raises(KeyboardInterrupt):
+        again.fit(*toy(), 2, checkpoint=path, resume=True)
+    assert_same(again, whole)
 
 
 def test_a_damaged_checkpoint_is_an_error_of_one_line(tmp_path):

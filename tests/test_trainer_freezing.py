@@ -64,6 +64,24 @@ def test_a_frozen_layer_stays_and_the_slots_of_others_survive(kind, monkeypatch)
     assert int(trainer.optimizer.iterations) == 3 * STEPS
 
 
+def test_a_group_that_would_match_nothing_leaves_the_slots_as_they_are():
+    groups = [optimizers.ParameterGroup('.*head/.*')]
+    trainer = make(model := two_layers(), optimizers.SGD(0.1, momentum=0.9, groups=groups))
+    body, head = model.get_layer('body'), model.get_layer('head')
+    body.trainable = False
+    trainer.fit(*toy(), 1)
+    before = slots(trainer.optimizer)
+    body.trainable, head.trainable = True, False
+    with pytest.raises(ValueError, match='match'):
+        trainer.fit(*toy(), 2)
+    body.trainable, head.trainable = False, True
+    trainer.load(*toy())
+    after = slots(trainer.optimizer)
+    assert after.keys() == before.keys()
+    for path, value in before.items():
+        np.testing.assert_array_equal(after[path], value, err_msg=path)
+
+
 @pytest.mark.parametrize('rule', [optimizers.Lookahead(0.5, every=3), optimizers.EMA(0.5, every=3)])
 def test_averages_leave_a_frozen_layer_alone(rule):
     """Its moving statistics, too; frozen two steps after an averaging."""

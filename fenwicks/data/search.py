@@ -119,7 +119,16 @@ def _places(spec):
 
 
 def _dataset(spec, path, arrays):
-    return Dataset(spec.name, *arrays, spec.class_names, str(path))
+    train_images, train_labels, test_images, test_labels = arrays
+    return Dataset(
+        spec.name,
+        train_images,
+        train_labels,
+        test_images,
+        test_labels,
+        class_names=spec.class_names,
+        source=str(path),
+    )
 
 
 def _from_folder(spec, folder):

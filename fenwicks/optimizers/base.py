@@ -10,7 +10,7 @@ from typing import Any, Self, TypeAlias
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks._checks import finite_number, flag, integer, no_class, positive_integer
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers import assignments
@@ -19,7 +19,7 @@ from fenwicks.optimizers.assignments import Assignments
 Rate: TypeAlias = float | LearningRateSchedule | Callable[[], Any]
 
 
-class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer):
+class MomentumOptimizer(_keras_optimizers.WithoutDecoupledDecay, keras.optimizers.Optimizer):
     """Base of `SGD`, `Muon` and `LARS`: checks and keeps the settings that all of them take.
 
     Keras's base class would apply `weight_decay` to the weights past the velocity; here each
@@ -78,7 +78,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
         )
         self.momentum = momentum
         self.nesterov = nesterov
-        # Not passed to the base class's constructor: see `_keras.WithoutDecoupledDecay`.
+        # Not passed to the base class's constructor: see `_keras_optimizers.WithoutDecoupledDecay`.
         self.weight_decay = weight_decay
         # How each variable is updated: from a saved configuration, or chosen by `build`.
         self._assignments: Assignments | None = None
@@ -87,7 +87,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
 
     def rate_at(self, step: Step) -> Tensor:
         """Returns the learning rate after `step` updates: the schedule's value, or the constant."""
-        rate = _keras.constant_or_schedule(self)
+        rate = _keras_optimizers.constant_or_schedule(self)
         return rate(step) if isinstance(rate, LearningRateSchedule) else self.learning_rate
 
     def exclude_from_weight_decay(
@@ -150,7 +150,7 @@ class MomentumOptimizer(_keras.WithoutDecoupledDecay, keras.optimizers.Optimizer
         """The places of the variables frozen since the optimizer was built, or as saved."""
         if not self.built:
             return self._frozen
-        variables = enumerate(_keras.optimized_variables(self))
+        variables = enumerate(_keras_optimizers.optimized_variables(self))
         return tuple(place for place, variable in variables if not variable.trainable)
 
     def _patterns(self) -> list[str]:

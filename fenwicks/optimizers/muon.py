@@ -9,7 +9,7 @@ import keras
 from keras import ops
 from keras.optimizers.schedules import LearningRateSchedule
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks._checks import finite_number, flag, positive_integer, sequence
 from fenwicks._typing import Config, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
@@ -160,10 +160,10 @@ class Muon(MomentumOptimizer):
     def variables(self) -> list[keras.Variable]:
         """The state, with the rate of `others` behind this optimizer's own: it can be set, too."""
         own = super().variables
-        rate = None if self.others is None else _keras.constant_or_schedule(self.others)
+        rate = None if self.others is None else _keras_optimizers.constant_or_schedule(self.others)
         if not isinstance(rate, keras.Variable):
             return own
-        place = 1 + isinstance(_keras.constant_or_schedule(self), keras.Variable)
+        place = 1 + isinstance(_keras_optimizers.constant_or_schedule(self), keras.Variable)
         return [*own[:place], rate, *own[place:]]
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -191,10 +191,10 @@ class Muon(MomentumOptimizer):
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
-        index = _keras.variable_index(self, variable)
+        index = _keras_optimizers.variable_index(self, variable)
         velocity, group = self.velocities[index], self._groups[index]
         if group is not None:
-            step = _keras.update_count(self)
+            step = _keras_optimizers.update_count(self)
             if self.others is not None:
                 learning_rate = self.others.rate_at(step)
             self._sgd.update_in_group(gradient, variable, velocity, learning_rate, group, step)
@@ -211,7 +211,7 @@ class Muon(MomentumOptimizer):
         )
         normalize_weights = self.normalize_weights
         if isinstance(normalize_weights, LearningRateSchedule):
-            normalize_weights = normalize_weights(_keras.update_count(self)) > 0
+            normalize_weights = normalize_weights(_keras_optimizers.update_count(self)) > 0
         weight = muon_rescale(
             ops.convert_to_tensor(variable),
             learning_rate,

@@ -8,7 +8,7 @@ from typing import Self
 import keras
 from keras import ops
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks._checks import flag
 from fenwicks._typing import Config, Step, Tensor
 from fenwicks.optimizers.base import MomentumOptimizer, Rate
@@ -197,10 +197,10 @@ class SGD(MomentumOptimizer):
 
     def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
         """Updates one variable and its velocity; Keras calls this for each variable in turn."""
-        index = _keras.variable_index(self, variable)
+        index = _keras_optimizers.variable_index(self, variable)
         velocity = self.velocities[index] if self.momentum else None
         group = self._group_of_each[index]
-        step = _keras.update_count(self)
+        step = _keras_optimizers.update_count(self)
         self.update_in_group(gradient, variable, velocity, learning_rate, group, step)
 
     def update_in_group(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from fenwicks import _keras
+from fenwicks import _keras, _keras_optimizers
 from fenwicks._checks import flag
 from fenwicks._typing import Tensor
 from fenwicks.optimizers.averaging import (
@@ -276,4 +276,6 @@ def _averages_by_itself(optimizer: keras.optimizers.Optimizer | None) -> bool:
     """Whether the optimizer, or one within it, keeps averages of the weights."""
     if optimizer is None:
         return False
-    return any(getattr(x, 'use_ema', False) for x in _keras.updating_optimizers(optimizer))
+    return any(
+        getattr(x, 'use_ema', False) for x in _keras_optimizers.updating_optimizers(optimizer)
+    )

@@ -20,9 +20,7 @@ CHOICES = {
     'averaging': ('none', 'ema', 'lookahead'),
     'tta': ('none', 'flip', 'flip_translate', 'doubtful'),
 }
-POSITIVE = (
-    *('batch_size', 'whitening_images', 'muon_steps', 'normalize_every', 'averaging_every'),
-)
+POSITIVE = ('batch_size', 'whitening_images', 'muon_steps', 'normalize_every', 'averaging_every')
 RANGES: dict[str, dict[str, float]] = {
     'epochs': {'above': 0, 'below': 2**20},
     'warmup_epochs': {'low': 0},

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks.optimizers import averaging
 from fenwicks.training.interrupts import deferred_interrupts
 
@@ -101,8 +101,7 @@ class Averages:
         Returns:
             A list of arrays for `model.weights`, and one for `variables`.
         """
-        raw = zip(map(id, self.sources), self._raw or (), strict=False)
-        raw_of = dict(raw)
+        raw_of = dict(zip(map(id, self.sources), self._raw or (), strict=False))
         weights = [raw_of.get(id(weight), weight) for weight in model.weights]
         return [_numpy(weight) for weight in weights], [_numpy(v) for v in self.variables]
 
@@ -114,17 +113,18 @@ class Averages:
         """
         _check_like('weights', weights, model.weights)
         _check_like('averages', averages, self.variables)
-        for variable, value in zip(self.variables, averages, strict=True):
-            variable.assign(value)
         value_of = dict(zip(map(id, model.weights), weights, strict=True))
         in_place = set(map(id, self.sources)) if self._raw is not None else set()
-        for weight in model.weights:
-            if id(weight) not in in_place:
-                weight.assign(value_of[id(weight)])
-        if self._raw is not None:
-            values = [value_of[id(source)] for source in self.sources]
-            self._raw = [keras.ops.convert_to_tensor(value) for value in values]
-            self._assign([average.value for average in self.variables])
+        with deferred_interrupts():
+            for variable, value in zip(self.variables, averages, strict=True):
+                variable.assign(value)
+            for weight in model.weights:
+                if id(weight) not in in_place:
+                    weight.assign(value_of[id(weight)])
+            if self._raw is not None:
+                values = [value_of[id(source)] for source in self.sources]
+                self._raw = [keras.ops.convert_to_tensor(value) for value in values]
+                self._assign([average.value for average in self.variables])
 
     def adopt_restored(self):
         """Makes weights that were put in the averages' place both the weights and the averages.
@@ -156,7 +156,7 @@ def finalize(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> bool:
     Returns:
         Whether it has any.
     """
-    averaging = [each for each in _keras.updating_optimizers(optimizer) if each.use_ema]
+    averaging = [each for each in _keras_optimizers.updating_optimizers(optimizer) if each.use_ema]
     if averaging and not any(_numpy(each.iterations) for each in averaging):
         return False  # before the first update they are zeros
     optimizer.finalize_variable_values(model.trainable_variables)

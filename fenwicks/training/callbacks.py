@@ -7,6 +7,7 @@ and work in no other `fit`.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -28,7 +29,39 @@ class TrainerCallback(keras.callbacks.Callback):
         self.trainer = trainer
 
 
-class BestWeights(TrainerCallback):
+class _Monitor(TrainerCallback):
+    """A callback that looks at one number of the logs, in epochs that have it."""
+
+    monitor: str
+    _found = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Forgets an earlier training."""
+        self._found = False
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Warns if no epoch had the number."""
+        if not self._found:
+            warnings.warn(
+                f'{type(self).__name__} did nothing: no epoch had {self.monitor}, which takes '
+                '`validation_data`, and an epoch of `validation_freq`',
+                stacklevel=2,
+            )
+
+    def _monitored(self, logs):
+        """The number; `None` in an epoch without validation."""
+        logs = logs or {}
+        value = logs.get(self.monitor)
+        validated = any(name.startswith('val_') for name in logs)
+        if value is None and (validated or not self.monitor.startswith('val_')):
+            raise ValueError(
+                f'`monitor` must be one of {", ".join(logs)}. Received: monitor={self.monitor!r}'
+            )
+        self._found = self._found or value is not None
+        return value
+
+
+class BestWeights(_Monitor):
     """Keeps the best weights together with their averages, and puts both back at the end.
 
     `keras.callbacks.EarlyStopping(restore_best_weights=True)` makes the best averages the weights
@@ -66,18 +99,20 @@ class BestWeights(TrainerCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets the weights of an earlier training."""
+        super().on_train_begin(logs)
         self.best = self.best_epoch = None
         self.best_weights, self.best_averages = [], []
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Keeps the weights and averages of an epoch that is better than all before."""
-        value = _monitored(self.monitor, logs)
+        value = self._monitored(logs)
         if value is not None and self._is_better(value):
             self.best, self.best_epoch = value, epoch
             self.best_weights, self.best_averages = self.trainer.get_weights()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the best weights and averages back."""
+        super().on_train_end(logs)
         if self.best_weights:
             self.trainer.set_weights(self.best_weights, self.best_averages)
 
@@ -88,7 +123,7 @@ class BestWeights(TrainerCallback):
         return value < self.best if least else value > self.best
 
 
-class StopAtAccuracy(TrainerCallback):
+class StopAtAccuracy(_Monitor):
     """Stops the training when an accuracy is reached, and notes how long that took.
 
     Args:
@@ -120,11 +155,12 @@ class StopAtAccuracy(TrainerCallback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Forgets an earlier training."""
+        super().on_train_begin(logs)
         self.reached_epoch = self.train_seconds = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Stops the training if the accuracy is reached."""
-        value = _monitored(self.monitor, logs)
+        value = self._monitored(logs)
         if value is not None and value >= self.target and self.reached_epoch is None:
             self.reached_epoch, self.train_seconds = epoch, self.trainer.train_seconds
             self.model.stop_training = True
@@ -145,13 +181,3 @@ class LearningRateLogger(TrainerCallback):
         """Adds `learning_rate`."""
         if logs is not None:
             logs['learning_rate'] = self.trainer.records[-1]['learning_rate']
-
-
-def _monitored(monitor, logs):
-    """A value of the logs; `None` in an epoch without validation."""
-    value = (logs or {}).get(monitor)
-    if value is None and not monitor.startswith('val_'):
-        raise ValueError(
-            f'`monitor` must be one of {", ".join(logs or {})}. Received: monitor={monitor!r}'
-        )
-    return value

@@ -166,14 +166,15 @@ def load_values(path: Path, variables: Sequence[keras.Variable]) -> list[np.ndar
             found = [_header(archive, name, size, 'fiub')[0] for name in names]
             if found == expected:
                 return [_read(archive, name, size, 'fiub') for name in names]
-            different = [i for i in range(count) if found[i] != expected[i]]
-            first = different[0]
-            raise _unfit(
-                expected,
-                f'{path}, where {len(different)} have other shapes, first {found[first]} for the '
-                f'{expected[first]} of {variables[first].path}',
-            )
-    raise _unfit(expected, f'{count} variables in {path}')
+    if count != len(expected):
+        raise _unfit(expected, f'{count} variables in {path}')
+    different = [i for i in range(count) if found[i] != expected[i]]
+    first = different[0]
+    raise _unfit(
+        expected,
+        f'{path}, where {len(different)} have other shapes, first {found[first]} for the '
+        f'{expected[first]} of {variables[first].path}',
+    )
 
 
 def load_list(path: Path, name: str, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:

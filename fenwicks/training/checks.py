@@ -8,7 +8,7 @@ import numbers
 import keras
 import numpy as np
 
-from fenwicks import _keras
+from fenwicks import _keras, _keras_optimizers
 from fenwicks import augment as augmentation
 from fenwicks._checks import integer, no_class, positive_integer
 from fenwicks._errors import one_line
@@ -233,7 +233,7 @@ def build(optimizer, model):
     weights = model.trainable_variables
     if not optimizer.built:
         optimizer.build(weights)
-    elif list(map(id, _keras.optimized_variables(optimizer))) != list(map(id, weights)):
+    elif list(map(id, _keras_optimizers.optimized_variables(optimizer))) != list(map(id, weights)):
         raise ValueError(
             '`optimizer` must be new, or that of this model, whose trainable weights must stay the '
             f'same: make another one, and a Trainer. Received: {optimizer.name}, made for others'
@@ -241,11 +241,10 @@ def build(optimizer, model):
 
 
 def check_data(model, loss, images, labels, batch_size=1):
-    """The labels as the device holds them, and the number of the model's outputs; raises unless the
-    model takes these images and the loss these labels."""
-    check_images(model, images)
-    outputs = _logits(model, images).shape[-1]
-    return targets.check_labels(loss, labels, len(images), outputs, batch_size), outputs
+    """The images, the labels as the device holds them, and the number of the model's outputs;
+    raises unless the model takes these images and the loss these labels."""
+    images, outputs = check_images(model, images)
+    return images, targets.check_labels(loss, labels, len(images), outputs, batch_size), outputs
 
 
 def check_validation(model, loss, validation_data, dtype):
@@ -259,13 +258,14 @@ def check_validation(model, loss, validation_data, dtype):
     images, labels, *weights = validation_data
     try:
         if dtype == np.uint8:
-            check_images(model, images)
+            images, outputs = check_images(model, images)
         elif getattr(images, 'dtype', None) != dtype:
             raise ValueError(
                 f'`images` must be {dtype}, as those are that the stream gives. '
                 f'Received: {getattr(images, "dtype", type(images).__name__)}'
             )
-        outputs = check_image_shape(model, images)
+        else:
+            outputs = check_image_shape(model, images)
         labels = targets.check_labels(loss, labels, len(images), outputs, 1)
         weights = [targets.check_sample_weight(weight, len(images)) for weight in weights]
         if weights:
@@ -306,16 +306,15 @@ def _no_logits(shapes):
 
 
 def check_images(model, images):
-    """Raises unless the model takes these images."""
-    check_arrays_of_images(images)
-    check_image_shape(model, images)
+    """The images as an array, and the number of the model's outputs for each; raises unless the
+    model takes these images."""
+    images = np.asarray(check_arrays_of_images(images))
+    return images, check_image_shape(model, images)
 
 
 def check_image_shape(model, images):
-    """The number of classes; raises unless the model takes images of this shape."""
+    """The number of the model's outputs; raises unless the model takes images of this shape."""
     shape = np.shape(images)[1:]
-    if getattr(model, 'outputs', None) is None:
-        _logits(model, images)
     # A subclass of Model has no `input_shape`.
     takes = getattr(model, 'input_shape', (None, *shape))[1:]
     if not fits(takes, shape):

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks.training.engines.select import in_one_call
 from fenwicks.training.interrupts import Interrupts
 from fenwicks.training.phase_engines import PhaseEngines
@@ -149,12 +149,12 @@ class LearningRate:
     """Reads the learning rate of an optimizer; of a `MultiOptimizer` that of its first."""
 
     def __init__(self, optimizer: keras.optimizers.Optimizer):
-        self._optimizer, *_ = _keras.updating_optimizers(optimizer)
+        self._optimizer, *_ = _keras_optimizers.updating_optimizers(optimizer)
         self._held: Any = None  # the variable or the schedule that `_read` reads
         self._read: Callable[[], Any]
 
     def __call__(self) -> float:
-        held = _keras.constant_or_schedule(self._optimizer)
+        held = _keras_optimizers.constant_or_schedule(self._optimizer)
         if held is not self._held:  # a callback may set another schedule
             self._held = held
             self._read = in_one_call(

@@ -6,8 +6,6 @@ import hashlib
 import warnings
 from typing import Any
 
-import numpy as np
-
 from fenwicks import augment as augmentation
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
@@ -50,7 +48,7 @@ class ArrayFeed:
             raise ValueError('`labels` must be given with an array of images. Received: None')
         settings = engines.settings
         batch_size, loss = settings.batch_size, settings.loss
-        self.labels, self.outputs = checks.check_data(
+        images, self.labels, self.outputs = checks.check_data(
             settings.model, loss, images, labels, batch_size
         )
         if batch_size > len(images):
@@ -64,14 +62,14 @@ class ArrayFeed:
         checks.check_weights(
             settings.replicas, settings.accumulate, loss, self.labels, self.outputs, weights
         )
-        self.images, self._targets = np.asarray(images), (self.labels, *weights)
-        self.dtype, self.image_shape = self.images.dtype, self.images.shape[1:]
+        self.images, self._targets = images, (self.labels, *weights)
+        self.dtype, self.image_shape = images.dtype, images.shape[1:]
         self.steps = len(images) // batch_size
         self._engines = engines
         on_cpu = engines.at(0).on_cpu
         copies = settings.replicas.local_count if on_cpu else 1
         memory.check_fits(
-            copies * sum(array.nbytes for array in (self.images, *self._targets)),
+            copies * sum(array.nbytes for array in (images, *self._targets)),
             memory.free_memory(on_cpu) if budget is None else None,
             held=engines.data_bytes,
             budget=budget,
@@ -125,7 +123,7 @@ class StreamFeed:
         if before is not None and before.source is source:
             self.stream.passes = before.passes  # it has given these already
         first, self._loss = self.stream.first, settings.loss
-        check_pixels(settings.normalize, first.images)
+        self._normalize, self._pixels_checked = settings.normalize, False
         self.outputs = checks.check_image_shape(settings.model, first.images)
         self.dtype, self.image_shape = first.images.dtype, first.images.shape[1:]
         self._class_weight = class_weight
@@ -189,6 +187,9 @@ class StreamFeed:
 
     def _targets_of(self, batch):
         """The labels of a batch as the device holds them, and its weights, if there are any."""
+        if not self._pixels_checked and batch.images.any():  # the `first` of some streams is zeros
+            check_pixels(self._normalize, batch.images)
+            self._pixels_checked = True
         labels = targets.check_form(self._loss, batch.labels, len(batch.images), self.outputs)
         return labels, *targets.image_weights(
             labels, self.outputs, self._class_weight, batch.weights, self._loss

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from fenwicks import _keras
+from fenwicks import _keras, _keras_optimizers
 
 
 class Compiled:
@@ -44,11 +44,13 @@ class Compiled:
 
     def _present(self) -> dict[str, list[Any]]:
         """Objects by what they are; they are compared, and kept, themselves."""
-        parts = _keras.updating_optimizers(self._optimizer)
+        parts = _keras_optimizers.updating_optimizers(self._optimizer)
         parts = [*parts, *(getattr(each, 'others', None) for each in parts)]  # of Muon
         held = [part for part in parts if isinstance(part, keras.optimizers.Optimizer)]
         return {
-            'another learning rate schedule': list(map(_keras.constant_or_schedule, held)),
+            'another learning rate schedule': list(
+                map(_keras_optimizers.constant_or_schedule, held)
+            ),
             'layers frozen or unfrozen': [
                 *self._model.trainable_variables,
                 # A batch norm without trainable variables has moving statistics.
@@ -75,14 +77,16 @@ def follow_trainable(optimizer: keras.optimizers.Optimizer, model: keras.Model) 
             two weights have one path, by which what it holds of a weight is found again.
     """
     weights = model.trainable_variables
-    if list(map(id, _keras.optimized_variables(optimizer))) == list(map(id, weights)):
+    if list(map(id, _keras_optimizers.optimized_variables(optimizer))) == list(map(id, weights)):
         return False
-    if _keras.is_multi_optimizer(optimizer):
+    if _keras_optimizers.is_multi_optimizer(optimizer):
         raise ValueError(
             '`model` must keep its trainable weights under a MultiOptimizer: make another one, and '
             f'another Trainer. Received: {optimizer.name}, made for other weights'
         )
-    both = {id(each): each for each in (*_keras.optimized_variables(optimizer), *weights)}
+    both = {
+        id(each): each for each in (*_keras_optimizers.optimized_variables(optimizer), *weights)
+    }
     for path, count in collections.Counter(each.path for each in both.values()).items():
         if count > 1:
             raise ValueError(
@@ -93,5 +97,5 @@ def follow_trainable(optimizer: keras.optimizers.Optimizer, model: keras.Model) 
     with warnings.catch_warnings():
         # That the parameter groups of new weights are found by their paths.
         warnings.filterwarnings('ignore', message='the parameter groups were saved')
-        _keras.rebuild(optimizer, weights)
+        _keras_optimizers.rebuild(optimizer, weights)
     return True

@@ -54,11 +54,11 @@ def logs_of(record: dict[str, Any]) -> dict[str, Any]:
 
 def note_additions(record: dict[str, Any], logs: dict[str, Any]) -> None:
     """Adds to a record what callbacks have added to the logs: numbers of another name."""
-    known = {name.removeprefix('train_') for name in record}
+    known = {*record, *(name.removeprefix('train_') for name in record)}
     for name, value in logs.items():
         if not isinstance(value, numbers.Real):
             continue
-        if name in _ABOUT and value != record[name]:
+        if name in record and value is not record[name] and value != record[name]:
             warnings.warn(
                 'callbacks should add numbers of other names to the logs, of which the records '
                 f'have none of their own. Received: {name}={value}',

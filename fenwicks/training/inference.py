@@ -34,7 +34,7 @@ class Predictor:
     def views(self, images: Any, batch_size: int | None, tta: evaluation.TTA) -> np.ndarray:
         """The logits of each view of images; see `Trainer.predict_views`."""
         if not sources.is_source(images):
-            checks.check_images(self.settings.model, images)
+            images, _ = checks.check_images(self.settings.model, images)
             return self._views(images, batch_size, tta)
         batches = ((batch, None) for batch in sources.all_images(images))
         return self._views(self._read(batches), batch_size, tta)
@@ -49,7 +49,9 @@ class Predictor:
             views = self._views(self._read(_pairs(images), found), batch_size, tta)
             labels = np.concatenate(found)
         else:
-            labels, _ = checks.check_data(self.settings.model, self.settings.loss, images, labels)
+            images, labels, _ = checks.check_data(
+                self.settings.model, self.settings.loss, images, labels
+            )
             views = self._views(images, batch_size, tta)
         self.settings.metrics.check(labels[:1], views.shape[-1])
         plain = self._metrics_of(views[0], labels)

@@ -53,9 +53,10 @@ class PhaseEngines:
         self._chunks: Chunks | None = None  # of a stream
         self.data_bytes, self.has_data = 0, False
 
-    def at(self, epoch: int, step: int = 0) -> Engine:
-        """The engine of a step of an epoch, both from 0."""
-        begun = [phase for first, phase in self._of_epoch(epoch) if first <= step]
+    def at(self, epoch: int, step: int = 0, steps_per_epoch: int | None = None) -> Engine:
+        """The engine of a step of an epoch, both from 0; of other data with their steps."""
+        phases = self.phases.of_epoch(epoch, steps_per_epoch or self.steps_per_epoch)
+        begun = [phase for first, phase in phases if first <= step]
         return self._engines[begun[-1]]
 
     def run(
@@ -69,11 +70,9 @@ class PhaseEngines:
             if end > first and engine is not self._latest:
                 self._begin(engine)
             totals = engine.run(epoch, first, end, steps_before, loss_sum)
-            loss_sum, taken, correct = (
-                totals.loss_sum,
-                taken + totals.steps,
-                correct + totals.correct,
-            )
+            loss_sum = totals.loss_sum
+            taken += totals.steps
+            correct += totals.correct
             if totals.steps < end - first:  # the loss isn't finite
                 break
         return totals._replace(correct=correct, steps=taken)

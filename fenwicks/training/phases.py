@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import keras
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks._checks import finite_number, integer, positive_integer
 from fenwicks._errors import one_line
 from fenwicks.optimizers.groups import matches_none
@@ -62,6 +62,7 @@ class Phases:
         >>> [first for first, _ in Phases((), ((0.25, 'bias'),)).of_epoch(0, 10)]
         [0, 3]
         """
+        epoch = integer('epoch', epoch, low=0)
         found: dict[int, Phase] = {}
         for start, phase in self._starts:
             first = max(0, math.ceil((start - epoch) * steps))
@@ -153,12 +154,12 @@ def check_freeze(
                 f'Received: match={match!r}, {matches_none(match, paths)}'
             )
     check_leaves_some(pairs, model)
-    if pairs and _keras.is_multi_optimizer(optimizer):
+    if pairs and _keras_optimizers.is_multi_optimizer(optimizer):
         raise ValueError(
             '`freeze` must be empty with a MultiOptimizer, which updates all of its weights. '
             f'Received: freeze={freeze!r}'
         )
-    if pairs and any(each.use_ema for each in _keras.updating_optimizers(optimizer)):
+    if pairs and any(each.use_ema for each in _keras_optimizers.updating_optimizers(optimizer)):
         raise ValueError(
             '`freeze` must be empty with an optimizer that has use_ema, whose averages would move '
             'the frozen weights: pass averaging=fenwicks.optimizers.EMA(...) to the Trainer. '

@@ -13,6 +13,7 @@ import keras
 
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.hooks import Hooks, list_name
+from fenwicks.training.interrupts import deferred_interrupts
 from fenwicks.training.selection import HardExamples
 from fenwicks.training.state import State, check_initial_epoch
 
@@ -103,8 +104,9 @@ class Checkpoint:
         found.restore(saved, steps_per_epoch)
         if found.steps_done < total_steps:
             found.check_can_go_on(total_steps, steps_per_epoch)
-        checkpoints.assign(self.variables, values)
-        self.state.restore(saved, steps_per_epoch)
+        with deferred_interrupts():  # variables and state belong together
+            checkpoints.assign(self.variables, values)
+            self.state.restore(saved, steps_per_epoch)
         return saved
 
 

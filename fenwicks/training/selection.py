@@ -77,7 +77,9 @@ class HardExamples(keras.Model):
         return max(1, round(self.share * images))
 
     def hardest(self, loss: keras.losses.Loss, inputs: Tensor, targets: Sequence[Tensor]) -> tuple:
-        """The hardest inputs and their targets, and the mean loss of the proxy on its own part.
+        """The hardest inputs and their targets, and the loss of the proxy on its own part.
+
+        It is the mean of its images' losses, or of a `loss` that sums their sum.
 
         Args:
             loss: of the Trainer.
@@ -87,7 +89,8 @@ class HardExamples(keras.Model):
         """
         own = max(1, round(self.proxy_share * inputs.shape[0]))
         losses = [self._hardness(loss, inputs[:own], [target[:own] for target in targets])]
-        proxy_loss = ops.mean(losses[0])
+        reduced = ops.sum if getattr(loss, 'reduction', None) == 'sum' else ops.mean
+        proxy_loss = reduced(losses[0])
         if own < inputs.shape[0]:
             losses.append(self._hardness(loss, inputs[own:], [target[own:] for target in targets]))
         hardness = ops.stop_gradient(ops.concatenate(losses))

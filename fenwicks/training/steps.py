@@ -167,6 +167,7 @@ class StepRunner:
             ValueError: no data are loaded, there are no such steps, or the averages are in place.
         """
         self._engines.check_steps(epoch, start, stop)
+        self._engines.compile(epoch)  # which other data than before need
         self._state.half_trained = self._state.half_trained or stop > start
         totals = self._engines.run(epoch, start, stop, self._state.steps_taken - start)
         self._state.steps_taken += totals.steps
@@ -200,8 +201,8 @@ class StepRunner:
                 f'`count` must be at least the batch size, {self.batch_size}. '
                 f'Received: count={count}'
             )
-        self._engines.steps_per_epoch = count // self.batch_size
-        return self._engines.at(epoch, step).program(count, image_shape)
+        engine = self._engines.at(epoch, step, steps_per_epoch=count // self.batch_size)
+        return engine.program(count, image_shape)
 
     def graph(self, epoch: int = 0) -> Any:
         """The `tf.Graph` of the training program for the loaded data, on TensorFlow only.
@@ -228,7 +229,7 @@ class StepRunner:
         Raises:
             ValueError: an argument breaks its rule.
         """
-        labels, _ = checks.check_data(self.model, self.loss, images, labels)
+        images, labels, _ = checks.check_data(self.model, self.loss, images, labels)
         return self._engines.at(0).gradients(images, labels)
 
     def predict(

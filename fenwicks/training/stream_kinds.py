@@ -134,7 +134,9 @@ def _whole_batches(source):
     """How many batches a pass has, without the incomplete last one of a DataLoader."""
     size = getattr(source, 'batch_size', None)
     if size and getattr(source, 'drop_last', None) is False and hasattr(source, 'sampler'):
-        return len(source.sampler) // size
+        # The sampler of an IterableDataset has no length.
+        counted = source.sampler if hasattr(source.sampler, '__len__') else source.dataset
+        return length_of(counted) // size
     return length_of(source)
 
 

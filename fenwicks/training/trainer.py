@@ -22,7 +22,7 @@ from fenwicks.training.defaults import check_pixels
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
 from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
-from fenwicks.training.interrupts import noted_interrupts
+from fenwicks.training.interrupts import deferred_interrupts, noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import Checkpoint, settings_of
 from fenwicks.training.state import check_initial_epoch
@@ -284,7 +284,8 @@ class Trainer(StepRunner):
                         file.save(hooks)
                         progress.finish_epoch(state.records[-1])  # prints saved epochs only
                     if not state.finalized:  # first: a callback may put the best weights back
-                        state.finalized = finalize(self.optimizer, self.model)
+                        with deferred_interrupts():  # it is done once, whatever comes
+                            state.finalized = finalize(self.optimizer, self.model)
                     with self.averaged():
                         hooks.call('on_train_end', {})
                         self._averages.adopt_restored()
@@ -327,7 +328,7 @@ class Trainer(StepRunner):
         note_additions(record, logs)
 
     def _hooks(self, callbacks, epochs, feed, places):
-        if callbacks and getattr(self.model, 'optimizer', None) is not self.optimizer:
+        if callbacks:
             accuracy = ['accuracy'] if targets.has_accuracy(self.loss, feed.labels) else []
             metrics = [*accuracy, *self._metrics.copies()]
             with self.replicas.scope():

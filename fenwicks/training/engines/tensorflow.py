@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fenwicks import _keras
+from fenwicks import _keras_optimizers
 from fenwicks import augment as augmentation
 from fenwicks.kernels.device import on_cpu, override
 from fenwicks.training.engines.base import Engine, Epoch, Settings, StepTotals
@@ -107,7 +107,7 @@ class TensorFlowEngine(Engine):
         the variables' values go through the loop as tensors, and a `keras.StatelessScope` puts them
         in the variables' place. The engine can't train by itself afterwards.
         """
-        _keras.make_stateless(self.optimizer)
+        _keras_optimizers.make_stateless(self.optimizer)
         self._count = count
         self._average = _nothing if self.averages.rule is None else self._select_averages
         variables = [*self.model.variables, *self.optimizer.variables, *self.averages.variables]
@@ -209,7 +209,7 @@ class TensorFlowEngine(Engine):
         # Its own sum would come after clipping, while `all_reduce_mean` comes before. And on one
         # device that sum is a `tf.custom_gradient`, which TensorFlow keeps registered until the
         # process ends, with the graph that it was traced in.
-        means = _keras.without_gradient_sum(self.optimizer)
+        means = _keras_optimizers.without_gradient_sum(self.optimizer)
         with tf.control_dependencies(present), means:
             self.optimizer.apply(self._trained(gradients), self._trained(weights))
         return loss, outputs
