@@ -8,7 +8,7 @@ that no other file of the library uses such a name; `setup.py` admits no later o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -160,11 +160,15 @@ def compile_for_callbacks(model, optimizer, loss, metrics, labels, outputs):
 
     Args:
         model, optimizer, loss, metrics: as of `keras.Model.compile`.
-        labels, outputs: `KerasTensor`s like the labels of a batch and what the model returns.
+        labels: an array like those of a batch.
+        outputs: how many numbers the model returns for an image.
     """
     model.compile(optimizer, loss, metrics=metrics, auto_scale_loss=False)
     if metrics:
-        model._compile_metrics.build(labels, outputs)
+        model._compile_metrics.build(
+            keras.KerasTensor((None, *labels.shape[1:]), labels.dtype.name),
+            keras.KerasTensor((None, outputs), 'float32'),
+        )
 
 
 def output_layer(model, through=()):
@@ -238,3 +242,28 @@ class _LastLayers:
 def profiles_batches(callback: keras.callbacks.TensorBoard) -> bool:
     """Whether it was made with a `profile_batch`."""
     return callback._should_trace
+
+
+@contextlib.contextmanager
+def noted_outputs(layers: Sequence[keras.layers.Layer]) -> Iterator[list[tuple[Any, Any]]]:
+    """A context in which each call of these layers adds a pair (layer, outputs) to a list."""
+    noted: list[tuple[Any, Any]] = []
+
+    def noting(layer, call):
+        def noted_call(*args, **kwargs):
+            outputs = call(*args, **kwargs)
+            noted.append((layer, outputs))
+            return outputs
+
+        return noted_call
+
+    of_users = [vars(layer).get('call') for layer in layers]  # such as `tf.function(layer.call)`
+    try:
+        for layer in layers:
+            layer.call = noting(layer, layer.call)
+        yield noted
+    finally:
+        for layer, call in zip(layers, of_users, strict=True):
+            vars(layer).pop('call', None)
+            if call is not None:
+                layer.call = call

@@ -202,21 +202,17 @@ def _check_form(labels: Tensor, shape: Shape, logit_shape: Shape, of_indices: st
 
     `of_indices` is what else to say of floats in the shape of class indices.
     """
-    received = f'Received: labels of shape {shape}, logits of shape {logit_shape}'
+    received = f'Received: {_dtype(labels)} labels of shape {shape}, logits of shape {logit_shape}'
     if _is_float(labels):
         if not _agree(shape, logit_shape):
             more = of_indices if _agree(shape, logit_shape[:-1]) else ''
             raise ValueError(
                 '`labels` must be integers, one class index for each example, or floats of the '
                 "shape of the logits, a probability for each class; of other targets Keras's "
-                f'MeanSquaredError or BinaryCrossentropy is the loss{more}. Received: '
-                f'{_dtype(labels)} labels of shape {shape}, logits of shape {logit_shape}'
+                f'MeanSquaredError or BinaryCrossentropy is the loss{more}. {received}'
             )
     elif 'int' not in _dtype(labels):
-        raise ValueError(
-            '`labels` must be integers, one class index for each example. '
-            f'Received: {_dtype(labels)}'
-        )
+        raise ValueError(f'`labels` must be integers, one class index for each example. {received}')
     elif not _agree(shape, logit_shape[:-1]):
         hint = ', or be floats where they are one-hot' if _agree(shape, logit_shape) else ''
         raise ValueError(

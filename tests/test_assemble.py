@@ -509,6 +509,14 @@ def test_normalisation_by_what_are_no_statistics(mean, std, message):
     np.testing.assert_allclose(found, 2.0)
 
 
+def test_a_lambda_is_copied_as_the_live_model_has_it():
+    network = keras.Sequential(
+        [keras.Input((2, 2, 3)), keras.layers.Lambda(lambda x: 2 * x), keras.layers.Flatten()]
+    )
+    raw = assemble.with_normalization(network, [1.0] * 3, [1.0] * 3)
+    np.testing.assert_allclose(raw.predict(np.full((1, 2, 2, 3), 4.0), verbose=0), 6.0)
+
+
 class Unregistered(keras.layers.Layer):
     def call(self, inputs):
         return 2 * inputs

@@ -16,6 +16,7 @@ from fenwicks.kernels import batch_norm_jax
 from fenwicks.layers import (
     BatchNormalization,
     ConvBlk,
+    ConvBN,
     ConvResBlk,
     GhostBatchNormalization,
     MaxPooling2D,
@@ -210,8 +211,15 @@ def test_blocks_pool_within_their_last_normalization(block, convs, norm):
     last.layers[1].gamma.assign(SCALES + 0.25)
     assert last._fuses_pool(training=True)
     found = trained(layer, inputs, upstream)
-    last._pools_within = False
+    last._fuses_pool = lambda training: False
     assert_close(found, trained(layer, inputs, upstream), 1e-4)
+
+
+def test_a_pool_of_another_class_stays_where_it_is():
+    layer = ConvBN(4, pool=MaxPooling2D(2), pool_first=False)
+    assert layer._fuses_pool(training=True)
+    layer.layers[2] = keras.layers.DepthwiseConv2D(3, 2, padding='same')
+    assert not layer._fuses_pool(training=True)
 
 
 @pytest.mark.parametrize(

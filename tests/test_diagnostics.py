@@ -98,6 +98,15 @@ def test_max_pooling_in_closed_form():
         np.testing.assert_allclose(hessian.product([1.0]), [2 * (maxima**2).mean()], rtol=1e-5)
 
 
+@pytest.mark.backend('tensorflow')
+@pytest.mark.parametrize('options', [{'axis': 1}, {'renorm': True}, {'dtype': 'float64'}])
+def test_statistics_that_tensorflow_differentiates_once_are_refused(options):
+    keras.config.set_dtype_policy(options.pop('dtype', 'float32'))
+    norm = layers.BatchNormalization(**options)
+    with pytest.raises(ValueError, match=r'^`model` must normalize by .* Received: \w+, a BatchNo'):
+        diagnostics.Hessian(network(norm), losses.CrossEntropy(), *images(8), training=True)
+
+
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('norm', [None, layers.GhostBatchNormalization(4, name='n')])
 def test_products_beside_differences_of_gradients(training, norm):
@@ -327,6 +336,15 @@ def test_output_statistics_of_models_within_models():
     assert 'call' not in vars(inner)
     ready = assemble.with_normalization(model, [1.0], [1.0], input_shape=(2, 2, 1))
     assert [found.mean for found in diagnostics.output_statistics(ready, numbers)] == [2.5, 5]
+
+
+def test_output_statistics_leave_a_call_of_the_users_own():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.ReLU()])
+    (layer,) = model.layers
+    original = layer.call
+    layer.call = lambda inputs: 3 * original(inputs)
+    (found,) = diagnostics.output_statistics(model, np.ones((2, 2)))
+    assert found.mean == float(ops.convert_to_numpy(model(np.ones((1, 2))))[0, 0]) == 3
 
 
 def test_output_statistics_of_one_number_for_each_example():

@@ -270,6 +270,19 @@ def test_patterns_that_match_nothing_leave_the_optimizer_unbuilt(options, rule):
     assert not optimizer.built
 
 
+def test_biases_of_rank_two_are_no_kernels():
+    attention = keras.layers.MultiHeadAttention(2, 3)
+    attention.build((None, 4, 6), (None, 4, 6))
+    weights = attention.trainable_variables
+    assert any(each.name == 'bias' and len(each.shape) == 2 for each in weights)
+    optimizer = Muon(0.0, momentum=0.0, nesterov=False, others=SGD(1.0))
+    optimizer.build(weights)
+    before = [np.array(ops.convert_to_numpy(each)) for each in weights]
+    optimizer.apply([ops.ones(each.shape) for each in weights])
+    for weight, old in zip(weights, before, strict=True):
+        np.testing.assert_allclose(ops.convert_to_numpy(weight), old - (weight.name == 'bias'))
+
+
 def test_exclusions_by_method_are_refused():
     with pytest.raises(NotImplementedError, match='others_match'):
         Muon(0.1).exclude_from_weight_decay(var_names=['bias'])

@@ -162,6 +162,17 @@ def test_freezing_again(tiny_network):
     ]
 
 
+def test_a_head_that_was_frozen_with_all_the_rest_learns_again(tiny_network):
+    model = make(head='linear')
+    everything = [each.path for each in model.trainable_variables]
+    model.trainable = False
+    fw.models.unfreeze(model, 0)
+    assert [each.path for each in model.trainable_variables] == ['head/dense/kernel']
+    fw.models.unfreeze(model)
+    assert 'head/dense/kernel' in everything
+    assert [each.path for each in model.trainable_variables] == everything
+
+
 def test_stages_learn_at_rates_of_their_own(tiny_network):
     model = make(head='linear')
     before = values(model.trainable_variables)

@@ -134,6 +134,13 @@ def test_rates_within_an_optimizer_keep_their_ratios():
         assert float(copy.rate_at(step)) == pytest.approx(rate, rel=1e-5)
         assert float(copy.groups[0].schedule(step)) == pytest.approx(10 * rate, rel=1e-5)
 
+    twice = schedules.PiecewiseLinear([(0, 0.0), (7, 2.0)])  # a factor, at the peak 2
+    group = optimizers.ParameterGroup('bias', learning_rate=twice)
+    copy = rates.with_sweep(
+        built(optimizers.SGD(rises, groups=[group]), conv_model()), 0.01, 1.0, 11
+    )
+    assert copy.groups[0].learning_rate == 2.0
+
     muon = optimizers.Muon(0.2, others=optimizers.SGD(0.05), others_match=['.*dense.*'])
     copy = rates.with_sweep(built(muon, conv_model()), 0.01, 1.0, 11)
     assert float(copy.others.rate_at(10)) == pytest.approx(0.25, rel=1e-5)

@@ -193,15 +193,25 @@ def _check_normalizations(model, training):
         by_moments = keras.layers.GroupNormalization, keras.layers.LayerNormalization
         wrong = isinstance(layer, by_moments)
         if isinstance(layer, keras.layers.BatchNormalization):
-            on_images = layer.input_spec is not None and layer.input_spec.ndim == 4
-            fused = type(layer) is BatchNormalization and on_images and not layer.synchronized
-            wrong = training and layer.trainable and not fused
+            wrong = training and layer.trainable and not _is_fused(layer)
         if wrong:
             raise ValueError(
-                '`model` must normalize by fenwicks.layers.BatchNormalization, and images, for '
-                'TensorFlow to differentiate the statistics twice; JAX takes all. '
-                f'Received: {layer.name}, a {type(layer).__name__}'
+                '`model` must normalize by fenwicks.layers.BatchNormalization, images with the '
+                'channels last, in float32 and without renorm, for TensorFlow to differentiate the '
+                f'statistics twice; JAX takes all. Received: {layer.name}, a {type(layer).__name__}'
             )
+
+
+def _is_fused(layer):
+    """Whether a batch norm computes its statistics in TensorFlow's fused operation."""
+    return (
+        type(layer) is BatchNormalization
+        and layer.input_spec is not None
+        and layer.input_spec.ndim == 4
+        and layer.axis in (-1, 3)
+        and not (layer.synchronized or layer.renorm)
+        and layer.compute_dtype != 'float64'
+    )
 
 
 def _functions(hessian):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, NamedTuple
 
 import keras
@@ -73,17 +72,19 @@ def output_statistics(
         raise ValueError(f'`model` must have one input. Received: {len(model.inputs)} inputs')
     _keras.check_channels_last('output_statistics', model)
     layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
-    calls: list[list[Any]] = [[] for _ in layers]
+    calls: list[tuple[Any, Any]] = []
     if getattr(model, 'inputs', None):  # a functional model, or a Sequential one that is built
-        with keras.StatelessScope(), _noted(layers, calls):  # moving statistics stay as they are
+        with keras.StatelessScope(), _keras.noted_outputs(layers) as calls:
             model(np.asarray(inputs, model.variable_dtype), training=training)
-    if not all(len(outputs) == 1 for outputs in calls) or not calls:
+    output_of = {id(layer): output for layer, output in calls}
+    if not calls or not len(layers) == len(calls) == len(output_of):
         raise ValueError(
             '`model` must be a functional or Sequential model that is built, each layer of which '
             f'is called once. Received: model={model.name}'
         )
     found = []
-    for layer, (output,) in zip(layers, calls, strict=True):
+    for layer in layers:
+        output = output_of[id(layer)]
         if not hasattr(output, 'shape'):
             raise ValueError(
                 '`model` must have layers of one output each. '
@@ -91,27 +92,6 @@ def output_statistics(
             )
         found.append(_of_layer(layer, output))
     return found
-
-
-@contextlib.contextmanager
-def _noted(layers, calls):
-    """A context in which each call of a layer appends its outputs to the layer's list."""
-
-    def noting(call, outputs):
-        def noted(*args, **kwargs):
-            outputs.append(call(*args, **kwargs))
-            return outputs[-1]
-
-        return noted
-
-    originals = [layer.call for layer in layers]
-    try:
-        for layer, call, outputs in zip(layers, originals, calls, strict=True):
-            layer.call = noting(call, outputs)
-        yield
-    finally:
-        for layer in layers:
-            vars(layer).pop('call', None)
 
 
 def _of_layer(layer, output):

@@ -175,14 +175,14 @@ def _suggest(rates, smoothed, diverged, steps):
     """A rate, or `None`, and why; of so many `steps` some may not have been taken."""
     lowest = int(np.nanargmin(smoothed)) if np.isfinite(smoothed).any() else 0
     first, least = smoothed[0], smoothed[lowest]
-    if math.isfinite(least) and 0 < lowest <= _SETTLED * steps:
-        return None, (
-            f'the loss was least at the rate {rates[lowest]:.3g}, too early to say more: begin '
-            'with a smaller `start`, or take more `steps`'
-        )
-    if not (math.isfinite(least) and lowest > 0):
+    if not math.isfinite(least) or lowest == 0:
         return None, (
             f'the loss did not fall below {first:.4g}, its value at the rate {rates[0]:.3g}: begin '
+            'with a smaller `start`, or take more `steps`'
+        )
+    if lowest <= _SETTLED * steps:
+        return None, (
+            f'the loss was least at the rate {rates[lowest]:.3g}, too early to say more: begin '
             'with a smaller `start`, or take more `steps`'
         )
     suggestion = float(rates[lowest] / 10)

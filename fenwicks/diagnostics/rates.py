@@ -63,6 +63,9 @@ def _swept(config, start, stop, steps):
         raise ValueError('its `get_config` must return its learning_rate')
     main = _value_of(rates[0][0][rates[0][1]])
     peak = max(_candidates(rates[0][0][rates[0][1]]), key=main)
+    for group in _groups(config['config']):  # whose factors stay as they are at the peak
+        if isinstance(group.get('learning_rate'), dict):
+            group['learning_rate'] = _value_of(group['learning_rate'])(peak)
     for owner, key in rates:
         ratio = 1.0 if main(peak) == 0 else _value_of(owner[key])(peak) / main(peak)
         if ratio > 0:
@@ -88,6 +91,18 @@ def _rates(config: Any):
     elif isinstance(config, list | tuple):
         for value in config:
             yield from _rates(value)
+
+
+def _groups(config: Any):
+    """The configurations of the parameter groups in that of an optimizer."""
+    if isinstance(config, dict):
+        if 'match' in config:
+            yield config
+        for value in config.values():
+            yield from _groups(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _groups(value)
 
 
 def _value_of(rate: Any):

@@ -141,9 +141,8 @@ class Composite(Chain):
         if type(part) is not kind:
             return {'replaced_by': serialize_unbuilt(part)}
         config = part.get_config()
-        if (
-            self.dtype_policy.name != self._made.policy.name
-        ):  # a copy would make its parts with this one
+        # A copy would make its parts with this policy.
+        if self.dtype_policy.name != self._made.policy.name:
             return config
         made = self._inherited(made)
         return {

@@ -127,7 +127,6 @@ class ConvBN(Block):
             parts = [conv, norm, activate, pool]
         for part in parts:
             self._append(part)
-        self._pools_within = pools_within
 
     @property
     def pool(self) -> Any:
@@ -149,8 +148,15 @@ class ConvBN(Block):
         return h
 
     def _fuses_pool(self, training):
-        fuses = training and self._pools_within and device.on_jax()
-        return fuses and type(self.layers[1]) in (BatchNormalization, GhostBatchNormalization)
+        """Whether the norm pools, by maxima, which commute with it; parts may be others by now."""
+        _, norm, pool, *_ = self.layers
+        return (
+            training
+            and len(self.layers) == 4
+            and device.on_jax()
+            and isinstance(pool, keras.layers.MaxPooling2D)
+            and type(norm) in (BatchNormalization, GhostBatchNormalization)
+        )
 
     def get_config(self) -> Config:
         return {

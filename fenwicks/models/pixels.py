@@ -53,14 +53,15 @@ def in_float32(model: keras.Model) -> keras.Model:
     try:
         config = _with_float32_policies(keras.saving.serialize_keras_object(model))
         config.pop('compile_config', None)  # or its optimizer's variables would be saved too
-        copy = keras.saving.deserialize_keras_object(config)
+        # Not safe for the config of a file; this one is of a model that is there.
+        copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
+        copy.set_weights(model.get_weights())
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             '`model` must be one that Keras can make again, to compute in float32: register your '
             'layers by `keras.saving.register_keras_serializable`, or pass precision=None. '
             f'Received: model={model.name}'
         ) from error
-    copy.set_weights(model.get_weights())
     return copy
 
 

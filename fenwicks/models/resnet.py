@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from fenwicks._checks import channels_last, finite_number
+from fenwicks._checks import channels_last, finite_number, integer
 from fenwicks.layers import (
     Classifier,
     ConvBlk,
@@ -153,11 +152,7 @@ def backbone(
     widths = channel_counts(widths, 4)
     _check_stages(extra, residual)
     logit_scale = finite_number('logit_scale', logit_scale)
-    if isinstance(whitening, bool) or not isinstance(whitening, numbers.Integral) or whitening < 0:
-        raise ValueError(
-            '`whitening` must be the side of a patch in pixels, or 0 for no whitening. '
-            f'Received: whitening={whitening!r}'
-        )
+    whitening = integer('whitening', whitening, low=0)
     if any(side is not None and side < whitening for side in input_shape[:2]):
         raise ValueError(
             f'`whitening` must be at most the sides {input_shape[:2]} of the images. '

@@ -77,12 +77,11 @@ def unfreeze(model: keras.Model, stages: int | None = None) -> None:
         raise ValueError(
             f'`stages` must be at most the {len(layers)} of the backbone. Received: stages={stages}'
         )
-    backbone = _backbone(model)
-    backbone.trainable = True
+    model.trainable = True  # the head as well, which may have been frozen with all the rest
     for place, stage in enumerate(layers):
         for layer in stage:
             layer.trainable = place >= len(layers) - stages
-    for layer in _keras.flatten_layers(backbone):
+    for layer in _keras.flatten_layers(_backbone(model)):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
 

@@ -208,15 +208,12 @@ class Lookahead:
             `(averages, values)`, which are equal up to the rounding to their dtypes.
         """
         keep = self.strength(step + 1) if callable(self.strength) else self.strength
-        moved = _towards(averages, values, 1 - keep)
-        averages = (
-            moved
-            if not self.start
-            else [
+        averages = _towards(averages, values, 1 - keep)
+        if self.start:
+            averages = [
                 ops.where(step + 1 > self.start, average, ops.cast(value, _dtype(average)))
-                for average, value in zip(moved, values, strict=True)
+                for average, value in zip(averages, values, strict=True)
             ]
-        )
         # Copies, so that a backend that reuses the memory of the values leaves the averages alone.
         values = [
             ops.copy(ops.cast(average, _dtype(value)))
@@ -249,7 +246,10 @@ def warn_if_none(rule: Rule, steps: int) -> None:
     _log.warning(
         'no averages yet, so the weights are those of the last step: `%s` should be at most %s. '
         'Received: %s=%d',
-        *(name, limit, name, getattr(rule, name)),
+        name,
+        limit,
+        name,
+        getattr(rule, name),
     )
 
 

@@ -62,18 +62,20 @@ class MomentumOptimizer(_keras_optimizers.WithoutDecoupledDecay, keras.optimizer
         weight_decay = finite_number('weight_decay', weight_decay, low=0)
         super().__init__(
             learning_rate=learning_rate,
-            clipnorm=_positive_or_none('clipnorm', clipnorm),
-            clipvalue=_positive_or_none('clipvalue', clipvalue),
-            global_clipnorm=_positive_or_none('global_clipnorm', global_clipnorm),
+            clipnorm=_or_none(finite_number, 'clipnorm', clipnorm, above=0),
+            clipvalue=_or_none(finite_number, 'clipvalue', clipvalue, above=0),
+            global_clipnorm=_or_none(finite_number, 'global_clipnorm', global_clipnorm, above=0),
             use_ema=flag('use_ema', use_ema),
             ema_momentum=finite_number('ema_momentum', ema_momentum, low=0, high=1),
-            ema_overwrite_frequency=None
-            if ema_overwrite_frequency is None
-            else positive_integer('ema_overwrite_frequency', ema_overwrite_frequency),
-            loss_scale_factor=_positive_or_none('loss_scale_factor', loss_scale_factor),
-            gradient_accumulation_steps=None
-            if gradient_accumulation_steps is None
-            else integer('gradient_accumulation_steps', gradient_accumulation_steps, low=2),
+            ema_overwrite_frequency=_or_none(
+                positive_integer, 'ema_overwrite_frequency', ema_overwrite_frequency
+            ),
+            loss_scale_factor=_or_none(
+                finite_number, 'loss_scale_factor', loss_scale_factor, above=0
+            ),
+            gradient_accumulation_steps=_or_none(
+                integer, 'gradient_accumulation_steps', gradient_accumulation_steps, low=2
+            ),
             name=name,
         )
         self.momentum = momentum
@@ -180,5 +182,5 @@ def _checked_rate(learning_rate: Any) -> Rate:
     return learning_rate
 
 
-def _positive_or_none(name: str, value: Any) -> float | None:
-    return None if value is None else finite_number(name, value, above=0)
+def _or_none(check: Callable, name: str, value: Any, **limits: float) -> Any:
+    return None if value is None else check(name, value, **limits)

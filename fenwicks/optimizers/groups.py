@@ -74,17 +74,15 @@ class ParameterGroup:
 
     def __post_init__(self) -> None:
         check_match('match', self.match)
-        for name in ('learning_rate', 'weight_decay'):
-            factor = getattr(self, name)
-            if name == 'learning_rate' and isinstance(factor, LearningRateSchedule):
-                continue
-            if name == 'learning_rate' and not isinstance(factor, numbers.Real):
-                raise ValueError(
-                    '`learning_rate` of a ParameterGroup must be a finite factor >= 0 or a '
-                    f'LearningRateSchedule. Received: learning_rate={factor!r}'
-                )
+        scheduled = isinstance(self.learning_rate, LearningRateSchedule)
+        if not (scheduled or isinstance(self.learning_rate, numbers.Real)):
+            raise ValueError(
+                '`learning_rate` of a ParameterGroup must be a finite factor >= 0 or a '
+                f'LearningRateSchedule. Received: learning_rate={self.learning_rate!r}'
+            )
+        for name in ('weight_decay',) if scheduled else ('learning_rate', 'weight_decay'):
             # Frozen, so assigned past the dataclass: a plain float for a NumPy number.
-            object.__setattr__(self, name, finite_number(name, factor, low=0))
+            object.__setattr__(self, name, finite_number(name, getattr(self, name), low=0))
         if not (self.schedule is None or isinstance(self.schedule, LearningRateSchedule)):
             raise ValueError(
                 '`schedule` of a ParameterGroup must be a LearningRateSchedule or None. '

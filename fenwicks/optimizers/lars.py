@@ -80,8 +80,9 @@ class LARS(SGD):
     ```
 
     A step at a rate of 1 moves each kernel by `trust_coefficient` times its norm, however large its
-    gradient, so that one rate serves all layers. Variables of rank below 2 (biases, batch norm) are
-    updated as by `SGD`; a `ParameterGroup` gives them another rate or decay.
+    gradient, so that one rate serves all layers. Variables of rank below 2 (batch norm, all biases
+    but those of attention) are updated as by `SGD`; a `ParameterGroup` gives them another rate or
+    decay.
 
     Args:
         learning_rate: as in `SGD`; far larger than there, since `trust_coefficient` multiplies it.

@@ -35,8 +35,9 @@ class Muon(MomentumOptimizer):
     kernel learn at one pace. The rate is therefore in units of the weights, and far from SGD's.
 
     `keras.optimizers.Muon` leaves convolution kernels to AdamW; this one flattens them to
-    matrices. `others` updates the variables of rank below 2 (biases, batch norm) and those that
-    `others_match` names: embeddings and depthwise kernels should be among them, and the last
+    matrices. `others` updates biases, all variables of rank below 2 (batch norm), and those that
+    `others_match` names: embeddings, depthwise and transposed convolutions and the kernels of
+    `MultiHeadAttention`, whose last axis isn't their outputs, should be among them, and the last
     layer's kernel usually.
 
     Args:
@@ -265,7 +266,9 @@ class Muon(MomentumOptimizer):
                     f'others_match={match!r}, {matches_none(match, paths)}'
                 )
         is_other = [
-            len(variable.shape) < 2 or any(matches(match, path) for match in self.others_match)
+            len(variable.shape) < 2
+            or variable.name == 'bias'  # those of attention have a rank of 2
+            or any(matches(match, path) for match in self.others_match)
             for variable, path in zip(variables, paths, strict=True)
         ]
         groups = iter(

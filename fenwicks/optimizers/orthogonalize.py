@@ -103,9 +103,10 @@ def muon_step(
     decrease = learning_rate * newton_schulz(d as a matrix)
     ```
 
-    The last axis of a kernel is its outputs, as everywhere in Keras; all others are flattened into
-    one. The papers' matrix, (outputs, inputs * height * width), is the transpose of this one with
-    its columns in another order, and orthogonalization commutes with both.
+    The last axis of a kernel is taken for its outputs. So it is in dense layers and convolutions,
+    not in transposed ones and attention. All other axes are flattened into one. The papers'
+    matrix, (outputs, inputs * height * width), is the transpose of this one with its columns in
+    another order, and orthogonalization commutes with both.
 
     Args:
         gradient: float tensor of shape (..., outputs), of any rank from 2.

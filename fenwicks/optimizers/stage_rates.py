@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Iterator, Sequence
 
@@ -67,15 +68,11 @@ def _patterns(paths: Sequence[str], others: Sequence[str]) -> Iterator[str]:
     for beginning in found:
         if not beginnings or not beginning.startswith(beginnings[-1]):
             beginnings.append(beginning)
-    length = 0
-
-    def number(beginning):
-        nonlocal length
-        length += len(re.escape(beginning)) + 1
-        return length // _LONGEST
-
-    for _, part in itertools.groupby(beginnings, number):
-        yield f'({"|".join(map(re.escape, part))}).*'
+    escaped = [re.escape(beginning) for beginning in beginnings]
+    lengths = itertools.accumulate(len(each) + 1 for each in escaped)
+    numbered = zip((length // _LONGEST for length in lengths), escaped, strict=True)
+    for _, part in itertools.groupby(numbered, operator.itemgetter(0)):
+        yield f'({"|".join(each for _, each in part)}).*'
 
 
 def _beginning(path: str, others: Sequence[str]) -> str:

@@ -38,7 +38,8 @@ class WeightAveraging(keras.callbacks.Callback):
     With `swap_at_end`, `restore()` then puts the last training weights back, and a further `fit`
     with the same callback continues from them; without it a further `fit` continues from the
     weights in place. The averages and the count of steps go on as they were. A new callback starts
-    from the model as it is.
+    from the model as it is. A `fit` that was interrupted in a validation, or before the next epoch
+    began, leaves the averages in place: call `restore()` before a `fit` without this callback.
 
     `keras.callbacks.BackupAndRestore` saves neither the averages nor, where they are validated, the
     training weights: resuming an interrupted `fit` with it is refused. That is noticed by the

@@ -159,6 +159,7 @@ def _compile(lowered, devices):
         return Compiled(False, needed, limit, compile_seconds=time.perf_counter() - began)
     seconds = time.perf_counter() - began
     memory, costs, text = program.memory_analysis(), program.cost_analysis(), text_of(program)
+    messages = collectives(text, devices)
     return Compiled(
         fits=True,
         memory_bytes=memory.argument_size_in_bytes
@@ -172,7 +173,7 @@ def _compile(lowered, devices):
         cycles=cycles(text),
         scatter_bytes=scatter_bytes(text),
         copied_bytes=copied_bytes(text),
-        collectives=len(messages := collectives(text, devices)),
+        collectives=len(messages),
         collective_bytes=sum(messages),
         compile_seconds=seconds,
     )

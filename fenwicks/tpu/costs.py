@@ -164,7 +164,7 @@ def estimate(
             chip,
             cores,
             steps_per_epoch,
-            steps / steps_per_epoch,
+            steps,
         )
         for figures, (_, _, steps) in zip(compiled, parts, strict=True)
     ]
@@ -261,8 +261,8 @@ def replicas_on(topology: str, recipe: Recipe, batch_norm: str = 'per_replica') 
     return devices, replicas
 
 
-def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs):
-    """The `Estimate` of a training from the compiler's figures for its program."""
+def _estimate(compiled, topology, devices, chip, devices_per_chip, steps_per_epoch, steps):
+    """The `Estimate` of a training of so many steps from the compiler's figures for its program."""
     limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // devices_per_chip
     common = {
         'topology': topology,
@@ -285,8 +285,8 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps, epochs
         **common,
         flops_per_step=compiled.flops * devices,
         step_seconds=step,
-        epoch_seconds=step * steps,
-        run_seconds=step * steps * epochs,
+        epoch_seconds=step * steps_per_epoch,
+        run_seconds=step * steps,
         priced_seconds=priced,
         unpriced_seconds=unpriced,
         network_seconds=network,

@@ -17,7 +17,7 @@ from fenwicks.layers import ClassNames, PatchWhitening
 from fenwicks.training import targets
 from fenwicks.training.replicas.base import Replicas
 
-# Rules that `outputs.check_outputs` has as well, which looks at values.
+# `outputs.check_outputs` raises these too, judging by the model's outputs.
 NO_LOGITS = (
     '`model` must end in logits for a loss that applies the softmax itself: leave out the last '
     'activation'

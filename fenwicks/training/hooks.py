@@ -24,7 +24,8 @@ _BATCH_HOOKS = (
     'on_test_batch_begin',
     'on_test_batch_end',
 )
-# Of these callbacks the batch hooks do nothing that is missed, once `_check_settings` has passed.
+# Keras's callbacks whose batch hooks can be left out: `_check_settings` refuses the settings with
+# which they would matter.
 _HARMLESS = (
     keras.callbacks.ModelCheckpoint,
     keras.callbacks.TensorBoard,
@@ -100,18 +101,6 @@ def _needs(callback, hook):
 
 def _function(method):
     return getattr(method, '__func__', method)
-
-
-def compile_model(trainer: Any, metrics: list[Any], labels: np.ndarray, outputs: int) -> None:
-    """Gives a Trainer's model the optimizer, loss and metrics that callbacks look for in it."""
-    _keras.compile_for_callbacks(
-        trainer.model,
-        trainer.optimizer,
-        trainer.loss,
-        metrics,
-        keras.KerasTensor((None, *labels.shape[1:]), labels.dtype.name),
-        keras.KerasTensor((None, outputs), 'float32'),
-    )
 
 
 class Hooks:

@@ -115,8 +115,7 @@ class StepRunner:
         self._learning_rate = LearningRate(optimizer)
         self._predictor = Predictor(self._engines, self.averaged)
         self.replicas.broadcast_initial_values(self.variables)
-        reports = self._engines.at(0).on_cpu and self.replicas.processes == 1
-        usual = 5.0 if reports else math.inf
+        usual = 5.0 if self._engines.at(0).on_cpu and self.replicas.processes == 1 else math.inf
         self.seconds_per_call = usual if seconds_per_call is None else seconds_per_call
 
     @property
@@ -167,7 +166,7 @@ class StepRunner:
             ValueError: no data are loaded, there are no such steps, or the averages are in place.
         """
         self._engines.check_steps(epoch, start, stop)
-        self._engines.compile(epoch)  # which other data than before need
+        self.compile(epoch)  # which other data than before need
         self._state.half_trained = self._state.half_trained or stop > start
         totals = self._engines.run(epoch, start, stop, self._state.steps_taken - start)
         self._state.steps_taken += totals.steps

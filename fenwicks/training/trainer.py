@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from fenwicks import _keras
 from fenwicks._checks import finite_number
 from fenwicks.optimizers.averaging import warn_if_none
 from fenwicks.training import checkpoint as checkpoints
@@ -21,7 +22,7 @@ from fenwicks.training.averages import finalize
 from fenwicks.training.defaults import check_pixels
 from fenwicks.training.epochs import DivergedError, Epochs
 from fenwicks.training.history import History, logs_of, note_additions
-from fenwicks.training.hooks import Hooks, check_callbacks, compile_model
+from fenwicks.training.hooks import Hooks, check_callbacks
 from fenwicks.training.interrupts import deferred_interrupts, noted_interrupts
 from fenwicks.training.progress import Progress, check_verbose
 from fenwicks.training.resuming import Checkpoint, settings_of
@@ -332,7 +333,9 @@ class Trainer(StepRunner):
             accuracy = ['accuracy'] if targets.has_accuracy(self.loss, feed.labels) else []
             metrics = [*accuracy, *self._metrics.copies()]
             with self.replicas.scope():
-                compile_model(self, metrics, feed.labels, feed.outputs)
+                _keras.compile_for_callbacks(
+                    self.model, self.optimizer, self.loss, metrics, feed.labels, feed.outputs
+                )
         params = {'epochs': epochs, 'steps': feed.steps}
         return Hooks(callbacks, self, places, params)
 
