@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from fenwicks.data.dataset import digest_of
 from fenwicks.training import checkpoint
 
 
@@ -203,12 +204,12 @@ def test_a_compressed_checkpoint_is_refused(tmp_path):
 
 def test_the_digest_is_of_every_pixel_and_label():
     images, labels = np.zeros((4, 2, 2, 3), np.uint8), np.zeros(4, np.int32)
-    first = checkpoint.origin(images, labels)
-    assert first == checkpoint.origin(images.copy(), labels.copy())
+    first = digest_of(images, labels)
+    assert first == digest_of(images.copy(), labels.copy())
     other, relabelled = images.copy(), labels.copy()
     other[-1, -1, -1, -1] = relabelled[-1] = 1
     for changed in ((other, labels), (images, relabelled), (images.reshape(4, 4, 1, 3), labels)):
-        assert checkpoint.origin(*changed)['data_digest'] != first['data_digest']
+        assert digest_of(*changed) != first
 
 
 @pytest.mark.parametrize(

@@ -384,7 +384,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on(tmp_path):
     whole.fit(*toy(), 3)
     first.fit(*toy(), 2, checkpoint=path)
     state = checkpoints.load_state(path)
-    for key in checkpoints.origin(*toy()):
+    for key in checkpoints.origin(''):
         del state[key]
     checkpoints.save(path, first.variables, state)
     second.fit(*toy(), 3, checkpoint=path, resume=True)

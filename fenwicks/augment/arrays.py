@@ -141,3 +141,24 @@ def gather_pixels(xp, pixels, indices):
 def take(xp, array, indices):
     """The entries of an array's first axis that `indices` name."""
     return xp.gather(array, indices) if xp.__name__ == 'tensorflow' else xp.take(array, indices, 0)
+
+
+def clip(xp, array, low, high):
+    """`array` with what lies outside of [low, high] moved to its ends."""
+    return (xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip)(array, low, high)
+
+
+def arange(xp, count):
+    """The integers 0 ... count - 1, as int32."""
+    return xp.range(count) if xp.__name__ == 'tensorflow' else xp.arange(count, dtype='int32')
+
+
+def reverse(xp, array, axis):
+    """`array` in the opposite order along an axis."""
+    # A slice of stride -1 takes TensorFlow seven times as long.
+    return xp.reverse(array, [axis]) if xp.__name__ == 'tensorflow' else xp.flip(array, axis)
+
+
+def total(xp, array, axis):
+    """The sums along an axis."""
+    return (xp.reduce_sum if xp.__name__ == 'tensorflow' else xp.sum)(array, axis)

@@ -111,7 +111,7 @@ class _LabelChain:
         }
 
     def __call__(self, images, labels, seed, epoch=None, indices=None, run_seed=None):
-        given = dict(zip(CONTEXT, (epoch, indices, run_seed), strict=True))
+        given = _context(CONTEXT, epoch, indices, run_seed)
         for name, transform in self.needed.items():
             if given[name] is None:
                 raise ValueError(
@@ -263,8 +263,7 @@ class _WithLabels:
         self.transform, self.arguments = transform, arguments
 
     def __call__(self, images, labels, seed, epoch=None, indices=None, run_seed=None):
-        context = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
-        context = {name: context[name] for name in self.arguments}
+        context = _context(self.arguments, epoch, indices, run_seed)
         return self.transform(images, labels, seed, **context)
 
 
@@ -310,5 +309,10 @@ class _WithContext:
         self.transform, self.arguments = transform, arguments
 
     def __call__(self, images, seed, epoch, indices, run_seed):
-        context = {'epoch': epoch, 'indices': indices, 'run_seed': run_seed}
-        return self.transform(images, seed, **{name: context[name] for name in self.arguments})
+        return self.transform(images, seed, **_context(self.arguments, epoch, indices, run_seed))
+
+
+def _context(names, *values):
+    """The training's context, given in the order of `CONTEXT`, as keyword arguments of names."""
+    given = dict(zip(CONTEXT, values, strict=True))
+    return {name: given[name] for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fenwicks._typing import Tensor
-from fenwicks.augment.arrays import cast, check_floats, in_float32, namespace, per_image
+from fenwicks.augment.arrays import cast, check_floats, clip, in_float32, namespace, per_image
 
 
 def jitter(images: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -141,11 +141,10 @@ def hue(images: Tensor, degrees: Tensor) -> Tensor:
         xp.where(high == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     sixths = sixths + degrees[:, :, :, 0] / 60
-    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
     turned = []
     for peak in (0.0, 2.0, 4.0):  # each channel falls off on both sides of its own hue
         distance = xp.abs((sixths - peak + 3) % 6 - 3)
-        turned.append(low + chroma * clip(2 - distance, 0.0, 1.0))
+        turned.append(low + chroma * clip(xp, 2 - distance, 0.0, 1.0))
     return cast(xp, xp.stack(turned, -1), images.dtype)
 
 
@@ -177,9 +176,8 @@ def distort_color(images: Tensor, delta: Tensor, blue: Tensor, red: Tensor) -> T
 def to_byte_range(images: Tensor) -> Tensor:
     """`images` clipped to 0...255."""
     xp = namespace(images)
-    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
     low, high = (cast(xp, value, images.dtype) for value in (0, 255))
-    return clip(images, low, high)
+    return clip(xp, images, low, high)
 
 
 def _prepare(images, **parameters):

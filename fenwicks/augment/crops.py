@@ -16,6 +16,7 @@ from fenwicks.augment.arrays import (
     namespace,
     per_image,
     product,
+    total,
 )
 from fenwicks.augment.boxes import check_span, random_box
 from fenwicks.augment.seeds import native_integers
@@ -337,6 +338,5 @@ def _box_matrices(xp, first, length, size, full_size, dtype):
     pixels = np.arange(full_size, dtype='float32')[None, None] + np.float32(0.5)
     distance = xp.abs(pixels - first - places * scale) / xp.maximum(scale, 1.0)
     inside = (pixels > first) & (pixels < first + length)
-    total = xp.reduce_sum if xp.__name__ == 'tensorflow' else xp.sum
     weights = xp.maximum(1 - distance, 0.0) * cast(xp, inside, 'float32')
-    return cast(xp, weights / total(weights, 2)[:, :, None], dtype)
+    return cast(xp, weights / total(xp, weights, 2)[:, :, None], dtype)

@@ -16,6 +16,7 @@ from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
     cast,
     check_floats,
+    clip,
     dtype_name,
     gather_pixels,
     in_float32,
@@ -92,13 +93,12 @@ def affine(images: Tensor, matrices: Tensor, padding: str = 'reflect', fill: flo
 
 def _corners(xp, places, size, padding):
     """The two pixels next to each place along an axis, and their weights."""
-    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
-    places = clip(places, -(2.0**22), 2.0**22)  # so that they fit in int32, with a fraction
+    places = clip(xp, places, -(2.0**22), 2.0**22)  # so that they fit in int32, with a fraction
     low = xp.floor(places)
     share = places - low
     corners = []
     for pixel, weight in ((cast(xp, low, 'int32'), 1 - share), (cast(xp, low, 'int32') + 1, share)):
-        inside = clip(pixel, 0, size - 1)
+        inside = clip(xp, pixel, 0, size - 1)
         if padding == 'reflect' and size > 1:
             period = 2 * (size - 1)
             inside = pixel % period

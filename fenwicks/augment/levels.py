@@ -9,9 +9,11 @@ import numpy as np
 
 from fenwicks._typing import Tensor
 from fenwicks.augment.arrays import (
+    arange,
     batch_size,
     cast,
     check_floats,
+    clip,
     gather_pixels,
     in_float32,
     namespace,
@@ -37,8 +39,7 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
     xp = namespace(images, bits)
     check_floats(images)
     bits = per_image(xp, 'bits', bits, images)
-    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
-    bits = clip(bits, 0, 8)  # frameworks differ in what lies outside of a table
+    bits = clip(xp, bits, 0, 8)  # frameworks differ in what lies outside of a table
     step = take(xp, 2.0 ** np.arange(8, -1, -1, dtype='float32'), bits)[:, None, None, None]
     values = cast(xp, images, 'float32')
     return cast(xp, xp.floor(values / step) * step, images.dtype)
@@ -125,8 +126,8 @@ def equalize(images: Tensor) -> Tensor:
 def _pixels_below(xp, values):
     """How many of each row of `values`, integers (rows, pixels), are below 0, 1, ... 255."""
     rows = batch_size(xp, values)
-    numbers = xp.range(rows) if xp.__name__ == 'tensorflow' else xp.arange(rows, dtype='int32')
-    flat = xp.reshape(xp.minimum(xp.maximum(values, 0), 255) + 256 * numbers[:, None], (-1,))
+    numbers = arange(xp, rows)
+    flat = xp.reshape(clip(xp, values, 0, 255) + 256 * numbers[:, None], (-1,))
     if xp.__name__ == 'tensorflow':
         counts = xp.math.unsorted_segment_sum(xp.ones_like(flat), flat, rows * 256)
     elif xp is np:
@@ -139,7 +140,7 @@ def _pixels_below(xp, values):
 
 def _look_up(xp, table, levels):
     """The entries of each row's table at its levels, integers (rows, pixels)."""
-    return gather_pixels(xp, table[:, :, None], xp.minimum(xp.maximum(levels, 0), 255))[:, :, 0]
+    return gather_pixels(xp, table[:, :, None], clip(xp, levels, 0, 255))[:, :, 0]
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 from fenwicks._checks import finite_number
 from fenwicks._typing import Seed, Tensor
 from fenwicks.augment.arrays import (
+    arange,
     batch_size,
     cast,
     check_floats,
@@ -18,6 +19,7 @@ from fenwicks.augment.arrays import (
     namespace,
     per_image,
     take,
+    total,
 )
 from fenwicks.augment.boxes import fill, rectangle
 from fenwicks.augment.seeds import draw, draw_integers
@@ -118,8 +120,7 @@ def cutmix(
     _check(xp, images, labels)
     partner = per_image(xp, 'partner', partner, images) % batch_size(xp, images)
     rows, columns = rectangle(xp, images, top, left, height, width)
-    total = xp.reduce_sum if xp.__name__ == 'tensorflow' else xp.sum
-    across, down = (total(cast(xp, side, 'float32'), 1) for side in (rows, columns))
+    across, down = (total(xp, cast(xp, side, 'float32'), 1) for side in (rows, columns))
     share = 1 - across * down / (rows.shape[1] * columns.shape[1])
     mixed = fill(xp, images, rows, columns, take(xp, images, partner))
     return mixed, _blend_labels(xp, labels, partner, share)
@@ -214,9 +215,8 @@ def _partners(images, seed, n):
     """The image that is as many places further on as a draw says; never the image itself."""
     xp = namespace(images, seed)
     size = batch_size(xp, images)
-    numbers = xp.range(size) if xp.__name__ == 'tensorflow' else xp.arange(size, dtype='int32')
     others = xp.maximum(size - 1, 1)
-    return cast(xp, (numbers + 1 + draw_integers(images, seed, n, others)) % size, 'int32')
+    return cast(xp, (arange(xp, size) + 1 + draw_integers(images, seed, n, others)) % size, 'int32')
 
 
 def _blend_labels(xp, labels, partner, share):

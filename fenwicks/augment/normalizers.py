@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fenwicks._typing import Tensor
-from fenwicks.augment.arrays import cast, check_rank, namespace
+from fenwicks.augment.arrays import cast, check_rank, namespace, reverse
 
 
 def normalize(images: Tensor, mean: Any, std: Any, dtype: str = 'float32') -> Tensor:
@@ -137,7 +137,7 @@ def imagenet_normalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32')
         array([1., 1., 1.], dtype=float32)
     """
     mean, std = _imagenet(images, mode)
-    return normalize(_reverse(images) if mode == 'caffe' else images, mean, std, dtype)
+    return normalize(_in_order(images, mode), mean, std, dtype)
 
 
 def imagenet_denormalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32') -> Tensor:
@@ -156,7 +156,7 @@ def imagenet_denormalize(images: Tensor, mode: str = 'tf', dtype: str = 'float32
     """
     mean, std = _imagenet(images, mode)
     pixels = denormalize(images, mean, std, dtype)
-    return _reverse(pixels) if mode == 'caffe' else pixels
+    return _in_order(pixels, mode)
 
 
 def _imagenet(images, mode):
@@ -170,6 +170,6 @@ def _imagenet(images, mode):
     return IMAGENET[mode]
 
 
-def _reverse(images):
-    xp = namespace(images)
-    return xp.reverse(images, [3]) if xp.__name__ == 'tensorflow' else xp.flip(images, 3)
+def _in_order(images, mode):
+    """RGB images with their channels as the networks of a mode take them, or back."""
+    return reverse(namespace(images), images, 3) if mode == 'caffe' else images

@@ -13,6 +13,7 @@ from fenwicks.augment.arrays import (
     cast,
     check_rank,
     check_sizes,
+    clip,
     dtype_name,
     in_float32,
     namespace,
@@ -161,5 +162,4 @@ def _take(xp, images, indices, axis):
 
 def _to_bytes(xp, values):
     """Floats rounded and clipped to what uint8 holds, still as floats."""
-    clip = xp.clip_by_value if xp.__name__ == 'tensorflow' else xp.clip
-    return clip(xp.floor(values + 0.5), 0.0, 255.0)
+    return clip(xp, xp.floor(values + 0.5), 0.0, 255.0)

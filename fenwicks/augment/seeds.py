@@ -10,7 +10,7 @@ import numpy as np
 
 from fenwicks._checks import finite_number, positive_integer
 from fenwicks._typing import Seed, Tensor
-from fenwicks.augment.arrays import batch_size, cast, dtype_name, namespace
+from fenwicks.augment.arrays import arange, batch_size, cast, dtype_name, namespace
 
 
 def fold(seed: Seed, n: Any) -> Tensor:
@@ -128,8 +128,7 @@ def image_seeds(images: Tensor, seed: Seed, n: int) -> Tensor:
         return seeds
     xp = namespace(images, seed)
     size = batch_size(xp, images)
-    numbers = xp.range(size) if xp.__name__ == 'tensorflow' else xp.arange(size, dtype='int32')
-    return fold(seeds, numbers)
+    return fold(seeds, arange(xp, size))
 
 
 def hashed_integers(seeds: Tensor, count: int) -> Tensor:

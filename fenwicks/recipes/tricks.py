@@ -268,21 +268,21 @@ def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
     changes: dict[str, Any] = {}
     set_by: dict[str, str] = {}
     steps: list[str] = []
-    patches = [find(trick).patch for trick in tricks]
+    found = [(called, find(called)) for called in tricks]
     chosen: dict[str, Any] = {
-        field: patch[field] for patch in patches for field in _CHOICE if field in patch
+        field: trick.patch[field] for _, trick in found for field in _CHOICE if field in trick.patch
     }
     sized = dataclasses.replace(base, **chosen)
-    for trick in tricks:
-        patch = find(trick).patch_on(sized)
-        if find(trick).network not in ('', base.network):
+    for called, trick in found:
+        if trick.network not in ('', base.network):
             raise ValueError(
-                f'the trick {trick!r} is for a {find(trick).network}. '
+                f'the trick {called!r} is for a {trick.network}. '
                 f'Received: a recipe whose network is {base.network}'
             )
+        patch = trick.patch_on(sized)
         if all(getattr(base, field) == value for field, value in patch.items()):
             raise ValueError(
-                f'the trick {trick!r} must change something. Received: a recipe whose '
+                f'the trick {called!r} must change something. Received: a recipe whose '
                 f'{", ".join(patch)} has that value already'
             )
         steps += patch.pop('augmentations', ())
@@ -290,9 +290,9 @@ def patched(base: Recipe, tricks: Sequence[str], name: str) -> Recipe:
             if field in set_by:
                 raise ValueError(
                     f'tricks must set different fields. Received: {set_by[field]!r} and '
-                    f'{trick!r}, which both set `{field}`'
+                    f'{called!r}, which both set `{field}`'
                 )
-            set_by[field] = trick
+            set_by[field] = called
         changes.update(patch)
     if steps:
         changes['augmentations'] = (*base.augmentations, *sorted(steps))

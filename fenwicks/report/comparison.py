@@ -106,7 +106,7 @@ def _curves(groups: Sequence[Group]) -> Iterator[str]:
 def _differences(groups: Sequence[Group]) -> Iterator[str]:
     if len(groups) == 1:
         return
-    told = differing(groups)
+    told = differing([group.runs[0].settings() for group in groups])
     if not told:
         yield elements.paragraph('There is none in what the runs have recorded.')
         return

@@ -184,9 +184,8 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     ]
 
 
-def differing(groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """The settings in which groups differ: the value of each group, `None` where it has none."""
-    settings = [group.runs[0].settings() for group in groups]
+def differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """What differs among some runs' settings: the value of each run, `None` where it has none."""
     keys = dict.fromkeys(key for each in settings for key in each if key != 'name')
     values = {key: [each.get(key) for each in settings] for key in keys}
     return {key: row for key, row in values.items() if any(value != row[0] for value in row)}
@@ -219,13 +218,19 @@ def tricks_of(recipe: Recipe) -> list[str]:
 
 def _named(recipe: Recipe) -> tuple[str, list[str], list[str]] | None:
     """The preset of which a recipe's name begins, and the tricks that it adds and removes."""
-    match = re.match(r'\w+', recipe.name)
-    if match is None or match[0] not in recipes.PRESETS:
+    preset = preset_name(recipe)
+    if preset is None:
         return None
-    tricks = re.findall(r'([+-])(\w+)(?=[+-]|$)', recipe.name[match.end() :])
+    tricks = re.findall(r'([+-])(\w+)(?=[+-]|$)', recipe.name[len(preset) :])
     added = [trick for sign, trick in tricks if sign == '+' and trick in recipes.TRICKS]
     removed = [trick for sign, trick in tricks if sign == '-' and trick in recipes.TRICKS]
-    return match[0], added, removed
+    return preset, added, removed
+
+
+def preset_name(recipe: Recipe) -> str | None:
+    """The name of a preset with which a recipe's name begins, if it does."""
+    match = re.match(r'\w+', recipe.name)
+    return match[0] if match is not None and match[0] in recipes.PRESETS else None
 
 
 def changes(recipe: Recipe, base: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -243,7 +248,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     names = []
     for run in runs:
         alike = [other for other in runs if other.result['recipe'] == run.result['recipe']]
-        told = differing([Group('', (other,)) for other in alike])
+        told = differing([other.settings() for other in alike])
         settings = run.settings()
         about = ', '.join(f'{key} {_short(settings.get(key))}' for key in list(told)[:3])
         names.append(run.result['recipe'] + (f' ({about})' if about else ''))

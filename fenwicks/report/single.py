@@ -10,7 +10,7 @@ from html import escape
 from fenwicks import assemble, plots, recipes
 from fenwicks.plots.canvas import new_axes
 from fenwicks.report import elements, figures, predictions
-from fenwicks.report.runs import RESULT, Run, changes, preset_of, tricks_of
+from fenwicks.report.runs import RESULT, Run, changes, preset_name, preset_of, tricks_of
 
 CHART = (4.6, 2.9)  # inches: a phone shows its text at about the size at which it was drawn
 
@@ -100,14 +100,14 @@ def _recipe(run: Run) -> Iterator[str]:
             'another version of fenwicks.'
         )
         return
-    base = preset_of(recipe)
-    if base is None:
+    base, preset = preset_of(recipe), preset_name(recipe)
+    if base is None or preset is None:
         yield elements.paragraph(f'`{recipe.name}`, a recipe of your own.')
         rows = [[field, value(own)] for field, own in dataclasses.asdict(recipe).items()]
         yield elements.details('All settings', elements.table('Settings', ['field', 'value'], rows))
         return
-    preset = recipes.PRESETS[base.name.partition('+')[0].partition('-')[0]]
-    published = f' Published: {preset.source}.' if preset.source else ''
+    source = recipes.PRESETS[preset].source
+    published = f' Published: {source}.' if source else ''
     yield elements.paragraph(f'`{base.name}`, {base.epochs} epochs.{published}')
     differences = changes(recipe, base)
     if differences:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from keras import ops
 
 from fenwicks._typing import Tensor
-from fenwicks.training.targets import BINARY, CLASSES, OTHER, of_logits
+from fenwicks.training.targets import BINARY, CLASSES, of_logits
 
 
 def counter(kind: str, loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
@@ -18,37 +19,25 @@ def counter(kind: str, loss: Any) -> Callable[[Tensor, Tensor], Tensor]:
         kind: of the loss, see `targets.kind_of`.
         loss: of the Trainer.
     """
-    return _COUNTERS[kind](loss)
+    if kind == BINARY:
+        return functools.partial(_right_of_each, 0.0 if of_logits(loss) else 0.5)
+    return _right_classes if kind == CLASSES else _right_classes_if_any
 
 
-def _of_classes(loss):
-    def correct(outputs, labels):
-        """The number of images whose label, or most probable one, has the largest logit."""
-        if len(labels.shape) > 1:
-            labels = ops.argmax(labels, -1)
-        found = ops.argmax(outputs, -1) == ops.cast(labels, 'int32')
-        return ops.cast(ops.count_nonzero(found), 'int32')
-
-    return correct
+def _right_of_each(threshold, outputs, labels):
+    """The number of outputs on the same side as their label."""
+    labels = ops.reshape(ops.cast(labels, 'float32'), outputs.shape)
+    found = (outputs > ops.cast(threshold, outputs.dtype)) == (labels > 0.5)
+    return ops.cast(ops.count_nonzero(found), 'int32')
 
 
-def _of_each(loss):
-    threshold = 0.0 if of_logits(loss) else 0.5
-
-    def correct(outputs, labels):
-        """The number of outputs on the same side as their label."""
-        labels = ops.reshape(ops.cast(labels, 'float32'), outputs.shape)
-        found = (outputs > ops.cast(threshold, outputs.dtype)) == (labels > 0.5)
-        return ops.cast(ops.count_nonzero(found), 'int32')
-
-    return correct
+def _right_classes(outputs, labels):
+    """The number of images whose label, or most probable one, has the largest logit."""
+    if len(labels.shape) > 1:
+        labels = ops.argmax(labels, -1)
+    found = ops.argmax(outputs, -1) == ops.cast(labels, 'int32')
+    return ops.cast(ops.count_nonzero(found), 'int32')
 
 
-def _of_classes_if_any(loss):
-    correct = _of_classes(loss)
-    return lambda outputs, labels: (
-        correct(outputs, labels) if len(labels.shape) == 1 else ops.zeros((), 'int32')
-    )
-
-
-_COUNTERS = {CLASSES: _of_classes, BINARY: _of_each, OTHER: _of_classes_if_any}
+def _right_classes_if_any(outputs, labels):
+    return _right_classes(outputs, labels) if len(labels.shape) == 1 else ops.zeros((), 'int32')

@@ -18,7 +18,6 @@ import numpy as np
 
 from fenwicks import _files
 from fenwicks._errors import one_line
-from fenwicks.data.dataset import digest_of
 from fenwicks.data.limits import read_header
 
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
@@ -28,21 +27,15 @@ _MOST_STATE_BYTES = 2**28
 Path: TypeAlias = str | os.PathLike[str]
 
 
-def origin(images: np.ndarray, *targets: np.ndarray) -> dict:
+def origin(data_digest: str) -> dict[str, Any]:
     """What a training must have in common with its checkpoint besides its settings.
 
     Args:
-        images: uint8 `(count, height, width, channels)`.
-        targets: the labels, int32 `(count,)` or float32 `(count, outputs)`, and weights of images.
+        data_digest: of the training's data.
 
     Returns:
         A dict of `format`, `fenwicks` (its version) and `data_digest`.
     """
-    return origin_of(digest_of(images, *targets))
-
-
-def origin_of(data_digest: str) -> dict:
-    """As `origin`, with a digest of the data that is known already."""
     return {
         'format': FORMAT,
         'fenwicks': sys.modules['fenwicks'].__version__,

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from fenwicks import augment as augmentation
+from fenwicks.data.dataset import digest_of
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training import checks, chunks, memory, targets
 from fenwicks.training.defaults import check_pixels
@@ -77,7 +78,7 @@ class ArrayFeed:
 
     def origin(self) -> dict[str, Any]:
         """What a checkpoint says of the data."""
-        return checkpoints.origin(self.images, *self._targets)
+        return checkpoints.origin(digest_of(self.images, *self._targets))
 
     def warn_unless_known(self) -> None:
         """Warns where `origin` can't tell other data from those of the checkpoint."""
@@ -155,7 +156,7 @@ class StreamFeed:
         if self._class_weight is not None:
             weights = sorted((int(label), float(w)) for label, w in self._class_weight.items())
             digest = hashlib.sha256(f'{digest} {weights}'.encode()).hexdigest()[:16]
-        return checkpoints.origin_of(digest)
+        return checkpoints.origin(digest)
 
     def warn_unless_known(self) -> None:
         # Not even the first batch may be compared: a source that shuffles or augments by itself
