@@ -79,20 +79,24 @@ class RunFolders:
             raise ValueError(
                 f'`resume` needs the folder of the interrupted training. Received: out={self.out}'
             )
-        self._check_no_file_of_others()
         if self.resume:
             self._check_same_runs()
-            return
+        else:
+            self._check_no_run()
+        self._check_no_file_of_others()
+
+    def _named(self, folder):
+        """`out` as it was passed, and the folder in it that is at fault."""
+        return f'out={self.out}' + ('' if folder == self.out else f', which holds {folder}')
+
+    def _check_no_run(self):
+        """Raises if a run lies in `out`, or where one of these would go."""
         for folder in (self.out, self.out / '0', *self.of_runs()):
             if holds_run(folder):
                 raise ValueError(
                     '`out` must not hold a run already: pass --resume to go on with it, or '
                     f'another folder. Received: {self._named(folder)}'
                 )
-
-    def _named(self, folder):
-        """`out` as it was passed, and the folder in it that is at fault."""
-        return f'out={self.out}' + ('' if folder == self.out else f', which holds {folder}')
 
     def _check_no_file_of_others(self):
         """Raises if a file that the runs write is there, but no run that may have written it."""
