@@ -112,8 +112,11 @@ def test_a_search_never_goes_on_with_other_data(made, tmp_path):
 @pytest.mark.parametrize(
     ('variant', 'message'),
     [
-        ('fast', r'`name` must be one of'),
-        ('speed94_muon +gelu', '`added` must name tricks that speed94_muon lacks. Received: gelu'),
+        ('fast', r'`variant` must be one of'),
+        (
+            'speed94_muon +gelu',
+            '`variant` must name tricks that speed94_muon lacks. Received: gelu',
+        ),
         ('speed94_muon depth=3', '`variant` must be field=value'),
         ('speed94_muon momentum=x', '`variant` must give `momentum` a number'),
         ('speed94_muon width=x', '`variant` must give `width` a number'),
