@@ -91,6 +91,34 @@ def rounding_pairs_table():
     return runlog.markdown(header, rows)
 
 
+def rounding_study_table():
+    """One row for each seed of `rounding_study.py`, then the means and the paired differences."""
+    arms = ('float32', 'sliding', 'winograd')
+    lines = logged.read('rounding_study.jsonl')
+    reached = {
+        arm: {x['seed']: 100 * x['test_accuracy'] for x in lines if x['arm'] == arm} for arm in arms
+    }
+    seeds = sorted(set.intersection(*(set(reached[arm]) for arm in arms)))
+    columns = {arm: [reached[arm][seed] for seed in seeds] for arm in arms}
+
+    def less(arm, other):
+        pairs = zip(columns[arm], columns[other], strict=True)
+        return runlog.mean_and_error([one - two for one, two in pairs])
+
+    rows = [
+        [seed, *(f'{value:.2f}' for value in values)]
+        for seed, *values in zip(seeds, *columns.values(), strict=True)
+    ]
+    if rows:
+        rows += [
+            ['mean', *map(runlog.mean_and_error, columns.values())],
+            ['less float32, points', '', less('sliding', 'float32'), less('winograd', 'float32')],
+            ['less sliding windows, points', '', '', less('winograd', 'sliding')],
+        ]
+    header = ['seed', 'float32, %', 'bfloat16, sliding windows, %']
+    return logged.table([*header, "bfloat16, Winograd's gradients, %"], rows)
+
+
 def hessian_table():
     """One row for each logged search for the leading eigenvalues of a Hessian."""
     rows = [
@@ -113,6 +141,7 @@ TABLES = {
     'hessian': hessian_table,
     'rounding': rounding_table,
     'rounding_pairs': rounding_pairs_table,
+    'rounding_study': rounding_study_table,
     'image_data': image_data_table,
     'augmentation': augmentation_table,
 }
