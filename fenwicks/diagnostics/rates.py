@@ -63,9 +63,10 @@ def _swept(config, start, stop, steps):
         raise ValueError('its `get_config` must return its learning_rate')
     main = _value_of(rates[0][0][rates[0][1]])
     peak = max(_candidates(rates[0][0][rates[0][1]]), key=main)
-    for group in _groups(config['config']):  # whose factors stay as they are at the peak
-        if isinstance(group.get('learning_rate'), dict):
-            group['learning_rate'] = _value_of(group['learning_rate'])(peak)
+    for each in _dicts(config['config']):
+        if 'match' in each and isinstance(each.get('learning_rate'), dict):
+            # A group's factor that is a schedule stays as it is at the peak.
+            each['learning_rate'] = _value_of(each['learning_rate'])(peak)
     for owner, key in rates:
         ratio = 1.0 if main(peak) == 0 else _value_of(owner[key])(peak) / main(peak)
         if ratio > 0:
@@ -81,28 +82,21 @@ def _rates(config: Any):
 
     An optimizer's configuration is known by its `clipnorm`, that of a group by its `match`.
     """
-    if isinstance(config, dict):
-        if 'clipnorm' in config and 'learning_rate' in config:
-            yield config, 'learning_rate'
-        if 'match' in config and config.get('schedule') is not None:
-            yield config, 'schedule'
-        for value in config.values():
-            yield from _rates(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from _rates(value)
+    for each in _dicts(config):
+        if 'clipnorm' in each and 'learning_rate' in each:
+            yield each, 'learning_rate'
+        if 'match' in each and each.get('schedule') is not None:
+            yield each, 'schedule'
 
 
-def _groups(config: Any):
-    """The configurations of the parameter groups in that of an optimizer."""
+def _dicts(config: Any):
+    """The dicts in a configuration, each before those in it."""
     if isinstance(config, dict):
-        if 'match' in config:
-            yield config
-        for value in config.values():
-            yield from _groups(value)
-    elif isinstance(config, list | tuple):
+        yield config
+        config = list(config.values())
+    if isinstance(config, list | tuple):
         for value in config:
-            yield from _groups(value)
+            yield from _dicts(value)
 
 
 def _value_of(rate: Any):

@@ -225,7 +225,7 @@ def _one_line_errors(path: pathlib.Path) -> Iterator[None]:
         if of_tensorflow and not of_disk:
             raise ValueError(
                 f'`model` must consist of operations that {path.name} can hold. '
-                f'Received: {one_line(error, 300)}'
+                f'Received: {one_line(error)}'
             ) from error
         if not of_disk and not isinstance(error, OSError):
             raise
