@@ -57,6 +57,11 @@ def examples(count, sizes=((6, 8),), channels=3):
     return [(np.full((*sizes[n % len(sizes)], channels), n, np.uint8), n % 2) for n in range(count)]
 
 
+@pytest.fixture(autouse=True)
+def _may_download(monkeypatch):
+    monkeypatch.delenv('FENWICKS_OFFLINE', raising=False)  # as CI sets it
+
+
 def install(monkeypatch, module):
     monkeypatch.setitem(sys.modules, 'tensorflow_datasets', module)
 
