@@ -13,6 +13,9 @@ import signal
 # Before anything imports TensorFlow or JAX, here and in the processes that tests start.
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # TensorFlow's notes on its own start
 os.environ.setdefault('JAX_NUMPY_DTYPE_PROMOTION', 'strict')
+# Tests take a few steps with each program, so that what XLA's highest level of optimization (3)
+# costs is not earned.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=1')
 # Beside other workers of pytest-xdist, threads of TensorFlow and oneDNN would wait for cores that
 # are taken: with one each, two workers on two cores need a seventh less time.
 if 'PYTEST_XDIST_WORKER' in os.environ:

@@ -69,15 +69,13 @@ marks = [
 def run_on_jax(files):
     """Asserts that the tests of the files pass on JAX."""
     command = [sys.executable, '-m', 'pytest', '-x', *(str(TESTS / name) for name in files)]
-    # Tests make many a network anew that another has made before: JAX compiles it once. They take a
-    # few steps with each, so that what XLA's highest level of optimization (3) costs is not earned.
+    # Tests make many a network anew that another has made before: JAX compiles it once.
     with tempfile.TemporaryDirectory() as programs:
         environment = {
             **os.environ,
             'KERAS_BACKEND': 'jax',
             'JAX_COMPILATION_CACHE_DIR': programs,
             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-            'XLA_FLAGS': '--xla_backend_optimization_level=1',
         }
         run = subprocess.run(
             command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False

@@ -10,7 +10,10 @@ from fenwicks import augment, optimizers
 pytestmark = pytest.mark.backend('tensorflow', 'jax')
 
 
-@pytest.mark.parametrize(('parts', 'jit_compile'), [(2, False), (4, True)])
+@pytest.mark.parametrize(
+    ('parts', 'jit_compile'),
+    [(2, False), pytest.param(4, True, marks=pytest.mark.thorough)],
+)
 def test_without_batch_norm_it_is_the_whole_batch(parts, jit_compile):
     """Shuffle and augmentation too."""
     rule = optimizers.EMA(0.8, every=3)

@@ -44,6 +44,7 @@ def test_both_engines_agree_over_several_steps():
         np.testing.assert_allclose(one, other, atol=2e-5, rtol=2e-5)
 
 
+@pytest.mark.thorough
 def test_a_backend_without_an_engine_is_an_error():
     pytest.importorskip('torch')
     environment = {**os.environ, 'KERAS_BACKEND': 'torch', 'PYTHONPATH': str(SCRIPT.parent.parent)}

@@ -102,7 +102,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('dtype', ['float32', pytest.param('bfloat16', marks=pytest.mark.thorough)])
 @pytest.mark.parametrize(
     'graph',
     [pytest.param(False, marks=pytest.mark.thorough, id='eager'), pytest.param(True, id='graph')],

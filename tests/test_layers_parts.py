@@ -241,7 +241,9 @@ class Closed(keras.layers.Layer):
         lambda: layers.Sequential([layers.Sequential([WithoutConfig()]), WithoutConfig()]),
     ],
 )
-@pytest.mark.parametrize('policy', ['float32', 'mixed_bfloat16'])
+@pytest.mark.parametrize(
+    'policy', ['float32', pytest.param('mixed_bfloat16', marks=pytest.mark.thorough)]
+)
 def test_layers_without_config_or_output_shape(make, policy, tmp_path):
     keras.config.set_dtype_policy(policy)
     keras.saving.get_custom_objects().update(WithoutConfig=WithoutConfig)

@@ -288,8 +288,17 @@ def fit(model, epochs):
 
 
 @each
-@pytest.mark.parametrize('arguments', [{}, {'gradient_accumulation_steps': 2, 'clipnorm': 1.0}],
-                         ids=['plain', 'accumulating'])  # fmt: skip
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        pytest.param({}, id='plain'),
+        pytest.param(
+            {'gradient_accumulation_steps': 2, 'clipnorm': 1.0},
+            id='accumulating',
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
 def test_saved_amid_training_it_goes_on_as_if_never_stopped(make, arguments, tmp_path):
     whole = classifier(make(SCHEDULE, **arguments))
     losses = fit(whole, epochs=4)
@@ -306,7 +315,14 @@ def test_saved_amid_training_it_goes_on_as_if_never_stopped(make, arguments, tmp
 
 
 @each
-@pytest.mark.parametrize('policy', ['mixed_bfloat16', 'mixed_float16', 'bfloat16'])
+@pytest.mark.parametrize(
+    'policy',
+    [
+        'mixed_bfloat16',
+        pytest.param('mixed_float16', marks=pytest.mark.thorough),
+        pytest.param('bfloat16', marks=pytest.mark.thorough),
+    ],
+)
 def test_fit_in_low_precision(make, policy):
     keras.config.set_dtype_policy(policy)
     model = classifier(make(SCHEDULE))

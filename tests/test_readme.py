@@ -156,8 +156,6 @@ def test_a_block_runs_by_itself(block, marks, installed, folder):
         'FENWICKS_OFFLINE': '1',
         'HIDE_TENSORFLOW': '1' if installed == 'jax' else '',
         'JAX_PLATFORMS': 'cpu',
-        # Most of the time is XLA's: at its highest level (3) compiling takes a third longer.
-        'XLA_FLAGS': '--xla_backend_optimization_level=1',
     }
     environment.pop('KERAS_BACKEND', None)
     run = subprocess.run(

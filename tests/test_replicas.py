@@ -52,7 +52,7 @@ def start(backend, *cases, script=SCRIPT, **environment):
         **os.environ,
         'KERAS_BACKEND': backend,
         'PYTHONPATH': str(script.parent.parent),
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+        'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8',
         **environment,
     }
     return subprocess.Popen(
@@ -145,7 +145,7 @@ def environments(backend):
                 'JAX_COORDINATOR_ADDRESS': f'localhost:{first}',
                 'JAX_NUM_PROCESSES': '2',
                 'JAX_PROCESS_ID': str(number),
-                'XLA_FLAGS': '',
+                'XLA_FLAGS': os.environ['XLA_FLAGS'],
             }
             for number in range(2)
         ]

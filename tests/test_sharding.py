@@ -26,7 +26,7 @@ def run():
         **os.environ,
         'KERAS_BACKEND': 'jax',
         'PYTHONPATH': str(SCRIPT.parent.parent),
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=4',
+        'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=4',
     }
     done = subprocess.run(
         [sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False

@@ -438,21 +438,28 @@ def test_the_backend_that_one_trains_on_does_not_matter():
     assert 'Received: topology=nonsense' in message
 
 
+def later(*values):
+    """A process each, of some seconds."""
+    return pytest.param(*values, marks=pytest.mark.thorough)
+
+
 @needs_libtpu
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
         ('--topology=v5e:1x1,v9:1x1', 'Received: topology=v9:1x1'),
-        ('--topology=', '`topology` must name TPUs'),
+        later('--topology=', '`topology` must name TPUs'),
         ('--log=/no/folder/log.jsonl', 'the log must be a file that can be written to. '),
-        ('--cache=/proc/none', '`cache` must be a folder that can be written to. '),
-        ('--precision=float16', '`precision` must be one of auto, float32, bfloat16. Received: '),
-        ('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
-        ('--recipe=page10 --topology=v5e:4x8', 'must divide the 16 images of a batch'),
-        ('--tensorflow=false --topology=v5e:2x4', '`topology` must be a single device'),
+        later('--cache=/proc/none', '`cache` must be a folder that can be written to. '),
+        later(
+            '--precision=float16', '`precision` must be one of auto, float32, bfloat16. Received: '
+        ),
+        later('--topology=v5e:3x1', 'Received: topology=v5e:3x1'),  # libtpu's own rule
+        later('--recipe=page10 --topology=v5e:4x8', 'must divide the 16 images of a batch'),
+        later('--tensorflow=false --topology=v5e:2x4', '`topology` must be a single device'),
         ('--tensorflow=/no/python', '`tensorflow` must be the Python of an environment with'),
-        ('--tensorflow=false', 'Received: tensorflow=false, exit status 1'),
-        ('--tensorflow=true', 'Received: tensorflow=true, which wrote no program'),
+        later('--tensorflow=false', 'Received: tensorflow=false, exit status 1'),
+        later('--tensorflow=true', 'Received: tensorflow=true, which wrote no program'),
     ],
 )
 def test_bad_flags(flags, message):

@@ -275,7 +275,12 @@ def test_the_program_of_another_seed_is_the_same():
 
 @tensorflow_only
 @pytest.mark.parametrize(
-    'rule', [None, optimizers.EMA(0.8, every=3), optimizers.Lookahead(0.5, every=3)]
+    'rule',
+    [
+        None,
+        pytest.param(optimizers.EMA(0.8, every=3), marks=pytest.mark.thorough),
+        pytest.param(optimizers.Lookahead(0.5, every=3), marks=pytest.mark.thorough),
+    ],
 )
 def test_the_pure_program_makes_the_same_training(rule):
     """It is what `fenwicks.tpu` compiles: a function of the state that leaves the model alone."""

@@ -110,7 +110,14 @@ def test_growing_is_a_resize_after_the_augmentation():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('after', [1, 2, 3])
+@pytest.mark.parametrize(
+    'after',
+    [
+        pytest.param(1, marks=pytest.mark.thorough),
+        2,
+        pytest.param(3, marks=pytest.mark.thorough),
+    ],
+)
 def test_resuming_amid_the_sizes_ends_bit_for_bit(tmp_path, after):
     path = tmp_path / 'c.npz'
     whole = growing()
