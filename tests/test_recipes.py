@@ -505,6 +505,13 @@ def test_ghost_batches_of_small_data_are_powers_of_two(ghost, expected):
     assert (small.batch_size, small.ghost_batch_size) == (64, expected)
 
 
+def test_ghost_batches_of_small_data_divide_what_each_network_sees():
+    """Of 64 images the network is trained on 32, its proxy on 16, beside 48 others."""
+    recipe = recipes.get('speed96')
+    recipe = dataclasses.replace(recipe, batch_size=2048, ghost_batch_size=32)
+    assert recipe.for_small_data().ghost_batch_size == 16
+
+
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_recipe_comes_back_from_json(name):
     recipe = recipes.get(name)

@@ -253,15 +253,18 @@ class Recipe:
     def for_small_data(self, train_images: int = 512) -> Recipe:
         """The same recipe with batches of at most an eighth of the images, by default of 64.
 
-        Larger batches become the largest power of two within it. Ghost batches are no larger than
-        batches, and SGD's rates stay in proportion to them.
+        Larger batches become the largest power of two within it, ghost batches the largest that
+        divides what a network normalizes of them. SGD's rates stay in proportion to the batches.
         """
         eighth = positive_integer('train_images', train_images) // 8
         most = 1 << (eighth or 1).bit_length() >> 1
         if most >= self.batch_size:
             return self
         plain = dataclasses.replace(self, ghost_batch_size=0).with_batch_size(most, scale_rate=True)
-        ghost = min(1 << self.ghost_batch_size.bit_length() >> 1, most)  # 0 stays 0
+        if not self.ghost_batch_size:
+            return plain
+        power = 1 << self.ghost_batch_size.bit_length() >> 1
+        ghost = math.gcd(power, *network_batches(plain, most))
         return dataclasses.replace(plain, ghost_batch_size=ghost)
 
     def augmentation_steps(self) -> list[Step]:
