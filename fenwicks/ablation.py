@@ -132,9 +132,9 @@ class Row:
 def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     """A row for each arm that has runs and whose preset has some, in the order of the arms.
 
-    The standard deviation of a single run is estimated from all arms together, since a few runs
-    of one arm say little about it: `s**2` is the mean of the arms' variances, weighted by their
-    degrees of freedom. A difference of means has the error `2 * s * sqrt(1/n + 1/n_preset)`.
+    The standard deviation of a single run is estimated from all arms and presets together, since a
+    few runs of one arm say little about it: `s**2` is the mean of their variances, weighted by
+    their degrees of freedom. A difference of means has the error `2 * s * sqrt(1/n + 1/n_preset)`.
 
     Args:
         arms: the grid.
@@ -157,10 +157,15 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     """
     runs = list(runs)
     _check_runs(runs)
-    diverged = [run['recipe'] for run in runs if run['test_accuracy'] is None]
-    runs = [run for run in runs if run['test_accuracy'] is not None]
-    found = {arm: [run for run in runs if run['recipe'] == arm.name] for arm in arms}
-    scores = {arm: [100 * run['test_accuracy'] for run in found[arm]] for arm in arms}
+    found: dict[str, list] = {name: [] for arm in arms for name in (arm.preset, arm.name)}
+    failed = dict.fromkeys(found, 0)
+    for run in runs:
+        if run['recipe'] in found:
+            if run['test_accuracy'] is None:
+                failed[run['recipe']] += 1
+            else:
+                found[run['recipe']].append(run)
+    scores = {name: [100 * run['test_accuracy'] for run in each] for name, each in found.items()}
     freedom = sum(max(0, len(values) - 1) for values in scores.values())
     squares = sum(
         statistics.variance(values) * (len(values) - 1)
@@ -170,9 +175,8 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
     deviation = math.sqrt(squares / freedom) if freedom else math.inf
     rows = []
     for arm in arms:
-        values, preset = scores[arm], scores.get(Arm(arm.preset), [])
-        failed = diverged.count(arm.name)
-        if not (values or failed) or not (preset or diverged.count(arm.preset)):
+        values, preset = scores[arm.name], scores[arm.preset]
+        if not (values or failed[arm.name]) or not (preset or failed[arm.preset]):
             continue
         mean, preset_mean = (statistics.mean(each or [math.nan]) for each in (values, preset))
         share = 1 / len(values) + (1 / len(preset) if arm.trick else 0) if values and preset else 0
@@ -183,8 +187,8 @@ def summarize(arms: Sequence[Arm], runs: Iterable[Mapping]) -> list[Row]:
                 mean=mean,
                 difference=mean - preset_mean,
                 error=2 * deviation * math.sqrt(share) if share else math.inf,
-                seconds=statistics.median(_seconds_alone(found[arm]) or [math.nan]),
-                diverged=failed,
+                seconds=statistics.median(_seconds_alone(found[arm.name]) or [math.nan]),
+                diverged=failed[arm.name],
             )
         )
     return rows

@@ -109,6 +109,11 @@ def test_arms_without_runs_are_left_out_and_diverged_ones_counted():
     assert [(row.arm.trick, row.n, row.diverged) for row in rows] == [('', 3, 0), ('celu', 3, 1)]
 
 
+def test_a_preset_that_is_no_arm_is_compared_with_all_the_same():
+    everything = ablation.summarize(ARMS[:2], RUNS[:6])
+    assert ablation.summarize(ARMS[1:2], RUNS[:6]) == everything[1:]
+
+
 def test_arms_that_always_diverge_have_rows():
     runs = [*RUNS[:3], run('page24+celu', None), run('page24+celu', None)]
     rows = ablation.summarize(ARMS, runs)
