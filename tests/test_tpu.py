@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 
 import keras
 import pytest
@@ -42,6 +43,11 @@ def compiled(**facts):
         'compile_seconds': 60.0,
     }
     return Compiled(**{**usual, **facts})
+
+
+def chips(count):
+    """As many devices of JAX, each a chip."""
+    return [types.SimpleNamespace(coords=[place, 0, 0]) for place in range(count)]
 
 
 def run_module(*flags, code=None, **environment):
@@ -113,8 +119,7 @@ def test_data_shapes():
 
 @needs_jax
 def test_an_estimate_adds_up():
-    chip = tpu.CHIPS['v5e']
-    found = _estimate(compiled(), 'v5e:2x4', 8, chip, 1, steps_per_epoch=100, steps=1000)
+    found = _estimate(compiled(), 'v5e:2x4', chips(8), steps_per_epoch=100, steps=1000)
     assert found.fits
     assert found.flops_per_step == 8 * 1.97e12
     assert found.roofline_seconds == pytest.approx(0.01)
@@ -132,9 +137,8 @@ def test_an_estimate_adds_up():
 
 @needs_jax
 def test_a_step_takes_its_operations_time_whatever_is_copied():
-    chip = tpu.CHIPS['v5e']
     much = compiled(copied_bytes=8_190_000_000)
-    found = _estimate(much, 'v5e:1x1', 1, chip, 1, steps_per_epoch=1, steps=1)
+    found = _estimate(much, 'v5e:1x1', chips(1), steps_per_epoch=1, steps=1)
     assert found.priced_seconds == found.roofline_seconds
     assert found.step_seconds >= found.roofline_seconds
 
@@ -142,9 +146,8 @@ def test_a_step_takes_its_operations_time_whatever_is_copied():
 @needs_jax
 def test_the_programs_of_a_training_add_up():
     """Ten steps of one program and thirty of a smaller one, in epochs of ten steps."""
-    chip = tpu.CHIPS['v5e']
     large, small = (
-        _estimate(compiled(**changed), 'v5e:1x1', 1, chip, 1, steps_per_epoch=10, steps=steps)
+        _estimate(compiled(**changed), 'v5e:1x1', chips(1), steps_per_epoch=10, steps=steps)
         for changed, steps in (({}, 10), ({'flops': 1e12, 'memory_bytes': 2**29}, 30))
     )
     found = added_up([large, small], [10, 30])
@@ -156,7 +159,7 @@ def test_the_programs_of_a_training_add_up():
     assert found.compile_seconds == large.compile_seconds + small.compile_seconds
     assert added_up([large], [10]) == large
     too_big = _estimate(
-        compiled(memory_bytes=20 * 2**30), 'v5e:1x1', 1, chip, 1, steps_per_epoch=10, steps=10
+        compiled(memory_bytes=20 * 2**30), 'v5e:1x1', chips(1), steps_per_epoch=10, steps=10
     )
     assert not added_up([small, too_big], [30, 10]).fits
 
@@ -173,8 +176,7 @@ def test_the_programs_of_a_recipe():
 
 @needs_jax
 def test_two_devices_share_a_chip():
-    chip = tpu.CHIPS['v2']
-    found = _estimate(compiled(flops=23e9), 'v2:2x2', 8, chip, 2, steps_per_epoch=1, steps=1)
+    found = _estimate(compiled(flops=23e9), 'v2:2x2', chips(4) * 2, steps_per_epoch=1, steps=1)
     assert found.memory_limit_bytes == 8 * 2**30
     assert found.roofline_seconds == pytest.approx(0.001)
     assert found.unpriced_seconds == pytest.approx(0.819 / 350)
@@ -185,7 +187,7 @@ def test_two_devices_share_a_chip():
 @pytest.mark.parametrize('noticed', [True, False])  # by the compiler
 def test_a_program_that_does_not_fit_has_a_size_and_no_times(noticed):
     too_big = compiled(fits=not noticed, memory_bytes=20 * 2**30, memory_limit_bytes=15 * 2**30)
-    found = _estimate(too_big, 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps_per_epoch=1, steps=1)
+    found = _estimate(too_big, 'v5e:1x1', chips(1), steps_per_epoch=1, steps=1)
     assert not found.fits
     assert table.memory(found) == '20.00 of 15.00'
     known = {'topology', 'devices', 'fits', 'memory_bytes', 'memory_limit_bytes', 'compile_seconds'}
@@ -385,9 +387,7 @@ def test_the_dtype_policy_is_what_it_was(monkeypatch):
 @needs_jax
 def test_a_table_and_a_log(monkeypatch):
     monkeypatch.setattr(table.importlib.metadata, 'version', lambda package: '1.2.3')
-    found = _estimate(
-        compiled(), 'v5e:1x1', 1, tpu.CHIPS['v5e'], 1, steps_per_epoch=100, steps=1000
-    )
+    found = _estimate(compiled(), 'v5e:1x1', chips(1), steps_per_epoch=100, steps=1000)
     row = table.row(found)
     assert row.split() == [
         *('v5e:1x1', '1', 'yes', '1.00', 'of', '16.00'),

@@ -61,8 +61,9 @@ def _swept(config, start, stop, steps):
     rates = list(_rates(config['config']))
     if not rates:
         raise ValueError('its `get_config` must return its learning_rate')
-    main = _value_of(rates[0][0][rates[0][1]])
-    peak = max(_candidates(rates[0][0][rates[0][1]]), key=main)
+    owner, key = rates[0]
+    main, candidates = _value_of(owner[key]), _candidates(owner[key])
+    peak = max(candidates, key=main)
     for each in _dicts(config['config']):
         if 'match' in each and isinstance(each.get('learning_rate'), dict):
             # A group's factor that is a schedule stays as it is at the peak.

@@ -131,7 +131,6 @@ def estimate(
         )
     from fenwicks.tpu import compiler  # see `replicas_on`
 
-    chip = chip_of(topology)
     devices, replicas = replicas_on(topology, recipe, batch_norm)
     parts = program_steps(recipe, shape)
     policy = keras.config.dtype_policy()
@@ -155,17 +154,8 @@ def estimate(
     finally:
         keras.config.set_dtype_policy(policy)
     steps_per_epoch = recipe.steps_per_epoch(shape.train_images)
-    cores = compiler.devices_per_chip(devices)
     estimates = [
-        _estimate(
-            figures,
-            topology,
-            len(devices),
-            chip,
-            cores,
-            steps_per_epoch,
-            steps,
-        )
+        _estimate(figures, topology, devices, steps_per_epoch, steps)
         for figures, (_, _, steps) in zip(compiled, parts, strict=True)
     ]
     return added_up(estimates, [steps for _, _, steps in parts])
@@ -261,12 +251,15 @@ def replicas_on(topology: str, recipe: Recipe, batch_norm: str = 'per_replica') 
     return devices, replicas
 
 
-def _estimate(compiled, topology, devices, chip, devices_per_chip, steps_per_epoch, steps):
+def _estimate(compiled, topology, devices, steps_per_epoch, steps):
     """The `Estimate` of a training of so many steps from the compiler's figures for its program."""
-    limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // devices_per_chip
+    from fenwicks.tpu.compiler import devices_per_chip  # see `replicas_on`
+
+    chip, halves = chip_of(topology), devices_per_chip(devices)
+    limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // halves
     common = {
         'topology': topology,
-        'devices': devices,
+        'devices': len(devices),
         'fits': compiled.fits and compiled.memory_bytes <= limit,
         'memory_bytes': compiled.memory_bytes,
         'memory_limit_bytes': limit,
@@ -274,16 +267,16 @@ def _estimate(compiled, topology, devices, chip, devices_per_chip, steps_per_epo
     }
     if not common['fits']:
         return Estimate(**common)
-    roofline = compiled.flops / (chip.teraflops * 1e12 / devices_per_chip)
+    roofline = compiled.flops / (chip.teraflops * 1e12 / halves)
     priced, unpriced_operations = split_seconds(compiled.optimal_seconds, roofline)
-    bandwidth = chip.gigabytes_per_second * 1e9 / devices_per_chip
+    bandwidth = chip.gigabytes_per_second * 1e9 / halves
     priced = max(roofline, priced - compiled.copied_bytes / bandwidth)
     unpriced = compiled.scatter_bytes / bandwidth
     network = _network_seconds(compiled.collective_bytes, topology, chip)
     step = priced + unpriced + network
     return Estimate(
         **common,
-        flops_per_step=compiled.flops * devices,
+        flops_per_step=compiled.flops * len(devices),
         step_seconds=step,
         epoch_seconds=step * steps_per_epoch,
         run_seconds=step * steps,

@@ -29,14 +29,11 @@ def main(out):
     from fenwicks.recipes import Recipe
 
     settings = json.loads(sys.stdin.read())
-    # JSON has no tuples.
-    fields: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in settings['recipe'].items()
-    }
+    recipe = Recipe.from_dict(settings['recipe'])
     chosen = precision.set_precision(settings['precision'], 'tpu')
     shape = tpu.DataShape.named(settings['dataset'])
     with device.override(on_cpu=False):  # the TPU's program, not this processor's
-        trainer = assemble.build_trainer(Recipe(**fields), shape.noise(), precision=chosen)
+        trainer = assemble.build_trainer(recipe, shape.noise(), precision=chosen)
         pathlib.Path(out).write_bytes(lower(trainer, shape, settings['epoch'], settings['step']))
     print(json.dumps({'tensorflow-tpu': importlib.metadata.version('tensorflow-tpu')}))
 
