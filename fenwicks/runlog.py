@@ -9,13 +9,14 @@ import math
 import os
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from fenwicks._files import check_target, check_writable, locked, written_whole
 
 __all__ = [
     'append_line',
+    'check_same',
     'check_target',
     'check_writable',
     'locked',
@@ -24,10 +25,14 @@ __all__ = [
     'read_json',
     'read_lines',
     'start_log',
+    'two_errors',
     'write_json',
     'write_text',
     'written_whole',
 ]
+
+
+_NAMED = 5  # differences that an error names
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -35,8 +40,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
     Numbers that aren't finite, for which JSON has no word, become null.
     """
-    value = json.loads(json.dumps(value), parse_constant=lambda _: None)
-    write_text(path, json.dumps(value, indent=1) + '\n')
+    write_text(path, json.dumps(_finite(value), indent=1) + '\n')
+
+
+def _finite(value):
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -109,13 +117,13 @@ def append_line(path: str | os.PathLike[str], value: Any) -> None:
     """Appends one value to a JSON-lines file: the whole line, or nothing.
 
     Several processes may append to one file. Where the last line has no end, as after an editor,
-    the value gets a line of its own.
+    the value gets a line of its own. Numbers that aren't finite become null, as in `write_json`.
 
     Raises:
         OSError: the file can't be written, as on a full disk; it is as it was.
     """
     path = pathlib.Path(path).expanduser()
-    text = json.dumps(value) + '\n'
+    text = json.dumps(_finite(value)) + '\n'
     try:
         _append_whole(path, text.encode())
     except OSError as error:
@@ -143,6 +151,60 @@ def _append_whole(path, line):
             raise
 
 
+def check_same(
+    path: str | os.PathLike[str], line: Mapping, about: Mapping, newer: Container[str] = ()
+) -> None:
+    """Raises unless a line of a log agrees with what is to be appended to it.
+
+    Args:
+        path: of the log, for the message.
+        line: one of its lines.
+        about: the values that both must have, by key; nested ones are compared one by one, and
+            what JSON doesn't tell apart is the same.
+        newer: keys that lines of earlier versions lack, which says nothing.
+
+    Raises:
+        ValueError: they differ; it says where.
+
+    Example:
+
+    >>> check_same('log.jsonl', {'seed': 1, 'size': [8, 8]}, {'size': (8, 8)})
+    """
+    made, now = (
+        _flat(json.loads(json.dumps(values)))
+        for values in (
+            {key: line[key] for key in about if key in line},
+            {key: value for key, value in about.items() if key in line or key not in newer},
+        )
+    )
+    differences = [
+        f'{key}={_shown(made, key)} instead of {_shown(now, key)}'
+        for key in {**now, **made}
+        if key not in made or key not in now or made[key] != now[key]
+    ]
+    if differences:
+        more = len(differences) - _NAMED
+        raise ValueError(
+            '`log` must hold runs of the same settings, data and hardware: pass another file. '
+            f'Received: log={path}, with a run of {", ".join(differences[:_NAMED])}'
+            + (f' and {more} more' if more > 0 else '')
+        )
+
+
+def _shown(values, key):
+    return repr(values[key]) if key in values else 'nothing'
+
+
+def _flat(values, path=''):
+    """A nested dict as a flat one, from dotted paths to values."""
+    if not isinstance(values, dict):
+        return {path: values}
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f'{path}.{key}' if path else key))
+    return flat
+
+
 def markdown(header: Sequence, rows: Sequence[Sequence]) -> str:
     """A Markdown table."""
     lines = [header, ['---'] * len(header), *rows]
@@ -163,4 +225,14 @@ def mean_and_error(values: Sequence[float]) -> str:
     mean = f'{statistics.mean(values):.2f}'
     if len(values) == 1:
         return mean
-    return f'{mean} ± {2 * statistics.stdev(values) / math.sqrt(len(values)):.2f}'
+    return f'{mean} ± {two_errors(values):.2f}'
+
+
+def two_errors(values: Sequence[float]) -> float:
+    """Two standard errors of the mean of some values; infinite for a single one."""
+    n = len(values)
+    if n < 2:
+        return math.inf
+    mean = statistics.fmean(values)
+    squares = math.fsum((value - mean) ** 2 for value in values)  # `stdev` refuses NaN
+    return 2 * math.sqrt(squares / (n - 1) / n)

@@ -271,7 +271,7 @@ def norm_runs(steep=30.0, slow=0.1, share=0.9, constant=0.02, near=0.02, random=
         (norm_runs(steep=-1.0), [2, 4]),
         (norm_runs(share=0.3), [3]),
         (norm_runs(slow=1.0), [4]),
-        (norm_runs(slow=math.nan), [4]),
+        (norm_runs(slow=None), [4]),  # no stable rate
     ],
 )
 def test_the_rules_of_batch_norm(batch_norm, runs, failed):
@@ -280,7 +280,9 @@ def test_the_rules_of_batch_norm(batch_norm, runs, failed):
 
 @needs_matplotlib
 def test_the_figure_of_batch_norm(batch_norm):
-    depth, walk, spectrum, rates = batch_norm.EXPERIMENT.draw(norm_runs()).axes
+    runs = norm_runs()
+    runs[-1] |= {'measured': None, 'losses': [2.0, *[None] * 6]}  # as numbers that aren't finite
+    depth, walk, spectrum, rates = batch_norm.EXPERIMENT.draw(runs).axes
     assert len(depth.lines) == 4
     assert len(walk.lines) == 6
     assert len(spectrum.lines) == 6

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import math
 import os
 
 import numpy as np
@@ -22,6 +23,8 @@ def test_json_comes_back_and_has_a_line_a_key(tmp_path):
 def test_numbers_that_json_has_no_word_for_are_null(tmp_path):
     runlog.write_json(tmp_path / 'a.json', {'loss': np.nan, 'history': [{'loss': -np.inf}, 1.5]})
     assert runlog.read_json(tmp_path / 'a.json') == {'loss': None, 'history': [{'loss': None}, 1.5]}
+    runlog.append_line(tmp_path / 'a.jsonl', {'loss': np.nan})
+    assert (tmp_path / 'a.jsonl').read_text() == '{"loss": null}\n'
 
 
 def test_what_is_no_json_leaves_the_former_file(tmp_path):
@@ -143,3 +146,35 @@ def test_a_table_keeps_its_columns():
 def test_a_mean_of_numpys_integers():
     assert runlog.mean_and_error(np.array([94, 96])) == '95.00 ± 2.00'
     assert runlog.mean_and_error([np.int64(94)]) == '94.00'
+
+
+@pytest.mark.parametrize(
+    ('line', 'said'),
+    [
+        ({'rate': 1, 'sizes': [8]}, "a run of precision=nothing instead of 'float32'"),
+        ({'precision': 'float32', 'rate': 2}, 'a run of rate=2 instead of 1'),
+        (
+            {'precision': 'float32', 'net': {'width': 8, 'bias': 1}},
+            'a run of net.width=8 instead of 4, net.bias=1 instead of nothing',
+        ),
+        (
+            {'precision': 'float32', 'net': dict.fromkeys('abcdef', 1)},
+            'net.b=1 instead of nothing, net.c=1 instead of nothing, net.d=1 instead of nothing '
+            'and 2 more',
+        ),
+    ],
+)
+def test_a_line_of_other_settings_is_refused(line, said):
+    about = {'precision': 'float32', 'rate': 1, 'sizes': (8,), 'net': {'width': 4}}
+    runlog.check_same('x.jsonl', {'rate': 1.0, 'seed': 3}, about, about.keys())
+    with pytest.raises(
+        ValueError, match=r'^`log` must hold runs of the same .*log=x.jsonl'
+    ) as error:
+        runlog.check_same('x.jsonl', line, about, ('rate', 'sizes', 'net'))
+    assert str(error.value).endswith(said)
+
+
+def test_two_standard_errors():
+    assert runlog.two_errors([94.0, 94.2]) == pytest.approx(0.2)
+    assert runlog.two_errors(np.array([3])) == math.inf
+    assert math.isnan(runlog.two_errors([1.0, math.nan]))

@@ -120,13 +120,18 @@ def values(runs, name, value):
     return [value(run) for run in of(runs, 'curvature', name)]
 
 
+def known(value):
+    """A number of the log, in which null stands for those that aren't finite."""
+    return math.nan if value is None else value
+
+
 def leading(run):
     return run['eigenvalues'][0]
 
 
 def doubled(run, losses='losses'):
     """The length of a walk after which the loss has doubled; twice the longest where it hasn't."""
-    first, *after = run[losses]
+    first, *after = map(known, run[losses])
     pairs = zip(run['lengths'], after, strict=True)
     return next((length for length, loss in pairs if not loss < 2 * first), 2 * run['lengths'][-1])
 
@@ -190,7 +195,7 @@ def judge_shares(runs):
 
 def judge_rates(runs):
     rates = {
-        name: [(run['predicted'], run['measured']) for run in of(runs, 'curvature', name)]
+        name: values(runs, name, lambda run: (run['predicted'], known(run['measured'])))
         for name in NETWORKS
     }
     lacking = {
@@ -235,14 +240,14 @@ def draw(runs):
         style, found = panels.style(number), of(runs, 'curvature', name)
         plain_style = {**style, 'linestyle': ''}
         for losses, line in (('losses', '-'), ('random_losses', ':')):
-            mean = np.mean([run[losses][1:] for run in found], axis=0)
+            mean = np.mean([[*map(known, run[losses][1:])] for run in found], axis=0)
             label = name if losses == 'losses' else f'{name}, random'
             walk.plot(found[0]['lengths'], mean, label=label, **{**style, 'linestyle': line})
         for place, run in enumerate(found):
             label = name if not place else None
             ranks = range(1, len(run['eigenvalues']) + 1)
             spectrum.plot(ranks, run['eigenvalues'], label=label, markersize=4, **style)
-            rates.plot(run['predicted'], run['measured'], label=label, **plain_style)
+            rates.plot(run['predicted'], known(run['measured']), label=label, **plain_style)
     panels.finish(
         walk,
         "walks along the gradients of the outputs' means",
@@ -263,7 +268,7 @@ def draw(runs):
     )
     spectrum.xaxis.get_major_locator().set_params(integer=True)
     whole = [run for run in runs if run['part'] == 'curvature']
-    ends = [run[key] for run in whole for key in ('predicted', 'measured')]
+    ends = [run[key] for run in whole for key in ('predicted', 'measured') if run[key] is not None]
     line = [min(ends) / 2, max(ends) * 2]
     rates.plot(line, line, color=theme.ink, linewidth=1, linestyle=':', label='as predicted')
     panels.finish(

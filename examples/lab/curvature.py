@@ -118,9 +118,12 @@ def walks(loss, directions):
 
 
 def largest_stable_rate(loss, predicted, steps):
-    """The largest of `predicted` times powers of 2 with which gradient descent lowers the loss."""
+    """The largest of `predicted` times powers of 2 with which gradient descent lowers the loss.
+
+    None if it does with none of them.
+    """
     before = loss.model.get_weights()
-    stable = math.nan
+    stable = None
     for power in range(-4, 9):
         rate = predicted * 2.0**power
         lowered = descend(loss, rate, steps)

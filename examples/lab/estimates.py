@@ -6,16 +6,14 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 
+from fenwicks import runlog
+
 GUESS = 0.1  # accuracy of a run that diverged: one of ten classes
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The mean, and two standard errors of it: infinite for a single value."""
-    mean, n = statistics.fmean(values), len(values)
-    if n < 2:
-        return mean, math.inf
-    squares = math.fsum((value - mean) ** 2 for value in values)  # stdev refuses NaN
-    return mean, 2 * math.sqrt(squares / (n - 1) / n)
+    return statistics.fmean(values), runlog.two_errors(values)
 
 
 def difference(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
