@@ -187,7 +187,8 @@ def train_all(
         )
         out = shlex.quote(str(folders.out))
         how = f'the same flags with --resume --out={out} go on'
-        about = {'device': machine.device, 'hardware': hardware.describe(machine.device), **code}
+        used = hardware.describe(machine.device, machine.replicas.count)
+        about = {'device': machine.device, 'hardware': used, **code}
         results = []
         for folder in folders.of_runs():
             if results:

@@ -51,11 +51,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(device: str = 'cpu') -> str:
+def describe(device: str = 'cpu', count: int | None = None) -> str:
     """The processor with its number of cores, or the accelerators, in words.
 
     Args:
         device: kind of the device: `'cpu'`, `'gpu'` or `'tpu'`.
+        count: how many accelerators are used; `None` for all that the backend finds.
 
     Raises:
         ValueError: `device` is none of these, or the backend finds none of the kind.
@@ -63,7 +64,9 @@ def describe(device: str = 'cpu') -> str:
     device_kind(device)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     plural = '' if cores == 1 else 's'
-    return f'{_processor()}, {cores} core{plural}' if device == 'cpu' else _accelerator(device)
+    return (
+        f'{_processor()}, {cores} core{plural}' if device == 'cpu' else _accelerator(device, count)
+    )
 
 
 def peak_memory_mb() -> int:
@@ -105,7 +108,7 @@ def _processor():
     return f'{name} ({units[0] if units else "no AVX2"})'
 
 
-def _accelerator(device):
+def _accelerator(device, count):
     import keras
 
     if keras.backend.backend() == 'jax':
@@ -115,11 +118,11 @@ def _accelerator(device):
             accelerators = jax.devices(device)
         except RuntimeError:
             raise missing_device(device) from None
-        return f'{len(accelerators)} x {accelerators[0].device_kind}'
+        return f'{count or len(accelerators)} x {accelerators[0].device_kind}'
     import tensorflow as tf
 
     found = tf.config.list_physical_devices(device.upper())
     if not found:
         raise missing_device(device)
     details = tf.config.experimental.get_device_details(found[0])
-    return f'{len(found)} x {details.get("device_name", device.upper())}'
+    return f'{count or len(found)} x {details.get("device_name", device.upper())}'

@@ -4,6 +4,7 @@ import json
 import pathlib
 import platform
 import subprocess
+import types
 
 import keras
 import numpy as np
@@ -114,6 +115,21 @@ def test_without_git_there_is_no_commit(clone, monkeypatch):
 def test_hardware_that_is_no_kind_of_device(device):
     with pytest.raises(ValueError, match=f'`device` must be one of cpu, gpu, tpu. .*={device}$'):
         hardware.describe(device)
+
+
+@pytest.mark.backend('tensorflow', 'jax')
+@pytest.mark.parametrize(('count', 'words'), [(None, '2 x H200'), (1, '1 x H200')])
+def test_accelerators_that_are_used(monkeypatch, count, words):
+    found = [types.SimpleNamespace(device_kind='H200')] * 2
+    if keras.backend.backend() == 'jax':
+        monkeypatch.setattr('jax.devices', lambda kind: found)
+    else:
+        config = 'tensorflow.config.'
+        monkeypatch.setattr(f'{config}list_physical_devices', lambda kind: found)
+        monkeypatch.setattr(
+            f'{config}experimental.get_device_details', lambda one: {'device_name': 'H200'}
+        )
+    assert hardware.describe('gpu', count) == words
 
 
 @pytest.mark.backend('tensorflow', 'jax')

@@ -20,7 +20,17 @@ import time
 import keras
 from absl import flags
 
-from fenwicks import assemble, augment, command, hardware, precision, recipes, runlog, tpu
+from fenwicks import (
+    assemble,
+    augment,
+    command,
+    devices,
+    hardware,
+    precision,
+    recipes,
+    runlog,
+    tpu,
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer('batch_size', 512, 'Images in a batch.', lower_bound=1)
@@ -86,6 +96,7 @@ def main():
             f'Received: KERAS_BACKEND={keras.backend.backend()}'
         )
     provenance = hardware.provenance()
+    devices.select_device('cpu')
     if FLAGS.log:
         runlog.start_log(FLAGS.log)
     timed = {

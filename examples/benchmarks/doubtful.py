@@ -74,8 +74,9 @@ def main():
         'test': (dataset.test_images, dataset.test_labels),
     }
     result = {'benchmark': 'doubtful', 'recipe': recipe.name, 'seed': FLAGS.seed}
-    result |= {'precision': chosen, 'epochs': recipe.epochs, 'hardware': hardware.describe(device)}
-    result |= {'widths': recipe.widths, **hardware.provenance()}
+    result |= {'precision': chosen, 'epochs': recipe.epochs, 'widths': recipe.widths}
+    used = hardware.describe(device, trainer.replicas.count)
+    result |= {'hardware': used, **hardware.provenance()}
     for name, (images, labels) in sets.items():
         views = trainer.predict_views(images, tta=evaluate.FLIP_TRANSLATE)
         result[name] = [compare(views, labels, margin) for margin in MARGINS]

@@ -18,6 +18,8 @@ python=${PYTHON:-python3}
 minutes=${MINUTES:-9}
 recipes=${RECIPES:-speed94,page10,fenwicks24}
 device=${DEVICE:-gpu}
+# fenwicks would take all GPUs, PyTorch takes one.
+export CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-0}
 # The first seed compiles the programs of a recipe, and the others find them here.
 cache=$(mktemp -d)
 trap 'rm -rf "$cache"' EXIT

@@ -16,7 +16,17 @@ import keras
 import numpy as np
 from absl import flags
 
-from fenwicks import augment, command, data, diagnostics, hardware, losses, models, runlog
+from fenwicks import (
+    augment,
+    command,
+    data,
+    devices,
+    diagnostics,
+    hardware,
+    losses,
+    models,
+    runlog,
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer('images', 512, 'Images that the loss is a mean over.', lower_bound=2)
@@ -29,6 +39,7 @@ flags.DEFINE_string('log', None, 'JSON-lines file to append the result to.')
 
 def main():
     provenance = hardware.provenance()
+    device = devices.select_device()
     dataset = data.load(data_dir=FLAGS.data_dir)
     mean, std = data.mean_std(dataset.train_images)
     images = dataset.train_images[: FLAGS.images]
@@ -64,7 +75,7 @@ def main():
             'residuals': found.residuals.tolist(),
             'products': found.products,
             'seconds': seconds,
-            'hardware': hardware.describe(),
+            'hardware': hardware.describe(device, 1),
             **provenance,
         }
         runlog.append_line(FLAGS.log, result)

@@ -109,7 +109,7 @@ def main():
         'fit_milliseconds': round(1000 * statistics.median(fit_seconds), 3),
         'validation_milliseconds': round(1000 * statistics.median(validation), 3),
         'n': FLAGS.calls,
-        'hardware': hardware.describe(device),
+        'hardware': hardware.describe(device, trainer.replicas.count),
         **hardware.provenance(),
         'timed': 'the program of an epoch, called for no steps',
     }

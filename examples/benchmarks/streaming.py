@@ -199,7 +199,7 @@ def main():
             result = {
                 **part(device),
                 'backend': keras.backend.backend(),
-                'hardware': hardware.describe(device),
+                'hardware': hardware.describe(device, training.default_replicas().count),
                 **hardware.provenance(),
             }
             print(json.dumps(result))

@@ -38,8 +38,9 @@ flags.DEFINE_enum('side', None, ['fenwicks', 'pytorch'], 'Internal: be one side 
 
 def fenwicks_side():
     """Returns a function that trains for some steps."""
-    from fenwicks import assemble, precision, recipes, tpu
+    from fenwicks import assemble, devices, precision, recipes, tpu
 
+    devices.select_device('cpu')  # as PyTorch's side
     precision.set_precision(FLAGS.precision)
     dataset = tpu.DataShape(FLAGS.batch_size * FLAGS.steps, (32, 32, 3), 10).noise()
     recipe = recipes.get('fenwicks24_gpu').with_batch_size(FLAGS.batch_size)
