@@ -33,9 +33,9 @@ from fenwicks import (
     precision,
     recipes,
     runlog,
+    training,
 )
 from fenwicks.recipes import flags as recipe_flags
-from fenwicks.training import DivergedError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string('log', 'ablation.jsonl', 'JSON-lines file of the runs; it is added to.')
@@ -96,7 +96,7 @@ def train_grid(arms):
         'width': 1.0 if FLAGS.width is None else FLAGS.width,
         'precision': chosen_precision,
         'backend': keras.backend.backend(),
-        'hardware': hardware.describe(device),
+        'hardware': hardware.describe(device, training.default_replicas().count),
         'data_digest': dataset.digest(),
     }
     log = pathlib.Path(FLAGS.log).expanduser()
@@ -113,17 +113,12 @@ def check_same_budget(log, runs, budget, planned):
     """Raises unless the logged runs were made with the settings of those that are planned."""
     recipes_now = {recipe.name: recipe for recipe in planned.values()}
     for run in runs:
-        recipe = recipes_now.get(run.get('recipe'))
-        logged_budget = {'data_digest': budget['data_digest'], **run}  # earlier versions had none
-        same = all(logged_budget.get(key) == value for key, value in budget.items())
+        about, recipe = budget, recipes_now.get(run.get('recipe'))
         if recipe is not None:
-            same &= run.get('epochs') == recipe.epochs
-            same &= logged.settings(run) in (None, recipe)
-        if not same:
-            raise ValueError(
-                f'`log` must hold runs of one budget only: pass another file. Received: {log}, '
-                f'with a run of { {key: run.get(key) for key in ("epochs", *budget)} }'
-            )
+            settings = logged.recipe_settings(recipe)
+            about = {**budget, 'epochs': recipe.epochs, 'settings': settings}
+        run = logged.with_all_settings(run)
+        runlog.check_same(log, run, about, newer=('data_digest', 'settings'))
 
 
 def train_missing(log, runs, planned, dataset, about):
@@ -133,9 +128,8 @@ def train_missing(log, runs, planned, dataset, about):
         for arm, recipe in planned.items():
             if (recipe.name, seed) in finished:
                 continue
-            settings = {'recipe': dataclasses.asdict(recipe)}
             reached = train(recipe, dataset, about['precision'], seed)
-            run = {**about, **reached, 'settings': settings}
+            run = {**about, **reached, 'settings': logged.recipe_settings(recipe)}
             accuracy = run['test_accuracy']
             said = 'diverged' if accuracy is None else f'{100 * accuracy:.2f} %'
             print(f'{arm.name}, seed {seed}: {said}', flush=True)
@@ -155,7 +149,7 @@ def train(recipe, dataset, chosen_precision, seed):
     }
     try:
         trainer.fit(dataset.train_images, dataset.train_labels, recipe.epochs)
-    except DivergedError:
+    except training.DivergedError:
         return {**described, 'test_accuracy': None}  # a result, too
     tta = assemble.views(recipe)
     score, plain = trainer.evaluate_views(dataset.test_images, dataset.test_labels, tta=tta)

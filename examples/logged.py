@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
 import statistics
@@ -26,11 +27,13 @@ def table(header, rows):
 def grouped(lines, keys):
     """The lines in groups that agree in the values of `keys` and in what was trained, sorted.
 
-    Lines of other widths, batches or settings than their recipe has today are groups of their own.
+    Lines of other widths, batches or settings than their recipe has today, or of other numbers of
+    replicas, are groups of their own.
     """
 
     def setting(line):
         trained = tuple(line.get('widths', ())), line.get('batch_size'), line.get('variant', '')
+        trained += (line.get('replicas') or 1,)
         return *(line[key] for key in keys), *trained, repr(settings(line))
 
     return [list(group) for _, group in itertools.groupby(sorted(lines, key=setting), setting)]
@@ -41,6 +44,17 @@ def settings(run):
     held = run.get('settings')
     fields = held.get('recipe') if isinstance(held, dict) else None
     return None if fields is None else recipes.Recipe.from_dict(fields)
+
+
+def with_all_settings(run):
+    """A run whose recipe, if logged, has the fields of today, also those that it was older than."""
+    recipe = settings(run)
+    return run if recipe is None else {**run, 'settings': recipe_settings(recipe)}
+
+
+def recipe_settings(recipe):
+    """The `settings` that a run of a recipe logs."""
+    return {'recipe': dataclasses.asdict(recipe)}
 
 
 def title(run):
@@ -87,6 +101,29 @@ def undisturbed(runs):
     return [run for run in runs if not run.get('shared_machine')]
 
 
+def seconds_alone(runs, unit=''):
+    """The median seconds of the undisturbed runs, and of how many if not of all; empty of none."""
+    seconds = [run['train_seconds'] for run in undisturbed(runs)]
+    if not seconds:
+        return ''
+    fewer = '' if len(seconds) == len(runs) else f' (n = {len(seconds)})'
+    return f'{seconds_text(statistics.median(seconds))}{unit}{fewer}'
+
+
+def paired(lines, others, key='test_accuracy'):
+    """The mean difference of lines from others of the same seeds, in points, with its error."""
+    theirs = {line['seed']: line[key] for line in finished(others)}
+    differences = [
+        100 * (x[key] - theirs[x['seed']]) for x in finished(lines) if x['seed'] in theirs
+    ]
+    return runlog.mean_and_error(differences) if differences else '-'
+
+
+def finished(lines):
+    """The lines of trainings that didn't diverge."""
+    return [line for line in lines if line['test_accuracy'] is not None]
+
+
 def seconds_text(seconds):
     """Three digits, or as many as there are before the point."""
     return f'{seconds:,.0f}' if seconds >= 100 else f'{seconds:.3g}'
@@ -118,9 +155,8 @@ def _best_known(name, groups):
     group = max(groups, key=lambda runs: (runs[0]['epochs'] == whole, runs[0]['epochs'], len(runs)))
     run = group[0]
     accuracy = runlog.mean_and_error([100 * run['test_accuracy'] for run in group])
-    seconds = [run['train_seconds'] for run in undisturbed(group)]
-    took = f', {seconds_text(statistics.median(seconds))} s of training' if seconds else ''
+    took = seconds_alone(group, ' s of training')
     return (
         f'{accuracy} % (n = {len(group)}) in {run["epochs"]} epochs on {run["hardware"]}, '
-        f'{run["backend"]}, {run["precision"]}{took}'
+        f'{run["backend"]}, {run["precision"]}{took and ", "}{took}'
     )

@@ -32,6 +32,7 @@ if _EXAMPLES in _SCRIPT.resolve().parents:  # a script runs, and not a test that
             signal.signal(_number, _end)
     os.environ.setdefault('FENWICKS_QUIET', '1')
 sys.path.insert(1, str(_EXAMPLES.parent))
+sys.path.append(str(_EXAMPLES))  # what scripts in folders of it share with it
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # for what TensorFlow prints later on
 try:

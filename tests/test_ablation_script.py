@@ -22,6 +22,9 @@ ARMS = [
     'page25-group_augmentation',
     'page25-pool_first',
 ]
+OTHER = (
+    '`log` must hold runs of the same settings, data and hardware: pass another file. Received: '
+)
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +89,7 @@ def test_a_log_of_another_budget(script, tmp_path):
     log = tmp_path / 'log.jsonl'
     log.write_text(json.dumps({'recipe': 'page24', 'seed': 0, 'epochs': 1}) + '\n')
     line = refused(script, f'--log={log}', '--runs=1', *SMALL)
-    assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
+    assert line.startswith(OTHER)
 
 
 def test_a_log_of_other_epochs(script, tmp_path, monkeypatch):
@@ -101,7 +104,10 @@ def test_a_log_of_other_epochs(script, tmp_path, monkeypatch):
     log = tmp_path / 'log.jsonl'
     call(script, f'--log={log}', '--runs=1', *SMALL)
     line = refused(script, f'--log={log}', '--runs=1', *SMALL, '--epochs=2')
-    assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
+    assert line.startswith(OTHER)
+    assert 'with a run of epochs=1 instead of 2, settings.recipe.epochs=1 instead' in line
+    line = refused(script, f'--log={log}', '--runs=1', *SMALL, '--set=momentum=0.8')
+    assert line.endswith('with a run of settings.recipe.momentum=0.9 instead of 0.8')
     assert trained == ARMS
 
 
@@ -122,7 +128,7 @@ def test_a_log_of_data_that_changed_since(script, tmp_path, monkeypatch):
     lines = runlog.read_lines(log)
     log.write_text(json.dumps({**lines[0], 'data_digest': '0' * 16}) + '\n')
     line = refused(script, f'--log={log}', '--runs=1', *SMALL)
-    assert line.startswith('`log` must hold runs of one budget only: pass another file. Received: ')
+    assert line.startswith(OTHER)
     del lines[0]['data_digest']  # as an earlier version logged it
     log.write_text(json.dumps(lines[0]) + '\n')
     call(script, f'--log={log}', '--runs=1', *SMALL)

@@ -327,13 +327,15 @@ def test_the_parts_of_a_training(torch):
 
     with loaded(FOLDER / 'time_to_94.py') as script, flagsaver.flagsaver():
         flags = ['time_to_94.py', *SMALL, '--recipe=speed94_muon', '--epochs=6']
-        fw.command.parse_flags([*flags, '--set=image_sizes=24,32'], 'time_to_94.py')
+        flags += ['--set=image_sizes=24,32', '--set=whitening_images=40']
+        fw.command.parse_flags(flags, 'time_to_94.py')
         recipe = trainings.find_recipe('speed94_muon', script.FLAGS)
         dataset = trainings.load_dataset(script.FLAGS)
         training = trainings.make('pytorch', recipe, dataset, script.FLAGS)
         # Two steps an epoch; the bias learns for 2.25 epochs.
         assert training.parts() == [(0, 0, 5), (2, 1, 1), (3, 0, 6)]
         assert training._trainer.recipe.image_sizes == ((0, 24), (3, 32))
+        assert training._trainer.recipe.whitening_images == 40
         sides = []
         for epoch, step in ((0, 0), (2, 1), (3, 0)):
             assert training.take_steps(epoch, step, 1) > 0
@@ -458,6 +460,7 @@ def test_a_training_of_the_library_reports(tmp_path):
     (line,) = runlog.read_lines(log)
     assert (line['side'], line['backend'], line['recipe']) == ('fenwicks', 'tensorflow', 'speed94')
     assert (line['widths'], line['epochs'], line['train_images']) == ([4, 16, 16], 1, 64)
+    assert line['settings']['recipe']['name'] == 'speed94'
     assert (line['test_images'], line['device_memory_mb']) == (20, None)
     assert 0 <= line['test_accuracy'] <= 1
     assert line['train_seconds'] > 0
@@ -472,7 +475,12 @@ def test_pytorch_reports(torch, monkeypatch, tmp_path):
     with loaded(FOLDER / 'seeds.py') as script:
         call(script, *SMALL, '--side=pytorch', '--recipes=speed94_muon', '--runs=1', f'--log={log}')
         message = refused(script, *SMALL, '--side=pytorch', '--recipes=page10')
+        for change in ('tta=none', 'peak_learning_rate=1'):  # what it would not heed
+            flags = ('--side=pytorch', '--recipes=speed94_muon', f'--set={change}')
+            said = refused(script, *SMALL, *flags)
+            assert said.startswith('`recipe` must be speed94_muon for PyTorch. Received: ')
     (line,) = runlog.read_lines(log)
+    assert (line['replicas'], line['settings']['recipe']['widths']) == (1, [4, 16, 16])
     assert (line['side'], line['backend'], line['widths']) == ('pytorch', 'pytorch', [4, 16, 16])
     assert line['train_seconds'] > 0
     assert message == ('`recipe` must be speed94_muon for PyTorch. Received: recipe=page10')

@@ -211,16 +211,16 @@ def test_an_interrupted_experiment_goes_on(frame, tmp_path):
 @pytest.mark.parametrize(
     ('change', 'named'),
     [
-        ({'small': {'seeds': 2, 'limit': 64, 'step': 3}}, "{'settings': .*'step': 1"),
-        ({'precision': 'bfloat16'}, "{'precision': 'float32'}"),
-        ({'name': '98_other'}, "{'experiment': '99_counting'}"),
+        ({'small': {'seeds': 2, 'limit': 64, 'step': 3}}, 'settings.step=1 instead of 3'),
+        ({'precision': 'bfloat16'}, "precision='float32' instead of 'bfloat16'"),
+        ({'name': '98_other'}, "experiment='99_counting' instead of '98_other'"),
     ],
 )
 def test_a_log_of_other_runs_is_refused(frame, tmp_path, change, named):
     log = f'--log={tmp_path / "log.jsonl"}'
     start(frame, counting(frame), log)
     before = (tmp_path / 'log.jsonl').read_text()
-    with pytest.raises(ValueError, match=rf'^`log` must hold runs of one .*a run of {named}'):
+    with pytest.raises(ValueError, match=rf'^`log` must hold runs of the same .*a run of {named}'):
         start(frame, counting(frame, **change), log)
     assert (tmp_path / 'log.jsonl').read_text() == before
 
@@ -231,7 +231,9 @@ def test_a_log_of_data_that_changed_since_is_refused(frame, tmp_path):
     start(frame, counting(frame), f'--log={log}')
     line = runlog.read_lines(log)[0]
     runlog.append_line(log, {**line, 'seed': 7, 'data_digest': '0' * 16})
-    with pytest.raises(ValueError, match=r"`log` must hold runs of one .*{'data_digest': '0000"):
+    with pytest.raises(
+        ValueError, match=r"`log` must hold runs of the same .*a run of data_digest='0000"
+    ):
         start(frame, counting(frame), f'--log={log}')
     del line['data_digest']  # as an earlier version logged it
     log.unlink()
@@ -245,11 +247,11 @@ def test_runs_of_two_machines_are_never_pooled(frame, tmp_path, monkeypatch):
     log = f'--log={tmp_path / "log.jsonl"}'
     start(frame, counting(frame), log)
     lines = runlog.read_lines(tmp_path / 'log.jsonl')
-    monkeypatch.setattr(frame.hardware, 'describe', lambda device: 'another processor')
-    with pytest.raises(ValueError, match=r"`log` must hold runs of one .*{'hardware': "):
+    monkeypatch.setattr(frame.hardware, 'describe', lambda *_: 'another processor')
+    with pytest.raises(ValueError, match=r"`log` must hold runs of the same .*a run of hardware='"):
         start(frame, counting(frame), log, '--seeds=3')
     runlog.append_line(tmp_path / 'log.jsonl', {**lines[0], 'hardware': 'another', 'seed': 7})
-    with pytest.raises(ValueError, match=r"a run of {'hardware': 'another'}"):
+    with pytest.raises(ValueError, match=r"a run of hardware='another' instead of "):
         start(frame, counting(frame), log, '--render')
 
 

@@ -126,11 +126,11 @@ def test_figures_of_another_log_are_refused(lab_tables):
 
 def test_logs_of_other_settings_or_of_two_machines_are_refused(lab_tables):
     path = log(lab_tables, {'settings': {'limit': 65}})
-    with pytest.raises(ValueError, match=r'^`log` must hold runs of one .*: 65'):
+    with pytest.raises(ValueError, match=r'^`log` must hold runs of the same .*settings.limit=65'):
         lab_tables.gallery()
     path.unlink()
     log(lab_tables, {}, {'hardware': 'H100'})
-    with pytest.raises(ValueError, match=r"^`log` must hold runs of one .*'H100'"):
+    with pytest.raises(ValueError, match=r"^`log` must hold runs of the same .*hardware='H100'"):
         lab_tables.gallery()
 
 

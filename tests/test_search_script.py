@@ -97,6 +97,9 @@ def test_a_variant_that_diverges_is_a_result(made, tmp_path, monkeypatch, capsys
             *_, short, plain = capsys.readouterr().out.splitlines()
             assert short == '| speed94_muon epochs=4 | 4.00 | 0 | diverged | - |'
             assert plain.endswith('| 1 | 90.00 | 101 |')
+    line = runlog.read_lines(tmp_path / 'log.jsonl')[0]
+    assert line['test_accuracy'] is None
+    assert {'hardware', 'precision', 'settings', 'versions', 'commit'} <= line.keys()
 
 
 def test_a_search_never_goes_on_with_other_data(made, tmp_path):
@@ -105,8 +108,43 @@ def test_a_search_never_goes_on_with_other_data(made, tmp_path):
         call(script, *options)
         for other in ('--limit=100', '--test_limit=100'):
             said = refused(script, *options, '--seeds=0,1', other)
-            assert said.startswith('`log` must hold trainings on one data set: pass another file.')
+            assert said.startswith('`log` must hold runs of the same settings, data and hardware: ')
     assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'said'),
+    [
+        ('search.py', ['--precision=bfloat16'], "precision='float32' instead of 'bfloat16'"),
+        ('rounding_study.py', ['--recipe=page10'], "recipe='speed94' instead of 'page10', "),
+        ('rounding_study.py', ['--epochs=2'], 'settings.recipe.epochs=8.875 instead of 2, '),
+    ],
+)
+def test_runs_of_other_settings_are_no_runs_of_an_arm(made, tmp_path, name, changes, said):
+    options = [*SMALL, f'--log={tmp_path / "log.jsonl"}', '--precision=float32']
+    with loaded(FOLDER / name) as script:
+        call(script, *options, *(['--variant=speed94'] if name == 'search.py' else []))
+        before = len(made)
+        line = refused(script, *options, *changes)
+        assert f'with a run of {said}' in line
+    assert len(made) == before
+
+
+def test_runs_of_another_machine_are_no_runs_of_an_arm(made, tmp_path):
+    log = tmp_path / 'log.jsonl'
+    options = [*SMALL, f'--log={log}', '--variant=speed94_muon', '--seeds=0,1']
+    with loaded(FOLDER / 'search.py') as script:
+        call(script, *options)
+        line = runlog.read_lines(log)[0]
+        log.write_text('')
+        runlog.append_line(log, {**line, 'hardware': 'another'})
+        assert "with a run of hardware='another' instead of" in refused(script, *options)
+        log.write_text('')
+        fields = line['settings']['recipe']
+        del fields['hard_share'], line['data_digest']  # as an earlier version logged it
+        runlog.append_line(log, line)
+        call(script, *options)
+    assert [line['seed'] for line in runlog.read_lines(log)] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pathlib
 import statistics
 
-from fenwicks import command, runlog
-from fenwicks.training import DivergedError
+import keras
+import logged
+
+from fenwicks import command, devices, hardware, precision, runlog, training
 
 
 def seeds_of(texts):
@@ -22,12 +24,25 @@ def seeds_of(texts):
     return list(dict.fromkeys(map(int, texts)))  # each once, as a run
 
 
+def planned(recipe, values):
+    """What each run of a recipe logs, by the flags: settings, precision and hardware."""
+    device = devices.select_device(values.device)
+    return {
+        'recipe': recipe.name,
+        'precision': precision.set_precision(values.precision, device),
+        'backend': keras.backend.backend(),
+        'hardware': hardware.describe(device, training.default_replicas().count),
+        'settings': logged.recipe_settings(recipe),
+    }
+
+
 def train_missing(path, arms, seeds, key, dataset):
     """Trains each arm with each seed that the log lacks, one seed of all arms after the other.
 
     Args:
         path: of a JSON-lines file.
-        arms: by name, a function from a seed to the result of its training, a dict.
+        arms: by name, a dict, what `planned` says of the arm, and a function from a seed to the
+            result of its training.
         seeds: integers.
         key: under which a line of the log holds the name of its arm.
         dataset: what they train on, a `data.Dataset`.
@@ -37,10 +52,11 @@ def train_missing(path, arms, seeds, key, dataset):
         have a `test_accuracy` of None.
 
     Raises:
-        ValueError: the log holds trainings on other data.
+        ValueError: the log holds trainings on other data, or trainings of these arms with other
+            settings or on another machine.
     """
     path = pathlib.Path(path).expanduser()
-    about = {
+    data = {
         'dataset': dataset.name,
         'train_images': len(dataset.train_images),
         'data_digest': dataset.digest(),
@@ -49,20 +65,25 @@ def train_missing(path, arms, seeds, key, dataset):
     runlog.start_log(path)
     with runlog.locked(path):
         lines = runlog.read_lines(path)
-        check_same_data(path, lines, about)
+        for line in lines:
+            about, _ = arms.get(line.get(key), ({}, None))
+            about = {**data, **about}
+            runlog.check_same(path, logged.with_all_settings(line), about, newer=about)
         done = {(line.get(key), line.get('seed')) for line in lines}
         for seed in seeds:
-            for name, train in arms.items():
+            for name, (about, train) in arms.items():
                 if (name, seed) in done:
                     continue
+                about = {key: name, **data, **about}
                 try:
-                    result = {key: name, **about, **train(seed)}
+                    result = {**about, **train(seed)}
                     said = (
                         f'{100 * result["test_accuracy"]:.2f} % '
                         f'in {result["train_seconds"]:.1f} s of training'
                     )
-                except DivergedError:  # a result, too, which the same command would repeat
-                    result = {key: name, **about, 'seed': seed, 'test_accuracy': None}
+                except training.DivergedError:  # a result, too, which the same command would repeat
+                    code = hardware.provenance()
+                    result = {**about, 'seed': seed, **code, 'test_accuracy': None}
                     said = 'diverged'
                 runlog.append_line(path, result)
                 print(f'{name}, seed {seed}: {said}', flush=True)
@@ -70,38 +91,13 @@ def train_missing(path, arms, seeds, key, dataset):
     return [x for x in runlog.read_lines(path) if (x.get(key), x.get('seed')) in wanted]
 
 
-def check_same_data(path, lines, about):
-    """Raises where a log has a line of other data; lines of earlier versions have no digest."""
-    for line in lines:
-        if any(line.get(name, value) != value for name, value in about.items()):
-            raise ValueError(
-                '`log` must hold trainings on one data set: pass another file. Received: '
-                f'log={path}, with one on {line.get("train_images")} images of '
-                f'{line.get("dataset")}, which are other images now'
-            )
-
-
-def finished(lines):
-    """The lines of trainings that didn't diverge."""
-    return [line for line in lines if line['test_accuracy'] is not None]
-
-
 def accuracy(lines):
     """The mean test accuracy in percent, with two standard errors."""
-    accuracies = [100 * line['test_accuracy'] for line in finished(lines)]
+    accuracies = [100 * line['test_accuracy'] for line in logged.finished(lines)]
     return runlog.mean_and_error(accuracies) if accuracies else 'diverged'
-
-
-def paired(lines, others, key='test_accuracy'):
-    """The mean difference of lines from others of the same seeds, in points, with its error."""
-    theirs = {line['seed']: line[key] for line in finished(others)}
-    differences = [
-        100 * (x[key] - theirs[x['seed']]) for x in finished(lines) if x['seed'] in theirs
-    ]
-    return runlog.mean_and_error(differences) if differences else '-'
 
 
 def seconds(lines):
     """The median seconds of training, for a table."""
-    spent = [line['train_seconds'] for line in finished(lines)]
+    spent = [line['train_seconds'] for line in logged.finished(lines)]
     return f'{statistics.median(spent):.0f}' if spent else '-'

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import startup  # noqa: F401
 
-import dataclasses
-
 import keras
+import logged
 import resumable
 import trainings
 from absl import flags
@@ -60,17 +59,18 @@ def main():
 
 
 def arm(name, recipe, dataset):
-    """The training of an arm, as a function of its seed."""
+    """What each training of an arm has in common, and the training as a function of its seed."""
     precision, has_amx = ARMS[name]
+    FLAGS.precision = precision
+    planned = resumable.planned(recipe, FLAGS)
 
     def train(seed):
         FLAGS.precision = precision
         with device.override(has_amx=has_amx):
             training = trainings.make('fenwicks', recipe, dataset, FLAGS, seed)
-            settings = {'recipe': dataclasses.asdict(recipe)}
-            return {'benchmark': 'rounding_study', **training.run(), 'settings': settings}
+            return {'benchmark': 'rounding_study', **training.run()}
 
-    return train
+    return planned, train
 
 
 def table(lines):
@@ -79,10 +79,10 @@ def table(lines):
     rows = [
         [
             name,
-            len(resumable.finished(runs)),
+            len(logged.finished(runs)),
             resumable.accuracy(runs),
-            '-' if name == 'float32' else resumable.paired(runs, exact),
-            '-' if name == 'float32' else resumable.paired(runs, exact, 'test_accuracy_plain'),
+            '-' if name == 'float32' else logged.paired(runs, exact),
+            '-' if name == 'float32' else logged.paired(runs, exact, 'test_accuracy_plain'),
         ]
         for name, runs in by_arm.items()
         if runs

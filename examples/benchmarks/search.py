@@ -19,6 +19,7 @@ import startup  # noqa: F401
 import dataclasses
 import pathlib
 
+import logged
 import resumable
 import trainings
 from absl import flags
@@ -119,14 +120,14 @@ def factor(change):
 
 
 def arm(recipe, dataset):
-    """The training of a recipe, as a function of its seed."""
+    """What each training of a recipe has in common, and the training as a function of its seed."""
 
     def train(seed):
         training = trainings.make('fenwicks', recipe, dataset, FLAGS, seed)
         about = {'benchmark': 'search', 'arithmetic_epochs': round(whole_epochs(recipe), 3)}
-        return {**about, **training.run(), 'settings': {'recipe': dataclasses.asdict(recipe)}}
+        return {**about, **training.run()}
 
-    return train
+    return resumable.planned(recipe, FLAGS), train
 
 
 def whole_epochs(recipe, side=32):
@@ -143,7 +144,7 @@ def table(planned, lines):
     for text, recipe in planned.items():
         runs = [line for line in lines if line.get('variant') == text]
         if runs:
-            count = len(resumable.finished(runs))
+            count = len(logged.finished(runs))
             measured = [count, resumable.accuracy(runs), resumable.seconds(runs)]
             rows.append([text, f'{whole_epochs(recipe):.2f}', *measured])
     header = ['variant', 'arithmetic, epochs', 'n', 'test accuracy, %', 'training, s']

@@ -6,18 +6,19 @@ costs time and memory.
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 
+import logged
 from absl import flags
 
-from fenwicks import command, data, evaluate, hardware, precision, recipes, runlog
+from fenwicks import command, data, evaluate, hardware, precision, recipes
 from fenwicks.recipes import flags as recipe_flags
 
 SIDES = ('fenwicks', 'pytorch')
 PYTORCH_RECIPES = ('speed94_muon',)  # the recipes that are written in PyTorch too
 PYTORCH_FIELDS = {  # what of them may differ there
-    *('name', 'batch_size', 'epochs', 'widths', 'image_sizes', 'peak_learning_rate', 'tta'),
+    *('name', 'batch_size', 'epochs', 'widths', 'image_sizes', 'peak_learning_rate'),
     *('whitening_bias_epochs', 'whitening_images'),
 }
 DEVICES = ('auto', 'cpu', 'gpu')
@@ -119,7 +120,10 @@ class Training:
     Attributes:
         device, precision: the chosen ones.
         preprocess_seconds: seconds of the preparations.
+        replicas: how many devices share each batch.
     """
+
+    replicas = 1
 
     def __init__(self, recipe, dataset, values, seed):
         began = time.perf_counter()
@@ -166,7 +170,9 @@ class Training:
             'precision': self.precision,
             'backend': self._backend(),
             'device': self.device,
+            'replicas': self.replicas,
             'hardware': self._hardware(),
+            'settings': logged.recipe_settings(self.recipe),
             **hardware.provenance(),
         }
 
@@ -213,7 +219,7 @@ class Fenwicks(Training):
         self._trainer = assemble.build_trainer(
             self.recipe, self.dataset, precision=self.precision, seed=self.seed
         )
-        self._loaded = False
+        self._loaded, self.replicas = False, self._trainer.replicas.count
 
     def _train(self):
         self._trainer.fit(self.dataset.train_images, self.dataset.train_labels, self.recipe.epochs)
@@ -241,7 +247,7 @@ class Fenwicks(Training):
         return keras.backend.backend()
 
     def _hardware(self):
-        return hardware.describe(self.device)
+        return hardware.describe(self.device, self.replicas)
 
     def _device_memory_mb(self):
         if self._backend() != 'jax' or self.device == 'cpu':
@@ -258,9 +264,11 @@ class PyTorch(Training):
     def _choose(self, values):
         import torch
 
-        written = vars(recipes.get('speed94_muon'))
-        differ = {k for k, value in vars(self.recipe).items() if value != written[k]}
-        if differ - PYTORCH_FIELDS:
+        written = recipes.get('speed94_muon')
+        differ = {k for k, value in vars(self.recipe).items() if value != getattr(written, k)}
+        # Its rates are for a sum of losses.
+        rate, known = (each.peak_learning_rate / each.batch_size for each in (self.recipe, written))
+        if differ - PYTORCH_FIELDS or not math.isclose(rate, known):
             raise ValueError(
                 f'`recipe` must be {" or ".join(PYTORCH_RECIPES)} for PyTorch. '
                 f'Received: recipe={self.recipe.name}'
@@ -286,6 +294,7 @@ class PyTorch(Training):
             batch_size=self.recipe.batch_size,
             epochs=self.recipe.epochs,
             widths=self.recipe.widths,
+            whitening_images=self.recipe.whitening_images,
             whitening_bias_epochs=self.recipe.whitening_bias_epochs,
             image_sizes=self.recipe.image_size_epochs(),
         )
@@ -322,7 +331,7 @@ class PyTorch(Training):
 
         if self.device == 'cpu':
             return hardware.describe()
-        return f'{torch.cuda.device_count()} x {torch.cuda.get_device_name()}'
+        return f'{self.replicas} x {torch.cuda.get_device_name()}'
 
     def _device_memory_mb(self):
         import torch
@@ -337,14 +346,4 @@ def say_run(result):
     return (
         f'{result["recipe"]}, {result["backend"]}, seed {result["seed"]}: '
         f'{100 * result["test_accuracy"]:.2f} % in {result["train_seconds"]:.1f} s of training'
-    )
-
-
-def summary(results):
-    """One line about the runs of one setting."""
-    accuracies = [100 * result['test_accuracy'] for result in results]
-    seconds = statistics.median(result['train_seconds'] for result in results)
-    return (
-        f'{results[0]["recipe"]}, {results[0]["backend"]}: {runlog.mean_and_error(accuracies)} % '
-        f'over {len(results)}, median {seconds:.1f} s of training'
     )

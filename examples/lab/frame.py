@@ -30,7 +30,7 @@ import startup  # noqa: F401
 import keras
 from absl import flags
 
-from fenwicks import command, data, devices, hardware, precision, runlog
+from fenwicks import command, data, devices, hardware, precision, runlog, training
 
 FLAGS = flags.FLAGS
 SIZES = ('small', 'full')
@@ -187,7 +187,7 @@ def train_missing(experiment: Experiment, settings: Settings, log: pathlib.Path)
         'dataset': dataset.name,
         'backend': keras.backend.backend(),
         'precision': precision.set_precision(experiment.precision, device),
-        'hardware': hardware.describe(device),
+        'hardware': hardware.describe(device, training.default_replicas().count),
         'data_digest': dataset.digest(),
     }
     shared = {'shared_machine': True} if FLAGS.shared_machine else {}
@@ -241,14 +241,7 @@ def fixed(settings: Settings) -> Settings:
 def check_lines(log, lines, about):
     """Raises where the log holds a run that differs in one of `about`."""
     for line in lines:
-        # Lines of earlier versions have no digest.
-        known = {'data_digest': about.get('data_digest'), **line}
-        other = {key: known.get(key) for key, value in about.items() if known.get(key) != value}
-        if other:
-            raise ValueError(
-                f'`log` must hold runs of one experiment, its present settings and one hardware: '
-                f'pass another. Received: log={log}, with a run of {other}'
-            )
+        runlog.check_same(log, line, about, newer=('data_digest',))
         for key, kind in (('variant', dict), ('seed', int), ('result', dict)):
             if not isinstance(line.get(key), kind):
                 raise ValueError(
