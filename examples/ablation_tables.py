@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import statistics
 
 import logged
 
-from fenwicks import ablation, recipes
+from fenwicks import ablation, recipes, runlog
 
 # The presets from which tricks were removed at full size, and the log of their arms.
 FULL_SIZE = ('speed94',)
@@ -26,17 +28,25 @@ def full_size():
 
 def _full_size(preset, arms):
     whole = [run for run in logged.whole_runs() if _belongs(run, preset, arms[0])]
+    rows = ablation.summarize(ablation.grid('', preset), [*whole, *arms])
+    if not whole:
+        return rows
+    of_preset, *removed = rows
     views = [trick for trick in recipes.PRESETS[preset].tricks if trick.endswith('_tta')]
-    one_view = [  # scored without test-time augmentation after the same trainings
-        {**run, 'recipe': f'{preset}-{trick}', 'test_accuracy': run['test_accuracy_plain']}
-        for run in whole
-        for trick in views
-    ]
-    grid = ablation.grid('', preset)
-    of_preset, *removed = ablation.summarize(grid, [*whole, *arms])
-    # Apart, since an accuracy of one view has another deviation.
-    of_views = ablation.summarize(grid, [*whole, *one_view])[1:]
-    return [of_preset, *of_views, *removed]
+    return [of_preset, *(_one_view(of_preset, trick, whole) for trick in views), *removed]
+
+
+def _one_view(of_preset, trick, runs):
+    """The row of test-time augmentation: both scores are of the same trainings, a pair each."""
+    points = [100 * (run['test_accuracy_plain'] - run['test_accuracy']) for run in runs]
+    return dataclasses.replace(
+        of_preset,
+        arm=ablation.Arm(of_preset.arm.preset, removed=trick),
+        n=len(points),
+        mean=statistics.fmean(100 * run['test_accuracy_plain'] for run in runs),
+        difference=statistics.fmean(points),
+        error=runlog.two_errors(points),
+    )
 
 
 def _belongs(run, preset, arm):

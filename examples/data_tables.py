@@ -71,7 +71,7 @@ def rounding_table():
 def rounding_pairs_table():
     """The runs of `speed94` on processors, in float32 and in bfloat16: of equal seeds, and all."""
     runs = filter(logged.is_whole, logged.read('runs.jsonl'))
-    runs = [run for run in runs if run['recipe'] == 'speed94']
+    runs = [run for run in runs if run['recipe'] == 'speed94' and logged.is_as_today(run)]
     exact, rounded = (
         {run['seed']: 100 * run['test_accuracy'] for run in runs if run['precision'] == precision}
         for precision in ('float32', 'bfloat16')
@@ -94,26 +94,21 @@ def rounding_pairs_table():
 def rounding_study_table():
     """One row for each seed of `rounding_study.py`, then the means and the paired differences."""
     arms = ('float32', 'sliding', 'winograd')
-    lines = logged.read('rounding_study.jsonl')
-    reached = {
-        arm: {x['seed']: 100 * x['test_accuracy'] for x in lines if x['arm'] == arm} for arm in arms
-    }
+    lines = logged.finished(logged.read('rounding_study.jsonl'))
+    reached = {arm: {x['seed']: x for x in lines if x['arm'] == arm} for arm in arms}
     seeds = sorted(set.intersection(*(set(reached[arm]) for arm in arms)))
-    columns = {arm: [reached[arm][seed] for seed in seeds] for arm in arms}
-
-    def less(arm, other):
-        pairs = zip(columns[arm], columns[other], strict=True)
-        return runlog.mean_and_error([one - two for one, two in pairs])
-
+    float32, sliding, winograd = runs = [[reached[arm][seed] for seed in seeds] for arm in arms]
+    columns = [[100 * run['test_accuracy'] for run in each] for each in runs]
     rows = [
         [seed, *(f'{value:.2f}' for value in values)]
-        for seed, *values in zip(seeds, *columns.values(), strict=True)
+        for seed, *values in zip(seeds, *columns, strict=True)
     ]
     if rows:
+        less = [logged.paired(each, float32) for each in (sliding, winograd)]
         rows += [
-            ['mean', *map(runlog.mean_and_error, columns.values())],
-            ['less float32, points', '', less('sliding', 'float32'), less('winograd', 'float32')],
-            ['less sliding windows, points', '', '', less('winograd', 'sliding')],
+            ['mean', *map(runlog.mean_and_error, columns)],
+            ['less float32, points', '', *less],
+            ['less sliding windows, points', '', '', logged.paired(winograd, sliding)],
         ]
     header = ['seed', 'float32, %', 'bfloat16, sliding windows, %']
     return logged.table([*header, "bfloat16, Winograd's gradients, %"], rows)

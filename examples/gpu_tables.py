@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 import logged
 
 from fenwicks import runlog
@@ -14,9 +12,8 @@ def beside_pytorch():
     rows = []
     runs = filter(logged.is_whole, logged.read('gpu.jsonl'))
     for group in logged.grouped(runs, ('recipe', 'hardware', 'precision', 'side', 'backend')):
-        run, alone = group[0], logged.undisturbed(group)
+        run = group[0]
         by = run['backend'] if run['side'] == 'pytorch' else f'fenwicks, {run["backend"]}'
-        seconds = [run['train_seconds'] for run in alone]
         rows.append(
             [
                 f'{logged.title(run)}, {run["epochs"]} epochs',
@@ -24,7 +21,7 @@ def beside_pytorch():
                 f'{run["hardware"]}, {run["precision"]}',
                 len(group),
                 runlog.mean_and_error([100 * run['test_accuracy'] for run in group]),
-                f'{statistics.median(seconds):.2f} (n = {len(alone)})' if alone else 'not alone',
+                logged.seconds_alone(group) or 'not timed alone',
                 max(run['device_memory_mb'] for run in group),
             ]
         )

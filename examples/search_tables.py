@@ -11,7 +11,7 @@ from fenwicks import runlog
 
 def search_table():
     """One row for each variant and machine, those with more arithmetic first."""
-    lines = [line for line in logged.read('search.jsonl') if line['test_accuracy'] is not None]
+    lines = logged.finished(logged.read('search.jsonl'))
     groups = logged.grouped(lines, ('variant', 'precision', 'hardware'))
     groups.sort(key=lambda runs: -runs[0]['arithmetic_epochs'])
     rows = [

@@ -48,7 +48,6 @@ def runs_table():
     rows = []
     for group in logged.grouped(filter(logged.is_as_today, logged.all_runs()), keys):
         run = group[0]
-        seconds = [run['train_seconds'] for run in logged.undisturbed(group)]
         rows.append(
             [
                 logged.title(run),
@@ -57,24 +56,12 @@ def runs_table():
                 f'{run["hardware"]}, {run["backend"]}, {run["precision"]}',
                 len(group),
                 runlog.mean_and_error([100 * run['test_accuracy'] for run in group]),
-                seconds_alone(seconds, len(group)),
+                logged.seconds_alone(group) or 'not timed alone',
                 logged.commits(group),
             ]
         )
     header = ['recipe', 'data', 'epochs', 'hardware', 'n', 'test accuracy, %', 'training, s']
     return runlog.markdown([*header, 'commit'], rows)
-
-
-def seconds_alone(seconds, n):
-    """The median of the runs that had the machine for themselves; how many, if not all n."""
-    if not seconds:
-        return 'not timed alone'
-    return f'{logged.seconds_text(statistics.median(seconds))}{of_fewer(len(seconds), n)}'
-
-
-def of_fewer(count, n):
-    """How many of n runs a figure is of, if not all."""
-    return '' if count == n else f' (n = {count})'
 
 
 def throughput_table():
@@ -190,17 +177,13 @@ def devices_table():
     rows = []
     keys = ('hardware', 'backend', 'precision', 'recipe', 'epochs')
     for group in logged.grouped(logged.whole_runs(), keys):
-        alone = logged.undisturbed(group)
         accuracy = runlog.mean_and_error([100 * run['test_accuracy'] for run in group])
         figures = f'{accuracy} % (n = {len(group)})'
-        if alone:
-            seconds = statistics.median(run['train_seconds'] for run in alone)
+        if took := logged.seconds_alone(group, ' s of training'):
+            seconds = statistics.median(run['train_seconds'] for run in logged.undisturbed(group))
             steps = round(group[0]['train_images'] // group[0]['batch_size'] * group[0]['epochs'])
             speed = steps * group[0]['batch_size'] / seconds
-            fewer = of_fewer(len(alone), len(group))
-            figures += (
-                f', {logged.seconds_text(seconds)} s of training{fewer}, {speed:,.0f} images/s'
-            )
+            figures += f', {took}, {speed:,.0f} images/s'
         rows.append(device_row(group[0], figures, 'measured'))
     for line in logged.read('tpu_estimates.jsonl'):
         figures = (
