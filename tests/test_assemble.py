@@ -517,6 +517,18 @@ def test_a_lambda_is_copied_as_the_live_model_has_it():
     np.testing.assert_allclose(raw.predict(np.full((1, 2, 2, 3), 4.0), verbose=0), 6.0)
 
 
+@pytest.mark.parametrize('inner', [False, True])
+def test_a_normalisation_of_the_network_keeps_its_statistics(inner):
+    """The copy in float32 had its weights, and computed without them."""
+    pixels = np.random.default_rng(1).uniform(50, 200, (4, 2, 2, 3)).astype('float32')
+    norm = keras.layers.Normalization()
+    norm.adapt(pixels)
+    steps = [keras.Input((2, 2, 3)), norm]
+    network = keras.Sequential([steps[0], keras.Sequential(steps)] if inner else steps)
+    raw = assemble.with_normalization(network, [0.0] * 3, [1.0] * 3)
+    np.testing.assert_allclose(raw(pixels), network(pixels), atol=1e-5)
+
+
 class Unregistered(keras.layers.Layer):
     def call(self, inputs):
         return 2 * inputs

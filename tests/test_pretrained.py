@@ -43,6 +43,13 @@ def images():
     return np.random.default_rng(0).integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
 
 
+def adapted(input_shape, **_):
+    """A network that normalises pixels itself, as EfficientNetB0 does."""
+    images = keras.Input(input_shape)
+    h = keras.layers.Normalization(name='normalization')(images)
+    return keras.Model(images, keras.layers.Conv2D(4, 3, name='conv')(h), name='adapted')
+
+
 def make(**settings):
     return fw.models.pretrained(
         'mobilenet', 4, **{'input_shape': (SIDE, SIDE, 3), 'weights': None, **settings}
@@ -217,6 +224,17 @@ def test_weights_from_a_file(tiny_network, images, tmp_path, kind):
     model = make(weights=path, input_shape=(32, 32, 3))
     for ours, theirs in zip(backbone(model).weights, source.weights, strict=False):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_normalisation_computes_by_the_statistics_of_the_file(monkeypatch, images, tmp_path):
+    monkeypatch.setattr(keras.applications, 'MobileNet', adapted)
+    source = make()
+    source.get_layer('adapted').get_layer('normalization').adapt(images.astype('float32'))
+    source.save(tmp_path / 'own.keras')
+    model = make(weights=tmp_path / 'own.keras')
+    pixels = images.astype('float32')
+    found, expected = (each.get_layer('adapted')(pixels) for each in (model, source))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_bad_arguments_are_one_line(tiny_network, tmp_path):

@@ -15,6 +15,7 @@ from fenwicks._checks import channels_last
 from fenwicks._errors import one_line
 from fenwicks.layers import Classifier, FastAiHead, ImageNetNormalization, init_pytorch
 from fenwicks.models._checks import image_shape
+from fenwicks.models.pixels import take_statistics
 from fenwicks.models.stages import unfreeze
 
 HEADS = ('fastai', 'linear')
@@ -282,6 +283,7 @@ def _copy(source, target):
         raise ValueError(f'its weights have other shapes, or there are {len(taken)} of them')
     for ours, theirs in zip(wanted, taken, strict=True):
         ours.assign(theirs)
+    take_statistics(target)
 
 
 def _from_hub(name, input_shape, weights, path):

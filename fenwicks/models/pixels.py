@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from fenwicks import augment, layers
+from fenwicks import _keras, augment, layers
 
 
 def from_pixels(
@@ -56,6 +56,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         # Not safe for the config of a file; this one is of a model that is there.
         copy = keras.saving.deserialize_keras_object(config, safe_mode=False)
         copy.set_weights(model.get_weights())
+        take_statistics(copy)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             '`model` must be one that Keras can make again, to compute in float32: register your '
@@ -63,6 +64,17 @@ def in_float32(model: keras.Model) -> keras.Model:
             f'Received: model={model.name}'
         ) from error
     return copy
+
+
+def take_statistics(model: keras.Model) -> None:
+    """Has each `Normalization` compute by its weights, which were assigned.
+
+    It computes by copies of them, which Keras makes anew only where it adapts the layer or loads a
+    file.
+    """
+    for layer in _keras.flatten_layers(model):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
 
 
 def _with_float32_policies(config):
