@@ -276,7 +276,7 @@ print(recipe.name, f'{recipe.epochs} epochs of batches of {recipe.batch_size}')
 
 # %%
 mean, std = fw.data.mean_std(dataset.train_images)
-augment = fw.augment.compose(fw.assemble.augmentations(recipe))
+augment = fw.augment.compose(fw.assemble.augmentations(recipe, mean, std))
 fw.plots.augmentation(shown[::5], augment, mean, std, versions=5, seed=(SEED, 0))
 
 # %% [markdown]

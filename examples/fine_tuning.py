@@ -113,7 +113,7 @@ class PretrainedNetwork:
         mean, std = data.mean_std(dataset.train_images)
         transforms = [
             augment.without_seed(functools.partial(augment.normalize, mean=mean, std=std)),
-            *assemble.augmentations(recipe),
+            *assemble.augmentations(recipe, mean, std),
             augment.without_seed(functools.partial(augment.denormalize, mean=mean, std=std)),
         ]
         return training.Trainer(

@@ -101,8 +101,8 @@ def augmented(recipe, dataset, images, epochs, seed=0):
     Of no epoch where they can't be shown, as where labels are mixed too: a picture must not cost
     anybody a training.
     """
-    chain = augment.compose(assemble.augmentations(recipe))
     statistics = data.mean_std(dataset.train_images)
+    chain = augment.compose(assemble.augmentations(recipe, *statistics))
     try:
         return augment.preview(images, chain, *statistics, epochs=epochs, seed=(0, seed))
     except ValueError:

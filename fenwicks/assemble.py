@@ -23,6 +23,7 @@ from fenwicks import (
     training,
 )
 from fenwicks._checks import integer
+from fenwicks.augment.color_draws import ON_PIXELS
 from fenwicks.models import pixels
 from fenwicks.precision import policy_precision
 from fenwicks.recipes import Recipe
@@ -81,7 +82,7 @@ def build_trainer(
         losses.CrossEntropy(label_smoothing=recipe.label_smoothing),
         batch_size=recipe.batch_size,
         normalize=normalize,
-        augment=augment.compose(augmentations(recipe)),
+        augment=augment.compose(augmentations(recipe, mean, std)),
         averaging=averaging(recipe, steps_per_epoch),
         seed=seed,
         replicas=replicas,
@@ -108,8 +109,12 @@ def check_shares(
             )
 
 
-def augmentations(recipe: Recipe) -> list[Callable]:
+def augmentations(recipe: Recipe, mean: Any = 0.0, std: Any = 1.0) -> list[Callable]:
     """The recipe's random transforms, in the order in which they are applied.
+
+    Args:
+        recipe: the settings.
+        mean, std: by which the images are normalised, as `augment.on_pixels` takes them.
 
     Raises:
         ValueError: `fenwicks.augment` has no transform of a name, or it has no such setting, or
@@ -133,6 +138,8 @@ def augmentations(recipe: Recipe) -> list[Callable]:
                 f'Received: augmentation_groups={recipe.augmentation_groups}'
             )
         transform = functools.partial(known[name], **settings) if settings else known[name]
+        if name in ON_PIXELS:
+            transform = augment.on_pixels(transform, mean, std)
         # A transform that takes more than a seed decides for itself which images share a draw.
         if recipe.augmentation_groups and not context:
             transform = augment.in_groups(transform, recipe.augmentation_groups)

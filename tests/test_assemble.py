@@ -142,6 +142,35 @@ def test_a_further_augmentation_is_named_in_the_recipe(monkeypatch):
     assert assemble.augmentations(grouped)[2](images, None, 0, np.arange(6), (0, 1)).min() == 0.5
 
 
+# By their own words.
+OF_PIXELS = [
+    name
+    for name in augment.__all__
+    if name.startswith('random_') and '0...255' in getattr(augment, name).__doc__
+]
+
+
+@pytest.mark.parametrize('name', OF_PIXELS)
+def test_what_changes_pixels_gets_pixels(name):
+    """Normalised images became noise."""
+    assert len(OF_PIXELS) == 4
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3)).astype('float32')
+    statistics = np.array([120.0, 110.0, 100.0]), np.array([60.0, 61.0, 62.0])
+    recipe = dataclasses.replace(RECIPE, crop_padding=0, flip='none', cutout=0)
+    recipe = dataclasses.replace(recipe, augmentations=(name,))
+    (transform,) = assemble.augmentations(recipe, *statistics)
+    made = transform(augment.normalize(pixels, *statistics), (3, 4))
+    expected = augment.normalize(getattr(augment, name)(pixels, (3, 4)), *statistics)
+    np.testing.assert_allclose(made, expected, atol=1e-3)
+
+
+def test_the_trainer_augments_by_the_statistics_of_its_images(monkeypatch):
+    given = []
+    monkeypatch.setattr(assemble, 'augmentations', lambda _, *each: given.extend(each) or [])
+    assemble.build_trainer(RECIPE, toy())
+    np.testing.assert_array_equal(given, data.mean_std(toy().train_images))
+
+
 @pytest.mark.parametrize(
     ('step', 'groups', 'message'),
     [

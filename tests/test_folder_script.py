@@ -1,5 +1,6 @@
 """examples/folder.py: from a folder of pictures to a model, and what it says to bad input."""
 
+import dataclasses
 import json
 import pathlib
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 from scripts import ROOT, call, loaded, refused
 from test_pretrained import tiny
 
-from fenwicks import data
+from fenwicks import assemble, data
 from fenwicks.data import decoded
 from fenwicks.training import checkpoint
 
@@ -242,6 +243,21 @@ def test_large_images_train_a_pretrained_network(script, large, tmp_path, monkey
     inner.load_weights(tmp_path / 'tiny.weights.h5')
     kernels = [w for w in model.weights if w.path.endswith('conv1/kernel')]
     np.testing.assert_array_equal(kernels[0], inner.get_layer('conv1').kernel)
+
+
+def test_pixels_are_augmented_by_the_statistics_of_the_training_images(script, monkeypatch):
+    """Of a pretrained network, and on the page; this transform clips to 0...255, and no more."""
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    dataset = data.Dataset('made', images, np.arange(8) % 2, images, np.arange(8) % 2, 'ab', '')
+    changes = {'batch_size': 4, 'flip': 'none', 'augmentations': ('random_lighting(amount=0)',)}
+    recipe = dataclasses.replace(script.fine_tuning.RECIPE, **changes)
+    (shown,) = script.training_runs.pages.augmented(recipe, dataset, images, epochs=1)
+    np.testing.assert_array_equal(shown, images)
+    monkeypatch.setattr(keras.applications, 'EfficientNetV2B0', tiny)
+    given = []
+    monkeypatch.setattr(assemble, 'augmentations', lambda _, *each: given.extend(each) or [])
+    script.fine_tuning.PretrainedNetwork('EfficientNetV2B0', None).build_trainer(recipe, dataset)
+    np.testing.assert_array_equal(given, data.mean_std(images))
 
 
 def test_pretrained_networks_take_no_recipe_and_say_what_is_wrong(

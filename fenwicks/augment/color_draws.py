@@ -9,6 +9,9 @@ from fenwicks.augment.arrays import cast, check_floats, in_float32, namespace
 from fenwicks.augment.color import to_byte_range
 from fenwicks.augment.seeds import draw, fold
 
+# Which of all `random_*` functions take pixels in 0...255, where the others take normalised images.
+ON_PIXELS = ('random_brightness', 'random_color', 'random_distort_color', 'random_lighting')
+
 
 def random_jitter(
     images: Tensor, seed: Seed, brightness: float = 0.1, contrast: float = 0.1
