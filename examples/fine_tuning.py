@@ -17,6 +17,7 @@ import keras
 
 from fenwicks import assemble, augment, data, losses, models, optimizers, training
 from fenwicks.recipes import Recipe
+from fenwicks.recipes.fields import OF_PRETRAINED
 
 # A low rate, since the network is good already. Random affine maps instead of cutouts, which would
 # be black squares on photographs.
@@ -34,21 +35,13 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     tta='flip',
 )
-# What a recipe says to a pretrained network, which has all else of its own, or has no such part.
-_FIELDS = {
-    *('name', 'batch_size', 'epochs', 'warmup_epochs', 'peak_learning_rate', 'weight_decay'),
-    *('crop_padding', 'flip', 'cutout', 'augmentations', 'augmentation_groups', 'label_smoothing'),
-    *('momentum', 'nesterov', 'first_step', 'start_share', 'plateau_epochs', 'plateau_share'),
-    *('averaging', 'averaging_decay', 'averaging_every', 'averaging_power'),
-    *('averaging_last_epochs', 'tta'),
-}
 
 
 def check(recipe: Recipe) -> None:
     """Raises if the recipe sets what a pretrained network has of its own."""
     for field in dataclasses.fields(Recipe):
         name = field.name
-        if name not in _FIELDS and getattr(recipe, name) != getattr(RECIPE, name):
+        if name not in OF_PRETRAINED and getattr(recipe, name) != getattr(RECIPE, name):
             raise ValueError(
                 f'`set` must leave `{name}` alone for a pretrained network. '
                 f'Received: {name}={getattr(recipe, name)}'

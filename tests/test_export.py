@@ -221,6 +221,14 @@ def test_the_card_shows_names_as_they_are(name):
             'a pretrained ResNet50 (weights: imagenet), fine-tuned in its last 2 stages with',
         ),
         (
+            {'name': 'ResNet50', 'weights': 'imagenet', 'stages': 1},
+            'a pretrained ResNet50 (weights: imagenet), fine-tuned in its last stage with',
+        ),
+        (
+            {'name': 'ResNet50', 'weights': 'imagenet', 'stages': 0},
+            'a pretrained ResNet50 (weights: imagenet), fine-tuned, only its head, with',
+        ),
+        (
             {'name': 'keras_hub:vit', 'weights': 'imagenet', 'stages': None},
             'a pretrained keras_hub:vit (weights: those of the preset), fine-tuned with',
         ),

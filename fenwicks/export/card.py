@@ -125,8 +125,8 @@ def _plain(text: object) -> str:
     return re.sub(r'[\\`*\[\]<>|~$&#]|(?<!\w)_|_(?!\w)', r'\\\g<0>', line)
 
 
-def _begun(result):
-    """What the training began with, for the card's first sentence."""
+def begun(result: Mapping[str, Any]) -> str:
+    """What the training that gave a result began with, in words that follow `a classifier,`."""
     settings = result.get('settings')
     network = settings.get('pretrained') if isinstance(settings, Mapping) else None
     if not isinstance(network, Mapping):
@@ -135,11 +135,11 @@ def _begun(result):
     hub = name.lower().startswith('keras_hub:')
     weights = 'those of the preset' if hub else network.get('weights')
     if weights is None:
-        return f'a {_plain(name)} trained from random weights with fenwicks'
+        return f'a {name} trained from random weights with fenwicks'
     stages = network.get('stages')
-    part = '' if stages is None else f' in its last {stages} stages'
-    source = f'{_plain(name)} (weights: {_plain(weights)})'
-    return f'a pretrained {source}, fine-tuned{part} with fenwicks'
+    parts = {'None': '', '0': ', only its head,', '1': ' in its last stage'}
+    part = parts.get(str(stages), f' in its last {stages} stages')
+    return f'a pretrained {name} (weights: {weights}), fine-tuned{part} with fenwicks'
 
 
 def _about(result: Mapping[str, Any]) -> Iterator[str]:
@@ -154,7 +154,7 @@ def _about(result: Mapping[str, Any]) -> Iterator[str]:
             f' {100 * plain:.2f} %.'
         )
     yield (
-        f'An image classifier, {_begun(result)}. It classifies '
+        f'An image classifier, {_plain(begun(result))}. It classifies '
         f'{100 * result["test_accuracy"]:.2f} % of the {images} of {_plain(result["dataset"])} '
         f'correctly.{remark} That is one run: another seed gives a slightly different number.'
     )

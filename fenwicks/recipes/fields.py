@@ -47,6 +47,14 @@ RANGES: dict[str, dict[str, float]] = {
     'averaging_power': {'low': 0},
     'averaging_last_epochs': {'low': 0},
 }
+# What a recipe says to a pretrained network, which has all else of its own, or has no such part.
+OF_PRETRAINED = frozenset({
+    *('name', 'batch_size', 'epochs', 'warmup_epochs', 'peak_learning_rate', 'weight_decay'),
+    *('crop_padding', 'flip', 'cutout', 'augmentations', 'augmentation_groups', 'label_smoothing'),
+    *('momentum', 'nesterov', 'first_step', 'start_share', 'plateau_epochs', 'plateau_share'),
+    *('averaging', 'averaging_decay', 'averaging_every', 'averaging_power'),
+    *('averaging_last_epochs', 'tta'),
+})  # fmt: skip
 
 
 def check_names(fields: Any, of_recipes: Sequence[dataclasses.Field]) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from fenwicks import assemble, plots, recipes
+from fenwicks.export.card import begun
 from fenwicks.plots.canvas import new_axes
+from fenwicks.recipes.fields import OF_PRETRAINED
 from fenwicks.report import elements, figures, predictions
 from fenwicks.report.runs import RESULT, Run, changes, preset_name, preset_of, tricks_of
 
@@ -102,8 +104,13 @@ def _recipe(run: Run) -> Iterator[str]:
         return
     base, preset = preset_of(recipe), preset_name(recipe)
     if base is None or preset is None:
-        yield elements.paragraph(f'`{recipe.name}`, a recipe of your own.')
-        rows = [[field, value(own)] for field, own in dataclasses.asdict(recipe).items()]
+        settings = dataclasses.asdict(recipe)
+        if isinstance(run.settings().get('pretrained'), dict):
+            yield elements.paragraph(f'`{recipe.name}`, {begun(run.result)}.')
+            settings = {field: own for field, own in settings.items() if field in OF_PRETRAINED}
+        else:
+            yield elements.paragraph(f'`{recipe.name}`, a recipe of your own.')
+        rows = [[field, value(own)] for field, own in settings.items()]
         yield elements.details('All settings', elements.table('Settings', ['field', 'value'], rows))
         return
     source = recipes.PRESETS[preset].source
