@@ -213,6 +213,18 @@ def test_recipe_of_ones_own_and_tricks_are_told(tmp_path):
     assert 'That of Muon, which trains the convolutions' in report.write(fast).read_text()
 
 
+def test_a_pretrained_network_is_told_without_the_fields_of_another(tmp_path):
+    own = result()
+    own['settings']['recipe'] |= {'name': 'ResNet50', 'momentum': 0.5}
+    own['settings']['pretrained'] = {'name': 'ResNet50', 'weights': 'imagenet', 'stages': 1}
+    folder = write_run(tmp_path / 'own', {**own, 'recipe': 'ResNet50'})
+    text = Page(report.write(folder).read_text()).text
+    begun = 'a pretrained ResNet50 (weights: imagenet), fine-tuned in its last stage with fenwicks.'
+    assert f'ResNet50, {begun}' in text
+    assert 'momentum 0.5' in text
+    assert not [field for field in ('widths', 'norm_momentum', 'activation ') if field in text]
+
+
 @pytest.mark.parametrize(
     ('epochs', 'told'),
     [(0.01, '0 at epoch 0.'), (24, '0 at epoch 0, 0.4 at epoch 5, 0.000217 at epoch 24.')],
@@ -510,6 +522,19 @@ def test_runs_on_other_data_are_not_averaged(tmp_path):
     groups = group_runs(find_runs([tmp_path]))
     assert [len(group.runs) for group in groups] == [1, 1]
     assert groups[0].name == 'page24 (data_digest aaa)'
+
+
+def test_folds_are_runs_of_one_group(tmp_path):
+    """They differ in their images, as folds must; each was a recipe of its own, n = 1."""
+    for seed in (0, 1):
+        for fold in range(3):
+            values = result(train_images=20 + fold % 2, data_digest=f'{seed}{fold}')
+            values['settings'] = {'recipe': values['settings']['recipe']}
+            values['settings']['split'] = [seed, fold, 3]
+            write_run(tmp_path / f'{seed}-{fold}', values, extra=False)
+    groups = group_runs(find_runs([tmp_path]))
+    assert [len(group.runs) for group in groups] == [3, 3]
+    assert [group.name for group in groups] == ['page24 (split 0/3)', 'page24 (split 1/3)']
 
 
 def test_a_link_to_a_run_is_that_run(tmp_path):

@@ -53,8 +53,14 @@ _OPTIONAL = {
     'versions': dict,
     'class_names': list,
 }
-_WORDS = {str: 'a text', float: 'a finite number', int: 'an integer', list: 'a list', dict: 'an '
-          'object', bool: 'true or false'}  # fmt: skip
+_WORDS = {
+    str: 'a text',
+    float: 'a finite number',
+    int: 'an integer',
+    list: 'a list',
+    dict: 'an object',
+    bool: 'true or false',
+}
 
 _ILLEGIBLE = re.compile('[\0-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
 
@@ -86,13 +92,18 @@ class Run:
         return self.result['history']
 
     def settings(self) -> dict[str, Any]:
-        """All that tells the run from others, seed, times and results aside."""
+        """All that tells the run from others, seed, fold, times and results aside."""
         settings = dict(self.result.get('settings') or {})
         recipe = settings.pop('recipe', {})
         for key in ('dataset', 'data_digest', 'epochs', 'train_images', 'batch_size', 'precision',
                     'backend', 'device', 'replicas', 'hardware'):  # fmt: skip
             if key in self.result:
                 settings.setdefault(key, self.result[key])
+        match settings.get('split'):
+            case [seed, _, int(folds)] if folds > 1:  # each fold trains on other images
+                settings['split'] = [seed, folds]
+                for key in ('data_digest', 'train_images'):
+                    settings.pop(key, None)
         return {**settings, **(recipe if isinstance(recipe, dict) else {})}
 
     def class_names(self) -> list[str]:
