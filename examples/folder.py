@@ -71,19 +71,7 @@ def main(folder=None):
     if folder is not None and FLAGS.csv is None:  # a CSV file names the pictures one by one
         check_outside(folder, 'out', FLAGS.out or 'out')
     source = image_sources.by_flags(folder)
-    if FLAGS.folds is not None and FLAGS.runs > 1:
-        raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')
-    for flag in ('folds', 'test_fraction', 'split_seed'):
-        if FLAGS[flag].present and source.split is not None:
-            raise ValueError(
-                f'`{flag}` must not be given for {source.name}, which has its own test images. '
-                f'Received: {flag}={FLAGS[flag].value}'
-            )
-    if FLAGS['test_fraction'].present and FLAGS.folds is not None:
-        raise ValueError(
-            '`test_fraction` must not be given with `folds`, which divide the images evenly. '
-            f'Received: test_fraction={FLAGS.test_fraction}'
-        )
+    check_split_flags(source)
     recipe, network, size, reason = chosen(source)
     assemble.augmentations(recipe)  # raises where it names a transform that there isn't
     count, of_each = (FLAGS.runs, 'runs') if FLAGS.folds is None else (FLAGS.folds, 'folds')
@@ -92,14 +80,17 @@ def main(folder=None):
     if network is not None:
         check(network, size)
 
+    if source.count is not None:
+        check_memory(source.count, size)
     arrays = source.decode((size, size))
-    check_memory(arrays)
+    check_memory(len(arrays), size)
     splits = split(arrays, source)
     train, test = splits[0]
     machine.say(described(arrays, source, len(train), len(test)))
     machine.say(reason)
     warn_of_classes(arrays, source.name, splits)
-    recipe = fitted(recipe, min(len(train) for train, _ in splits))
+    if not recipe_flags.batch_size_given(FLAGS):
+        recipe = recipe.for_small_data(min(len(train) for train, _ in splits))
     arguments = (folder,) if folder else ()
     made = jobs(recipe, network, arrays, source, splits, arguments)
     if FLAGS.folds is None:
@@ -115,6 +106,30 @@ def main(folder=None):
         f'python examples/predict.py {run} FILE ... classifies pictures, '
         f'python examples/evaluate.py {run} DIR tests on a folder of them'
     )
+
+
+def check_split_flags(source):
+    """Raises where the flags that divide the images break a rule."""
+    if FLAGS.folds is not None and FLAGS.runs > 1:
+        raise ValueError(f'`runs` must be 1 with `folds`. Received: runs={FLAGS.runs}')
+    for flag in ('folds', 'test_fraction', 'split_seed'):
+        if FLAGS[flag].present and source.split is not None:
+            raise ValueError(
+                f'`{flag}` must not be given for {source.name}, which has its own test images. '
+                f'Received: {flag}={FLAGS[flag].value}'
+            )
+    if FLAGS['test_fraction'].present and FLAGS.folds is not None:
+        raise ValueError(
+            '`test_fraction` must not be given with `folds`, which divide the images evenly. '
+            f'Received: test_fraction={FLAGS.test_fraction}'
+        )
+    for flag, holds, rule in (
+        ('folds', FLAGS.folds is None or FLAGS.folds >= 2, 'at least 2'),
+        ('test_fraction', 0 < FLAGS.test_fraction < 1, 'a number in (0, 1)'),
+        ('split_seed', FLAGS.split_seed >= 0, 'at least 0'),
+    ):
+        if not holds:
+            raise ValueError(f'`{flag}` must be {rule}. Received: {flag}={FLAGS[flag].value}')
 
 
 def jobs(recipe, network, arrays, source, splits, arguments):
@@ -251,13 +266,13 @@ def split(arrays, source):
         return [data.train_validation_split(len(arrays), FLAGS.test_fraction, **settings)]
 
 
-def check_memory(arrays):
-    """Raises where the images don't fit the memory; names the flag that makes them fit."""
-    if arrays.images.nbytes > MEMORY:
+def check_memory(count, size):
+    """Raises where so many images don't fit the memory; names the flag that makes them fit."""
+    if 3 * size * size * count > MEMORY:
         raise ValueError(
             '`image_size` must be small enough for the images to take at most '
             f'{MEMORY / 1e9:g} GB of memory. '
-            f'Received: image_size={arrays.image_shape[0]}, for {len(arrays)} images'
+            f'Received: image_size={size}, for {count} images'
         )
 
 
@@ -293,8 +308,10 @@ def check_differ(same):
 
 def joined(groups, same):
     """Numbers of groups that hold all that is in one group or has the same pixels; or None."""
-    if groups is None or same is None:
-        return groups if same is None else same
+    if groups is None:
+        return same
+    if same is None:
+        return groups
     numbers = np.arange(len(same))
     while True:
         before = numbers
@@ -305,14 +322,6 @@ def joined(groups, same):
             numbers = lowest[places]
         if np.array_equal(numbers, before):
             return numbers
-
-
-def fitted(recipe, count):
-    """The recipe with batches small enough for so many images, unless a flag says how large."""
-    set_size = any(text.startswith('batch_size=') for text in FLAGS['set'].value)
-    if set_size or FLAGS.batch_size is not None:
-        return recipe
-    return recipe.for_small_data(count)
 
 
 def described(arrays, source, train, test):

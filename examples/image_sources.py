@@ -67,6 +67,7 @@ class Source:
         split: from the decoded images to the indices to train and to test on, where the source says
             which images are which.
         folder: where the names of the images start, if they are files.
+        count: number of images; None where nobody knows before they are decoded.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Source:
     decode: Callable[[tuple[int, int]], data.ImageArrays]
     split: Callable[[data.ImageArrays], tuple[np.ndarray, np.ndarray]] | None = None
     folder: pathlib.Path | None = None
+    count: int | None = None
 
     def folders_of(self, names: Iterable[str]) -> list[str]:
         """The folders that hold these of the images; empty if they are no files."""
@@ -233,6 +235,7 @@ def from_tfds(_: None) -> Source:
         lambda: found.short_sides(LOOKED_AT),
         lambda size: found.decode(size, FLAGS.fit),
         (lambda _: (train, test)) if found.test_count else None,
+        count=len(train) + len(test),
     )
 
 
@@ -248,7 +251,7 @@ def _listed(images, split=None):
 
     # A name that is no UTF-8 could be neither printed nor drawn.
     name = os.fsencode(images.root.resolve().name).decode(errors='replace')
-    return Source(name, short_sides, decode, split, images.root)
+    return Source(name, short_sides, decode, split, images.root, len(images))
 
 
 def _short_side(image):

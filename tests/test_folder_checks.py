@@ -184,6 +184,23 @@ def test_images_beyond_the_memory_name_the_flag(script, shapes, monkeypatch):
         '`image_size` must be small enough for the images to take at most 2e-05 GB of memory. '
         'Received: image_size=16, for 30 images'
     )
+    assert not pathlib.Path('data').exists()  # nothing was decoded for nothing
+
+
+@pytest.mark.parametrize(
+    ('flag', 'rule'),
+    [
+        ('folds=1', 'at least 2'),
+        ('folds=0', 'at least 2'),
+        ('test_fraction=20.0', 'a number in (0, 1)'),
+        ('test_fraction=0.0', 'a number in (0, 1)'),
+        ('split_seed=-1', 'at least 0'),
+    ],
+)
+def test_numbers_that_divide_no_images_are_refused_before_decoding(script, shapes, flag, rule):
+    line = refused(script, shapes, *SMALL, f'--{flag}')
+    assert line == f'`{flag.partition("=")[0]}` must be {rule}. Received: {flag}'
+    assert not pathlib.Path('data').exists()
 
 
 @pytest.fixture

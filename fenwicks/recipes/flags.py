@@ -123,10 +123,15 @@ def for_dataset(recipe: Recipe, dataset: str, values: flags.FlagValues) -> Recip
         dataset: name of the data set.
         values: of the flags.
     """
-    set_size = any(text.startswith('batch_size=') for text in _value(values, 'set'))
-    if dataset != 'digits' or set_size or _value(values, 'batch_size') is not None:
+    if dataset != 'digits' or batch_size_given(values):
         return recipe
     return recipe.for_small_data()
+
+
+def batch_size_given(values: flags.FlagValues) -> bool:
+    """Whether a flag says how large batches are."""
+    by_set = any(text.startswith('batch_size=') for text in _value(values, 'set'))
+    return by_set or _value(values, 'batch_size') is not None
 
 
 def check_image_sizes(recipe: Recipe, height: int, width: int) -> None:
