@@ -62,6 +62,22 @@ def test_dataset_describes_itself():
         dataset.name = 'other'
 
 
+def test_names_of_classes_may_be_an_array():
+    """`numpy.unique` returns one; it had no digest, and no truth value."""
+    names, labels = np.unique(['cat', 'owl', 'cat'], return_inverse=True)
+    images = np.zeros((3, 2, 2, 3), np.uint8)
+    made = data.ImageArrays(images, labels, names, names=np.array(['x', 'y', 'z']))
+    dataset = made.dataset([0, 1], [2])
+    listed = data.ImageList(pathlib.Path(), ('x', 'y', 'z'), labels, names)
+    parts = images, labels, images, labels
+    for each in (made, dataset, listed, data.Dataset('toy', *parts, names, 'made')):
+        assert repr(each.class_names) == "('cat', 'owl')"
+    assert repr(made.names) == "('x', 'y', 'z')"
+    assert len(dataset.digest()) == 16
+    with pytest.raises(ValueError, match=r"of class 1 \('owl'\)"):
+        data.k_folds(3, 2, labels=labels, class_names=names)
+
+
 def test_dataset_checks_its_arrays():
     with pytest.raises(ValueError, match='`labels` must be in'):
         data.Dataset('made', *arrays(), *arrays(), ('a', 'b'), 'memory')

@@ -259,7 +259,7 @@ def test_other_names_of_features(tmp_path):
         'out/*',
         image_feature='image/encoded',
         label_feature='image/class/label',
-        class_names=tuple('abcde'),
+        class_names=np.array(list('abcde')),
     )
     assert named.class_names == tuple('abcde')
 

@@ -166,6 +166,7 @@ class Dataset:
     def __post_init__(self):
         for name in ('train_images', 'train_labels', 'test_images', 'test_labels'):
             object.__setattr__(self, name, as_array(getattr(self, name)))
+        object.__setattr__(self, 'class_names', tuple(map(str, self.class_names)))
         check_arrays(self.train_images, self.train_labels, self.num_classes)
         check_arrays(self.test_images, self.test_labels, self.num_classes)
         if self.test_images.shape[1:] != self.image_shape:

@@ -19,7 +19,7 @@ from fenwicks._files import check_writable
 from fenwicks.data.dataset import Dataset, as_array, check_images, check_indices, check_labels
 from fenwicks.data.folders import check_outside
 from fenwicks.data.image_cache import read_cache, write_cache
-from fenwicks.data.images import checked_options, decode_image
+from fenwicks.data.images import Options, checked_options, decode_image
 from fenwicks.data.limits import left_out
 from fenwicks.data.listing import ImageList, StrPath, check_listed, is_by_folders
 from fenwicks.data.progress import progress_bar
@@ -59,6 +59,8 @@ class ImageArrays:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'images', check_images(self.images))
         count = len(self.images)
+        for name in ('class_names', 'names'):  # which may come as arrays
+            object.__setattr__(self, name, tuple(map(str, getattr(self, name))))
         if self.labels is not None:
             object.__setattr__(self, 'labels', as_array(self.labels))
             check_labels(self.labels, count, len(self.class_names) or None)
@@ -262,7 +264,7 @@ def cached(
     path: pathlib.Path,
     decode: Callable[[_Item], tuple[np.ndarray, Any]],
     items: Iterable[tuple[str, _Item]],
-    options: tuple,
+    options: Options,
     skip_damaged: bool,
     workers: int | None,
     show_progress: bool,
@@ -274,7 +276,7 @@ def cached(
         path: the cache file.
         decode: from an item to (image, its label, as JSON has it); raises ValueError at damage.
         items: yields (name, item).
-        options: `(image_size, fit, filter, channels)`.
+        options: of `decode_image`, by `checked_options`.
         skip_damaged, workers, show_progress: see `decode_images`.
         total: number of items, or None if nobody knows.
 
@@ -313,13 +315,12 @@ def cached(
                 labels.append(label)
                 yield image
 
-    (height, width), channels = options[0], options[3]
     _check_cache(path.parent)
     with progress_bar('decoding', total, shown=show_progress) as bar:
         result = write_cache(
             path,
             rows(),
-            (height, width, channels),
+            options.image_shape,
             lambda: {'names': names, 'labels': labels, 'skipped': skipped},
         )
     if skipped:

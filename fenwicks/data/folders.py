@@ -77,7 +77,7 @@ def check_outside(
         name: the argument or flag that has the path.
         path: where something is written.
         hint: what else the message advises.
-        hidden: whether hidden folders in it are taken, where nothing is looked for.
+        hidden: whether `path` may lie in a hidden folder of it, where no picture is looked for.
 
     Raises:
         ValueError: it lies there.

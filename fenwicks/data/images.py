@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -50,7 +50,18 @@ RULE = 'be an image that can be read'
 _log = logging.getLogger('fenwicks')
 
 
-Options = tuple[tuple[int, int], str, str, int]
+class Options(NamedTuple):
+    """The options of `decode_image`, in its order."""
+
+    image_size: tuple[int, int]
+    fit: str
+    filter: str
+    channels: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of the result."""
+        return *self.image_size, self.channels
 
 
 def checked_options(image_size: tuple[int, int], fit: str, filter: str, channels: int) -> Options:
@@ -79,7 +90,7 @@ def checked_options(image_size: tuple[int, int], fit: str, filter: str, channels
         )
     if not isinstance(channels, int | np.integer) or channels not in _MODES:
         raise ValueError(f'`channels` must be 1, 3 or 4. Received: channels={channels!r}')
-    return (int(image_size[0]), int(image_size[1])), fit, filter, int(channels)
+    return Options((int(image_size[0]), int(image_size[1])), fit, filter, int(channels))
 
 
 def decode_image(
@@ -328,17 +339,12 @@ def _fitted(image, size, fit, resampling):
     if fit == 'crop':
         scale = min(old_width / width, old_height / height)
         wide, high = width * scale, height * scale
-        left, top = (old_width - wide) / 2, (old_height - high) / 2
-        box = (max(left, 0.0), max(top, 0.0))
-        return image.resize(
-            size,
-            resampling,
-            box=(*box, min(box[0] + wide, old_width), min(box[1] + high, old_height)),
-        )
+        left, top = max((old_width - wide) / 2, 0.0), max((old_height - high) / 2, 0.0)
+        box = left, top, min(left + wide, old_width), min(top + high, old_height)
+        return image.resize(size, resampling, box=box)
     scale = max(old_width / width, old_height / height)
     inner = max(1, round(old_width / scale)), max(1, round(old_height / scale))
     whole = Image.new(image.mode, size)
-    whole.paste(
-        image.resize(inner, resampling), ((width - inner[0]) // 2, (height - inner[1]) // 2)
-    )
+    corner = (width - inner[0]) // 2, (height - inner[1]) // 2
+    whole.paste(image.resize(inner, resampling), corner)
     return whole

@@ -55,14 +55,14 @@ class ImageList:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'root', pathlib.Path(self.root))
         object.__setattr__(self, 'paths', tuple(map(os.fspath, self.paths)))
-        for name in ('labels', 'groups'):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, np.asarray(getattr(self, name)))
+        object.__setattr__(self, 'class_names', tuple(map(str, self.class_names)))
         if not self.paths:
             raise ValueError(f'{self.root}: must hold at least one image. Received: none')
         for name in ('labels', 'groups'):
-            value = getattr(self, name)
-            if value is not None and len(value) != len(self.paths):
+            if (value := getattr(self, name)) is None:
+                continue
+            object.__setattr__(self, name, np.asarray(value))
+            if len(value) != len(self.paths):
                 raise ValueError(
                     f'`{name}` must have the length of `paths`, {len(self.paths)}. '
                     f'Received: {len(value)}'

@@ -92,7 +92,7 @@ def files_dataset(
         order,
         decode,
         count=None if skip_damaged else len(chosen),
-        image_shape=(*options[0], options[-1]),
+        image_shape=options.image_shape,
         batch_size=batch_size,
         seed=seed,
         drop_remainder=drop_remainder,

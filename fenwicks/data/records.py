@@ -9,14 +9,14 @@ import numpy as np
 
 from fenwicks._checks import some_of
 from fenwicks.data.example import ExampleError, decode_example
-from fenwicks.data.images import decode_image, resize_image
+from fenwicks.data.images import Options, decode_image, resize_image
 from fenwicks.data.limits import damage_named
 
 
 def decode_record(
     name: str,
     record: bytes,
-    options: tuple[tuple[int, int], str, str, int],
+    options: Options,
     image_feature: str,
     label_feature: str | None,
 ) -> tuple[np.ndarray, int | None, str | None]:
@@ -25,7 +25,7 @@ def decode_record(
     Args:
         name: what to call it in errors.
         record: a serialized Example.
-        options: `(image_size, fit, filter, channels)`.
+        options: of `decode_image`, by `checked_options`.
         image_feature, label_feature: see `decode_shards`.
 
     Returns:

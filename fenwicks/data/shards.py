@@ -226,16 +226,18 @@ def decode_shards(
     local = [pathlib.Path(path).absolute() for path in paths if not storage.is_url(path)]
     cache = cache_file(cache_dir, settings, local)
 
-    def items() -> Iterator[tuple[str, bytes | None]]:
+    def items() -> Iterator[tuple[str, tuple[str, bytes | None]]]:
         for path in paths:
             reader = RecordReader(path, skip_damaged)
             for record in reader:
                 if not reader.number and not skip_damaged:
                     # All records lack what the first one does: it is no damage to be left out.
                     check_first(f'{path}: record 0', record, image_feature, label_feature)
-                yield f'{path}: record {reader.number}', record
+                name = f'{path}: record {reader.number}'
+                yield name, (name, record)
             for number in reader.damaged:
-                yield f'{path}: record {number}', None
+                name = f'{path}: record {number}'
+                yield name, (name, None)
 
     def decode(named):
         name, record = named
@@ -244,9 +246,8 @@ def decode_shards(
         image, *known = decode_record(name, record, options, image_feature, label_feature)
         return image, known
 
-    pairs = ((name, (name, record)) for name, record in items())
     stored, description = cached(
-        cache, decode, pairs, options, skip_damaged, workers, show_progress, None
+        cache, decode, items(), options, skip_damaged, workers, show_progress, None
     )
     if not len(stored):
         first = next(iter(description['skipped'].values()), 'no records')
@@ -258,7 +259,7 @@ def decode_shards(
     return ImageArrays(
         stored,
         labels,
-        tuple(class_names or ()),
+        () if class_names is None else class_names,
         tuple(description['names']),
         None if None in groups else np.array(groups),
         description['skipped'],

@@ -144,7 +144,7 @@ def _of_class(labels, classes, number, class_names):
     if labels is None:
         return ''
     label = np.asarray(labels)[classes == number][0]
-    return f' of class {label}' + (f' ({class_names[label]!r})' if class_names else '')
+    return f' of class {label}' + (f' ({str(class_names[label])!r})' if len(class_names) else '')
 
 
 def _sides(validation):

@@ -147,7 +147,5 @@ def class_counts(labels: ArrayLike, class_names: Sequence[str]) -> dict[str, int
     check_labels(labels, len(labels) if labels.ndim else 0, len(class_names))
     if len(set(class_names)) < len(class_names):
         raise ValueError(f'`class_names` must differ. Received: {list(class_names)}')
-    counts = (
-        np.bincount(labels, minlength=len(class_names)) if len(labels) else [0] * len(class_names)
-    )
+    counts = np.bincount(labels, minlength=len(class_names))
     return {name: int(count) for name, count in zip(class_names, counts, strict=True)}

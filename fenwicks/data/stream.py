@@ -96,11 +96,11 @@ def stream_batches(
                     pending, step = [], step + 1
         if pending and not drop_remainder:
             yield epoch, step, *_stacked(pending)
-        count = getattr(items, 'skipped', 0) + len(skipped)
-        if count:
-            which = 'image is' if count == 1 else 'images are'
+        lost = getattr(items, 'skipped', 0) + len(skipped)
+        if lost:
+            which = 'image is' if lost == 1 else 'images are'
             such = f', such as {skipped[0]}' if skipped else ''
-            _log.warning('%d damaged %s left out%s', count, which, such)
+            _log.warning('%d damaged %s left out%s', lost, which, such)
 
     def finish(epoch, step, numbers, images, labels):
         images = tf.cast(images if normalize is None else normalize(images), tf.float32)

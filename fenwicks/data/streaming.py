@@ -104,7 +104,7 @@ def shard_dataset(
         order,
         decode,
         count=sum(map(count_records, paths)) if known else None,
-        image_shape=(*options[0], options[-1]),
+        image_shape=options.image_shape,
         batch_size=batch_size,
         seed=seed,
         drop_remainder=drop_remainder,

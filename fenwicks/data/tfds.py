@@ -73,7 +73,7 @@ class TfdsImages:
             ImageArrays in RGB.
         """
         options = checked_options(image_size, fit, filter, 3)
-        images = np.empty((sum(self.counts), *options[0], 3), np.uint8)
+        images = np.empty((sum(self.counts), *options.image_shape), np.uint8)
         labels = np.empty(len(images), np.int32)
         for place, (image, label) in enumerate(itertools.chain(*self.splits)):
             images[place] = resize_image(image, *options)
