@@ -73,9 +73,9 @@ def report(arguments):
             'lower',
             trained,
         )
-    with contextlib.ExitStack() as stack:
-        fit = arguments.fit or predict.fit_of_training(arguments.model)
-        arrays = decoded(images, model, fit, arguments.skip_damaged, stack)
+    fit = arguments.fit or predict.fit_of_training(arguments.model)
+    with folder_for_pixels() as cache:
+        arrays = decoded(images, model, fit, arguments.skip_damaged, cache)
         print_scores(arrays, model, class_names, arguments)
 
 
@@ -86,15 +86,19 @@ def trained_on(model_path, files):
     return os.path.commonpath(shared) if shared else None
 
 
-def decoded(images, model, fit, skip_damaged, stack):
-    """The pixels; in a temporary folder where those of other calls can't be kept."""
-    cache = None
+def folder_for_pixels():
+    """A context with the folder to decode to: a temporary one, or None for the usual one."""
     try:
         runlog.check_writable(cache_folder())
     except OSError as error:
-        cache = stack.enter_context(tempfile.TemporaryDirectory())
         reason = str(error).partition('Received: ')[2]
         _log.warning('the decoded pictures are not kept (set FENWICKS_DATA): %s', reason)
+        return tempfile.TemporaryDirectory()
+    return contextlib.nullcontext()
+
+
+def decoded(images, model, fit, skip_damaged, cache):
+    """The pixels, at the size that the model takes."""
     _, height, width, channels = model.input_shape
     with command.renamed({'skip_damaged': '--skip_damaged'}):
         return data.decode_images(

@@ -112,14 +112,14 @@ def classify(arguments):
         sys.exit(1)
 
 
-def load(path):
-    """A model and the names of its classes.
+def load(given):
+    """A model, from a file or the folder of a run, and the names of its classes.
 
     Raises:
         ValueError: the file holds no model for images, or its class names don't fit.
     """
-    path = path.expanduser()
-    folder, path = path, path / 'model.keras' if path.is_dir() else path
+    folder = given.expanduser()
+    path = folder / 'model.keras' if folder.is_dir() else folder
     if not path.is_file() and (folder / '0' / 'model.keras').is_file():
         raise ValueError(
             f'MODEL must be one of the runs in this folder, such as {folder / "0"}. '
