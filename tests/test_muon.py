@@ -200,6 +200,23 @@ def test_without_others_the_rest_is_sgd_at_the_same_rate(rate):
     assert_same(found, expected, rtol=1e-6)
 
 
+def test_the_state_can_be_set():
+    shapes = {'dense/kernel': (4, 3), 'dense/bias': (3,)}
+    one, other = (Muon(0.1, others=SGD(rate, momentum=0.9)) for rate in (0.2, 0.3))
+    variables, others = variables_of(shapes), variables_of(shapes)
+    train(one, variables, 3)
+    other.build(others)
+    state = numpy_of(one.variables)
+    with pytest.raises(ValueError, match=r'^`weights` must be arrays of the shapes of `variables`'):
+        other.set_weights([*state[:-1], np.zeros(7)])
+    assert int(other.iterations) == 0
+    other.set_weights(state)
+    assert_same(numpy_of(other.variables), state, rtol=0, atol=0)
+    assert float(other.others.learning_rate) == pytest.approx(0.2)
+    with pytest.raises(ValueError, match=r'^the optimizer must be built'):
+        Muon(0.1).set_weights(state)
+
+
 def test_constant_rates_can_be_set_anew():
     shapes = {'dense/kernel': (4, 3), 'dense/bias': (3,)}
     variables = variables_of(shapes)

@@ -167,6 +167,27 @@ class Muon(MomentumOptimizer):
         place = 1 + isinstance(_keras_optimizers.constant_or_schedule(self), keras.Variable)
         return [*own[:place], rate, *own[place:]]
 
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Sets the state, of which Keras's own `set_weights` doesn't know the rate of `others`.
+
+        Args:
+            weights: arrays in the order and of the shapes of `variables`.
+
+        Raises:
+            ValueError: the optimizer isn't built, or the shapes are others; nothing is set then.
+        """
+        if not self.built:
+            raise ValueError('the optimizer must be built: call `build(model.trainable_variables)`')
+        wanted = [tuple(variable.shape) for variable in self.variables]
+        found = [tuple(ops.shape(weight)) for weight in weights]
+        if found != wanted:
+            raise ValueError(
+                '`weights` must be arrays of the shapes of `variables`, '
+                f'{wanted}. Received: {found}'
+            )
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Decides how each variable is updated and creates its velocity.
 
