@@ -45,12 +45,15 @@ def test_as_the_inference_of_batch_normalization(axis):
     np.testing.assert_allclose(array(layer(inputs)), array(norm(inputs)), rtol=1e-5, atol=1e-5)
 
 
-def test_the_weights_of_a_network_freeze_its_normalizations():
+@pytest.mark.parametrize(
+    'parts', [{}, {'scale': False}, {'center': False}, {'scale': False, 'center': False}]
+)
+def test_the_weights_of_a_network_freeze_its_normalizations(parts):
     options = {'widths': (4, 4, 8, 8), 'extra': (2,), 'residual': (3,)}
-    model = backbone((8, 8, 3), normalization=BatchNormalization(), **options)
+    model = backbone((8, 8, 3), normalization=BatchNormalization(**parts), **options)
     rng = np.random.default_rng(0)
     model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.weights])
-    frozen = backbone((8, 8, 3), normalization=FrozenBatchNormalization(), **options)
+    frozen = backbone((8, 8, 3), normalization=FrozenBatchNormalization(**parts), **options)
     frozen.set_weights(model.get_weights())
     np.testing.assert_allclose(
         check_model(frozen, (8, 8, 3)), check_model(model, (8, 8, 3)), rtol=1e-4
@@ -67,6 +70,8 @@ def test_the_weights_of_a_network_freeze_its_normalizations():
         ({'axis': [1]}, 'axis'),
         ({'epsilon': -1e-3}, 'epsilon'),
         ({'epsilon': 'small'}, 'epsilon'),
+        ({'center': 1}, 'center'),
+        ({'scale': 'no'}, 'scale'),
     ],
 )
 def test_bad_arguments(arguments, name):

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from fenwicks._checks import axis_of_channels, finite_number, integer
+from fenwicks._checks import axis_of_channels, finite_number, flag, integer
 from fenwicks._typing import Config, Shape, Tensor
 
 
@@ -20,13 +20,16 @@ class FrozenBatchNormalization(keras.layers.Layer):
     ```
 
     Nothing is trained and nothing moves. The weights are those of `BatchNormalization`, in the same
-    order. Where `frozen` is a network like `model`, but with `FrozenBatchNormalization()` as
-    `normalization`, `frozen.set_weights(model.get_weights())` freezes the normalizations of the
-    network at their present values. By default the map is nearly the identity.
+    order, and as many with the same `center` and `scale`. Where `frozen` is a network like `model`,
+    but with `FrozenBatchNormalization(...)` as `normalization`,
+    `frozen.set_weights(model.get_weights())` freezes the normalizations of the network at their
+    present values. By default the map is nearly the identity.
 
     Args:
         axis: the axis of the channels, not the first.
         epsilon: added to the variance, at least 0.
+        center: whether there is an offset; without, it is 0.
+        scale: whether there is a scale; without, it is 1.
         gamma_initializer: any Keras initializer, for the scale.
         beta_initializer: likewise for the offset.
         mean_initializer: likewise for the mean.
@@ -40,8 +43,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
         A tensor of the inputs' shape.
 
     Raises:
-        ValueError: `epsilon` isn't a number of at least 0, or `axis` is the batch's, or none of the
-            inputs'.
+        ValueError: `epsilon` isn't a number of at least 0, `center` or `scale` isn't a bool, or
+            `axis` is the batch's, or none of the inputs'.
 
     Example:
 
@@ -63,6 +66,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
         self,
         axis: int = -1,
         epsilon: float = 1e-5,
+        center: bool = True,
+        scale: bool = True,
         gamma_initializer: Any = 'ones',
         beta_initializer: Any = 'zeros',
         mean_initializer: Any = 'zeros',
@@ -74,6 +79,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
         if self.axis == 0:
             raise ValueError('`axis` must not be the batch axis. Received: axis=0')
         self.epsilon = finite_number('epsilon', epsilon, low=0)
+        self.center = flag('center', center)
+        self.scale = flag('scale', scale)
         get = keras.initializers.get
         self.gamma_initializer = get(gamma_initializer)
         self.beta_initializer = get(beta_initializer)
@@ -90,8 +97,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
                 shape=shape, initializer=initializer, trainable=False, autocast=False, name=name
             )
 
-        self.gamma = fixed('gamma', self.gamma_initializer)
-        self.beta = fixed('beta', self.beta_initializer)
+        self.gamma = fixed('gamma', self.gamma_initializer) if self.scale else None
+        self.beta = fixed('beta', self.beta_initializer) if self.center else None
         self.mean = fixed('mean', self.mean_initializer)
         self.variance = fixed('variance', self.variance_initializer)
 
@@ -99,8 +106,12 @@ class FrozenBatchNormalization(keras.layers.Layer):
         shape = [1] * len(inputs.shape)
         shape[self.axis] = -1
         # One multiplication and one addition, in float32 at least.
-        factor = self.gamma * ops.rsqrt(self.variance + self.epsilon)
-        shift = self.beta - self.mean * factor
+        factor = ops.rsqrt(self.variance + self.epsilon)
+        if self.scale:
+            factor = self.gamma * factor
+        shift = -self.mean * factor
+        if self.center:
+            shift = self.beta + shift
         wide = ops.cast(inputs, keras.backend.result_type(inputs.dtype, 'float32'))
         factor, shift = (ops.cast(ops.reshape(x, shape), wide.dtype) for x in (factor, shift))
         return ops.cast(wide * factor + shift, self.compute_dtype)
@@ -114,6 +125,8 @@ class FrozenBatchNormalization(keras.layers.Layer):
             **super().get_config(),
             'axis': self.axis,
             'epsilon': self.epsilon,
+            'center': self.center,
+            'scale': self.scale,
             'gamma_initializer': serialize(self.gamma_initializer),
             'beta_initializer': serialize(self.beta_initializer),
             'mean_initializer': serialize(self.mean_initializer),
