@@ -15,6 +15,7 @@ from fenwicks.optimizers import (
     averaged_variables,
     initial_averages,
 )
+from fenwicks.optimizers.averaging import frozen_variables
 from fenwicks.schedules import PowerRise
 
 BACKEND = keras.backend.backend()
@@ -377,6 +378,17 @@ def test_lookahead_leaves_a_layer_alone_that_was_frozen_after_it():
     averaging.use_averages()
     for layer, old in zip(frozen, before, strict=True):
         assert_same(numpy_of(layer.weights), old, rtol=0, atol=0)
+
+
+def test_a_layer_that_learns_in_a_frozen_one_is_not_frozen():
+    backbone = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4), keras.layers.BatchNormalization()]
+    )
+    model = keras.Sequential([keras.Input((4,)), backbone, keras.layers.Dense(2)])
+    backbone.trainable = False
+    backbone.layers[-1].trainable = True
+    frozen = frozen_variables(model)
+    assert list(map(id, frozen)) == list(map(id, backbone.layers[0].variables))
 
 
 def test_without_a_swap_the_training_weights_stay():

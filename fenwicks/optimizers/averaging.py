@@ -57,8 +57,13 @@ def float_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Varia
 
 def frozen_variables(model: keras.Model | keras.layers.Layer) -> list[keras.Variable]:
     """The variables of the layers that aren't trained: no step changes them."""
-    layers = _keras.flatten_layers(model)
-    return [v for layer in layers if not layer.trainable for v in layer.variables]
+    # A layer comes after those that it is in, and is trained or frozen by its own word.
+    trained = {
+        id(variable): layer.trainable
+        for layer in _keras.flatten_layers(model)
+        for variable in layer.variables
+    }
+    return [variable for variable in model.variables if not trained[id(variable)]]
 
 
 def initial_averages(values: Sequence[Tensor]) -> list[Tensor]:

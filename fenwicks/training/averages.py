@@ -39,12 +39,12 @@ class Averages:
         self._values = in_one_call(self._value_of_each)
         self._assign = in_one_call(self._assign_each)
 
-    def restart(self):
-        """Sets the averages to the present weights."""
-        for average, value in zip(
-            self.variables, averaging.initial_averages(self.sources), strict=True
-        ):
-            average.assign(value)
+    def restart(self, sources=None):
+        """Sets the averages, or those of some variables, to the present weights."""
+        chosen = set(map(id, self.sources if sources is None else sources))
+        for average, source in zip(self.variables, self.sources, strict=True):
+            if id(source) in chosen:
+                average.assign(averaging.initial_averages([source])[0])
 
     def restart_frozen(self, variables):
         """Sets the averages of variables that are frozen now to their values.
@@ -52,12 +52,8 @@ class Averages:
         A rule that resets the values to the averages would move them otherwise. An average that is
         equal to its value leaves it exactly as it is.
         """
-        if self.rule is None or not self.rule.replaces_values:
-            return
-        frozen = set(map(id, variables))
-        for average, source in zip(self.variables, self.sources, strict=True):
-            if id(source) in frozen:
-                average.assign(averaging.initial_averages([source])[0])
+        if self.rule is not None and self.rule.replaces_values:
+            self.restart(variables)
 
     def check_not_in_place(self):
         """Raises while the averages are in the place of the weights."""
