@@ -10,7 +10,9 @@ import re
 
 import keras
 
-DEVICES = ('auto', 'cpu', 'gpu', 'tpu')
+from fenwicks import _checks
+
+DEVICES = ('auto', *_checks.DEVICES)
 _SECONDS_OF_SILENCE = 30  # after which a process that JAX hears nothing of is taken for dead
 
 
@@ -197,7 +199,7 @@ def _find_devices() -> set[str]:
         kinds = {name.split(':')[0] for name in keras.distribution.list_devices()}
         if jax.config.jax_default_device is not None:  # type: ignore[attr-defined]
             kinds = {next(iter(jnp.zeros(()).devices())).platform}
-    return (kinds & set(DEVICES)) | {'cpu'}
+    return (kinds & set(_checks.DEVICES)) | {'cpu'}
 
 
 def _hide_accelerators() -> None:

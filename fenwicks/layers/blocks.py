@@ -139,10 +139,9 @@ class ConvBN(Block):
             h = norm(conv(inputs, training=training), training=training, pool=pool)
             return activate(h, training=training)
         conv, *rest = self.layers
-        windows = windows_of(rest[0]) if isinstance(conv, Conv2D) else None
-        if windows is None:
-            return super().call(inputs, training=training)
-        h = conv(inputs, training=training, windows=windows)
+        # It may be another layer by now.
+        windows = {'windows': windows_of(rest[0])} if isinstance(conv, Conv2D) else {}
+        h = conv(inputs, training=training, **windows)
         for layer in rest:
             h = layer(h, training=training)
         return h

@@ -84,13 +84,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     ) -> Tensor:
         if inputs.shape[0] == 0:
             training = False  # no image has a mean
-        if training and self.trainable and mask is None:
-            if self._has_jax_kernel(inputs):
-                return self._normalize_on_jax(inputs, pool)
-            if self._has_tensorflow_kernel(inputs):
-                outputs = self._normalize_on_tensorflow(inputs)
-                return outputs if pool is None else pool(outputs)
-        outputs = super().call(inputs, training=training, mask=mask)
+        learns = training and self.trainable and mask is None
+        if learns and self._has_jax_kernel(inputs):
+            return self._normalize_on_jax(inputs, pool)
+        if learns and self._has_tensorflow_kernel(inputs):
+            outputs = self._normalize_on_tensorflow(inputs)
+        else:
+            outputs = super().call(inputs, training=training, mask=mask)
         return outputs if pool is None else pool(outputs)
 
     def _has_jax_kernel(self, inputs):
