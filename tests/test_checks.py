@@ -123,7 +123,7 @@ def test_sequences_come_back_as_tuples(values):
         (lambda: fw.optimizers.Muon(0.1, others_match=3), 'others_match'),
         (lambda: fw.layers.ClassNames('cat'), 'class_names'),
         (lambda: fw.layers.ClassNames(None), 'class_names'),
-        (lambda: MetricSet('accuracy', of_logits=True), 'metrics'),
+        (lambda: MetricSet('accuracy', loss=None), 'metrics'),
     ],
 )
 def test_one_thing_is_no_sequence(call, name):

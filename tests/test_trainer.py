@@ -26,7 +26,7 @@ from training_toys import (
     values,
 )
 
-from fenwicks import augment, optimizers
+from fenwicks import augment, layers, optimizers
 from fenwicks.training import DivergedError, StepTotals
 from fenwicks.training import checkpoint as checkpoints
 from fenwicks.training.epochs import Epochs
@@ -467,8 +467,14 @@ def test_an_optimizer_stays_with_its_model(optimizer):
 
 @pytest.mark.parametrize('seconds', [0, -1.0, math.nan, 'a', True, np.ones(2)])
 def test_seconds_that_are_not_positive(seconds):
-    with pytest.raises(ValueError, match='`seconds_per_call` must be positive'):
+    with pytest.raises(ValueError, match='`seconds_per_call` must be a finite number above 0'):
         make(dense_model(), seconds_per_call=seconds)
+
+
+@pytest.mark.parametrize('model', ['resnet9', layers.Sequential([keras.layers.Dense(3)])])
+def test_what_is_no_model(model):
+    with pytest.raises(ValueError, match=r'^`model` must be a Keras model\. Received: model='):
+        make(model)
 
 
 def test_a_model_that_is_not_built():

@@ -48,11 +48,17 @@ NORMALIZING = {
     'their own layer': lambda x: Halved()(x),
     'ImageNet': lambda x: layers.ImageNetNormalization()(x),
     'batch norm': lambda x: keras.layers.BatchNormalization()(x),
+    'frozen': lambda x: layers.FrozenBatchNormalization()(x),
+    'Scaling': lambda x: layers.Scaling(1 / 255)(x),
+    'in a container': lambda x: layers.Sequential([flip(), layers.Scaling(1 / 255)])(x),
+    'in a container of containers': lambda x: layers.Sequential(
+        [layers.Sequential([flip()]), keras.Sequential([rescaling(), keras.layers.Conv2D(4, 3)])]
+    )(x),
 }
 
 
-def model_of(before):
-    images = keras.Input((8, 8, 3))
+def model_of(before, dtype='float32'):
+    images = keras.Input((8, 8, 3), dtype=dtype)
     return keras.Model(images, keras.layers.Dense(3)(keras.layers.Flatten()(before(images))))
 
 
@@ -64,17 +70,36 @@ def test_a_model_that_normalizes_gets_raw_pixels(before):
     np.testing.assert_allclose(trainer.predict(IMAGES), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_of_integers_gets_pixels():
+    trainer = make(model_of(lambda x: ops.cast(x, 'float32'), dtype='uint8'))
+    expected = trainer.model.predict(IMAGES, verbose=0)
+    np.testing.assert_allclose(trainer.predict(IMAGES), expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     'before',
     [
         lambda x: x,
+        lambda x: layers.Sequential([flip()])(x),
+        lambda x: layers.Sequential([keras.layers.Conv2D(4, 3), rescaling()])(x),
+        lambda x: layers.Parallel([keras.layers.Conv2D(4, 1), layers.Scaling(2.0)])(x),
         lambda x: flip()(x),
         lambda x: keras.layers.Conv2D(4, 3, activation='relu')(x),
         lambda x: rescaling()(keras.layers.Conv2D(4, 3)(x)),
         lambda x: keras.layers.Add()([keras.layers.Conv2D(3, 1)(x), keras.layers.Conv2D(3, 1)(x)]),
         lambda x: layers.ConvBN(4)(x),
     ],
-    ids=['nothing', 'flip', 'conv', 'conv, then a layer', 'two branches', 'ConvBN'],
+    ids=[
+        'nothing',
+        'container',
+        'conv in a container',
+        'parallel',
+        'flip',
+        'conv',
+        'conv, then a layer',
+        'two branches',
+        'ConvBN',
+    ],
 )
 def test_other_models_get_the_unit_range(before):
     trainer = make(model_of(before))

@@ -80,6 +80,18 @@ def test_any_loss_and_labels(name):
     assert trainer.evaluate(IMAGES, labels).accuracy == pytest.approx(right.mean())
 
 
+def test_an_accuracy_that_none_can_count():
+    trainer = make(dense_model(), loss=CASES['function'][0], metrics=['accuracy'])
+    message = r"pass keras\.metrics\.CategoricalAccuracy\('top'\) .* labels of 3 numbers for each"
+    for call in (trainer.evaluate, trainer.fit):
+        with pytest.raises(ValueError, match=message):
+            call(IMAGES, ONE_HOT)
+    asked = make(
+        dense_model(), loss=CASES['function'][0], metrics=[keras.metrics.CategoricalAccuracy('top')]
+    )
+    assert asked.fit(IMAGES, ONE_HOT, 1, validation_data=(IMAGES, ONE_HOT)).history['val_top']
+
+
 def test_training_on_one_hot_labels_is_training_on_integers():
     """With the same loss; up to the rounding of another order of sums."""
     integers, one_hot = (make(dense_model()) for _ in range(2))
@@ -248,11 +260,11 @@ def test_one_output_needs_a_loss_of_one(loss):
     [
         ({'class_weight': {3: 1.0}}, r'`class_weight` must be of the classes in \[0, 3\)'),
         ({'class_weight': {'cat': 1.0}}, r'`class_weight` must be of the classes in \[0, 3\)'),
-        ({'class_weight': {0: -1.0}}, '`class_weight` must be finite and >= 0'),
-        ({'class_weight': {0: None}}, '`class_weight` must be finite and >= 0. .*={0: None}'),
-        ({'class_weight': {0: '2'}}, "`class_weight` must be finite and >= 0. .*={0: '2'}"),
-        ({'class_weight': {0: [1]}}, '`class_weight` must be finite and >= 0'),
-        ({'class_weight': {0: 10**400}}, '`class_weight` must be finite and >= 0'),
+        ({'class_weight': {0: -1.0}}, r'`class_weight\[0\]` must be a finite number >= 0'),
+        ({'class_weight': {0: None}}, r'must be a finite number >= 0. .*\[0\]=None'),
+        ({'class_weight': {0: '2'}}, r"must be a finite number >= 0. .*\[0\]='2'"),
+        ({'class_weight': {0: [1]}}, r'`class_weight\[0\]` must be a finite number >= 0'),
+        ({'class_weight': {0: 10**400}}, r'`class_weight\[0\]` must be a finite number >= 0'),
         ({'sample_weight': [[1], [2, 3]]}, r'`sample_weight` must be numbers of the shape'),
         ({'sample_weight': np.ones(3)}, r'`sample_weight` must be numbers of the shape \(22,\)'),
         ({'sample_weight': np.full(22, np.nan)}, '`sample_weight` must be finite and >= 0'),

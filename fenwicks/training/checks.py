@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import numbers
+import math
 
 import keras
 import numpy as np
 
 from fenwicks import _keras, _keras_optimizers
 from fenwicks import augment as augmentation
-from fenwicks._checks import integer, no_class, positive_integer
+from fenwicks._checks import finite_number, instance, integer, no_class, positive_integer
 from fenwicks._errors import one_line
 from fenwicks.data.dataset import check_images as check_arrays_of_images
 from fenwicks.layers import ClassNames, PatchWhitening
@@ -29,6 +29,7 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
     """Raises unless each argument of a Trainer keeps its rule."""
     for name, value in (('model', model), ('optimizer', optimizer), ('loss', loss)):
         no_class(name, value)
+    instance('model', model, keras.Model, 'a Keras model')
     if not model.built:
         raise ValueError('`model` must be built: give it an input shape or call it once')
     _keras.check_channels_last('the Trainer', model)
@@ -64,13 +65,9 @@ def check(model, optimizer, loss, seed, seconds_per_call, replicas):
         raise ValueError(
             f'`replicas` must come from training.replicate. Received: replicas={replicas!r}'
         )
-    if seconds_per_call is None:
-        return
-    is_number = isinstance(seconds_per_call, numbers.Real)
-    if not is_number or isinstance(seconds_per_call, bool) or not seconds_per_call > 0:
-        raise ValueError(
-            f'`seconds_per_call` must be positive. Received: seconds_per_call={seconds_per_call!r}'
-        )
+    without_limit = isinstance(seconds_per_call, float) and seconds_per_call == math.inf
+    if seconds_per_call is not None and not without_limit:
+        finite_number('seconds_per_call', seconds_per_call, above=0)
 
 
 def check_standard_steps(model):

@@ -9,13 +9,20 @@ import numpy as np
 
 from fenwicks import _keras
 from fenwicks._typing import ImageFunction, Tensor
-from fenwicks.layers import ImageNetNormalization
+from fenwicks.layers import (
+    FrozenBatchNormalization,
+    ImageNetNormalization,
+    Scaling,
+    Sequential,
+)
 
 _NORMALIZERS = (
     keras.layers.Rescaling,
     keras.layers.Normalization,
     keras.layers.BatchNormalization,
+    FrozenBatchNormalization,
     ImageNetNormalization,
+    Scaling,
 )
 _log = logging.getLogger('fenwicks')
 
@@ -36,12 +43,16 @@ def as_floats(images: Tensor) -> Tensor:
 
 
 def default_normalize(model: keras.Model) -> ImageFunction:
-    """`as_floats` for a model that normalises its images, or else `to_unit_range`.
+    """`as_floats` for a model that takes integers or normalises its images, or else
+    `to_unit_range`.
 
     What happens to the images before and in the first layer with weights decides. The code of a
     subclass of Model can't be seen: there a `Rescaling` or `Normalization` among its layers does.
     """
-    for step in _keras.steps_from_input(model) or [model]:
+    for tensor in getattr(model, 'inputs', None) or ():
+        if not keras.backend.is_float_dtype(tensor.dtype):  # what is below 1 would become 0
+            return as_floats
+    for step in _unpacked(model):
         if isinstance(step, _NORMALIZERS) or _is_arithmetic(step):
             return as_floats
         if getattr(step, 'weights', None):
@@ -68,6 +79,16 @@ def check_pixels(normalize: ImageFunction, images: np.ndarray) -> None:
             'by default: pass it normalize=partial(augment.normalize, mean=0, std=1) to take them '
             f'as they are. Received: {images.dtype} images from {low:.4g} to {high:.4g}'
         )
+
+
+def _unpacked(step):
+    """The steps in a model or a container, in the order of an image; or else the step."""
+    parts = None
+    if isinstance(step, keras.Model):
+        parts = _keras.steps_from_input(step)
+    elif type(step) is Sequential:
+        parts = step.layers
+    return [each for part in parts for each in _unpacked(part)] if parts else [step]
 
 
 def _is_arithmetic(step):

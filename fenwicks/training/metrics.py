@@ -13,6 +13,7 @@ from keras import ops
 
 from fenwicks._checks import sequence
 from fenwicks._errors import one_line
+from fenwicks.training import targets
 
 _ACCURACY = ('accuracy', 'acc')
 # Names that a record of an epoch has already.
@@ -97,16 +98,17 @@ class MetricSet:
 
     Args:
         metrics: names, functions or `keras.metrics.Metric`s, as `keras.Model.compile` takes them.
-        of_logits: whether the model's outputs are logits; `None` where that isn't known.
+        loss: the Trainer's, which may be of logits.
 
     Raises:
-        ValueError: one is no metric, or is of probabilities while the outputs are logits.
+        ValueError: one is no metric, or is of probabilities while the loss is of logits.
     """
 
-    def __init__(self, metrics: Sequence[Any] | None, of_logits: bool | None):
+    def __init__(self, metrics: Sequence[Any] | None, loss: Any):
         given = keras.tree.flatten(sequence('metrics', metrics or (), 'metrics or their names'))
         self._given = [each for each in given if each not in _ACCURACY]
-        self._of_logits = of_logits
+        self._asks_for_accuracy = len(self._given) < len(given)
+        self._loss = loss
         self.metrics = self.copies()
         _check_names([metric.name for metric in self.metrics])
         self._adapt = [_unchanged for _ in self.metrics]
@@ -117,10 +119,17 @@ class MetricSet:
 
     def copies(self) -> list[keras.metrics.Metric]:
         """Metrics like these, with variables of their own."""
-        return [_metric(each, self._of_logits) for each in self._given]
+        of_logits = targets.of_logits(self._loss)
+        return [_metric(each, of_logits) for each in self._given]
 
     def check(self, labels: np.ndarray, outputs: int) -> None:
         """Raises a `ValueError` where a metric doesn't take labels of this form."""
+        if self._asks_for_accuracy and not targets.has_accuracy(self._loss, labels):
+            raise ValueError(
+                '`metrics` must not name the accuracy where the loss may be of numbers: where the '
+                "largest is the class, pass keras.metrics.CategoricalAccuracy('top') or integer "
+                f'labels. Received: labels of {labels.shape[1]} numbers for each image'
+            )
         _check_names([name for each in self.metrics for name in _names(each, labels, outputs)])
 
     def fit_to(self, labels: np.ndarray) -> None:
@@ -155,12 +164,11 @@ class MetricSet:
     def of_all(self, labels: Any, outputs: Any) -> list[Any]:
         """The results of a set of images, with their labels as they were given, and without the
         variables."""
-        results = []
-        for metric, adapt in zip(self.metrics, self._adapters(labels), strict=True):
-            start = metric.stateless_reset_state()
-            after = metric.stateless_update_state(start, adapt(labels, outputs), outputs)
-            results.append(metric.stateless_result(after))
-        return results
+        adapters = self._adapters(labels)
+        return [
+            _result(metric, adapt(labels, outputs), outputs)
+            for metric, adapt in zip(self.metrics, adapters, strict=True)
+        ]
 
     def results(self) -> dict[str, Any]:
         """The results so far, by name."""
@@ -274,9 +282,7 @@ def _names(metric, labels, outputs):
     labels = np.resize(labels, (outputs + 1, *labels.shape[1:]))
     values = ops.convert_to_tensor(np.full((len(labels), outputs), 1 / outputs, np.float32))
     try:
-        start = metric.stateless_reset_state()
-        labelled = adapt(ops.convert_to_tensor(labels), values), values
-        result = metric.stateless_result(metric.stateless_update_state(start, *labelled))
+        result = _result(metric, adapt(ops.convert_to_tensor(labels), values), values)
     except Exception as error:  # a metric may raise anything
         reason = one_line(error, 200)
         form = f'{outputs} numbers' if labels.ndim > 1 else 'a class'
@@ -285,6 +291,12 @@ def _names(metric, labels, outputs):
             f'for each image ({reason})'
         ) from None
     return list(result) if isinstance(result, dict) else [metric.name]
+
+
+def _result(metric, labels, outputs):
+    """Of one set of images, without the metric's variables."""
+    values = metric.stateless_update_state(metric.stateless_reset_state(), labels, outputs)
+    return metric.stateless_result(values)
 
 
 def _takes_integers(metric):

@@ -95,7 +95,7 @@ class StepRunner:
         with self.replicas.scope():
             checks.build(optimizer, model)
             self._averages = Averages(averaging, model, in_one_call)
-            self._metrics = MetricSet(metrics, targets.of_logits(self.loss))
+            self._metrics = MetricSet(metrics, self.loss)
             settings = Settings(
                 model=model,
                 optimizer=optimizer,

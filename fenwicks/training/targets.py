@@ -334,11 +334,5 @@ def _class_weights(labels, outputs, class_weight, loss):
                 f'`class_weight` must be of the classes in [0, {classes}). '
                 f'Received: class_weight={{{label!r}: {weight!r}}}'
             )
-        try:
-            table[int(label)] = finite_number('class_weight', weight, low=0)
-        except ValueError:
-            raise ValueError(
-                '`class_weight` must be finite and >= 0. '
-                f'Received: class_weight={{{label!r}: {weight!r}}}'
-            ) from None
+        table[int(label)] = finite_number(f'class_weight[{label!r}]', weight, low=0)
     return table[labels]

@@ -64,16 +64,16 @@ class Trainer(StepRunner):
         loss: a `keras.losses.Loss` or its name, or a function of labels and outputs that returns
             the mean or a value for each image; by default `CrossEntropy()`.
         batch_size: images in a step, a positive integer. An epoch drops its incomplete last batch.
-        metrics: names or objects of `keras.metrics` beside the loss and the accuracy, which are
-            always there, as `loss` and `accuracy`. Objects are made anew from their `get_config`,
-            which must return all arguments of the constructor. They are of the outputs as the model
-            returns them, logits mostly, and are accumulated in the compiled steps. Integer labels
-            come one-hot to a metric that takes them in no other form.
+        metrics: names or objects of `keras.metrics` beside `loss`, and `accuracy` where labels are
+            integers or the loss is a cross-entropy of Keras's, which are always there. Objects are
+            made anew from their `get_config`, which must return all arguments of the constructor.
+            They are of the outputs as the model returns them, logits mostly, and are accumulated in
+            the compiled steps. Integer labels come one-hot to a metric that takes no other form.
         normalize: function from a batch of images, uint8 or as a source gives them, to the model's
-            float input. By default division by 255; or nothing for a model that scales its images
-            before the first layer with weights, by a layer (`Rescaling`, `Normalization`,
-            `BatchNormalization`, one of the user's own) or an operation (`images / 255`). What a
-            subclass of Model does in its code isn't seen.
+            float input. By default division by 255; or nothing for a model with an `Input` of
+            integers, or one that scales its images before the first layer with weights, by a layer
+            (`Rescaling`, `Normalization`, `BatchNormalization`, one of the user's own) or an
+            operation (`images / 255`). What a subclass of Model does in its code isn't seen.
         augment: function `augment(images, seed)` of normalised float batches, such as
             `augment.compose` returns; by default none. Where it has parameters `epoch` (from 0),
             `indices` (int32 `(batch,)`, the places of the images in the data set) or `run_seed`
