@@ -255,8 +255,8 @@ def _estimate(compiled, topology, devices, steps_per_epoch, steps):
     """The `Estimate` of a training of so many steps from the compiler's figures for its program."""
     from fenwicks.tpu.compiler import devices_per_chip  # see `replicas_on`
 
-    chip, halves = chip_of(topology), devices_per_chip(devices)
-    limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // halves
+    chip, per_chip = chip_of(topology), devices_per_chip(devices)
+    limit = compiled.memory_limit_bytes or chip.memory_gib * 2**30 // per_chip
     common = {
         'topology': topology,
         'devices': len(devices),
@@ -267,9 +267,9 @@ def _estimate(compiled, topology, devices, steps_per_epoch, steps):
     }
     if not common['fits']:
         return Estimate(**common)
-    roofline = compiled.flops / (chip.teraflops * 1e12 / halves)
+    roofline = compiled.flops / (chip.teraflops * 1e12 / per_chip)
     priced, unpriced_operations = split_seconds(compiled.optimal_seconds, roofline)
-    bandwidth = chip.gigabytes_per_second * 1e9 / halves
+    bandwidth = chip.gigabytes_per_second * 1e9 / per_chip
     priced = max(roofline, priced - compiled.copied_bytes / bandwidth)
     unpriced = compiled.scatter_bytes / bandwidth
     network = _network_seconds(compiled.collective_bytes, topology, chip)
