@@ -331,7 +331,7 @@ def watchers():
     )
 
 
-@pytest.mark.parametrize('after', [1, 2])
+@pytest.mark.parametrize('after', [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_resuming_with_callbacks_ends_bit_for_bit(tmp_path, after):
     path = tmp_path / 'c.npz'
     whole = ema()

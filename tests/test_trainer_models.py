@@ -28,7 +28,9 @@ pytestmark = pytest.mark.backend('tensorflow', 'jax')
 tensorflow_only = pytest.mark.backend('tensorflow')
 
 
-@pytest.mark.parametrize('policy', ['mixed_bfloat16', 'mixed_float16'])
+@pytest.mark.parametrize(
+    'policy', ['mixed_bfloat16', pytest.param('mixed_float16', marks=pytest.mark.thorough)]
+)
 def test_mixed_precision_learns_and_resumes(tmp_path, policy):
     keras.config.set_dtype_policy(policy)
     path = tmp_path / 'c.npz'
@@ -197,6 +199,7 @@ def test_regularizers_join_the_loss(policy):
     assert np.abs(pulled.get_weights()[0]).mean() < before
 
 
+@pytest.mark.thorough
 @tensorflow_only
 def test_the_program_for_accelerators_makes_the_same_training():
     """XLA compiles the whole epoch, on this machine's CPU."""
