@@ -144,8 +144,8 @@ class TTA:
         """Whether the other views of images count, bools `(count,)`.
 
         Args:
-            logits: of the images as they are, floats `(count, classes)`; or their softmax. A single
-                output must be a logit: of a sigmoid's probabilities a margin of 0.5 doubts all.
+            logits: of the images as they are, floats `(count, classes)`; or their softmax: rows
+                that sum to 1 within 0.01, none negative. A single output must be a logit.
         """
         logits = ops.cast(logits, 'float32')
         if logits.shape[-1] == 1:  # of two classes, whose probabilities differ by 2 * sigmoid - 1
@@ -178,7 +178,7 @@ def tta_model(model: keras.Model, tta: TTA) -> keras.Model:
 
     Returns:
         A `keras.Model` with the same inputs, whose outputs are the combined float32 logits. With a
-        `margin` it computes all views too, and uses them for doubtful images only.
+        `margin` it computes all views, and uses them for doubtful images only.
 
     Raises:
         ValueError: no `TTA`, a model that isn't of images to logits, or channels first.

@@ -234,6 +234,14 @@ from fenwicks.data import tfrecord
             {'batch_size': 6, 'drop_remainder': True, 'process_count': 2},
             '`batch_size` must be at most the 5 images of a process',
         ),
+        (
+            {'process_index': 10, 'process_count': 11},
+            '`process_count` must be at most the 10 images. Received: process_count=11',
+        ),
+        (
+            {'drop_remainder': True, 'process_count': 11},
+            '`process_count` must be at most the 10 images. Received: process_count=11',
+        ),
         ({'indices': [10]}, r'`indices` must be at least one integer in \[0, 10\)'),
         ({'indices': [-1]}, r'`indices` must be at least one integer in \[0, 10\)'),
         ({'indices': []}, '`indices` must be'),

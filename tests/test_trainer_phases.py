@@ -54,6 +54,15 @@ def test_the_phases_of_each_epoch():
     assert Phases((), ()).of_epoch(4, 10) == [(0, Phase(None, ()))]
 
 
+@pytest.mark.parametrize('steps', [10, 24, 97, 391])
+def test_a_phase_begins_at_the_step_that_was_said(steps):
+    """At each step of later epochs, though 1.1 - 1 is a little more than 0.1."""
+    for step in range(5 * steps):
+        plan = Phases((), ((step / steps, 'a'),))
+        epoch, at = divmod(step, steps)
+        assert plan.of_epoch(epoch, steps)[-1] == (at, Phase(None, ('a',)))
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize('whole', [False, True])
 def test_where_the_rate_is_zero_freezing_changes_no_number(whole):

@@ -76,6 +76,33 @@ def test_a_resumed_stream_ends_like_one_that_was_not_stopped(source, tmp_path):
     assert_same(whole, after)
 
 
+def test_a_loader_goes_on_with_its_shuffle_in_the_next_fit():
+    """Each `iter` of it is a pass, so the second `fit` must not ask for one to look at."""
+    whole, parts = make(dense_model()), make(dense_model())
+    whole.fit(Loader(), epochs=3)
+    source = Loader()
+    parts.fit(source, epochs=2)
+    parts.fit(source, epochs=3)
+    assert_same(whole, parts)
+
+
+class Loader:
+    """As a `DataLoader` with a generator: another order in each pass, known from the seed."""
+
+    def __init__(self):
+        self.random = np.random.default_rng(5)
+
+    def __len__(self):
+        return STEPS
+
+    def __iter__(self):
+        images, labels = toy()
+        order = self.random.permutation(COUNT)
+        for step in range(STEPS):
+            chosen = order[step * BATCH :][:BATCH]
+            yield images[chosen], labels[chosen]
+
+
 def test_a_resumed_stream_of_unknown_data_is_a_warning(tmp_path):
     path = tmp_path / 'c.npz'
 

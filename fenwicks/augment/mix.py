@@ -45,7 +45,7 @@ def mixup(images: Tensor, labels: Tensor, partner: Tensor, share: Tensor) -> tup
         ValueError: A shape or dtype doesn't fit.
     """
     xp = namespace(images, labels, partner, share)
-    _check(xp, images, labels)
+    _check(images, labels)
     partner = per_image(xp, 'partner', partner, images) % batch_size(xp, images)
     share = per_image(xp, 'share', share, images, kind='float')
     values, other = in_float32(xp, images), in_float32(xp, take(xp, images, partner))
@@ -83,7 +83,7 @@ def random_mixup(
     Reference:
         Zhang et al. 2017, https://arxiv.org/abs/1710.09412
     """
-    _check(namespace(images, labels, seed), images, labels)
+    _check(images, labels)
     return mixup(images, labels, _partners(images, seed, 0), draw_beta(images, seed, 1, alpha))
 
 
@@ -117,7 +117,7 @@ def cutmix(
         ValueError: A shape or dtype doesn't fit.
     """
     xp = namespace(images, labels, partner, top, left, height, width)
-    _check(xp, images, labels)
+    _check(images, labels)
     partner = per_image(xp, 'partner', partner, images) % batch_size(xp, images)
     rows, columns = rectangle(xp, images, top, left, height, width)
     across, down = (total(xp, cast(xp, side, 'float32'), 1) for side in (rows, columns))
@@ -152,7 +152,7 @@ def random_cutmix(
         Yun et al. 2019, https://arxiv.org/abs/1905.04899
     """
     xp = namespace(images, labels, seed)
-    _check(xp, images, labels)
+    _check(images, labels)
     height, width, _ = check_floats(images)
     side = xp.sqrt(1 - draw_beta(images, seed, 1, alpha))
     corner = []
@@ -224,7 +224,7 @@ def _blend_labels(xp, labels, partner, share):
     return share * labels + (1 - share) * take(xp, labels, partner)
 
 
-def _check(xp, images, labels):
+def _check(images, labels):
     check_floats(images)
     shape = tuple(getattr(labels, 'shape', ()))
     if len(shape) != 2 or 'float' not in dtype_name(labels):

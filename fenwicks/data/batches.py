@@ -97,11 +97,7 @@ class ImageBatches(keras.utils.PyDataset):
         self._begun = False
         self._lock = threading.Lock()
         self._order: tuple[int, np.ndarray] | None = None
-        if not len(self):
-            raise ValueError(
-                f'`batch_size` must be at most the {len(self.indices) // process_count} images of '
-                f'a process. Received: batch_size={batch_size}'
-            )
+        len(self)  # raises where there is no batch
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to another process, as a worker of Keras: all but the lock."""
@@ -113,10 +109,13 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Number of batches in an epoch, of this process."""
-        if self.drop_remainder:
-            return len(self.indices) // self.process_count // self.batch_size
-        share = len(range(self.process_index, len(self.indices), self.process_count))
-        return -(-share // self.batch_size)
+        return steps_of_process(
+            len(self.indices),
+            self.batch_size,
+            self.drop_remainder,
+            self.process_index,
+            self.process_count,
+        )
 
     def __getitem__(self, index: int) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """The batch number `index`, in [0, len(self)), of the current epoch."""
@@ -166,3 +165,35 @@ class ImageBatches(keras.utils.PyDataset):
         if self._begun:  # Keras calls this once before the first epoch, too
             self.epoch += 1
         self._begun = False
+
+
+def steps_of_process(
+    count: int, batch_size: int, drop_remainder: bool, process_index: int, process_count: int
+) -> int:
+    """The batches that one of several processes takes of `count` images, of which each has a share.
+
+    Raises:
+        ValueError: there is none.
+
+    Example:
+
+    >>> [steps_of_process(5, 2, False, process, 2) for process in range(2)]
+    [2, 1]
+    """
+    if drop_remainder:
+        share = count // process_count
+        steps = share // batch_size
+    else:
+        share = len(range(process_index, count, process_count))
+        steps = -(-share // batch_size)
+    if count and not share:
+        raise ValueError(
+            f'`process_count` must be at most the {count} images. '
+            f'Received: process_count={process_count}'
+        )
+    if not steps:
+        raise ValueError(
+            f'`batch_size` must be at most the {share} images of a process. '
+            f'Received: batch_size={batch_size}'
+        )
+    return steps

@@ -12,6 +12,7 @@ import numpy as np
 
 from fenwicks import augment as augmentation
 from fenwicks._checks import check_callable, integer, positive_integer
+from fenwicks.data.batches import steps_of_process
 from fenwicks.data.decoded import HOW_TO_SKIP
 from fenwicks.data.pipeline import import_tensorflow
 from fenwicks.data.threads import in_order, thread_count
@@ -121,15 +122,7 @@ def stream_batches(
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     dataset = dataset.map(finish, tf.data.AUTOTUNE, deterministic=True)
     if count is not None:
-        if drop_remainder:
-            steps = count // process_count // batch_size
-        else:
-            steps = -(-len(range(process_index, count, process_count)) // batch_size)
-        if not steps:
-            raise ValueError(
-                f'`batch_size` must be at most the {count // process_count} images of a process. '
-                f'Received: batch_size={batch_size}'
-            )
+        steps = steps_of_process(count, batch_size, drop_remainder, process_index, process_count)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
     return dataset.prefetch(tf.data.AUTOTUNE)
 

@@ -120,9 +120,7 @@ class StreamFeed:
     ):
         settings = engines.settings
         replicas = settings.replicas
-        self.stream = open_stream(source, settings.batch_size, replicas.processes)
-        if before is not None and before.source is source:
-            self.stream.passes = before.passes  # it has given these already
+        self.stream = open_stream(source, settings.batch_size, replicas.processes, before)
         first, self._loss = self.stream.first, settings.loss
         self._normalize, self._pixels_checked = settings.normalize, False
         self.outputs = checks.check_image_shape(settings.model, first.images)

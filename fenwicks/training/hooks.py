@@ -31,6 +31,11 @@ _HARMLESS = (
     keras.callbacks.TensorBoard,
     keras.callbacks.TerminateOnNaN,
 )
+# What tells them to work at batches.
+_FREQUENCIES = (
+    (keras.callbacks.ModelCheckpoint, 'save_freq'),
+    (keras.callbacks.TensorBoard, 'update_freq'),
+)
 _REFUSED = (
     (
         keras.callbacks.BackupAndRestore,
@@ -70,23 +75,18 @@ def check_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
 
 def _check_settings(callback):
     """Raises where a callback of Keras was told to work at each batch."""
-    wanted = {}
-    if isinstance(callback, keras.callbacks.ModelCheckpoint):
-        wanted = {'save_freq': 'epoch'}
-    elif isinstance(callback, keras.callbacks.TensorBoard):
-        wanted = {'update_freq': 'epoch'}
-        if _keras.profiles_batches(callback):
+    for kind, name in _FREQUENCIES:
+        if isinstance(callback, kind) and getattr(callback, name) != 'epoch':
             raise ValueError(
-                '`callbacks` must have profile_batch=0, since the steps of an epoch run in one '
-                f'compiled loop. Received: a {type(callback).__name__} that profiles batches'
-            )
-    for name, value in wanted.items():
-        if getattr(callback, name) != value:
-            raise ValueError(
-                f"`callbacks` must have {name}='{value}', since the steps of an epoch run in one "
+                f"`callbacks` must have {name}='epoch', since the steps of an epoch run in one "
                 f'compiled loop. Received: a {type(callback).__name__} with '
                 f'{name}={getattr(callback, name)!r}'
             )
+    if isinstance(callback, keras.callbacks.TensorBoard) and _keras.profiles_batches(callback):
+        raise ValueError(
+            '`callbacks` must have profile_batch=0, since the steps of an epoch run in one '
+            f'compiled loop. Received: a {type(callback).__name__} that profiles batches'
+        )
 
 
 def _needs(callback, hook):

@@ -18,6 +18,7 @@ from fenwicks.optimizers.patterns import check_match, matches
 ImageSizes = tuple[tuple[int, int], ...]
 # Pairs of the epoch from which on variables aren't trained, and the pattern of their paths.
 Freeze = tuple[tuple[float, str], ...]
+_ROUNDING = 1e-6  # of a step
 
 
 class Phase(NamedTuple):
@@ -61,11 +62,14 @@ class Phases:
 
         >>> [first for first, _ in Phases((), ((0.25, 'bias'),)).of_epoch(0, 10)]
         [0, 3]
+        >>> [first for first, _ in Phases((), ((1.1, 'bias'),)).of_epoch(1, 10)]
+        [0, 1]
         """
         epoch = integer('epoch', epoch, low=0)
         found: dict[int, Phase] = {}
         for start, phase in self._starts:
-            first = max(0, math.ceil((start - epoch) * steps))
+            # Of the whole product, since 1.1 - 1 is a little more than 0.1.
+            first = max(0, math.ceil(start * steps - _ROUNDING) - epoch * steps)
             if first < steps:
                 found[first] = phase
         return list(found.items())

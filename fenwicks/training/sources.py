@@ -48,7 +48,9 @@ def check_no_labels_beside(source: Any, labels: Any) -> None:
         )
 
 
-def open_stream(source: Any, batch_size: int, processes: int = 1) -> Stream:
+def open_stream(
+    source: Any, batch_size: int, processes: int = 1, before: Stream | None = None
+) -> Stream:
     """The stream of a source.
 
     Args:
@@ -56,17 +58,20 @@ def open_stream(source: Any, batch_size: int, processes: int = 1) -> Stream:
             `__getitem__` or `__iter__`, that gives batches `(images, labels)`.
         batch_size: images in a step, of all processes together.
         processes: number of processes, each of which has an equal share of each batch.
+        before: the stream of the `fit` before, which may be of the same source.
 
     Raises:
         ValueError: it is no such source, its length isn't known, or its batches have another size.
     """
     share = batch_size // processes
+    if before is not None and before.source is not source:
+        before = None
     if hasattr(source, 'element_spec'):
-        stream: Stream = DatasetStream(source, share)
+        stream: Stream = DatasetStream(source, share, before)
     else:
         _check_gives_batches(source)
         kind = IndexedStream if hasattr(source, '__getitem__') else LoaderStream
-        stream = kind(source, share)
+        stream = kind(source, share, before)
     found = len(stream.first.images)
     if found != share:
         shares = f', of which each of the {processes} processes has a share' * (processes > 1)

@@ -23,7 +23,7 @@ class IndexedStream(Stream):
     that shuffles itself in them by a seed does so in a resumed training as in one that was not.
     """
 
-    def _open(self):
+    def _open(self, before):
         source = self.source
         self._batches = batches = length_of(source)
         self.workers = max(1, int(getattr(source, 'workers', 1) or 1))
@@ -74,9 +74,12 @@ class LoaderStream(Stream):
     seed goes on as if it had not been interrupted.
     """
 
-    def _open(self):
+    def _open(self, before):
         self.steps = _whole_batches(self.source)
-        self.first = as_batch(next(iter(self.source))) if self.steps else _NO_BATCH
+        if before is not None:  # an iterator that is asked for it would begin one more pass
+            self.first = before.first
+        else:
+            self.first = as_batch(next(iter(self.source))) if self.steps else _NO_BATCH
 
     def begin_pass(self, epoch):
         for _ in range(self.passes, epoch):
@@ -103,7 +106,7 @@ class LoaderStream(Stream):
 class DatasetStream(LoaderStream):
     """A `tf.data.Dataset`, which says what its batches are like before it gives one."""
 
-    def _open(self):
+    def _open(self, before):
         spec = self.source.element_spec
         if not isinstance(spec, tuple) or len(spec) not in (2, 3):
             raise not_pairs(spec)

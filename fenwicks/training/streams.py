@@ -19,6 +19,7 @@ class Stream:
     Args:
         source: what `fit` was given.
         batch_size: images in a batch of this process.
+        before: the stream of the same source in the `fit` before.
 
     Attributes:
         steps: whole batches in an epoch.
@@ -35,17 +36,17 @@ class Stream:
     gives_indices = False
     knows_data = False
 
-    def __init__(self, source: Any, batch_size: int):
+    def __init__(self, source: Any, batch_size: int, before: Stream | None = None):
         self.source, self.batch_size = source, batch_size
-        self.passes = 0  # begun so far
-        self._open()
+        self.passes: int = 0 if before is None else before.passes  # begun so far
+        self._open(before)
         self.form = Form.of(self.first)
         if not self.steps:
             raise ValueError(
                 '`images` must give at least one whole batch in a pass. Received: a stream of none'
             )
 
-    def _open(self) -> None:
+    def _open(self, before: Stream | None) -> None:
         """Sets `steps`, `first`, and what else the kind knows of its source."""
         raise NotImplementedError
 
