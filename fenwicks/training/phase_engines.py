@@ -6,12 +6,9 @@ import dataclasses
 import itertools
 import numbers
 import sys
-from collections.abc import Callable
 
 import numpy as np
 
-from fenwicks import augment as augmentation
-from fenwicks._typing import Tensor
 from fenwicks.training.chunks import Chunks
 from fenwicks.training.engines.base import Engine, Settings, StepTotals
 from fenwicks.training.engines.select import make_engine
@@ -46,7 +43,8 @@ class PhaseEngines:
         """Makes the engines anew, without data, for what `held` found to have changed."""
         self.held = Compiled(self.settings.optimizer, self.settings.model)
         self._engines = {
-            phase: make_engine(_for_phase(self.settings, phase)) for phase in self.phases.all
+            phase: make_engine(dataclasses.replace(self.settings, **phase._asdict()))
+            for phase in self.phases.all
         }
         self._latest: Engine | None = None
         self._compiled: set[Phase] = set()
@@ -161,29 +159,3 @@ class PhaseEngines:
                 self.prepare(epoch, 0)
                 self._engines[phase].compile()
                 self._compiled.add(phase)
-
-
-def _for_phase(settings, phase):
-    augment = settings.augment
-    if phase.size is not None:
-        augment = _then_resize(augment, phase.size)
-    return dataclasses.replace(settings, augment=augment, frozen=phase.frozen)
-
-
-def _then_resize(augment: Callable[..., Tensor], size: int) -> Callable[..., Tensor]:
-    """`augment`, then a plain bilinear resize to `size` x `size` pixels."""
-    if augmentation.takes_labels(augment):
-        augment = augmentation.with_labels(augment)
-
-        def augment_both_and_resize(images, labels, seed, epoch, indices, run_seed):
-            images, labels = augment(images, labels, seed, epoch, indices, run_seed)
-            return augmentation.resize(images, size, size, antialias=False), labels
-
-        return augment_both_and_resize
-    augment = augmentation.with_context(augment)
-
-    def augment_and_resize(images, seed, epoch, indices, run_seed):
-        images = augment(images, seed, epoch, indices, run_seed)
-        return augmentation.resize(images, size, size, antialias=False)
-
-    return augment_and_resize

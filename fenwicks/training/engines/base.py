@@ -41,6 +41,7 @@ class Settings:
         kind: how correct answers are counted, see `targets.kind_of`.
         jit_compile: whether one XLA program holds the loop over the steps; `None` for the engine's
             choice, see `Trainer`.
+        size: to which augmented images are resized, in pixels; `None` for their own.
         frozen: patterns of the variables that aren't trained.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     replicas: Replicas
     jit_compile: bool | None
     accumulate: int = 1
+    size: int | None = None
     frozen: tuple[str, ...] = ()
 
 
@@ -133,7 +135,8 @@ class Engine:
     def __init__(self, settings: Settings):
         self.model, self.optimizer, self.loss = settings.model, settings.optimizer, settings.loss
         self.normalize = functools.partial(_normalized, settings.normalize)
-        self.augment = augmentation.with_labels(settings.augment)
+        augment = augmentation.with_labels(settings.augment)
+        self.augment = augment if settings.size is None else _resized(augment, settings.size)
         self.mixes_labels = augmentation.takes_labels(settings.augment)
         self.choose = chooser(self.model, settings.loss)
         self.count_correct = counter(settings.kind, settings.loss)
@@ -293,6 +296,16 @@ class Engine:
         if self.mixes_labels and len(labels.shape) == 1:
             return keras.ops.one_hot(labels, self.outputs, dtype='float32')
         return labels
+
+
+def _resized(augment, size):
+    """`augment`, then a plain bilinear resize to `size` x `size` pixels."""
+
+    def augment_and_resize(images, labels, seed, epoch, indices, run_seed):
+        images, labels = augment(images, labels, seed, epoch, indices, run_seed)
+        return augmentation.resize(images, size, size, antialias=False), labels
+
+    return augment_and_resize
 
 
 def _normalized(normalize, images):
