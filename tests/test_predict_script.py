@@ -414,6 +414,14 @@ def test_a_name_that_is_no_text(script, capsys, model, tmp_path):
     assert sheet.exists()
 
 
+def test_a_name_of_two_lines_is_told_on_one(script, capsys, model, tmp_path):
+    path = tmp_path / 'a\nb\x1b[2J.png'
+    picture(tmp_path / 'red.png').rename(path)
+    status, lines, _ = predict(script, capsys, model, path)
+    assert (status, len(lines)) == (0, 1)
+    assert lines[0].startswith(f'{tmp_path}/a\\nb\\x1b[2J.png: red')
+
+
 def test_the_sheet_shows_what_a_wide_model_sees(script, capsys, tmp_path):
     images = keras.Input((8, 32, 3))
     logits = keras.layers.GlobalAveragePooling2D()(images)

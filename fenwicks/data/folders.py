@@ -6,6 +6,7 @@ import collections
 import logging
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 from fenwicks._checks import some_of
@@ -96,8 +97,13 @@ def check_outside(
 
 
 def printable(name: str) -> str:
-    """A text with names of files in it, whose bytes may be no text, with escapes for those."""
-    return os.fsencode(name).decode('utf-8', 'backslashreplace')
+    """A line with names of files in it, with escapes for bytes that are no text, and for newlines
+    and other control characters."""
+    text = os.fsencode(name).decode('utf-8', 'backslashreplace')
+    return ''.join(
+        letter.encode('unicode_escape').decode() if unicodedata.category(letter) == 'Cc' else letter
+        for letter in text
+    )
 
 
 def others_in(folder: pathlib.Path) -> str:

@@ -100,7 +100,7 @@ class ImageReport:
         ]
         for group in self.duplicates[:10]:
             lines.append('  ' + ', '.join(self.images.paths[index] for index in group))
-        return printable('\n'.join(lines))
+        return '\n'.join(map(printable, lines))
 
 
 def check_images(
