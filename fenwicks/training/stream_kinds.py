@@ -76,7 +76,7 @@ class LoaderStream(Stream):
 
     def _open(self, before):
         self.steps = _whole_batches(self.source)
-        if before is not None:  # an iterator that is asked for it would begin one more pass
+        if before is not None:  # to draw one again would begin one more pass
             self.first = before.first
         else:
             self.first = as_batch(next(iter(self.source))) if self.steps else _NO_BATCH
