@@ -23,7 +23,6 @@ from fenwicks.data.limits import read_header
 FORMAT = 2  # of the settings: 1 had no digest of the data and no version of the library
 
 _MOST_STATE_BYTES = 2**28
-_SHOWN = 6  # differences of settings, in a message
 
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -270,15 +269,13 @@ def check_settings(where: str, made: dict, now: dict) -> None:
     made = {key: made[key] for key in now if key in made}
     made, now = (_flat(json.loads(json.dumps(settings))) for settings in (made, now))
     if made != now:
-        differences = [key for key in {**made, **now} if made.get(key) != now.get(key)]
-        differences.sort(key=lambda key: not key.startswith('settings.'))  # first what was said
-        shown = ', '.join(
+        differences = ', '.join(
             f'{key}={now.get(key, "nothing")} instead of {made.get(key, "nothing")}'
-            for key in differences[:_SHOWN]
+            for key in {**made, **now}
+            if made.get(key) != now.get(key)
         )
-        more = f', and {len(differences) - _SHOWN} more' if len(differences) > _SHOWN else ''
         raise ValueError(
-            f'`resume` must go on with the settings of {where}. Received: {shown}{more}'
+            f'`resume` must go on with the settings of {where}. Received: {differences}'
         )
 
 
