@@ -614,3 +614,20 @@ def test_a_graph_launches_what_xla_compiles(function):
     assert [node.op for node in nodes].count('XlaLaunch') >= 2
     assert not any(node.attr['_XlaMustCompile'].b for node in nodes)
     assert any(node.attr['_XlaMustCompile'].b for node in others)
+
+
+def test_programs_on_different_inputs_do_not_wait_for_each_other():
+    """Else replicas on one processor would take turns."""
+
+    @tf.function(autograph=False)
+    def graph(first, second, kernel):
+        with device.override(launched=True, has_avx512=True):
+            return [convolution.conv2d(pooling.max_pool_2x2(x), kernel) for x in (first, second)]
+
+    arguments = normal(2, 16, 16, 128), normal(2, 16, 16, 128, seed=1), normal(3, 3, 128, 128)
+    program = graph.get_concrete_function(*arguments)
+    operations = program.graph.get_operations()
+    assert sum(operation.type == 'PartitionedCall' for operation in operations) >= 4
+    assert not any(operation.control_inputs for operation in operations)
+    expected = [direct(pooling.max_pool_2x2(x), arguments[2]) for x in arguments[:2]]
+    assert_close(program(*arguments), expected, 3e-5)

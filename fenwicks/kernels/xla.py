@@ -32,7 +32,11 @@ def compiled(function: Callable) -> Callable:
         A function with the same arguments and results.
     """
     program = tf.function(function, jit_compile=True, autograph=False)
-    launched = tf.function(function, autograph=False)
+    traced = tf.function(function, autograph=False)
+
+    @functools.partial(tf.function, autograph=False)
+    def launched(*tensors, **constants):
+        return _launch(traced.get_concrete_function(*tensors, **constants), tensors)
 
     @functools.wraps(function)
     def call(*tensors, **constants):
@@ -41,7 +45,7 @@ def compiled(function: Callable) -> Callable:
         if tf.executing_eagerly() or not device.launches():
             return program(*tensors, **constants)
         specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
-        return _launch(launched.get_concrete_function(*specs, **constants), tensors)
+        return _in_any_order(launched.get_concrete_function(*specs, **constants), tensors)
 
     return call
 
@@ -85,11 +89,25 @@ def _launch(program, tensors):
         'function': AttrValue(func={'name': program.function_def.signature.name}),
     }
     dtypes = [output.dtype for output in program.outputs]
+    launch = graph.create_op('XlaLaunch', list(tensors), dtypes, attrs=attributes)
+    return _structured(program, launch.outputs)
+
+
+def _in_any_order(program, tensors):
+    """Calls a function from the present graph as one without side effects.
+
+    TensorFlow takes XlaLaunch for an operation with side effects, and runs all such operations of a
+    graph in the order in which they were traced: replicas on one processor would take turns.
+    """
+    dtypes = [output.dtype for output in program.outputs]
     inputs = [tf.convert_to_tensor(tensor) for tensor in tensors]
-    launch = graph.create_op('XlaLaunch', inputs, dtypes, attrs=attributes)
-    for result, output in zip(launch.outputs, program.outputs, strict=True):
+    return _structured(program, tf.raw_ops.PartitionedCall(args=inputs, Tout=dtypes, f=program))
+
+
+def _structured(program, results):
+    for result, output in zip(results, program.outputs, strict=True):
         result.set_shape(output.shape)
-    return tf.nest.pack_sequence_as(program.structured_outputs, launch.outputs)
+    return tf.nest.pack_sequence_as(program.structured_outputs, results)
 
 
 def _types(tensors):
